@@ -1,0 +1,32 @@
+"""fedrag: organisations that may not pool their data fine-tune a RAG system together."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fedrag.config import Config
+    from fedrag.errors import FedragError
+    from fedrag.evaluation.evaluate import evaluate_run
+    from fedrag.simulation import simulate
+    from fedrag.training.losses import Losses
+
+__all__ = ["Config", "FedragError", "Losses", "__version__", "evaluate_run", "simulate"]
+
+# Looked up on first use: `import fedrag` alone loads neither torch nor Flower.
+_HOMES = {
+    "Config": "fedrag.config",
+    "FedragError": "fedrag.errors",
+    "Losses": "fedrag.training.losses",
+    "evaluate_run": "fedrag.evaluation.evaluate",
+    "simulate": "fedrag.simulation",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fedrag' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)

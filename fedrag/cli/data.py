@@ -1,0 +1,122 @@
+"""`fedrag data`: check and partition the folders of sites; importing is in data_import."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedrag.cli.data_import import OutArgument, import_app, summary
+from fedrag.errors import FedragError
+from fedrag.types import SPLITS
+
+if TYPE_CHECKING:
+    from fedrag.data.check import Report, SiteReport, Words
+
+ERRORS_SHOWN = 20
+LOG_WIDTH = 140
+
+app = typer.Typer(help="Check, import and partition the folders of sites.", no_args_is_help=True)
+app.add_typer(import_app, name="import")
+
+
+class PartitionBy(StrEnum):
+    """How data is dealt to clients; see `fedrag.data.partition`."""
+
+    IID = "iid"
+    DIRICHLET = "dirichlet"
+    SOURCE = "source"
+
+
+@app.command()
+def check(
+    folders: Annotated[
+        list[Path], typer.Argument(help="Site folders, or folders of sites.", show_default=False)
+    ],
+    json_file: Annotated[
+        Path | None, typer.Option("--json", help="Write the whole report there too.")
+    ] = None,
+) -> None:
+    """Validate sites: counts, lengths, duplicates, and questions on both sides of the split.
+
+    Example: fedrag data check data/xquad
+    """
+    from fedrag.data.check import check_sites
+    from fedrag.data.site_folder import site_folders
+    from fedrag.runs import write_json
+
+    report = check_sites([site for folder in folders for site in site_folders(folder)])
+    if json_file is not None:
+        write_json(json_file, asdict(report))
+    _print_table(report)
+    for warning in report.warnings:
+        typer.echo(f"Warning: {warning}")
+    for error in report.errors[:ERRORS_SHOWN]:
+        typer.echo(f"Error: {error}", err=True)
+    if len(report.errors) > ERRORS_SHOWN:
+        left = len(report.errors) - ERRORS_SHOWN
+        typer.echo(f"... and {left:,} more; --json FILE lists all of them.", err=True)
+    if report.errors:
+        raise typer.Exit(FedragError.exit_code)
+    typer.echo("No errors.")
+
+
+@app.command()
+def partition(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Folder of sites.", show_default=False)],
+    out: OutArgument,
+    clients: Annotated[int, typer.Option("--clients", help="Number of clients.")],
+    by: Annotated[PartitionBy, typer.Option("--by", help="How the data is dealt.")],
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Of the Dirichlet mix; small: clients differ.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Chooses who gets what.")] = 0,
+) -> None:
+    """Deal the data of all sites anew to a number of clients.
+
+    Example: fedrag data partition data/xquad data/xquad-iid --clients 10 --by iid
+    """
+    from fedrag.data.partition import partition as deal
+    from fedrag.data.site_folder import load_sites
+    from fedrag.data.writing import require_free, write_sites
+
+    require_free(out)
+    sites = deal(load_sites(source), clients, by.value, alpha, seed)
+    write_sites(out, sites)
+    typer.echo(summary(sites, out))
+
+
+def _print_table(report: Report) -> None:
+    """Show one line a site; lengths are median/longest in words."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, caption="Lengths: median/longest, in words.", padding=(0, 1, 0, 0))
+    table.add_column("Site", overflow="fold")
+    for heading in ("Passages", "Train", "Valid.", "Test", "Passage", "Question", "Answer"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for site in report.sites:
+        lengths = (site.passage_words, site.question_words, site.answer_words)
+        table.add_row(Text(site.name), *_counts([site]), *map(_lengths, lengths))
+    if len(report.sites) > 1:
+        table.add_section()
+        table.add_row(f"{len(report.sites)} sites", *_counts(report.sites))
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH  # rich would fold the names into 80 columns
+    console.print(table)
+
+
+def _counts(sites: Sequence[SiteReport]) -> list[str]:
+    splits = [sum(site.n_questions[split] for site in sites) for split in SPLITS]
+    return [f"{count:,}" for count in (sum(site.n_passages for site in sites), *splits)]
+
+
+def _lengths(words: Words) -> str:
+    return f"{words.median:g}/{words.longest}"

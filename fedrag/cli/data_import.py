@@ -1,0 +1,201 @@
+"""`fedrag data import`: turn data of another format into a folder of sites."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedrag.errors import ConfigError
+from fedrag.types import SPLITS, Passage, Site
+
+if TYPE_CHECKING:
+    from fedrag.data.importers.draft import Imported
+    from fedrag.data.splitting import Fractions
+
+import_app = typer.Typer(help="Turn data of another format into a folder of sites.", no_args_is_help=True)
+
+
+class SiteBy(StrEnum):
+    """What makes a site of a SQuAD file."""
+
+    TITLE = "title"
+
+
+FileArgument = Annotated[Path, typer.Argument(help="The file to read.", show_default=False)]
+OutArgument = Annotated[Path, typer.Argument(help="The folder to create.", show_default=False)]
+SplitOption = Annotated[str, typer.Option("--split", help="Shares of train/validation/test.")]
+SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the split.")]
+QuestionOption = Annotated[str, typer.Option("--question", help="Column of the question.")]
+AnswerOption = Annotated[str, typer.Option("--answer", help="Column of the answer, or of a list of answers.")]
+PassageOption = Annotated[
+    str | None, typer.Option("--passage", help="Column of the passage's text; with --passages: of its id.")
+]
+SiteOption = Annotated[str | None, typer.Option("--site", help="Column that names the site; else one site.")]
+IdOption = Annotated[str | None, typer.Option("--id", help="Column of the question's id.")]
+PassagesOption = Annotated[
+    Path | None, typer.Option("--passages", help="JSON lines with id and text: the corpus of every site.")
+]
+DEFAULT_SPLIT = "0.6/0.1/0.3"
+TABLE_HELP = """Import {what}, one question a row; answers.text is a field in a field.
+
+Example: fedrag data import {kind} qa.{kind} data/qa --question q --answer a --passage context --site hospital
+"""
+
+
+@import_app.command()
+def squad(
+    file: FileArgument,
+    out: OutArgument,
+    site_by: Annotated[SiteBy, typer.Option("--site-by", help="What makes a site.")] = SiteBy.TITLE,
+    groups: Annotated[
+        int | None, typer.Option("--groups", help="Put the articles into this many sites of like size.")
+    ] = None,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+) -> None:
+    """Import a SQuAD 1.1 or 2.0 file: an article, or a group of articles, is a site.
+
+    Example: fedrag data import squad xquad.en.json data/xquad --site-by title --groups 8
+    """
+    from fedrag.data.importers.squad import import_squad
+
+    _import(out, split, lambda fractions: import_squad(file, fractions, seed, groups))
+
+
+@import_app.command()
+def medquad(
+    folder: Annotated[Path, typer.Argument(help="Folder of MedQuAD's source folders.", show_default=False)],
+    out: OutArgument,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+) -> None:
+    """Import MedQuAD: a source is a site, an answer is a passage and the answer.
+
+    Example: fedrag data import medquad MedQuAD-master data/medquad
+    """
+    from fedrag.data.importers.medquad import import_medquad
+
+    _import(out, split, lambda fractions: import_medquad(folder, fractions, seed))
+
+
+@import_app.command("parquet", help=TABLE_HELP.format(what="a Parquet file", kind="parquet"))
+@import_app.command("csv", help=TABLE_HELP.format(what="a CSV file with a header", kind="csv"))
+@import_app.command("jsonl", help=TABLE_HELP.format(what="JSON lines", kind="jsonl"))
+def table(
+    context: typer.Context,
+    file: FileArgument,
+    out: OutArgument,
+    question: QuestionOption,
+    answer: AnswerOption,
+    passage: PassageOption = None,
+    site: SiteOption = None,
+    identity: IdOption = None,
+    passages: PassagesOption = None,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+) -> None:
+    """Import a table; the command's name is the format."""
+    from fedrag.data.importers.table import Columns, import_table
+
+    columns = Columns(question, answer, passage, site, identity)
+    corpus = _read_corpus(passages)
+    file_format = context.info_name
+    _import(out, split, lambda fractions: import_table(file, columns, corpus, fractions, seed, file_format))
+
+
+@import_app.command()
+def hub(
+    dataset: Annotated[str, typer.Argument(metavar="ID", help="Data set on the Hugging Face hub.")],
+    out: OutArgument,
+    question: QuestionOption,
+    answer: AnswerOption,
+    name: Annotated[str | None, typer.Option("--name", help="Configuration of the data set.")] = None,
+    hub_split: Annotated[str, typer.Option("--hub-split", help="Which of its own splits is read.")] = "train",
+    passage: PassageOption = None,
+    site: SiteOption = None,
+    identity: IdOption = None,
+    passages: PassagesOption = None,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+) -> None:
+    """Import a data set of the Hugging Face hub, one question a row.
+
+    Example: fedrag data import hub rajpurkar/squad data/squad --question question --answer answers.text
+    --passage context --site title
+    """
+    from fedrag.data.importers.hub import import_hub
+    from fedrag.data.importers.table import Columns
+
+    columns = Columns(question, answer, passage, site, identity)
+    corpus = _read_corpus(passages)
+    _import(
+        out, split, lambda fractions: import_hub(dataset, columns, name, hub_split, corpus, fractions, seed)
+    )
+
+
+@import_app.command()
+def openai_chat(
+    file: FileArgument,
+    out: OutArgument,
+    pattern: Annotated[
+        str | None,
+        typer.Option(
+            "--passage-pattern",
+            help="Finds the passages in a message: context-block, xml, numbered, "
+            "or a regular expression with (?P<passage>...), perhaps (?P<question>...).",
+        ),
+    ] = None,
+    site: Annotated[
+        str | None, typer.Option("--site", help="Key that names the site; else one site.")
+    ] = None,
+    passages: PassagesOption = None,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+) -> None:
+    """Import OpenAI fine-tuning data: JSON lines with `messages`.
+
+    Example: fedrag data import openai-chat chats.jsonl data/chats --passage-pattern context-block
+    """
+    from fedrag.data.importers.openai_chat import import_openai_chat
+
+    corpus = _read_corpus(passages)
+    _import(out, split, lambda fractions: import_openai_chat(file, pattern, corpus, site, fractions, seed))
+
+
+def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> None:
+    """Read, write, and say what came of it."""
+    from fedrag.data.splitting import parse_split
+    from fedrag.data.writing import require_free, write_sites
+
+    fractions = parse_split(split)
+    require_free(out)
+    imported = read(fractions)
+    write_sites(out, imported.sites)
+    typer.echo(summary(imported.sites, out))
+    for reason, count in imported.skipped.items():
+        typer.echo(f"Left out: {count:,} {reason}.")
+
+
+def _read_corpus(path: Path | None) -> list[Passage]:
+    from fedrag.data.site_folder import read_passages
+
+    if path is None:
+        return []
+    passages = list(read_passages(path).values())
+    if not passages:
+        raise ConfigError(f"--passages {path}: holds no passage")
+    return passages
+
+
+def summary(sites: list[Site], out: Path) -> str:
+    """Return one line that says what was written."""
+    n_questions = {split: sum(len(site.split(split)) for site in sites) for split in SPLITS}
+    splits = ", ".join(f"{count:,} {split}" for split, count in n_questions.items())
+    n_passages = sum(len(site.passages) for site in sites)
+    n_all = sum(n_questions.values())
+    noun = "site" if len(sites) == 1 else "sites"
+    return f"{out}: {len(sites)} {noun}, {n_passages:,} passages, {n_all:,} questions ({splits})."

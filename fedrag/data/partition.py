@@ -1,0 +1,188 @@
+"""Deal the data of some sites anew to a chosen number of clients.
+
+Two ways to make clients differ as sites do: whole sources (the natural one), or a Dirichlet mix of
+sources for each client (Hsu, Qi and Brown 2019, https://arxiv.org/abs/1909.06335). `iid` is the
+comparison in which they do not differ.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from fedrag.errors import ConfigError, DataError
+from fedrag.seeding import derive_seed
+from fedrag.types import SPLITS, Passage, Question, Site
+
+By = Literal["iid", "dirichlet", "source"]
+Mixes = npt.NDArray[np.float64]
+_Item = TypeVar("_Item")
+
+
+def partition(sites: Sequence[Site], clients: int, by: By, alpha: float = 1.0, seed: int = 0) -> list[Site]:
+    """Deal questions and passages to clients named client-01, client-02, ...
+
+    A question keeps its split. A passage goes wherever a question that names it goes, so it may be
+    copied; a passage that no question names is dealt like a question.
+
+    Args:
+        sites: The sources.
+        clients: Number of clients.
+        by: "iid": at random; "dirichlet": a client's mix of sources is drawn from Dir(alpha * p), p the
+            sources' shares; "source": whole sources, balanced by number of questions.
+        alpha: Concentration of the Dirichlet distribution; small: clients differ much.
+        seed: Chooses the mixes and who gets what.
+
+    Raises:
+        ConfigError: The number of clients or alpha is out of range.
+        DataError: There is too little to give every client a question and a passage.
+    """
+    if clients < 1:
+        raise ConfigError(f"clients = {clients}: at least one client is needed")
+    if not (alpha > 0 and math.isfinite(alpha)):
+        raise ConfigError(f"alpha = {alpha}: must be a positive number")
+    sites = _with_distinct_ids(sites)
+    if by == "source":
+        dealt = _by_source(sites, clients)
+    else:
+        dealt = _by_mix(sites, clients, alpha if by == "dirichlet" else None, seed)
+    for site in dealt:
+        if not site.passages or not _n_questions(site):
+            what = "question" if site.passages else "passage"
+            raise DataError(f"{clients} clients are too many: {site.name} would get no {what}")
+    return dealt
+
+
+def balanced_groups(counts: Sequence[int], groups: int) -> list[list[int]]:
+    """Group items so that the sums of their counts are about equal: the largest first, to the emptiest.
+
+    >>> balanced_groups([1, 5, 3, 3], 2)
+    [[0, 1], [2, 3]]
+    """
+    members: list[list[int]] = [[] for _ in range(groups)]
+    totals = [0] * groups
+    for item in sorted(range(len(counts)), key=lambda i: -counts[i]):
+        emptiest = min(range(groups), key=lambda g: (totals[g], len(members[g])))
+        members[emptiest].append(item)
+        totals[emptiest] += counts[item]
+    return [sorted(group) for group in members]
+
+
+def numbered_names(stem: str, count: int) -> list[str]:
+    """Return names that sort in their order.
+
+    >>> numbered_names("group", 10)[:2]
+    ['group-01', 'group-02']
+    """
+    return [f"{stem}-{number:0{len(str(count))}}" for number in range(1, count + 1)]
+
+
+def _by_source(sites: Sequence[Site], clients: int) -> list[Site]:
+    """Merge whole sources."""
+    if clients > len(sites):
+        raise DataError(f"{clients} clients are too many: there are only {len(sites)} sources to deal whole")
+    counts = [_n_questions(site) for site in sites]
+    return [
+        _merge(name, [sites[i] for i in group])
+        for name, group in zip(_client_names(clients), balanced_groups(counts, clients), strict=True)
+    ]
+
+
+def _by_mix(sites: Sequence[Site], clients: int, alpha: float | None, seed: int) -> list[Site]:
+    """Deal single questions, by each client's mix of sources; without alpha all sources are one."""
+    rng = np.random.default_rng(derive_seed(seed, "partition"))
+    pile_of = [0] * len(sites) if alpha is None else list(range(len(sites)))
+    mixes = _draw_mixes(sites, clients, alpha, rng)
+    questions = {
+        split: _deal([(pile_of[i], q) for i, site in enumerate(sites) for q in site.split(split)], mixes, rng)
+        for split in SPLITS
+    }
+    named = {
+        label for site in sites for split in SPLITS for q in site.split(split) for label in q.passage_ids
+    }
+    everything = [(pile_of[i], passage) for i, site in enumerate(sites) for passage in site.passages]
+    spare = _deal([(pile, passage) for pile, passage in everything if passage.id not in named], mixes, rng)
+    dealt = []
+    for client, name in enumerate(_client_names(clients)):
+        own = {split: tuple(questions[split][client]) for split in SPLITS}
+        wanted = {label for split in SPLITS for q in own[split] for label in q.passage_ids}
+        wanted |= {passage.id for passage in spare[client]}
+        passages = tuple(passage for _, passage in everything if passage.id in wanted)
+        dealt.append(Site(name, passages, **own))
+    return dealt
+
+
+def _draw_mixes(sites: Sequence[Site], clients: int, alpha: float | None, rng: np.random.Generator) -> Mixes:
+    """Return each client's shares of the sources, (clients, sources); without alpha all are one source."""
+    if alpha is None:
+        return np.ones((clients, 1))
+    counts = np.array([_n_questions(site) for site in sites], float)
+    asked = counts > 0
+    mixes = np.zeros((clients, len(sites)))
+    mixes[:, asked] = rng.dirichlet(alpha * counts[asked] / counts.sum(), size=clients)
+    return mixes
+
+
+def _deal(items: Sequence[tuple[int, _Item]], mixes: Mixes, rng: np.random.Generator) -> list[list[_Item]]:
+    """Deal items in turn: a client draws a pile by its mix of those left, then an item of the pile.
+
+    Args:
+        items: Items with the number of their pile.
+        mixes: Weights, (clients, piles).
+        rng: Where the draws come from.
+
+    Returns:
+        The items of each client in their first order; sizes differ by one at most.
+    """
+    clients, n_piles = mixes.shape
+    piles: list[list[int]] = [[] for _ in range(n_piles)]
+    for index in rng.permutation(len(items)):
+        piles[items[index][0]].append(int(index))
+    drawn: list[list[int]] = [[] for _ in range(clients)]
+    for turn in range(len(items)):
+        left = np.array([len(pile) for pile in piles], float)
+        weights = mixes[turn % clients] * (left > 0)
+        if not weights.sum() > 0:  # nothing is left of what the client's mix holds
+            weights = left
+        pile = rng.choice(n_piles, p=weights / weights.sum())
+        drawn[turn % clients].append(piles[pile].pop())
+    return [[items[index][1] for index in sorted(indices)] for indices in drawn]
+
+
+def _with_distinct_ids(sites: Sequence[Site]) -> list[Site]:
+    """Put the site's name before all ids if two sites share one."""
+    passage_ids = [{passage.id for passage in site.passages} for site in sites]
+    question_ids = [{q.id for split in SPLITS for q in site.split(split)} for site in sites]
+    if all(sum(map(len, ids)) == len(set().union(*ids)) for ids in (passage_ids, question_ids)):
+        return list(sites)
+    return [_prefixed(site) for site in sites]
+
+
+def _prefixed(site: Site) -> Site:
+    def named(question: Question) -> Question:
+        labels = tuple(f"{site.name}/{label}" for label in question.passage_ids)
+        return replace(question, id=f"{site.name}/{question.id}", passage_ids=labels)
+
+    def named_passage(passage: Passage) -> Passage:
+        return replace(passage, id=f"{site.name}/{passage.id}")
+
+    questions = {split: tuple(map(named, site.split(split))) for split in SPLITS}
+    return Site(site.name, tuple(map(named_passage, site.passages)), **questions)
+
+
+def _merge(name: str, sites: Sequence[Site]) -> Site:
+    questions = {split: tuple(q for site in sites for q in site.split(split)) for split in SPLITS}
+    return Site(name, tuple(passage for site in sites for passage in site.passages), **questions)
+
+
+def _n_questions(site: Site) -> int:
+    return sum(len(site.split(split)) for split in SPLITS)
+
+
+def _client_names(clients: int) -> list[str]:
+    return [f"client-{number:0{max(2, len(str(clients)))}}" for number in range(1, clients + 1)]

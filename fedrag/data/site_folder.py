@@ -1,0 +1,223 @@
+"""Load and validate a site's folder.
+
+A site is a folder named after it:
+
+```
+passages.jsonl     {"id", "text", "title"?}                          at least one
+train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..]}
+validation.jsonl   the same                                          absent or empty: no such questions
+test.jsonl         the same
+```
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fedrag.data.jsonl import OnProblem, read_objects, stop
+from fedrag.errors import DataError
+from fedrag.types import SPLITS, Passage, Question, Site, Split
+
+PASSAGES_FILE = "passages.jsonl"
+QUESTION_FILES: dict[Split, str] = {split: f"{split}.jsonl" for split in SPLITS}
+
+_Row = TypeVar("_Row", Passage, Question)
+
+
+@dataclass(frozen=True, slots=True)
+class NumberedRows:
+    """A folder's rows, each by the number of its line."""
+
+    passages: dict[int, Passage]
+    questions: dict[Split, dict[int, Question]]
+
+
+def load_site(folder: Path) -> Site:
+    """Load one site; its name is the folder's.
+
+    Raises:
+        DataError: Naming file and line of the first fault.
+    """
+    rows = read_site(folder, stop)
+    questions = {split: tuple(rows.questions[split].values()) for split in SPLITS}
+    return Site(site_name(folder), tuple(rows.passages.values()), **questions)
+
+
+def load_sites(root: Path, only: Sequence[str] = (), hold_out: Sequence[str] = ()) -> list[Site]:
+    """Load the sites below a folder, sorted by name; see `chosen_folders`.
+
+    Raises:
+        DataError: A site is malformed, a name is unknown, or no site is left.
+    """
+    return [load_site(folder) for folder in chosen_folders(root, only, hold_out)]
+
+
+def chosen_folders(root: Path, only: Sequence[str] = (), hold_out: Sequence[str] = ()) -> list[Path]:
+    """Return the folders of the sites that take part, sorted by name.
+
+    Args:
+        root: A folder of site folders, or a single site's folder.
+        only: Names of the sites to take; empty: all.
+        hold_out: Names of sites to leave out.
+
+    Raises:
+        DataError: A name is unknown, or no site is left.
+    """
+    folders = {site_name(folder): folder for folder in site_folders(root)}
+    for name in (*only, *hold_out):
+        if name not in folders:
+            nearest = difflib.get_close_matches(name, folders, n=1, cutoff=0.0)[0]
+            raise DataError(f'{root}: no site "{name}" (nearest: {nearest})')
+    chosen = [name for name in folders if (not only or name in only) and name not in hold_out]
+    if not chosen:
+        raise DataError(f"{root}: no site is left once the held-out ones are gone")
+    return [folders[name] for name in sorted(chosen)]
+
+
+def site_folders(root: Path) -> list[Path]:
+    """Return the site folders below a folder, sorted by name; a site's own folder stands for itself.
+
+    Every folder counts whose name does not begin with a dot, so that a site that lost its passages is
+    reported and not passed over.
+    """
+    _require_folder(root)
+    if (root / PASSAGES_FILE).exists():
+        return [root]
+    folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    if not folders:
+        raise DataError(f"{root}: holds no site (a site is a folder with {PASSAGES_FILE} in it)")
+    return folders
+
+
+def site_name(folder: Path) -> str:
+    """Return the name of the site in a folder, also for `.`; a link keeps its own name."""
+    return Path(os.path.abspath(folder)).name
+
+
+def hash_site(folder: Path) -> str:
+    """Return the sha256 over the site's files; an absent question file counts as an empty one."""
+    _require_folder(folder)
+    digest = hashlib.sha256()
+    for name in (PASSAGES_FILE, *QUESTION_FILES.values()):
+        try:
+            with (folder / name).open("rb") as file:
+                content = hashlib.file_digest(file, "sha256").hexdigest()
+        except FileNotFoundError:
+            content = hashlib.sha256().hexdigest()
+        except OSError as error:
+            raise DataError(f"{folder / name}: cannot be read: {error.strerror}") from None
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
+    """Read all rows of a site that are well formed, and report the faults of the others."""
+    _require_folder(folder)
+    passages_file = folder / PASSAGES_FILE
+    passages, passage_ids = _read_rows(passages_file, parse_passage, on_problem)
+    if passages_file.exists() and not passage_ids:
+        on_problem(f"{passages_file}: holds no passage; a site needs at least one")
+
+    def parse(row: dict[str, Any]) -> Question:
+        return parse_question(row, passage_ids)
+
+    questions: dict[Split, dict[int, Question]] = {}
+    for split, name in QUESTION_FILES.items():
+        path = folder / name
+        questions[split] = _read_rows(path, parse, on_problem)[0] if path.exists() else {}
+    if not any(questions.values()):
+        on_problem(
+            f"{folder}: no question in {', '.join(QUESTION_FILES.values())}; a site needs at least one"
+        )
+    return NumberedRows(passages, questions)
+
+
+def read_passages(path: Path, on_problem: OnProblem = stop) -> dict[int, Passage]:
+    """Read a file of passages: each by the number of its line."""
+    return _read_rows(path, parse_passage, on_problem)[0]
+
+
+def parse_passage(row: dict[str, Any]) -> Passage:
+    """Check one row of `passages.jsonl`; a ValueError says what is wrong with it."""
+    title = row.get("title")
+    if title is not None and not isinstance(title, str):
+        raise ValueError('"title" must be a string')
+    has_title = title is not None and bool(title.strip())
+    return Passage(_text(row, "id"), _text(row, "text"), _text(row, "title") if has_title else None)
+
+
+def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Question:
+    """Check one row of a question file; a ValueError says what is wrong with it."""
+    labels = () if row.get("passage_ids") is None else _texts(row, "passage_ids")
+    question = Question(
+        _text(row, "id"), _text(row, "question"), _texts(row, "answers"), tuple(dict.fromkeys(labels))
+    )
+    if not question.answers:
+        raise ValueError('"answers" must be a non-empty list of strings')
+    for label in question.passage_ids:
+        if label not in passage_ids:
+            raise ValueError(f'unknown passage id "{label}"')
+    return question
+
+
+def _read_rows(
+    path: Path, parse: Callable[[dict[str, Any]], _Row], on_problem: OnProblem
+) -> tuple[dict[int, _Row], dict[str, int]]:
+    """Return the well-formed rows by line, and the line on which every readable id first stands."""
+    rows: dict[int, _Row] = {}
+    first_lines: dict[str, int] = {}
+    for line, row in read_objects(path, on_problem):
+        try:
+            identity = _text(row, "id")
+            first = first_lines.setdefault(identity, line)
+            if first != line:
+                raise ValueError(f'duplicate id "{identity}" (first on line {first})')
+            rows[line] = parse(row)
+        except ValueError as error:
+            on_problem(f"{path}:{line}: {error}")
+    return rows, first_lines
+
+
+def _text(row: dict[str, Any], key: str) -> str:
+    """Return a field that must be a string with something in it."""
+    if key not in row:
+        raise ValueError(f'"{key}" is missing')
+    value = row[key]
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError(f'"{key}" must be a non-empty string')
+    return _encodable(value, key)
+
+
+def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    """Return a field that must be a list of strings, none of them blank."""
+    if key not in row:
+        raise ValueError(f'"{key}" is missing')
+    values = row[key]
+    if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+        raise ValueError(f'"{key}" must be a {"non-empty " if key == "answers" else ""}list of strings')
+    if not all(value.strip() for value in values):
+        raise ValueError(f'"{key}" holds a blank string')
+    return tuple(_encodable(value, key) for value in values)
+
+
+def _encodable(value: str, key: str) -> str:
+    """Refuse half a surrogate pair: JSON can spell it, no tokenizer can read it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f'"{key}" holds half a surrogate pair, which is no character') from None
+    return value
+
+
+def _require_folder(folder: Path) -> None:
+    """Raise a DataError unless the path is a folder."""
+    if not folder.exists():
+        raise DataError(f"{folder}: no such folder")
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is a file; the folder of a site or of sites was expected")

@@ -1,0 +1,85 @@
+"""Write sites to disk: all of it, or nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES
+from fedrag.errors import DataError, StorageError
+from fedrag.types import Passage, Question, Site
+
+
+def write_site(folder: Path, site: Site) -> None:
+    """Write one site's four files into a new folder.
+
+    Raises:
+        DataError: The folder exists and is not empty.
+        StorageError: The disk is full or may not be written to.
+    """
+    with _new_folder(folder) as partial:
+        _write_files(partial, site)
+
+
+def write_sites(root: Path, sites: Sequence[Site]) -> None:
+    """Write a new folder of site folders; raises as `write_site` does."""
+    names = [site.name for site in sites]
+    for name in names:
+        if not name or name.startswith(".") or name != Path(name).name or names.count(name) > 1:
+            raise DataError(f'{root}: "{name}" cannot be the name of a site\'s folder, or is there twice')
+    with _new_folder(root) as partial:
+        for site in sites:
+            (partial / site.name).mkdir()
+            _write_files(partial / site.name, site)
+
+
+def require_free(folder: Path) -> None:
+    """Raise a DataError if something is there already."""
+    if folder.is_dir() and not any(folder.iterdir()):
+        return
+    if folder.exists() or folder.is_symlink():
+        raise DataError(f"{folder}: exists already and is not an empty folder; remove it or choose another")
+
+
+@contextmanager
+def _new_folder(folder: Path) -> Iterator[Path]:
+    """Give a hidden sibling to write into, and put it in the folder's place at the end."""
+    folder = Path(os.path.abspath(folder))
+    require_free(folder)
+    partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        os.replace(partial, folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _write_files(folder: Path, site: Site) -> None:
+    """Write the four files of a site; a split without questions is an empty file."""
+    _write_lines(folder / PASSAGES_FILE, map(_passage_row, site.passages))
+    for split, name in QUESTION_FILES.items():
+        _write_lines(folder / name, map(_question_row, site.split(split)))
+
+
+def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+
+
+def _passage_row(passage: Passage) -> dict[str, Any]:
+    row = {"id": passage.id, "text": passage.text}
+    return row | {"title": passage.title} if passage.title else row
+
+
+def _question_row(question: Question) -> dict[str, Any]:
+    row = {"id": question.id, "question": question.question, "answers": list(question.answers)}
+    return row | {"passage_ids": list(question.passage_ids)} if question.passage_ids else row

@@ -1,0 +1,74 @@
+"""Evaluates a run on any site folders, also of sites that took no part in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedrag.config import Config
+from fedrag.data.site_folder import load_sites
+from fedrag.display import Display, Quiet
+from fedrag.errors import DataError
+from fedrag.evaluation.measure import Measured, measure_site, summarise_by_site
+from fedrag.models.resident import RoundModels
+from fedrag.runs import RunFolder
+from fedrag.types import Site, Split, State
+
+
+def evaluate_run(
+    path: Path | str,
+    data: Path | str,
+    *,
+    split: Split = "test",
+    base: bool = False,
+    only_retrieval: bool = False,
+    display: Display = Quiet(),
+) -> dict[str, Any]:
+    """Measure a run's trained models, or the untouched ones, on the sites below a folder.
+
+    Args:
+        path: The run folder.
+        data: A folder of site folders, or one site's folder.
+        split: Questions to measure.
+        base: Measure the untouched models instead.
+        only_retrieval: Generate no answers.
+        display: Shows lines and progress.
+
+    Returns:
+        `run`, `models`, `split`, `overall` and `sites`; see `fedrag.evaluation.measure`.
+
+    Raises:
+        RunError: The run is not finished or damaged.
+        DataError: The data is malformed, or no site has a question in this split.
+    """
+    run = RunFolder.open(Path(path))
+    state: State = {} if base else run.load_result()
+    sites = load_sites(Path(data))
+    measured = measure_sites(sites, split, run.config, state, not only_retrieval, display)
+    if not measured:
+        raise DataError(f"{data}: no site has a question in its {split} split")
+    identity = {"run": run.identity(), "models": "untouched" if base else "trained", "split": split}
+    return {**identity, **summarise_by_site(measured)}
+
+
+def measure_sites(
+    sites: Sequence[Site],
+    split: Split,
+    config: Config,
+    state: State,
+    generate: bool,
+    display: Display,
+) -> list[Measured]:
+    """Measure one state on several sites; a site without questions in the split is named and skipped."""
+    models = RoundModels(config, state)
+    generator = models.generator if generate and config.evaluation.generate else None
+    measured: list[Measured] = []
+    for done, site in enumerate(sites):
+        display.progress("measuring sites", done, len(sites))
+        found = measure_site(site, split, config, models.retriever, generator, display.progress)
+        if not found:
+            display.say(f"{site.name} has no {split} questions")
+        measured += found
+    display.progress("measuring sites", len(sites), len(sites))
+    return measured

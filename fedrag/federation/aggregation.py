@@ -1,0 +1,191 @@
+"""The server's aggregation: a weighted mean that is the same in any order, or a rule of the user's own.
+
+Floating-point sums depend on the order in which replies arrive. `ExactMean` folds each weighted update into
+fixed point instead, two 64-bit integers an element: integer sums are exact in any order, and memory does not
+grow with the number of sites.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Protocol
+
+import numpy as np
+
+from fedrag.errors import ConfigError, MessageError, QuorumError
+from fedrag.federation.update import Manifest, all_finite, flatten, unflatten
+from fedrag.types import Array, Tensors
+
+Rule = Callable[[list[Tensors], list[int]], Tensors]
+"""A user's aggregation: the sites' differences and weights, in order of site name, to one difference."""
+
+BLOCK = 32_768  # elements at a time: the work arrays stay in the processor's cache
+WEIGHT_LIMIT = 2**29  # a float32 (24 bits) times a smaller weight is exact in float64 (53 bits)
+HIGH_BITS = 61  # the sum of the high limbs stays below 2**61, so that carries cannot overflow it
+LOW_BITS = 52  # one low limb stays within 2**51
+ADDS_PER_CARRY = 1024  # 2**10 of them within 2**61
+
+
+class Aggregator(Protocol):
+    """What the server folds the sites' updates into."""
+
+    def add(self, flat: Array, weight: int, site: str) -> None:
+        """Take in one site's update, float32 of shape `(size,)`."""
+
+    def result(self) -> Array:
+        """Return the aggregate, float32 of shape `(size,)`."""
+
+
+class ExactMean:
+    """Weighted mean of updates, bit for bit the same in any order of arrival.
+
+    With s the scale, a term `weight * value` is kept as `high / s + low / (s * 2**52)`: high is the rounded
+    `term * s`, low the rest. The scale is the largest at which no sum can overflow: the fixed point
+    spans 113 bits below `max_norm * max_weight_sum`. One site alone, or several with equal updates, give
+    back the same float32 values (a negative zero comes back as zero).
+
+    Args:
+        size: Elements of an update.
+        max_norm: No element may be larger than this in absolute value.
+        max_weight_sum: The weights may not add up to more than this.
+    """
+
+    def __init__(self, size: int, max_norm: float, max_weight_sum: int) -> None:
+        exponent = math.frexp(max_norm * max_weight_sum)[1]  # the product is below 2**exponent
+        self._scale = 2.0 ** (HIGH_BITS - exponent)
+        self._max_norm = max_norm
+        self._max_weight_sum = max_weight_sum
+        self._high = np.zeros(size, dtype=np.int64)
+        self._low = np.zeros(size, dtype=np.int64)
+        self._work = np.empty((2, BLOCK), dtype=np.float64)
+        self._limb = np.empty(BLOCK, dtype=np.int64)
+        self.weight_sum = 0
+        self.count = 0
+
+    def add(self, flat: Array, weight: int, site: str = "") -> None:
+        """Add one update; the site's name is not needed, since order does not matter.
+
+        Raises:
+            MessageError: Shape, weight or values are out of bounds; nothing was added then.
+        """
+        self._check(flat, weight)
+        factor = weight * self._scale
+        for part in self._blocks():
+            self._fold(flat[part], factor, part)
+        self.weight_sum += weight
+        self.count += 1
+        if self.count % ADDS_PER_CARRY == 0:
+            self._carry()
+
+    def result(self) -> Array:
+        """Return `sum(weight * update) / sum(weight)`: one division in float64, then float32.
+
+        Raises:
+            QuorumError: Nothing was added.
+        """
+        if self.count == 0:
+            raise QuorumError("there is no update to average")
+        self._carry()
+        mean = np.empty(self._high.size, dtype=np.float32)
+        for part in self._blocks():
+            high, low = self._work[:, : part.stop - part.start]
+            np.multiply(self._high[part], 1 / self._scale, out=high)
+            np.multiply(self._low[part], 2.0**-LOW_BITS / self._scale, out=low)
+            high += low
+            np.divide(high, self.weight_sum, out=high)
+            mean[part] = high
+        return mean
+
+    def _check(self, flat: Array, weight: int) -> None:
+        if flat.dtype != np.float32 or flat.shape != self._high.shape:
+            raise MessageError(
+                f"an update is {flat.dtype} of shape {flat.shape}, "
+                f"expected float32 of shape {self._high.shape}"
+            )
+        if not 1 <= weight < WEIGHT_LIMIT:
+            raise MessageError(f"the weight of an update is {weight}, expected 1 to {WEIGHT_LIMIT - 1}")
+        if self.weight_sum + weight > self._max_weight_sum:
+            raise MessageError(
+                f"the weights of the updates add up to {self.weight_sum + weight}, "
+                f"more than the agreed {self._max_weight_sum}"
+            )
+        # Written so that NaN fails too.
+        if flat.size and not (flat.max() <= self._max_norm and flat.min() >= -self._max_norm):
+            raise MessageError(f"an update holds a value that is not within +-{self._max_norm:g}")
+
+    def _fold(self, values: Array, factor: float, part: slice) -> None:
+        """Add `values * factor`, split into its two limbs, to one block; exact up to the last step."""
+        term, high = self._work[:, : values.size]
+        limb = self._limb[: values.size]
+        np.copyto(term, values)
+        term *= factor
+        np.rint(term, out=high)
+        term -= high
+        term *= 2.0**LOW_BITS
+        np.copyto(limb, high, casting="unsafe")
+        self._high[part] += limb
+        np.copyto(limb, term, casting="unsafe")  # cut off below 2**-113 of the bound, whatever the order
+        self._low[part] += limb
+
+    def _carry(self) -> None:
+        """Move whole units of the low limbs to the high ones; the sum stays the same."""
+        for part in self._blocks():
+            low = self._low[part]
+            limb = self._limb[: low.size]
+            np.right_shift(low, LOW_BITS, out=limb)
+            self._high[part] += limb
+            low &= 2**LOW_BITS - 1
+
+    def _blocks(self) -> Iterator[slice]:
+        size = self._high.size
+        return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
+
+
+class CollectedRule:
+    """A user's own rule behind the shape of an `Aggregator`: updates are kept until all are there.
+
+    Args:
+        rule: Takes the differences and weights in order of site name; returns one difference.
+        manifest: Names and shapes of the component.
+    """
+
+    def __init__(self, rule: Rule, manifest: Manifest) -> None:
+        self._rule = rule
+        self._manifest = manifest
+        self._updates: dict[str, tuple[Tensors, int]] = {}
+
+    def add(self, flat: Array, weight: int, site: str) -> None:
+        """Keep one site's update; the array is not copied.
+
+        Raises:
+            MessageError: The array has another size, or the site has given an update already.
+        """
+        if site in self._updates:
+            raise MessageError(f"site {site!r} gave two updates in one round")
+        self._updates[site] = (unflatten(flat, self._manifest), weight)
+
+    def result(self) -> Array:
+        """Apply the rule.
+
+        Raises:
+            QuorumError: Nothing was added.
+            ConfigError: The rule returned other names or shapes, or values that are not finite.
+        """
+        if not self._updates:
+            raise QuorumError("there is no update to aggregate")
+        ordered = [update for _, update in sorted(self._updates.items())]
+        aggregate = self._rule([tensors for tensors, _ in ordered], [weight for _, weight in ordered])
+        name = getattr(self._rule, "__name__", repr(self._rule))
+        try:
+            flat = flatten(aggregate, self._manifest)
+        except MessageError as error:
+            raise ConfigError(f"the aggregation rule {name} does not fit the component: {error}") from error
+        if not all_finite(flat):
+            raise ConfigError(f"the aggregation rule {name} returned a value that is not finite")
+        return flat
+
+
+def collect_with(rule: Rule, manifest: Manifest) -> Aggregator:
+    """Return an aggregator that hands all updates of a round to a user's own rule."""
+    return CollectedRule(rule, manifest)

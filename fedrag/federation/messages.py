@@ -1,0 +1,258 @@
+"""What server and sites say to each other: every record and key of it, and nowhere else.
+
+A request carries the scenario and one flat array a component. A reply is arrays in the request's
+manifest order, named numbers, or a refusal code: no free text ever leaves a site.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+
+from fedrag.errors import MessageError
+from fedrag.federation.codec import decode, encode
+from fedrag.federation.update import Manifest, all_finite, flatten, manifest_of, unflatten
+from fedrag.types import COMPONENTS, Component, State
+from fedrag.types import Array as FlatArray
+
+PROTOCOL = 1
+GREET = "query.greet"
+TRAIN = "train.round"
+VALIDATE = "evaluate.round"
+DELIVER = "query.deliver"
+
+REFUSALS = {
+    "no-examples": "it has no questions to learn from",
+    "diverged": "its training diverged",
+    "bad-data": "its data is malformed",
+    "bad-model": "its models are missing or altered",
+    "bad-request": "it could not read the request",
+    "deadline": "the deadline passed while it trained",
+    "out-of-memory": "it ran out of memory",
+    "no-disk-space": "its disk is full",
+    "error": "an error occurred there",
+}
+"""Codes a site may refuse with, and what they mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Greeting:
+    """What a site says of itself before the first round.
+
+    Attributes:
+        name: The site's name.
+        version: Version of fedrag it runs.
+        counts: `train_questions`, `labelled_questions`, `validation_questions`.
+        tensor_hashes: sha256 of its base models' tensors, by component.
+    """
+
+    name: str
+    version: str
+    counts: dict[str, int]
+    tensor_hashes: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What the server asks a site to do in one round.
+
+    Attributes:
+        scenario: The resolved scenario as TOML.
+        round_number: From 1; 0 in a greeting.
+        state: The global tensors that the round needs.
+        components: Those to train.
+        past_rounds: Rounds that trained a component before, by component.
+        deadline_s: Seconds the site has.
+        wire: Number format of the arrays, both ways.
+    """
+
+    scenario: str
+    round_number: int = 0
+    state: State = field(default_factory=dict)
+    components: tuple[Component, ...] = ()
+    past_rounds: dict[Component, int] = field(default_factory=dict)
+    deadline_s: float = math.inf
+    wire: str = "float32"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a site sends back.
+
+    Attributes:
+        update: The flat difference of each component it trained.
+        num_examples: Questions it trained on, by component.
+        metrics: Named numbers, such as `generator.loss`.
+        refusal: A code of `REFUSALS` instead of all that, or "".
+        error_id: Finds the error in the site's own log.
+    """
+
+    update: dict[Component, FlatArray] = field(default_factory=dict)
+    num_examples: dict[Component, int] = field(default_factory=dict)
+    metrics: dict[str, float] = field(default_factory=dict)
+    refusal: str = ""
+    error_id: str = ""
+
+
+def request_content(request: Request) -> RecordDict:
+    """Write a request; one content serves all sites of a round."""
+    config: dict[str, int | float | str | list[str]] = {
+        "protocol": PROTOCOL,
+        "scenario": request.scenario,
+        "round": request.round_number,
+        "components": list(request.components),
+        "deadline-s": request.deadline_s,
+        "wire": request.wire,
+    }
+    arrays: dict[str, Array] = {}
+    for component, tensors in request.state.items():
+        manifest = manifest_of(tensors)
+        config[f"manifest.{component}"] = manifest.to_json()
+        config[f"past-rounds.{component}"] = request.past_rounds.get(component, 0)
+        arrays[component] = Array(encode(flatten(tensors, manifest), request.wire))
+    return RecordDict({"request": ConfigRecord(config), "state": ArrayRecord(arrays)})
+
+
+def open_request(message: Message) -> Request:
+    """Read a request at the site.
+
+    Raises:
+        MessageError: It is malformed or of another protocol.
+    """
+    try:
+        config = message.content.config_records["request"]
+        if config["protocol"] != PROTOCOL:
+            raise MessageError(f"the server speaks protocol {config['protocol']}, this site {PROTOCOL}")
+        wire = str(config["wire"])
+        state: State = {}
+        for component in COMPONENTS:
+            if component in message.content.array_records["state"]:
+                manifest = Manifest.from_json(str(config[f"manifest.{component}"]))
+                raw = message.content.array_records["state"][component].numpy()
+                state[component] = unflatten(decode(raw, wire, manifest.size), manifest)
+        names = config["components"]
+        assert isinstance(names, list)
+        return Request(
+            scenario=str(config["scenario"]),
+            round_number=int(str(config["round"])),
+            state=state,
+            components=tuple(component for component in COMPONENTS if component in names),
+            past_rounds={c: int(str(config[f"past-rounds.{c}"])) for c in state},
+            deadline_s=float(str(config["deadline-s"])),
+            wire=wire,
+        )
+    except (KeyError, ValueError, AssertionError) as error:
+        raise MessageError(f"a request is malformed: {type(error).__name__}") from error
+
+
+def greeting_content(greeting: Greeting) -> RecordDict:
+    """Write a site's greeting."""
+    hashes = {f"tensors.{component}": value for component, value in greeting.tensor_hashes.items()}
+    config = ConfigRecord({"name": greeting.name, "version": greeting.version, **hashes})
+    return RecordDict({"greeting": config, "counts": MetricRecord(dict(greeting.counts))})
+
+
+def open_greeting(message: Message) -> Greeting:
+    """Read a site's greeting at the server.
+
+    Raises:
+        MessageError: The site refused or its greeting is malformed.
+    """
+    _require_content(message)
+    try:
+        config = message.content.config_records["greeting"]
+        hashes = {c: str(config[f"tensors.{c}"]) for c in COMPONENTS if f"tensors.{c}" in config}
+        counts = {name: int(str(value)) for name, value in message.content.metric_records["counts"].items()}
+        return Greeting(str(config["name"]), str(config["version"]), counts, hashes)
+    except (KeyError, ValueError) as error:
+        raise MessageError(f"its greeting is malformed ({type(error).__name__})") from error
+
+
+def reply_content(reply: Reply, manifests: Mapping[Component, Manifest], wire: str) -> RecordDict:
+    """Write a reply."""
+    if reply.refusal:
+        refusal = ConfigRecord({"code": reply.refusal, "error-id": reply.error_id})
+        return RecordDict({"refusal": refusal})
+    arrays = {c: Array(encode(flat, wire)) for c, flat in reply.update.items()}
+    digests = ConfigRecord({component: manifests[component].sha256 for component in reply.update})
+    numbers: dict[str, int | float] = {f"num-examples.{c}": n for c, n in reply.num_examples.items()}
+    numbers |= {f"metric.{name}": float(value) for name, value in reply.metrics.items()}
+    return RecordDict(
+        {"update": ArrayRecord(arrays), "manifests": digests, "metrics": MetricRecord(dict(numbers))}
+    )
+
+
+def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: str) -> Reply:
+    """Read and check a reply at the server: names, sizes, finite numbers.
+
+    Args:
+        message: What came back.
+        manifests: Manifest of each component that was asked for.
+        wire: Number format of its arrays.
+
+    Raises:
+        MessageError: The site refused or failed, or the reply is not what was asked for; the text
+            says which, in words of our own.
+    """
+    _require_content(message)
+    try:
+        arrays = message.content.array_records["update"]
+        digests = message.content.config_records["manifests"]
+        numbers = dict(message.content.metric_records["metrics"])
+    except KeyError as error:
+        raise MessageError("its reply lacks a record") from error
+    unknown = [name for name in arrays if name not in manifests]
+    if unknown:
+        raise MessageError("its reply holds a component that was not asked for")
+    update: dict[Component, FlatArray] = {}
+    for component, manifest in manifests.items():
+        if component not in arrays:
+            continue
+        if digests.get(component) != manifest.sha256:
+            raise MessageError(f"its {component} has other tensors than the request (manifests differ)")
+        update[component] = _open_array(arrays[component], component, wire, manifest.size)
+    counts: dict[Component, int] = {}
+    for component in update:
+        count = numbers.get(f"num-examples.{component}")
+        if not isinstance(count, int) or count < 1:
+            raise MessageError(f"its number of {component} examples is not a positive whole number")
+        counts[component] = count
+    metrics = {
+        name.removeprefix("metric."): float(value)
+        for name, value in numbers.items()
+        if name.startswith("metric.") and isinstance(value, (int, float)) and math.isfinite(value)
+    }
+    return Reply(update, counts, metrics)
+
+
+def _open_array(array: Array, component: Component, wire: str, size: int) -> FlatArray:
+    try:
+        raw = array.numpy()
+    except Exception as error:  # numpy parses foreign bytes here and fails in many ways
+        raise MessageError(f"its {component} array cannot be read") from error
+    if raw.dtype != np.uint8:
+        raise MessageError(f"its {component} array is {raw.dtype}, expected uint8")
+    flat = decode(raw, wire, size)
+    if not all_finite(flat):
+        raise MessageError(f"its {component} update holds NaN or infinity")
+    return flat
+
+
+def _require_content(message: Message) -> None:
+    """Raise a MessageError where the site failed or refused."""
+    if message.has_error():
+        # The reason is Flower's or the site's text: its first word at most, and only if it is a plain name.
+        reason = (message.error.reason or "").split(":")[0].strip()
+        named = reason if reason.replace("_", "").isalnum() and len(reason) <= 40 else "no reason told"
+        raise MessageError(f"its client failed ({named})")
+    refusal = message.content.config_records.get("refusal")
+    if refusal is not None:
+        code = str(refusal.get("code", "error"))
+        meaning = REFUSALS.get(code, REFUSALS["error"])
+        error_id = str(refusal.get("error-id", ""))
+        suffix = f"; error {error_id} in the site's log" if error_id.isalnum() else ""
+        raise MessageError(f"{meaning} ({code if code in REFUSALS else 'error'}{suffix})")

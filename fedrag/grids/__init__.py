@@ -1,0 +1,1 @@
+"""Flower grids for one machine: in this process, and over Ray actors."""

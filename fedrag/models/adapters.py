@@ -1,0 +1,156 @@
+"""Low-rank adapters (LoRA, Hu et al. 2021): the only place that knows peft.
+
+Adapters are injected into a model in place. The model keeps its class and its base weights; in the
+number format of the base the adapter adds two thin products per layer and no casts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.tuners_utils import BaseTunerLayer
+from safetensors.numpy import save_file
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from fedrag.config import LoraSection
+from fedrag.errors import ModelError
+from fedrag.types import Tensors
+
+_ADAPTER = "default"
+
+
+def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -> tuple[str, ...]:
+    """Freeze a model and inject an adapter into its linear layers.
+
+    Args:
+        model: Changed in place.
+        lora: Rank, scale and target names; empty targets mean every linear layer.
+        exclude: Names of layers that never get an adapter.
+
+    Returns:
+        The names of the adapted layers, as they go into an adapter's config.
+
+    Raises:
+        ModelError: A named target is not a linear layer of this model.
+    """
+    targets = lora.targets or _linear_names(model, exclude)
+    known = _linear_names(model, ())
+    for target in targets:
+        if target not in known:
+            raise ModelError(
+                f'lora.targets: "{target}" is no linear layer of this model; it has {", ".join(known)}'
+            )
+    model.requires_grad_(False)
+    # PEFT matches a plain name against the end of every module path: an excluded head stays excluded.
+    inject_adapter_in_model(peft_config(lora, targets), model, adapter_name=_ADAPTER)
+    return tuple(targets)
+
+
+def peft_config(lora: LoraSection, targets: Sequence[str], task_type: str | None = None) -> LoraConfig:
+    """Return the PEFT configuration of an adapter."""
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        target_modules=list(targets),
+        lora_dropout=0.0,
+        task_type=task_type,
+    )
+
+
+def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the adapter's parameters by name, `<layer>.lora_A.weight` and `<layer>.lora_B.weight`."""
+    return {
+        name.replace(f".{_ADAPTER}.", "."): parameter
+        for name, parameter in model.named_parameters()
+        if ".lora_A." in name or ".lora_B." in name
+    }
+
+
+@contextmanager
+def adapter_disabled(model: nn.Module) -> Iterator[None]:
+    """Run the base model exactly, as if it had no adapter."""
+    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+
+
+def initial_lora(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
+    """Return the state every site starts from: A uniform in +-1/sqrt(n), B zero, so that B A = 0.
+
+    One A for all sites: averages of unrelated random A's shrink towards zero.
+
+    Args:
+        shapes: Shape by parameter name; A is (rank, n), B is (d, rank).
+        seed: Seed of this component.
+    """
+    generator = np.random.default_rng(seed)
+    state: Tensors = {}
+    for name, shape in shapes.items():
+        if ".lora_A." in name:
+            bound = 1.0 / math.sqrt(shape[1])
+            state[name] = generator.uniform(-bound, bound, shape).astype(np.float32)
+        else:
+            state[name] = np.zeros(shape, np.float32)
+    return state
+
+
+def remove_lora(model: nn.Module, *, merge: bool) -> None:
+    """Take the adapter out for export, folded into the base weights or left behind."""
+    for name, module in list(model.named_modules()):
+        if isinstance(module, BaseTunerLayer):
+            if merge:
+                module.merge()
+            parent, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module.get_base_layer())
+
+
+def save_adapter(
+    folder: Path, tensors: Tensors, lora: LoraSection, targets: Sequence[str], base: str, task_type: str
+) -> None:
+    """Write an adapter folder that `PeftModel.from_pretrained` loads onto the base model."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = peft_config(lora, targets, task_type).to_dict()
+    config |= {"base_model_name_or_path": base, "inference_mode": True, "target_modules": sorted(targets)}
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, default=_plain), encoding="utf-8")
+    renamed = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
+    save_file(renamed, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def _linear_names(model: nn.Module, exclude: Sequence[str]) -> tuple[str, ...]:
+    """Return the last names of all linear layers but the output head, sorted."""
+    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    return tuple(
+        sorted(
+            {
+                name.rpartition(".")[2]
+                for name, module in model.named_modules()
+                if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+                and not any(part in exclude for part in name.split("."))
+            }
+        )
+    )
+
+
+def _plain(value: object) -> object:
+    """Make PEFT's enums and sets JSON."""
+    if isinstance(value, (set, frozenset)):
+        return sorted(value)
+    return getattr(value, "value", str(value))
+
+
+def as_tensor(array: np.ndarray, like: torch.Tensor) -> torch.Tensor:
+    """Return a copy of a numpy array on the device and in the dtype of another tensor."""
+    return torch.from_numpy(np.ascontiguousarray(array)).to(like.device, like.dtype, copy=True)

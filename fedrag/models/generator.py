@@ -1,0 +1,216 @@
+"""The generator: a causal or seq2seq language model with a LoRA adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+)
+
+from fedrag.config import LoraSection
+from fedrag.errors import ModelError
+from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
+from fedrag.models.store import FetchedModel
+from fedrag.types import Tensors
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the answer tokens that follow it."""
+
+    prompt: list[int]
+    answer: list[int]
+
+    @property
+    def length(self) -> int:
+        """Tokens that a forward pass reads."""
+        return len(self.prompt) + len(self.answer)
+
+
+class Generator:
+    """A language model whose base is frozen; only its adapter can be trained.
+
+    Args:
+        model: The model with its adapter injected.
+        tokenizer: Its tokenizer.
+        fetched: Where it came from.
+        targets: Names of the adapted layers.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, tokenizer: Any, fetched: FetchedModel, targets: tuple[str, ...]
+    ) -> None:
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.fetched = fetched
+        self.targets = targets
+
+    @classmethod
+    def load(cls, fetched: FetchedModel, lora: LoraSection, dtype: torch.dtype, device: str) -> Generator:
+        """Load a fetched model and inject an adapter that changes nothing yet."""
+        if fetched.kind not in _CLASSES:
+            raise ModelError(f"{fetched.name} is no language model and cannot be the generator")
+        model = _CLASSES[fetched.kind].from_pretrained(
+            fetched.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+        )
+        tokenizer = load_tokenizer(fetched)
+        targets = add_lora(model, lora)
+        generator = cls(model.to(device), tokenizer, fetched, targets)
+        generator.set_adapter(initial_lora(_shapes(model), seed=0))
+        return generator
+
+    @property
+    def seq2seq(self) -> bool:
+        """Whether prompts go to an encoder."""
+        return self.fetched.kind == "seq2seq"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Number format of the weights."""
+        return self.model.dtype
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the adapter's parameters, the only ones that are trained."""
+        return lora_parameters(self.model)
+
+    def set_adapter(self, tensors: Tensors) -> None:
+        """Overwrite the adapter."""
+        with torch.no_grad():
+            for name, parameter in self.parameters().items():
+                parameter.copy_(as_tensor(tensors[name], parameter))
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Run the base model alone."""
+        with adapter_disabled(self.model):
+            yield
+
+    def answer_logits(self, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one forward pass and return what the model says at the answer positions alone.
+
+        The head is applied to nothing else: over a whole prompt it is a fifth of all work.
+
+        Args:
+            batch: Examples of similar length; they are padded on the right.
+
+        Returns:
+            Logits (tokens, vocabulary) and the answer ids (tokens,), example after example.
+        """
+        labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
+        return (self._seq2seq_logits(batch) if self.seq2seq else self._causal_logits(batch)), labels
+
+    def generate(self, prompts: Sequence[list[int]], answer_tokens: int) -> list[list[int]]:
+        """Decode greedily, one batch.
+
+        Args:
+            prompts: Token ids; padded on the left for causal models.
+            answer_tokens: Longest answer.
+
+        Returns:
+            The new token ids of each prompt, end and padding tokens included.
+        """
+        pad = self._pad_id
+        width = max(map(len, prompts))
+        rows = [_padded(prompt, width, pad, left=not self.seq2seq) for prompt in prompts]
+        masks = [_padded([1] * len(prompt), width, 0, left=not self.seq2seq) for prompt in prompts]
+        with torch.inference_mode():
+            output = self.model.generate(
+                input_ids=torch.tensor(rows, device=self.model.device),
+                attention_mask=torch.tensor(masks, device=self.model.device),
+                max_new_tokens=answer_tokens,
+                do_sample=False,
+                num_beams=1,
+                pad_token_id=pad,
+                eos_token_id=self.tokenizer.eos_token_id,
+            )
+        start = 1 if self.seq2seq else width
+        return [row[start:] for row in output.tolist()]
+
+    @property
+    def _pad_id(self) -> int:
+        pad = self.tokenizer.pad_token_id
+        return int(self.tokenizer.eos_token_id if pad is None else pad)
+
+    def _causal_logits(self, batch: Sequence[Example]) -> torch.Tensor:
+        # The last answer token predicts nothing that is asked for. On the right, padding comes after every
+        # real token: causal attention never sees it, and no mask is needed.
+        inputs = [example.prompt + example.answer[:-1] for example in batch]
+        width = max(map(len, inputs))
+        ids = torch.tensor([_padded(row, width, self._pad_id) for row in inputs], device=self.model.device)
+        rows = [i for i, example in enumerate(batch) for _ in example.answer]
+        columns = [len(e.prompt) - 1 + t for e in batch for t in range(len(e.answer))]
+        with _head_at(self.model, torch.tensor(rows), torch.tensor(columns)):
+            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
+        return logits[0]
+
+    def _seq2seq_logits(self, batch: Sequence[Example]) -> torch.Tensor:
+        device = self.model.device
+        width = max(len(example.prompt) for example in batch)
+        ids = [_padded(example.prompt, width, self._pad_id) for example in batch]
+        mask = [_padded([1] * len(example.prompt), width, 0) for example in batch]
+        start = self.model.config.decoder_start_token_id
+        longest = max(len(example.answer) for example in batch)
+        decoder = [_padded([start, *example.answer[:-1]], longest, self._pad_id) for example in batch]
+        logits: torch.Tensor = self.model(
+            input_ids=torch.tensor(ids, device=device),
+            attention_mask=torch.tensor(mask, device=device),
+            decoder_input_ids=torch.tensor(decoder, device=device),
+            use_cache=False,
+        ).logits
+        return torch.cat([logits[i, : len(example.answer)] for i, example in enumerate(batch)])
+
+
+def load_tokenizer(fetched: FetchedModel) -> Any:
+    """Load the tokenizer of a fetched model."""
+    return AutoTokenizer.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
+
+
+def adapter_shapes(fetched: FetchedModel, lora: LoraSection) -> dict[str, tuple[int, ...]]:
+    """Return names and shapes of a generator's adapter without reading any weights."""
+    config = AutoConfig.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
+    if fetched.kind not in _CLASSES:
+        raise ModelError(f"{fetched.name} is no language model and cannot be the generator")
+    with torch.device("meta"):
+        model = _CLASSES[fetched.kind].from_config(config)
+        add_lora(model, lora)
+    return _shapes(model)
+
+
+_CLASSES: dict[str, Any] = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM}
+
+
+def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(parameter.shape) for name, parameter in lora_parameters(model).items()}
+
+
+def _padded(row: Sequence[int], width: int, value: int, *, left: bool = False) -> list[int]:
+    padding = [value] * (width - len(row))
+    return [*padding, *row] if left else [*row, *padding]
+
+
+@contextmanager
+def _head_at(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+    """Let the output head see only some positions, so that its result is (1, positions, vocabulary).
+
+    A hook on the head works for every architecture and keeps what a model does to its logits afterwards.
+    """
+    head = model.get_output_embeddings()
+
+    def select(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        return (inputs[0][rows, columns].unsqueeze(0),)
+
+    handle = head.register_forward_pre_hook(select)
+    try:
+        yield
+    finally:
+        handle.remove()

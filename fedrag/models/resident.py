@@ -1,0 +1,150 @@
+"""Models that stay loaded in a process: every client that runs in it uses the same base weights."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any
+
+import torch
+import transformers
+
+from fedrag.config import Config
+from fedrag.models.adapters import initial_lora
+from fedrag.models.generator import Generator, adapter_shapes
+from fedrag.models.retriever import Retriever
+from fedrag.models.store import FetchedModel, find_model, verify_model
+from fedrag.seeding import derive_seed
+from fedrag.types import Component, State, Tensors
+
+# The one module global: a base model is loaded and verified once per process, its state reset on each use.
+_RESIDENT: dict[tuple[Any, ...], Generator | Retriever] = {}
+
+
+def resident_generator(config: Config, device: str) -> Generator:
+    """Return the generator of a scenario, loaded at the first call; its adapter is whatever was set last."""
+    dtype = generator_dtype(config.models.generator_dtype, device)
+    key = ("generator", config.models.generator, config.generator.lora, dtype, device)
+    if key not in _RESIDENT:
+        fetched = _verified(config.models.generator)
+        _RESIDENT[key] = Generator.load(fetched, config.generator.lora, dtype, device)
+    found = _RESIDENT[key]
+    assert isinstance(found, Generator)
+    return found
+
+
+def resident_retriever(config: Config, device: str) -> Retriever:
+    """Return the retriever of a scenario, loaded at the first call; its state is whatever was set last."""
+    key = ("retriever", config.models.retriever, config.retriever.model_dump_json(), device)
+    if key not in _RESIDENT:
+        fetched = _verified(config.models.retriever)
+        _RESIDENT[key] = Retriever.load(fetched, config.retriever, device)
+    found = _RESIDENT[key]
+    assert isinstance(found, Retriever)
+    return found
+
+
+def _verified(name: str) -> FetchedModel:
+    transformers.utils.logging.disable_progress_bar()  # loading takes a second; its bars break ours
+    fetched = find_model(name)
+    verify_model(fetched)
+    return fetched
+
+
+def initial_state(config: Config, components: tuple[Component, ...]) -> State:
+    """Return what every site starts from, made by the server from the seed."""
+    state: State = {}
+    for component in components:
+        seed = derive_seed(config.seed, "initial", component)
+        if component == "generator":
+            shapes = adapter_shapes(find_model(config.models.generator), config.generator.lora)
+            state[component] = initial_lora(shapes, seed)
+        else:
+            state[component] = resident_retriever(config, "cpu").initial_state(seed)
+    return state
+
+
+class RoundModels:
+    """Gives the generator and the retriever in the state that a request carries.
+
+    A model is loaded, and its state set, when it is first asked for: a round that needs no generator
+    never loads one.
+
+    Args:
+        config: The scenario.
+        state: Tensors by component; a component that is absent is used as it was fetched.
+    """
+
+    def __init__(self, config: Config, state: State) -> None:
+        self._config = config
+        self._state = state
+        self._device = best_device()
+        self._set: set[Component] = set()
+
+    @property
+    def generator(self) -> Generator:
+        """The generator, its adapter as of the round's start until it is trained."""
+        generator = resident_generator(self._config, self._device)
+        if "generator" not in self._set:
+            generator.set_adapter(self._tensors("generator"))
+            self._set.add("generator")
+        return generator
+
+    @property
+    def retriever(self) -> Retriever:
+        """The retriever, its state as of the round's start until it is trained."""
+        retriever = resident_retriever(self._config, self._device)
+        if "retriever" not in self._set:
+            retriever.set_state(self._tensors("retriever"))
+            self._set.add("retriever")
+        return retriever
+
+    def generator_key(self, untouched: bool) -> str:
+        """Return what answer scores depend on: weights, adapter, number format, threads, torch."""
+        generator = self.generator
+        adapter = hashlib.sha256()
+        tensors = {} if untouched else self._tensors("generator")
+        # An adapter whose B is all zero is no adapter, whatever its A.
+        if any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
+            for name, tensor in tensors.items():
+                adapter.update(name.encode() + tensor.tobytes())
+        parts = (
+            generator.fetched.tensors_sha256,
+            adapter.hexdigest(),
+            generator.dtype,
+            torch.get_num_threads(),
+            torch.__version__,
+        )
+        return "|".join(map(str, parts))
+
+    def _tensors(self, component: Component) -> Tensors:
+        if component in self._state:
+            return self._state[component]
+        return initial_state(self._config, (component,))[component]
+
+
+def best_device() -> str:
+    """Return the device models run on: a GPU where there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def generator_dtype(name: str, device: str) -> torch.dtype:
+    """Return the number format of the frozen generator; "auto": bfloat16 where the hardware computes in it."""
+    if name != "auto":
+        return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
+    if device == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+
+
+def _cpu_computes_bfloat16() -> bool:
+    try:
+        with open("/proc/cpuinfo", encoding="ascii", errors="replace") as file:
+            return any(line.startswith("flags") and "avx512_bf16" in line for line in file)
+    except OSError:
+        return False
+
+
+def cpu_count() -> int:
+    """Return the CPUs this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,186 @@
+"""The retriever: a sentence-transformers bi-encoder, trained as a LoRA adapter or with all its weights."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
+from torch import nn
+
+from fedrag.config import RetrieverConfig
+from fedrag.errors import ModelError
+from fedrag.models.adapters import (
+    adapter_disabled,
+    add_lora,
+    as_tensor,
+    initial_lora,
+    lora_parameters,
+    remove_lora,
+)
+from fedrag.models.store import FetchedModel
+from fedrag.types import Array, Tensors
+
+_Task = Literal["query", "document"]
+# sentence-transformers pools token embeddings itself: a transformer's own pooler has no part in the result.
+_UNUSED = ("pooler",)
+
+
+class Retriever:
+    """A bi-encoder whose query side, or both sides, can be trained.
+
+    One encoder serves both sides. Where the passage side is frozen, passages are encoded without the
+    adapter, or by a second copy where all weights are trained.
+
+    Args:
+        encoder: The sentence-transformers model, adapter injected where `config.weights` is "lora".
+        config: What is trained.
+        fetched: Where the model came from.
+    """
+
+    def __init__(self, encoder: SentenceTransformer, config: RetrieverConfig, fetched: FetchedModel) -> None:
+        self.encoder = encoder.eval()
+        self.config = config
+        self.fetched = fetched
+        self._lora = config.weights == "lora"
+        self._base = {} if self._lora else {n: p.detach().clone() for n, p in self.parameters().items()}
+        split = not self._lora and not config.trains_passage_side
+        self._passage_encoder = copy.deepcopy(encoder).requires_grad_(False) if split else encoder
+
+    @classmethod
+    def load(cls, fetched: FetchedModel, config: RetrieverConfig, device: str) -> Retriever:
+        """Load a fetched encoder, ready to be trained as the configuration says."""
+        if fetched.kind != "encoder":
+            raise ModelError(f"{fetched.name} is no sentence-transformers model and cannot be the retriever")
+        encoder = SentenceTransformer(
+            str(fetched.folder), device=device, local_files_only=True, trust_remote_code=False
+        )
+        if config.weights == "lora":
+            add_lora(encoder, config.lora, exclude=_UNUSED)
+        retriever = cls(encoder, config, fetched)
+        retriever.set_state(retriever.initial_state(seed=0))
+        return retriever
+
+    @property
+    def chunk_tokens(self) -> int:
+        """Tokens of a text that the encoder reads, special tokens not counted."""
+        return int(self.encoder.get_max_seq_length() or 512) - self.special_tokens
+
+    @property
+    def special_tokens(self) -> int:
+        """Special tokens that are added to every text."""
+        return len(self.encoder.tokenizer("")["input_ids"])
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Return the parameters that are trained, by name."""
+        if self._lora:
+            return lora_parameters(self.encoder)
+        return {
+            name: parameter
+            for name, parameter in self.encoder.named_parameters()
+            if not any(part in _UNUSED for part in name.split("."))
+        }
+
+    def initial_state(self, seed: int) -> Tensors:
+        """Return the state before the first round: it encodes exactly as the base.
+
+        With a LoRA adapter its factors; with all weights the difference from the base, zero.
+        """
+        shapes = {name: tuple(parameter.shape) for name, parameter in self.parameters().items()}
+        if self._lora:
+            return initial_lora(shapes, seed)
+        return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+
+    def set_state(self, state: Tensors) -> None:
+        """Load a state; see `initial_state` for what it holds."""
+        with torch.no_grad():
+            for name, parameter in self.parameters().items():
+                parameter.copy_(as_tensor(state[name], parameter))
+                if not self._lora:
+                    parameter.add_(self._base[name])
+
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Encode with the base weights, whatever the state is."""
+        if self._lora:
+            with adapter_disabled(self.encoder):
+                yield
+            return
+        kept = {name: parameter.detach().clone() for name, parameter in self.parameters().items()}
+        self._overwrite(self._base)
+        try:
+            yield
+        finally:
+            self._overwrite(kept)
+
+    def encode_queries(self, texts: Sequence[str]) -> Array:
+        """Return unit vectors (texts, dim) of questions."""
+        return self._encode(self.encoder.encode_query, texts)
+
+    def encode_passages(self, texts: Sequence[str]) -> Array:
+        """Return unit vectors (texts, dim) of passages or their chunks."""
+        with self._passage_side():
+            return self._encode(self._passage_encoder.encode_document, texts)
+
+    def embed_queries(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return unit vectors (texts, dim) through which gradients flow."""
+        return self._embed(self.encoder, texts, "query")
+
+    def embed_passages(self, texts: Sequence[str]) -> torch.Tensor:
+        """Return unit vectors (texts, dim); gradients flow where the passage side is trained."""
+        with self._passage_side():
+            return self._embed(self._passage_encoder, texts, "document")
+
+    def export(self, folder: Path) -> None:
+        """Write a sentence-transformers folder that holds the trained model, adapter merged.
+
+        Where the query side alone was trained it has a route for queries and one for documents.
+        """
+        trained = copy.deepcopy(self.encoder)
+        if self._lora:
+            remove_lora(trained, merge=True)
+        if not self.config.trains_passage_side:
+            trained = self._two_routes(trained)
+        trained.save(str(folder), create_model_card=False)
+
+    def _two_routes(self, trained: SentenceTransformer) -> SentenceTransformer:
+        passages = copy.deepcopy(self._passage_encoder)
+        if self._lora:
+            remove_lora(passages, merge=False)
+        router = Router.for_query_document(list(trained), list(passages))
+        return SentenceTransformer(modules=[router], prompts=dict(self.encoder.prompts), device="cpu")
+
+    def _passage_side(self) -> Any:
+        frozen = self._lora and not self.config.trains_passage_side
+        return adapter_disabled(self.encoder) if frozen else nullcontext()
+
+    def _overwrite(self, tensors: dict[str, torch.Tensor]) -> None:
+        with torch.no_grad():
+            for name, parameter in self.parameters().items():
+                parameter.copy_(tensors[name])
+
+    def _encode(self, encode: Any, texts: Sequence[str]) -> Array:
+        vectors = encode(
+            list(texts), batch_size=64, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+        )
+        return cast(Array, np.ascontiguousarray(vectors, dtype=np.float32))
+
+    def _embed(self, encoder: SentenceTransformer, texts: Sequence[str], task: _Task) -> torch.Tensor:
+        features = encoder.preprocess(list(texts), prompt=_prompt(encoder, task), task=task)
+        features = {k: v.to(encoder.device) if torch.is_tensor(v) else v for k, v in features.items()}
+        vectors: torch.Tensor = encoder(features, task=task)["sentence_embedding"]
+        return nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def _prompt(encoder: SentenceTransformer, task: _Task) -> str | None:
+    """Return the prompt that `encode_query` or `encode_document` would put before a text."""
+    names = ("query",) if task == "query" else ("document", "passage", "corpus")
+    prompts = encoder.prompts or {}
+    fallback = prompts.get(encoder.default_prompt_name) if encoder.default_prompt_name else None
+    return next((prompts[name] for name in names if name in prompts), fallback) or None

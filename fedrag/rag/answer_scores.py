@@ -1,0 +1,110 @@
+"""Answer scores: how well each passage lets the generator say the right answer.
+
+    s_j = (1/T) sum_t log p_LM(y_t | prompt(c_j, q), y_<t)
+
+The mean log-probability, never a product of probabilities: a long answer's underflows to 0 and the
+target turns uniform. Scores are the whole cost of LSR, so they are cached on the site's disk, in the
+batches in which they were computed: in bfloat16 the same pair scores differently in another batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedrag.models.generator import Example, Generator
+from fedrag.rag.batches import plan_batches
+from fedrag.types import Array
+
+_VERSION = 1
+
+
+def score_answers(
+    generator: Generator,
+    examples: Sequence[Example],
+    batch_tokens: int,
+    cache: ScoreCache | None = None,
+    on_batch: Callable[[int, int], None] | None = None,
+) -> Array:
+    """Return the mean log-probability of each example's answer (examples,).
+
+    Args:
+        generator: Scores in eval mode, without gradient, with its current adapter.
+        examples: Prompts and answers; no end token, as it says nothing about the passage.
+        batch_tokens: Padded tokens in one pass.
+        cache: Scores of earlier calls.
+        on_batch: Called after each batch with (examples done, examples in all).
+    """
+    scores = np.zeros(len(examples), np.float32)
+    done = 0
+    for rows in plan_batches([example.length for example in examples], batch_tokens):
+        batch = [examples[i] for i in rows]
+        found = cache.read(batch) if cache else None
+        if found is None:
+            found = mean_log_probabilities(generator, batch)
+            if cache:
+                cache.write(batch, found)
+        scores[rows] = found
+        done += len(rows)
+        if on_batch:
+            on_batch(done, len(examples))
+    return scores
+
+
+def mean_log_probabilities(generator: Generator, batch: Sequence[Example]) -> Array:
+    """Return the mean log-probability of each answer of one batch (examples,), computed in float32."""
+    with torch.inference_mode():
+        logits, labels = generator.answer_logits(batch)
+        logits = logits.float()
+        chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=-1)
+    lengths = [len(example.answer) for example in batch]
+    return np.array([part.mean().item() for part in chosen.split(lengths)], np.float32)
+
+
+class ScoreCache:
+    """Scores on disk: a folder per generator, a file per batch, each written whole.
+
+    Args:
+        folder: The site's cache folder.
+        generator_key: Everything about the generator that scores depend on: its weights, its
+            adapter, its number format, the machine's threads.
+    """
+
+    def __init__(self, folder: Path, generator_key: str) -> None:
+        self._folder = folder / hashlib.sha256(f"{_VERSION}:{generator_key}".encode()).hexdigest()[:24]
+        self._folder.mkdir(parents=True, exist_ok=True)
+
+    def read(self, batch: Sequence[Example]) -> Array | None:
+        """Return the scores of a batch, or None where it was never scored."""
+        try:
+            scores: Array = np.load(self._path(batch))
+        except (FileNotFoundError, ValueError, EOFError):
+            return None
+        return scores if scores.shape == (len(batch),) else None
+
+    def write(self, batch: Sequence[Example], scores: Array) -> None:
+        """Keep the scores of a batch."""
+        path = self._path(batch)
+        partial = path.with_suffix(f".{os.getpid()}.partial")
+        with partial.open("wb") as file:
+            np.save(file, scores)
+        partial.replace(path)
+
+    def prune(self, keep: Sequence[ScoreCache]) -> None:
+        """Remove the scores of all generators but this one and those to keep."""
+        kept = {self._folder.name, *(cache._folder.name for cache in keep)}
+        for folder in self._folder.parent.iterdir():
+            if folder.is_dir() and folder.name not in kept:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _path(self, batch: Sequence[Example]) -> Path:
+        digest = hashlib.sha256()
+        for example in batch:
+            digest.update(np.array([len(example.prompt), *example.prompt, -1, *example.answer], np.int64).tobytes())
+        return self._folder / f"{digest.hexdigest()[:32]}.npy"

@@ -1,0 +1,125 @@
+"""The pipeline that answers questions: encode, retrieve, prompt, generate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedrag.config import RagConfig
+from fedrag.data.chunking import chunk_passages
+from fedrag.models.generator import Example, Generator
+from fedrag.models.retriever import Retriever
+from fedrag.rag.prompt import PromptBuilder
+from fedrag.retrieval.index import PassageIndex
+from fedrag.rag.answer_scores import score_answers
+from fedrag.rag.batches import plan_batches
+from fedrag.types import Hit, Passage
+
+OnProgress = Callable[[int, int], None]
+
+
+def build_index(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> PassageIndex:
+    """Chunk and encode a site's passages and index them."""
+    chunks = chunk_passages(passages, retriever.encoder.tokenizer, retriever.chunk_tokens, overlap)
+    texts = [chunk.text for chunk in chunks]
+    return PassageIndex([chunk.passage_id for chunk in chunks], texts, retriever.encode_passages(texts))
+
+
+def retrieve(
+    retriever: Retriever, index: PassageIndex, questions: Sequence[str], k: int
+) -> list[list[Hit]]:
+    """Return the k best passages of each question; a question that is asked twice is encoded once."""
+    distinct = list(dict.fromkeys(questions))
+    found = index.search(retriever.encode_queries(distinct), k) if distinct else []
+    by_text = dict(zip(distinct, found, strict=True))
+    return [by_text[question] for question in questions]
+
+
+def prompt_builder(generator: Generator, config: RagConfig) -> PromptBuilder:
+    """Return the prompt builder that suits a generator."""
+    return PromptBuilder(generator.tokenizer, config, seq2seq=generator.seq2seq)
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieved:
+    """A question with the passages found for it, best first."""
+
+    question: str
+    passages: tuple[Passage, ...]
+    scores: tuple[float, ...]
+
+
+def answer_questions(
+    generator: Generator,
+    asked: Sequence[Retrieved],
+    config: RagConfig,
+    batch_tokens: int,
+    temperature: float,
+    on_progress: OnProgress | None = None,
+) -> list[str]:
+    """Return the generator's answer to each question, decoded greedily in batches of similar length.
+
+    With several prompts a question (`passages_per_prompt` below `passages`) every prompt gives an
+    answer; the one with the highest p(passages | question) p(answer | passages, question) is returned.
+
+    Args:
+        generator: Answers with its current adapter.
+        asked: Questions with their passages.
+        config: Prompt settings.
+        batch_tokens: Padded prompt tokens in one batch.
+        temperature: Of the softmax over retrieval scores, where there are several prompts.
+        on_progress: Called after each batch with (prompts done, prompts in all).
+    """
+    builder = prompt_builder(generator, config)
+    owners: list[int] = []
+    prompts: list[list[int]] = []
+    weights: list[float] = []
+    for i, item in enumerate(asked):
+        for start, group in prompt_groups(item.passages, config):
+            owners.append(i)
+            prompts.append(builder.prompt(item.question, [passage.full_text for passage in group]))
+            weights.append(item.scores[start] / temperature if item.scores else 0.0)
+    texts = _generate(generator, builder, prompts, config.answer_tokens, batch_tokens, on_progress)
+    if len(owners) == len(asked):
+        return texts
+    examples = [
+        Example(p, builder.answer(text, end=True)) for p, text in zip(prompts, texts, strict=True)
+    ]
+    means = score_answers(generator, examples, batch_tokens)
+    answers = [""] * len(asked)
+    best = np.full(len(asked), -np.inf)
+    for owner, text, example, mean, weight in zip(owners, texts, examples, means, weights, strict=True):
+        score = weight + float(mean) * len(example.answer)
+        if score > best[owner]:
+            best[owner], answers[owner] = score, text
+    return answers
+
+
+def prompt_groups(
+    passages: Sequence[Passage], config: RagConfig
+) -> list[tuple[int, Sequence[Passage]]]:
+    """Deal passages to prompts: (position of the first, the passages) for each prompt."""
+    size = config.passages_per_prompt or max(len(passages), 1)
+    return [(start, passages[start : start + size]) for start in range(0, max(len(passages), 1), size)]
+
+
+def _generate(
+    generator: Generator,
+    builder: PromptBuilder,
+    prompts: Sequence[list[int]],
+    answer_tokens: int,
+    batch_tokens: int,
+    on_progress: OnProgress | None,
+) -> list[str]:
+    texts = [""] * len(prompts)
+    done = 0
+    for rows in plan_batches([len(prompt) + answer_tokens for prompt in prompts], batch_tokens):
+        output = generator.generate([prompts[i] for i in rows], answer_tokens + 1)
+        for i, ids in zip(rows, output, strict=True):
+            texts[i] = builder.text(ids)
+        done += len(rows)
+        if on_progress:
+            on_progress(done, len(prompts))
+    return texts

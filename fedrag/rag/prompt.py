@@ -1,0 +1,104 @@
+"""Prompts: instruction, passages, question, and the answer that follows.
+
+Every part is tokenised on its own and the ids are concatenated, so that no merge crosses from the
+prompt into the answer, and so that prompts with the same passages share a prefix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedrag.config import RagConfig
+
+_MARK = "\x00passages\x00"
+
+
+class PromptBuilder:
+    """Turns questions and passages into token ids for one generator.
+
+    Uses the tokenizer's chat template where it has one. Otherwise the instruction comes first and
+    `Answer:` last.
+
+    Args:
+        tokenizer: A transformers tokenizer.
+        config: Instruction and length limits.
+        seq2seq: Whether the prompt goes to an encoder (its closing special tokens are kept).
+    """
+
+    def __init__(self, tokenizer: Any, config: RagConfig, *, seq2seq: bool) -> None:
+        self._tokenizer = tokenizer
+        self._config = config
+        self._chat = bool(getattr(tokenizer, "chat_template", None))
+        head, tail = self._frame()
+        opening, closing = self._special_ids()
+        self._head = ([] if self._chat else opening) + self._ids(head)
+        self._tail = self._ids(tail) + (closing if seq2seq else [])
+        self.end_id: int = tokenizer.eos_token_id
+
+    def prompt(self, question: str, passages: Sequence[str]) -> list[int]:
+        """Return the prompt's token ids, at most `prompt_tokens` of them.
+
+        Where the prompt is too long the longest passages are shortened, never the question.
+        """
+        asked = self._ids(f"Question: {question}")
+        texts = [self._ids(f"Passage: {text}\n\n") for text in passages]
+        room = self._config.prompt_tokens - len(self._head) - len(asked) - len(self._tail)
+        limit = _common_limit([len(text) for text in texts], room)
+        shortened = [token for text in texts for token in text[:limit]]
+        return [*self._head, *shortened, *asked, *self._tail]
+
+    def answer(self, text: str, *, end: bool) -> list[int]:
+        """Return an answer's token ids, at most `answer_tokens`, with or without the end token."""
+        ids = self._ids(text.strip() if self._chat else f" {text.strip()}")[: self._config.answer_tokens]
+        return [*ids, self.end_id] if end else ids
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Return a generated answer as text, up to the end token."""
+        kept = list(ids)
+        if self.end_id in kept:
+            kept = kept[: kept.index(self.end_id)]
+        return str(self._tokenizer.decode(kept, skip_special_tokens=True)).strip()
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+
+    def _frame(self) -> tuple[str, str]:
+        """Return the text before the passages and after the question."""
+        if not self._chat:
+            return f"{self._config.instruction}\n\n", "\nAnswer:"
+        system = {"role": "system", "content": self._config.instruction}
+        user = {"role": "user", "content": _MARK}
+        try:
+            text = self._render([system, user])
+        except Exception:  # templates refuse a system role with errors of their own
+            text = self._render([{"role": "user", "content": f"{self._config.instruction}\n\n{_MARK}"}])
+        head, _, tail = text.partition(_MARK)
+        return head, tail
+
+    def _render(self, messages: list[dict[str, str]]) -> str:
+        return str(
+            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
+        )
+
+    def _special_ids(self) -> tuple[list[int], list[int]]:
+        """Return the special tokens that the tokenizer puts before and after a text."""
+        plain, full = self._ids("a"), list(self._tokenizer("a")["input_ids"])
+        start = next(i for i in range(len(full)) if full[i : i + len(plain)] == plain)
+        return full[:start], full[start + len(plain) :]
+
+
+def _common_limit(lengths: Sequence[int], room: int) -> int:
+    """Return the largest limit such that all texts, cut to it, fit into the room.
+
+    >>> _common_limit([10, 100, 100], 150)
+    70
+    """
+    limit = max(lengths, default=0)
+    remaining, left = max(room, 0), len(lengths)
+    for length in sorted(lengths):
+        if length * left > remaining:
+            return remaining // left
+        remaining -= length
+        left -= 1
+    return limit

@@ -1,0 +1,335 @@
+"""The run folder: everything a run used and found, written so that it survives any crash.
+
+```
+runs/<scenario>-<n>/
+  scenario.toml          the resolved scenario
+  run.json               format, versions, hashes of models and data, threads, number format
+  rounds.jsonl           a line a round
+  checkpoints/round-<r>/ state.safetensors, state.json; the last three
+  final/                 the trained models
+  evaluation/            what was measured
+```
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fedrag.config import Config
+from fedrag.errors import ConfigError, RunError, StorageError
+from fedrag.types import COMPONENTS, Component, State
+
+FORMAT = 1
+KEPT_CHECKPOINTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The whole state of the server after a round.
+
+    Attributes:
+        round_number: Rounds that are done; 0 before the first.
+        state: Global tensors by component.
+        best: Per component the tensors that were best on validation, where they are kept.
+        best_scores: Their scores.
+    """
+
+    round_number: int
+    state: State
+    best: State
+    best_scores: dict[str, float]
+
+
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: The folder; it must hold a run (see `create` and `open`).
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(cls, config: Config, path: Path | None = None, root: Path = Path("runs")) -> RunFolder:
+        """Make a new run folder: `path`, or the next free `<root>/<scenario>-<n>`.
+
+        Raises:
+            RunError: `path` exists and is not empty.
+        """
+        if path is None:
+            path = _next_free(root, config.name)
+        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: exists already; choose another --out, or go on with --resume {path}")
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            write_text(path / "scenario.toml", config.to_toml())
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run; its configuration comes from the folder alone.
+
+        Raises:
+            RunError: There is no run, or it was written by another version.
+        """
+        scenario, facts = path / "scenario.toml", path / "run.json"
+        if not scenario.is_file():
+            raise RunError(f"{path}: is no run folder (it has no scenario.toml)")
+        if facts.is_file():
+            found = read_json(facts).get("format")
+            if found != FORMAT:
+                raise RunError(f"{path}: was written in run format {found}, this fedrag reads format {FORMAT}")
+        try:
+            return cls(path, Config.from_file(scenario))
+        except ConfigError as error:
+            raise RunError(f"{path}: cannot be read by this version of fedrag: {error}") from None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run recorded of its versions, models, data and machine."""
+        path = self.path / "run.json"
+        return read_json(path) if path.is_file() else {}
+
+    def record_facts(self, facts: dict[str, Any]) -> None:
+        """Record them; the format is added."""
+        write_json(self.path / "run.json", {"format": FORMAT, **facts})
+
+    def save_checkpoint(self, checkpoint: Checkpoint, record: dict[str, Any]) -> None:
+        """Write a checkpoint whole or not at all, log its round, and drop old ones.
+
+        Args:
+            checkpoint: The state after the round.
+            record: The round's line in rounds.jsonl; kept in the checkpoint too, so that the two agree
+                after a crash between them.
+        """
+        folder = self.path / "checkpoints" / f"round-{checkpoint.round_number:04d}"
+        with replacing_folder(folder) as partial:
+            tensors = _joined("state", checkpoint.state) | _joined("best", checkpoint.best)
+            save_file(tensors, partial / "state.safetensors")
+            facts = {
+                "format": FORMAT,
+                "round": checkpoint.round_number,
+                "sha256": sha256_of(partial / "state.safetensors"),
+                "best_scores": checkpoint.best_scores,
+                "record": record,
+            }
+            write_json(partial / "state.json", facts)
+        self._log_round(record)
+        for old in self._checkpoint_folders()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest whole checkpoint and a line for each damaged one that was passed over.
+
+        The round log is brought to the same round.
+        """
+        warnings: list[str] = []
+        for folder in reversed(self._checkpoint_folders()):
+            try:
+                checkpoint, record = _read_checkpoint(folder)
+            except (OSError, ValueError, KeyError, SafetensorError, RunError) as error:
+                warnings.append(f"{folder}: damaged, the checkpoint before is used ({error})")
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            self._cut_log(checkpoint.round_number, record)
+            return checkpoint, warnings
+        self._cut_log(0, None)
+        return None, warnings
+
+    def save_result(self, state: State) -> None:
+        """Keep the tensors that count; what is exported for other libraries is made from them."""
+        with storage_errors(self.path):
+            (self.path / "final").mkdir(exist_ok=True)
+            partial = self.path / "final" / ".state.partial"
+            save_file(_joined("state", state), partial)
+            partial.replace(self.path / "final" / "state.safetensors")
+
+    def load_result(self) -> State:
+        """Return the tensors that count.
+
+        Raises:
+            RunError: The run is not finished.
+        """
+        path = self.path / "final" / "state.safetensors"
+        if not path.is_file():
+            raise RunError(f"{self.path}: is not finished; go on with: fedrag simulate --resume {self.path}")
+        try:
+            return _split("state", load_file(path))
+        except (SafetensorError, ValueError) as error:
+            raise RunError(f"{path}: is damaged: {error}") from None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what says which run this is."""
+        return {
+            "name": self.path.resolve().name,
+            "scenario": self.config.name,
+            "seed": self.config.seed,
+            "fedrag": self.facts.get("fedrag"),
+            "models": self.facts.get("models"),
+        }
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the logged rounds; a half-written last line is passed over."""
+        path = self.path / "rounds.jsonl"
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def _log_round(self, record: dict[str, Any]) -> None:
+        if record:
+            with storage_errors(self.path), (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def _cut_log(self, round_number: int, record: dict[str, Any] | None) -> None:
+        kept = [line for line in self.rounds() if line["round"] <= round_number]
+        if record and (not kept or kept[-1]["round"] < round_number):
+            kept.append(record)
+        if kept or (self.path / "rounds.jsonl").exists():
+            write_text(self.path / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _checkpoint_folders(self) -> list[Path]:
+        return sorted((self.path / "checkpoints").glob("round-[0-9]*"))
+
+
+def _read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    facts = read_json(folder / "state.json")
+    if facts["sha256"] != sha256_of(folder / "state.safetensors"):
+        raise RunError("its tensors are not those that were written")
+    tensors = load_file(folder / "state.safetensors")
+    checkpoint = Checkpoint(
+        facts["round"], _split("state", tensors), _split("best", tensors), dict(facts["best_scores"])
+    )
+    return checkpoint, facts["record"]
+
+
+def _joined(kind: str, state: State) -> dict[str, np.ndarray]:
+    # A leading number keeps the order: safetensors sorts by name, and manifests depend on the order.
+    return {
+        f"{kind}|{component}|{i:05d}|{name}": np.ascontiguousarray(tensor)
+        for component, tensors in state.items()
+        for i, (name, tensor) in enumerate(tensors.items())
+    }
+
+
+def _split(kind: str, tensors: dict[str, np.ndarray]) -> State:
+    state: State = {}
+    for key in sorted(tensors):
+        this, component, _, name = key.split("|", 3)
+        if this == kind:
+            state.setdefault(_component(component), {})[name] = tensors[key]
+    return state
+
+
+def _component(name: str) -> Component:
+    return next(component for component in COMPONENTS if component == name)
+
+
+def _next_free(root: Path, name: str) -> Path:
+    pattern = re.compile(rf"{re.escape(name)}-(\d+)")
+    taken = [int(m[1]) for p in root.glob(f"{name}-*") if (m := pattern.fullmatch(p.name))]
+    return root / f"{name}-{max(taken, default=0) + 1}"
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object.
+
+    Raises:
+        RunError: The file holds none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise RunError(f"{path}: cannot be read as JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise RunError(f"{path}: expected a JSON object")
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON, whole or not at all."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all, also through a power cut.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def replacing_folder(folder: Path) -> Iterator[Path]:
+    """Give a partial folder that takes the place of `folder` once it is complete.
+
+    Raises:
+        StorageError: The disk is full or the folder cannot be written.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    with storage_errors(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        try:
+            yield partial
+            for path in [p for p in partial.rglob("*") if p.is_file()]:
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            if folder.exists():
+                shutil.rmtree(folder)
+            os.replace(partial, folder)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+@contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn a failed write into one clear sentence."""
+    try:
+        yield
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "the disk is full; free some space and resume" if full else error.strerror or str(error)
+        raise StorageError(f"{path}: cannot be written: {reason}") from None
+    except SafetensorError as error:
+        raise StorageError(f"{path}: cannot be written: {error}") from None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,167 @@
+"""The site's Flower `ClientApp`: opens a request, does the step, writes the reply.
+
+What goes wrong stays at the site: a refusal code and the id of an entry in the site's own log leave.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedrag import __version__
+from fedrag.config import Config, trained_components
+from fedrag.data.site_folder import load_site
+from fedrag.errors import ConfigError, DataError, MessageError, ModelError
+from fedrag.federation.messages import (
+    DELIVER,
+    GREET,
+    TRAIN,
+    VALIDATE,
+    Greeting,
+    Reply,
+    Request,
+    greeting_content,
+    open_request,
+    reply_content,
+)
+from fedrag.federation.update import manifest_of
+from fedrag.models.store import find_model
+from fedrag.site.delivery import keep_delivered
+from fedrag.site.settings import SiteSettings
+from fedrag.site.steps import OnProgress, Workbench, train_site
+from fedrag.site.validation import validate_site
+from fedrag.training.losses import Losses
+from fedrag.training.optimizer import TrainingDiverged
+
+log = logging.getLogger("fedrag.site")
+
+Step = Callable[[Workbench, Request], Reply]
+
+
+class DeadlinePassed(Exception):
+    """The server no longer waits for this reply."""
+
+
+def make_client_app(losses: Losses = Losses(), on_progress: OnProgress | None = None) -> ClientApp:
+    """Return the client app of a site.
+
+    Args:
+        losses: The loss functions it trains with.
+        on_progress: Called with (what, done, in all) while it works; nothing of it leaves the site.
+    """
+    app = ClientApp()
+
+    def handle(message: Message, context: Context, step: Step) -> Message:
+        return Message(_answer(message, context, step, losses, on_progress), reply_to=message)
+
+    @app.query(GREET.partition(".")[2])
+    def greet(message: Message, context: Context) -> Message:
+        return Message(_greet(message, context), reply_to=message)
+
+    @app.train(TRAIN.partition(".")[2])
+    def train(message: Message, context: Context) -> Message:
+        return handle(message, context, train_site)
+
+    @app.evaluate(VALIDATE.partition(".")[2])
+    def validate(message: Message, context: Context) -> Message:
+        return handle(message, context, validate_site)
+
+    @app.query(DELIVER.partition(".")[2])
+    def deliver(message: Message, context: Context) -> Message:
+        return handle(message, context, keep_delivered)
+
+    return app
+
+
+def _greet(message: Message, context: Context) -> RecordDict:
+    try:
+        config = Config.from_toml(open_request(message).scenario)
+        settings = SiteSettings.from_node_config(context.node_config, config)
+        site = load_site(settings.folder)
+        models = {"generator": config.models.generator, "retriever": config.models.retriever}
+        needed = {c: models[c] for c in ("generator", "retriever") if c == "retriever" or _needs_generator(config)}
+        greeting = Greeting(
+            name=settings.name,
+            version=__version__,
+            counts={
+                "train_questions": len(site.train),
+                "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
+                "validation_questions": len(site.validation),
+            },
+            tensor_hashes={c: find_model(name).tensors_sha256 for c, name in needed.items()},
+        )
+        return greeting_content(greeting)
+    except Exception as error:
+        return reply_content(_refusal(error), {}, "float32")
+
+
+def _needs_generator(config: Config) -> bool:
+    return "generator" in trained_components(config.federation) or config.retriever.uses_lsr
+
+
+def _answer(
+    message: Message, context: Context, step: Step, losses: Losses, on_progress: OnProgress | None
+) -> RecordDict:
+    """Do one step; whatever goes wrong becomes a refusal code."""
+    request: Request | None = None
+    try:
+        request = open_request(message)
+        config = Config.from_toml(request.scenario)
+        settings = SiteSettings.from_node_config(context.node_config, config)
+        bench = Workbench(load_site(settings.folder), settings.cache, config, losses)
+        reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)
+        manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
+        return reply_content(reply, manifests, request.wire)
+    except Exception as error:
+        return reply_content(_refusal(error), {}, "float32")
+
+
+def _until(deadline_s: float, on_progress: OnProgress | None) -> OnProgress:
+    """Return a progress function that ends the work once the deadline has passed."""
+    end = time.monotonic() + deadline_s
+
+    def check(what: str, done: int, total: int) -> None:
+        if time.monotonic() > end:
+            raise DeadlinePassed
+        if on_progress:
+            on_progress(what, done, total)
+
+    return check
+
+
+def _refusal(error: Exception) -> Reply:
+    """Log an error at the site and return the code that leaves it."""
+    error_id = secrets.token_hex(4)
+    log.error("error %s: %s: %s", error_id, type(error).__name__, error, exc_info=error)
+    return Reply(refusal=refusal_code(error), error_id=error_id)
+
+
+def refusal_code(error: Exception) -> str:
+    """Return the code for an error.
+
+    >>> refusal_code(OSError(errno.ENOSPC, "No space left on device"))
+    'no-disk-space'
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no-disk-space"
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out-of-memory"
+    codes: dict[type[Exception], str] = {
+        TrainingDiverged: "diverged",
+        DeadlinePassed: "deadline",
+        DataError: "bad-data",
+        ModelError: "bad-model",
+        MessageError: "bad-request",
+        ConfigError: "bad-request",
+    }
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), "error")
+
+
+app = make_client_app()

@@ -1,0 +1,132 @@
+"""AdamW on float32 master weights, with a learning rate that runs over all rounds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedrag.config import OptimizerSection
+from fedrag.errors import FedragError
+from fedrag.types import Tensors
+
+
+class TrainingDiverged(FedragError):
+    """The loss or its gradient is not a finite number; this site's round is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Which part of the whole training one round is.
+
+    Attributes:
+        index: Rounds that trained this component before.
+        total: Rounds that train it in the whole run.
+    """
+
+    index: int = 0
+    total: int = 1
+
+    def at(self, step: int, steps: int) -> float:
+        """Return the share of the whole training that is done before a step, in [0, 1)."""
+        return (self.index + step / steps) / self.total
+
+
+def learning_rate(settings: OptimizerSection, done: float) -> float:
+    """Return the learning rate when a share of the whole training is done.
+
+    >>> learning_rate(OptimizerSection(learning_rate=1.0, warmup=0.0), 0.25)
+    0.75
+    """
+    if done < settings.warmup:
+        return settings.learning_rate * (done / settings.warmup)
+    decay = (done - settings.warmup) / (1.0 - settings.warmup) if settings.warmup < 1.0 else 0.0
+    factor = {
+        "constant": 1.0,
+        "linear": 1.0 - decay,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * decay)),
+    }[settings.schedule]
+    return settings.learning_rate * factor
+
+
+class MasterOptimizer:
+    """AdamW on float32 copies of parameters that may be in a shorter number format.
+
+    Steps smaller than half a bfloat16 unit would be lost on the parameters themselves.
+
+    Args:
+        parameters: The trainable parameters by name.
+        settings: Weight decay, clipping and schedule.
+        received: The float32 state the round starts from, where it is more exact than the parameters.
+        proximal_mu: Strength of FedProx's pull towards the received state (Li et al. 2020, eq. 2).
+    """
+
+    def __init__(
+        self,
+        parameters: dict[str, nn.Parameter],
+        settings: OptimizerSection,
+        received: Tensors | None = None,
+        proximal_mu: float = 0.0,
+    ) -> None:
+        self._parameters = parameters
+        self._settings = settings
+        self._proximal_mu = proximal_mu
+        self._masters = {name: _master(p, (received or {}).get(name)) for name, p in parameters.items()}
+        self._start = {name: master.detach().clone() for name, master in self._masters.items()}
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+            parameter.grad = None
+        self._adamw = torch.optim.AdamW(
+            self._masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+        )
+
+    def collect_gradients(self) -> None:
+        """Add the parameters' gradients to the masters' in float32, after each backward pass."""
+        for name, parameter in self._parameters.items():
+            if parameter.grad is None:
+                continue
+            master = self._masters[name]
+            gradient = parameter.grad.float()
+            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+            parameter.grad = None
+
+    def step(self, done: float) -> float:
+        """Take one step and return the gradient's L2 norm before clipping.
+
+        Args:
+            done: Share of the whole training that is done.
+
+        Raises:
+            TrainingDiverged: The norm is not finite; nothing was changed.
+        """
+        if self._proximal_mu:
+            for name, master in self._masters.items():
+                pull = self._proximal_mu * (master.detach() - self._start[name])
+                master.grad = pull if master.grad is None else master.grad.add_(pull)
+        norm = float(nn.utils.clip_grad_norm_(self._masters.values(), self._settings.clip_norm))
+        if not math.isfinite(norm):
+            raise TrainingDiverged("the training diverged: its gradient is not finite")
+        for group in self._adamw.param_groups:
+            group["lr"] = learning_rate(self._settings, done)
+        self._adamw.step()
+        self._adamw.zero_grad(set_to_none=True)
+        with torch.no_grad():
+            for name, parameter in self._parameters.items():
+                parameter.copy_(self._masters[name])
+        return norm
+
+    def update(self) -> Tensors:
+        """Return the difference, masters now minus masters at the start."""
+        return {
+            name: np.ascontiguousarray((master.detach() - self._start[name]).cpu().numpy())
+            for name, master in self._masters.items()
+        }
+
+
+def _master(parameter: nn.Parameter, received: np.ndarray | None) -> nn.Parameter:
+    if received is None:
+        return nn.Parameter(parameter.detach().float().clone())
+    return nn.Parameter(torch.from_numpy(received.astype(np.float32)).to(parameter.device))

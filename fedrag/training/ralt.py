@@ -1,0 +1,128 @@
+"""RALT: the generator learns to answer from retrieved passages (Lin et al. 2023; RAFT, Zhang et al. 2024)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from fedrag.config import GeneratorConfig, RagConfig
+from fedrag.models.generator import Example, Generator
+from fedrag.rag.pipeline import prompt_builder, prompt_groups
+from fedrag.rag.batches import plan_batches
+from fedrag.seeding import derive_seed
+from fedrag.training.losses import AnswerLoss, answer_loss
+from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged
+from fedrag.training.result import OnStep, TrainingResult
+from fedrag.types import Hit, Passage, Question, Tensors
+
+
+def answer_examples(
+    generator: Generator,
+    questions: Sequence[Question],
+    hits: Sequence[Sequence[Hit]],
+    passages: Mapping[str, Passage],
+    config: RagConfig,
+    raft_drop: float,
+    seed: int,
+) -> list[Example]:
+    """Tokenise each question with its retrieved passages and its first answer, once per round.
+
+    Args:
+        generator: Its tokenizer and chat template are used.
+        questions: Training questions.
+        hits: Passages retrieved for each question, best first.
+        passages: The site's passages by id.
+        config: Prompt settings; one example per prompt.
+        raft_drop: Probability of leaving a question's labelled passages out.
+        seed: Seed of that choice.
+    """
+    builder = prompt_builder(generator, config)
+    chance = random.Random(seed)
+    examples: list[Example] = []
+    for question, found in zip(questions, hits, strict=True):
+        dropped = set(question.passage_ids) if chance.random() < raft_drop else set()
+        shown = [passages[hit.passage_id] for hit in found if hit.passage_id not in dropped]
+        answer = builder.answer(question.answers[0], end=True)
+        examples += [
+            Example(builder.prompt(question.question, [p.full_text for p in group]), answer)
+            for _, group in prompt_groups(shown, config)
+        ]
+    return examples
+
+
+def train_generator(
+    generator: Generator,
+    examples: Sequence[Example],
+    settings: GeneratorConfig,
+    *,
+    seed: int,
+    progress: Progress = Progress(),
+    received: Tensors | None = None,
+    proximal_mu: float = 0.0,
+    loss: AnswerLoss = answer_loss,
+    on_step: OnStep | None = None,
+) -> TrainingResult:
+    """Train the adapter for one round and return its difference.
+
+    Args:
+        generator: Holds the received state; holds the trained one afterwards.
+        examples: Prompts with answers and end tokens.
+        settings: Optimizer, epochs and batch sizes.
+        seed: Seed of the order of examples.
+        progress: Which part of the whole training this round is.
+        received: The exact float32 state, where the generator computes in a shorter format.
+        proximal_mu: FedProx.
+        loss: Summed over answer tokens; see `fedrag.training.losses.answer_loss`.
+        on_step: Called after each step with (steps done, steps in all, loss).
+
+    Raises:
+        TrainingDiverged: A loss or gradient is not finite.
+    """
+    torch.manual_seed(seed)
+    optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
+    batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
+    losses: list[float] = []
+    generator.model.train()
+    try:
+        for step, rows in enumerate(batches):
+            losses.append(_accumulate(generator, [examples[i] for i in rows], settings, optimizer, loss))
+            optimizer.step(progress.at(step, len(batches)))
+            if on_step:
+                on_step(step + 1, len(batches), losses[-1])
+    finally:
+        generator.model.eval()
+    tokens = settings.epochs * sum(example.length for example in examples)
+    return TrainingResult.of(optimizer.update(), losses, tokens)
+
+
+def epoch_batches(examples: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
+    """Return the rows of every step: each epoch is shuffled anew and its last batch may be smaller."""
+    batches: list[list[int]] = []
+    for epoch in range(epochs):
+        order = list(range(examples))
+        random.Random(derive_seed(seed, "epoch", epoch)).shuffle(order)
+        batches += [order[i : i + batch_size] for i in range(0, examples, batch_size)]
+    return batches
+
+
+def _accumulate(
+    generator: Generator,
+    batch: Sequence[Example],
+    settings: GeneratorConfig,
+    optimizer: MasterOptimizer,
+    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> float:
+    """Add up the gradients of one batch over parts of similar length; return its mean loss per token."""
+    answer_tokens = sum(len(example.answer) for example in batch)
+    total = 0.0
+    for rows in plan_batches([example.length for example in batch], settings.micro_batch_tokens):
+        logits, labels = generator.answer_logits([batch[i] for i in rows])
+        mean = loss(logits, labels) / answer_tokens
+        if not torch.isfinite(mean):
+            raise TrainingDiverged("the training diverged: its loss is not finite")
+        mean.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+        optimizer.collect_gradients()
+        total += mean.item()
+    return total

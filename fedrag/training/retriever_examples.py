@@ -1,0 +1,197 @@
+"""What the retriever learns from: labelled pairs, hard negatives, and candidates with answer scores."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from fedrag.config import ContrastiveConfig, LsrConfig, RagConfig
+from fedrag.data.chunking import chunk_passages
+from fedrag.models.generator import Example, Generator
+from fedrag.models.retriever import Retriever
+from fedrag.rag.pipeline import prompt_builder
+from fedrag.retrieval.index import PassageIndex
+from fedrag.types import Hit, Passage, Question
+
+
+@dataclass(frozen=True, slots=True)
+class PassageText:
+    """The text that stands for a passage in a training step, usually one chunk of it."""
+
+    passage_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class RetrieverExample:
+    """A question with what either loss needs; a loss skips a question that lacks its part.
+
+    Attributes:
+        question: The query.
+        right_ids: All passages that are labelled for this question text at the site.
+        positive: A labelled passage (contrastive).
+        hard_negatives: Retrieved, not labelled (contrastive).
+        candidates: Retrieved passages (LSR).
+        answer_scores: Mean log-probability of the answer given each candidate (LSR).
+    """
+
+    question: str
+    right_ids: frozenset[str] = frozenset()
+    positive: PassageText | None = None
+    hard_negatives: tuple[PassageText, ...] = ()
+    candidates: tuple[PassageText, ...] = ()
+    answer_scores: tuple[float, ...] = ()
+
+
+def labelled_examples(
+    retriever: Retriever, questions: Sequence[Question], passages: Sequence[Passage], train_tokens: int
+) -> list[RetrieverExample]:
+    """Return one example per question and labelled passage.
+
+    A long passage stands for itself by its first chunk that contains an answer.
+    """
+    labelled = {passage_id for question in questions for passage_id in question.passage_ids}
+    size = min(train_tokens - retriever.special_tokens, retriever.chunk_tokens)
+    chunks: dict[str, list[str]] = defaultdict(list)
+    used = [passage for passage in passages if passage.id in labelled]
+    for chunk in chunk_passages(used, retriever.encoder.tokenizer, size, overlap=size // 4):
+        chunks[chunk.passage_id].append(chunk.text)
+    right = right_passages(questions)
+    return [
+        RetrieverExample(
+            question.question,
+            right[question_key(question.question)],
+            PassageText(passage_id, _chunk_with_answer(chunks[passage_id], question.answers)),
+        )
+        for question in questions
+        for passage_id in question.passage_ids
+    ]
+
+
+def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
+    """Return, by question text, every passage labelled for it: the same question recurs with others."""
+    right: dict[str, set[str]] = defaultdict(set)
+    for question in questions:
+        right[question_key(question.question)].update(question.passage_ids)
+    return {key: frozenset(ids) for key, ids in right.items()}
+
+
+def question_key(text: str) -> str:
+    """Return what makes two question texts the same.
+
+    >>> question_key("Who  is it?") == question_key("who is it?")
+    True
+    """
+    return " ".join(text.casefold().split())
+
+
+def add_hard_negatives(
+    examples: Sequence[RetrieverExample],
+    hits: Mapping[str, Sequence[Hit]],
+    index: PassageIndex,
+    config: ContrastiveConfig,
+) -> list[RetrieverExample]:
+    """Give each example the best retrieved passages that are not labelled for its question.
+
+    Args:
+        examples: Labelled examples.
+        hits: Passages retrieved for each question text, best first.
+        index: Where the chunks' texts are.
+        config: How many, and how much less similar than the labelled passage they must be.
+    """
+    return [replace(e, hard_negatives=_hard_negatives(e, hits[e.question], index, config)) for e in examples]
+
+
+def _hard_negatives(
+    example: RetrieverExample, hits: Sequence[Hit], index: PassageIndex, config: ContrastiveConfig
+) -> tuple[PassageText, ...]:
+    positive = example.positive.passage_id if example.positive else None
+    limit = next((hit.score for hit in hits if hit.passage_id == positive), float("inf"))
+    if config.hard_negative_margin:
+        limit -= config.hard_negative_margin
+    wrong = [hit for hit in hits if hit.passage_id not in example.right_ids]
+    if config.hard_negative_margin:
+        wrong = [hit for hit in wrong if hit.score <= limit]
+    return tuple(_text_of(hit, index) for hit in wrong[: config.hard_negatives])
+
+
+def lsr_pairs(
+    generator: Generator,
+    questions: Sequence[Question],
+    candidates: Sequence[Sequence[Hit]],
+    passages: Mapping[str, Passage],
+    config: RagConfig,
+) -> list[Example]:
+    """Tokenise every question with each of its candidates alone and its first answer, row after row."""
+    builder = prompt_builder(generator, config)
+    return [
+        Example(
+            builder.prompt(question.question, [passages[hit.passage_id].full_text]),
+            builder.answer(question.answers[0], end=False),
+        )
+        for question, hits in zip(questions, candidates, strict=True)
+        for hit in hits
+    ]
+
+
+def scored_examples(
+    questions: Sequence[Question],
+    candidates: Sequence[Sequence[Hit]],
+    scores: Sequence[float],
+    index: PassageIndex,
+) -> list[RetrieverExample]:
+    """Return one LSR example per question; `scores` runs over all candidates, question after question."""
+    examples: list[RetrieverExample] = []
+    start = 0
+    for question, hits in zip(questions, candidates, strict=True):
+        part = tuple(float(score) for score in scores[start : start + len(hits)])
+        start += len(hits)
+        texts = tuple(_text_of(hit, index) for hit in hits)
+        examples.append(RetrieverExample(question.question, candidates=texts, answer_scores=part))
+    return examples
+
+
+def merge_examples(
+    labelled: Sequence[RetrieverExample], scored: Sequence[RetrieverExample]
+) -> list[RetrieverExample]:
+    """Put the scores of a question into its labelled example, so that both losses see it in one batch."""
+    waiting: dict[str, list[RetrieverExample]] = defaultdict(list)
+    for example in scored:
+        waiting[example.question].append(example)
+    merged: list[RetrieverExample] = []
+    for example in labelled:
+        same = waiting[example.question]
+        found = same.pop(0) if same else RetrieverExample(example.question)
+        merged.append(replace(example, candidates=found.candidates, answer_scores=found.answer_scores))
+    return merged + [example for examples in waiting.values() for example in examples]
+
+
+def choose_candidates(
+    hits: Sequence[Hit], question: Question, index: PassageIndex, config: LsrConfig
+) -> list[Hit]:
+    """Return the top candidates, with the labelled passages in place of the last where they are wanted."""
+    chosen = list(hits[: config.candidates])
+    if config.include_labelled:
+        present = {hit.passage_id for hit in chosen}
+        missing = [hit for hit in hits if hit.passage_id in question.passage_ids and hit.passage_id not in present]
+        chosen = chosen[: max(0, config.candidates - len(missing))] + missing
+    return chosen
+
+
+def draw_questions(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
+    """Return at most `limit` questions (0: all), drawn with the seed, in their order."""
+    if not limit or limit >= len(questions):
+        return list(questions)
+    rows = sorted(random.Random(seed).sample(range(len(questions)), limit))
+    return [questions[row] for row in rows]
+
+
+def _chunk_with_answer(chunks: Sequence[str], answers: Sequence[str]) -> str:
+    folded = [answer.casefold() for answer in answers]
+    return next((c for c in chunks if any(answer in c.casefold() for answer in folded)), chunks[0])
+
+
+def _text_of(hit: Hit, index: PassageIndex) -> PassageText:
+    return PassageText(hit.passage_id, index.texts[hit.chunk])

@@ -1,0 +1,181 @@
+"""The retriever's training loop: contrastive, LSR, or their sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from fedrag.config import RetrieverConfig
+from fedrag.models.retriever import Retriever
+from fedrag.training.losses import Losses, lsr_loss
+from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged
+from fedrag.training.ralt import epoch_batches
+from fedrag.training.result import OnStep, TrainingResult
+from fedrag.training.retriever_examples import PassageText, RetrieverExample
+from fedrag.types import Tensors
+
+
+def train_retriever(
+    retriever: Retriever,
+    examples: Sequence[RetrieverExample],
+    settings: RetrieverConfig,
+    *,
+    seed: int,
+    progress: Progress = Progress(),
+    received: Tensors | None = None,
+    proximal_mu: float = 0.0,
+    losses: Losses = Losses(),
+    on_step: OnStep | None = None,
+) -> TrainingResult:
+    """Train the encoder for one round and return its difference.
+
+    Args:
+        retriever: Holds the received state; holds the trained one afterwards.
+        examples: Labelled or scored questions, or both.
+        settings: Losses, optimizer, epochs and batch size.
+        seed: Seed of the order of examples and of dropout.
+        progress: Which part of the whole training this round is.
+        received: The exact float32 state of a LoRA adapter.
+        proximal_mu: FedProx.
+        losses: The loss functions.
+        on_step: Called after each step with (steps done, steps in all, loss).
+
+    Raises:
+        TrainingDiverged: A loss or gradient is not finite.
+    """
+    start = received if settings.weights == "lora" else None
+    optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu)
+    passages = _Passages(retriever, examples)
+    torch.manual_seed(seed)
+    batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
+    history: list[float] = []
+    retriever.encoder.train()
+    try:
+        for step, rows in enumerate(batches):
+            loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses)
+            if not torch.isfinite(loss):
+                raise TrainingDiverged("the training diverged: its loss is not finite")
+            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
+            optimizer.collect_gradients()
+            optimizer.step(progress.at(step, len(batches)))
+            history.append(loss.item())
+            if on_step:
+                on_step(step + 1, len(batches), history[-1])
+    finally:
+        retriever.encoder.eval()
+    return TrainingResult.of(optimizer.update(), history)
+
+
+def batch_loss(
+    retriever: Retriever,
+    passages: _Passages,
+    batch: Sequence[RetrieverExample],
+    settings: RetrieverConfig,
+    losses: Losses,
+) -> torch.Tensor:
+    """Return the loss of one batch, each part on the questions that have what it needs."""
+    queries = retriever.embed_queries([example.question for example in batch])
+    vectors = passages.embed(batch)
+    total = queries.sum() * 0.0  # keeps the graph where a batch has nothing for either loss
+    labelled = [i for i, example in enumerate(batch) if example.positive]
+    if settings.uses_contrastive and labelled:
+        total = total + _contrastive(queries, vectors, batch, labelled, settings, losses)
+    scored = [i for i, example in enumerate(batch) if len(example.candidates) > 1]
+    if settings.uses_lsr and scored:
+        weight = settings.lsr_weight if settings.loss == "both" else 1.0
+        total = total + weight * _lsr(queries, vectors, batch, scored, settings, losses)
+    return total
+
+
+def _contrastive(
+    queries: torch.Tensor,
+    vectors: _Embedded,
+    batch: Sequence[RetrieverExample],
+    rows: Sequence[int],
+    settings: RetrieverConfig,
+    losses: Losses,
+) -> torch.Tensor:
+    positives = [example.positive for i in rows if (example := batch[i]).positive]
+    negatives = [negative for i in rows for negative in batch[i].hard_negatives]
+    columns = [*positives, *negatives]
+    keys = vectors.of(columns, frozen=settings.contrastive.side == "query")
+    masked = [
+        [column != row and columns[column].passage_id in batch[i].right_ids for column in range(len(columns))]
+        for row, i in enumerate(rows)
+    ]
+    logits = settings.contrastive.scale * queries[list(rows)] @ keys.T
+    return losses.contrastive(logits, torch.tensor(masked, device=logits.device))
+
+
+def _lsr(
+    queries: torch.Tensor,
+    vectors: _Embedded,
+    batch: Sequence[RetrieverExample],
+    rows: Sequence[int],
+    settings: RetrieverConfig,
+    losses: Losses,
+) -> torch.Tensor:
+    most = max(len(batch[i].candidates) for i in rows)
+    padded = [_padded(batch[i], most) for i in rows]
+    flat = [candidate for candidates, _, _ in padded for candidate in candidates]
+    keys = vectors.of(flat, frozen=settings.lsr.side == "query").view(len(rows), most, -1)
+    similarities = torch.einsum("qd,qkd->qk", queries[list(rows)], keys)
+    scores = torch.tensor([scores for _, scores, _ in padded], device=queries.device)
+    valid = torch.tensor([valid for _, _, valid in padded], device=queries.device)
+    logits, targets = similarities / settings.lsr.tau_r, scores / settings.lsr.tau_lm
+    if losses.lsr is not None:
+        return losses.lsr(logits, targets, valid)
+    return lsr_loss(logits, targets, valid, settings.lsr.divergence)
+
+
+def _padded(example: RetrieverExample, most: int) -> tuple[list[PassageText], list[float], list[bool]]:
+    missing = most - len(example.candidates)
+    candidates = [*example.candidates, *[example.candidates[0]] * missing]
+    scores = [*example.answer_scores, *[0.0] * missing]
+    return candidates, scores, [True] * len(example.candidates) + [False] * missing
+
+
+@dataclass(frozen=True, slots=True)
+class _Embedded:
+    """Vectors of the passages of one batch."""
+
+    rows: dict[str, int]
+    vectors: torch.Tensor
+
+    def of(self, passages: Sequence[PassageText], *, frozen: bool) -> torch.Tensor:
+        """Return the vectors (passages, dim), cut off from the graph where the side is frozen."""
+        vectors = self.vectors.detach() if frozen else self.vectors
+        return vectors[[self.rows[passage.text] for passage in passages]]
+
+
+class _Passages:
+    """Embeds the passages of a batch: live where their side is trained, else once for all."""
+
+    def __init__(self, retriever: Retriever, examples: Sequence[RetrieverExample]) -> None:
+        self._retriever = retriever
+        self._settings = retriever.config
+        self._live = retriever.config.trains_passage_side
+        self._all: _Embedded | None = None
+        if not self._live:
+            texts = self._texts(examples)
+            vectors = torch.from_numpy(retriever.encode_passages(texts)).to(retriever.encoder.device)
+            self._all = _Embedded({text: row for row, text in enumerate(texts)}, vectors)
+
+    def embed(self, batch: Sequence[RetrieverExample]) -> _Embedded:
+        """Return the vectors of every passage of a batch, each text encoded once."""
+        if self._all is not None:
+            return self._all
+        texts = self._texts(batch)
+        return _Embedded({text: row for row, text in enumerate(texts)}, self._retriever.embed_passages(texts))
+
+    def _texts(self, examples: Sequence[RetrieverExample]) -> list[str]:
+        passages: list[PassageText] = []
+        for example in examples:
+            if self._settings.uses_contrastive:
+                passages += [example.positive] if example.positive else []
+                passages += example.hard_negatives
+            if self._settings.uses_lsr:
+                passages += example.candidates
+        return list(dict.fromkeys(passage.text for passage in passages))

@@ -1,0 +1,74 @@
+"""Plain values that every room shares. No torch here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Component = Literal["generator", "retriever"]
+COMPONENTS: tuple[Component, ...] = ("generator", "retriever")
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+
+Array = npt.NDArray[np.float32]
+Tensors = dict[str, Array]
+"""Named float32 tensors of one component, in a fixed order."""
+
+State = dict[Component, Tensors]
+"""What the federation trains: the tensors of each component."""
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A text that can be retrieved."""
+
+    id: str
+    text: str
+    title: str | None = None
+
+    @property
+    def full_text(self) -> str:
+        """Title and text as the models read them.
+
+        >>> Passage("p1", "It orbits Mars.", "Phobos").full_text
+        'Phobos\\nIt orbits Mars.'
+        """
+        return f"{self.title}\n{self.text}" if self.title else self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with its right answers and, where known, the passages that hold them."""
+
+    id: str
+    question: str
+    answers: tuple[str, ...]
+    passage_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hit:
+    """A retrieved passage, its similarity to the query (higher is better) and its best chunk's position."""
+
+    passage_id: str
+    score: float
+    chunk: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A partner's data: its passages and its questions by split."""
+
+    name: str
+    passages: tuple[Passage, ...]
+    train: tuple[Question, ...] = ()
+    validation: tuple[Question, ...] = ()
+    test: tuple[Question, ...] = ()
+
+    def split(self, name: Split) -> tuple[Question, ...]:
+        """Return the questions of one split."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}[name]

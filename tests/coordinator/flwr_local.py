@@ -1,0 +1,97 @@
+"""Run a project's two apps with `flwr run`, over a local SuperLink that nobody else uses."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import tomli_w
+
+
+def run_local(
+    project: Path, run_config: dict[str, str], supernodes: int, home: Path, timeout_s: float
+) -> str:
+    """Run the apps of a project folder in Flower's simulation and return everything the run printed.
+
+    Each client has one CPU, two run at a time. `home` takes Flower's state and logs. `flwr run` starts a
+    SuperLink that outlives it; it is ended here, whatever happens.
+
+    Raises:
+        subprocess.CalledProcessError: `flwr run` failed; not when an app fails, which the text alone tells.
+        subprocess.TimeoutExpired: It took longer than `timeout_s`.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    config_file = (
+        home / "run-config.toml"
+    )  # a file: on the command line, a text with quotes does not get through
+    config_file.write_text(tomli_w.dumps(run_config))
+    federation = f"num-supernodes={supernodes} client-resources-num-cpus=1 init-args-num-cpus=2"
+    command = ["flwr", "run", ".", "local", "--stream", "--run-config", str(config_file.resolve())]
+    try:
+        done = subprocess.run(
+            [*command, "--federation-config", federation],
+            cwd=project,
+            env=_environment(home),
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=timeout_s,
+        )
+    finally:
+        for pid in _superlinks(home):
+            _end(pid)
+    return done.stdout
+
+
+def _environment(home: Path) -> dict[str, str]:
+    """Return the environment: own state, own ports, nothing downloaded, nothing reported."""
+    programs = Path(sys.executable).parent
+    return {
+        **os.environ,
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "FLWR_HOME": str(home.resolve()),
+        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(_free_port()),
+        "FLWR_LOCAL_CONTROL_API_PORT": str(_free_port()),
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "COLUMNS": "200",
+    }
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _superlinks(home: Path) -> list[int]:
+    """Return the process ids of the SuperLinks whose state lies in `home`."""
+    state = str(home.resolve() / "local-superlink" / "state.db").encode()
+    found = []
+    for command_line in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            if state in command_line.read_bytes().split(b"\0"):
+                found.append(int(command_line.parent.name))
+        except OSError:  # it ended meanwhile
+            continue
+    return found
+
+
+def _end(pid: int, patience_s: float = 10.0) -> None:
+    """End a process: politely, then not."""
+    for kind in (signal.SIGTERM, signal.SIGKILL):
+        deadline = time.monotonic() + patience_s
+        try:
+            os.kill(pid, kind)
+            while time.monotonic() < deadline:
+                os.kill(pid, 0)
+                time.sleep(0.1)
+        except ProcessLookupError:
+            return
