@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import platform
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -61,7 +60,7 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
-    facts = collect_facts(config, folders)
+    facts = collect_facts(config, folders)  # what is wrong with data or models is said before a folder is made
     run = RunFolder.create(config, Path(out) if out else None)
     run.record_facts(facts)
     display.say(f"run folder: {run.path}")
@@ -86,7 +85,12 @@ def resume(
     facts = collect_facts(config, folders)
     if not run.facts:
         run.record_facts(facts)
-    for key, what in (("data", "data"), ("models", "models"), ("threads", "number of threads"), ("dtype", "dtype")):
+    for key, what in (
+        ("data", "data"),
+        ("models", "models"),
+        ("threads", "number of threads"),
+        ("dtype", "dtype"),
+    ):
         if run.facts.get(key) != facts[key]:
             raise RunError(
                 f"{run.path}: cannot be resumed, its {what} changed: "
@@ -95,9 +99,7 @@ def resume(
     return _finish(run, folders, losses, rule, display)
 
 
-def _finish(
-    run: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule | None, display: Display
-) -> RunFolder:
+def _finish(run: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule | None, display: Display) -> RunFolder:
     config = run.config
     torch.set_num_threads(run.facts["threads"])
     state = _federate(run, folders, losses, rule, display)
@@ -116,16 +118,12 @@ def _finish(
     return run
 
 
-def _federate(
-    run: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule | None, display: Display
-) -> State:
+def _federate(run: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule | None, display: Display) -> State:
     """Run the rounds that are left and export the result."""
     config = run.config
     components = trained_components(config.federation)
     with open_grid(run, folders, losses, display) as grid:
-        state = run_rounds(
-            grid, config, run, lambda: initial_state(config, components), rule=rule, display=display
-        )
+        state = run_rounds(grid, config, run, lambda: initial_state(config, components), rule=rule, display=display)
     if not (run.path / "final" / "state.safetensors").is_file():
         export_models(config, state, run.path / "final")
         run.save_result(state)
@@ -133,9 +131,7 @@ def _federate(
 
 
 @contextmanager
-def open_grid(
-    run: RunFolder, folders: Sequence[Path], losses: Losses, display: Display
-) -> Iterator[Grid]:
+def open_grid(run: RunFolder, folders: Sequence[Path], losses: Losses, display: Display) -> Iterator[Grid]:
     """Give the grid that the scenario names, with one client per site folder."""
     simulation = run.config.simulation
     node_configs = [
@@ -193,9 +189,7 @@ def _local_baseline(
     return measured
 
 
-def _pooled_baseline(
-    run: RunFolder, sites: Sequence[Site], losses: Losses, display: Display
-) -> list[Measured]:
+def _pooled_baseline(run: RunFolder, sites: Sequence[Site], losses: Losses, display: Display) -> list[Measured]:
     """Train on all data in one place for as many passes; measure at the sites."""
     folder = run.path / "baselines" / "pooled-data" / "pooled"
     if not folder.exists():
@@ -205,9 +199,7 @@ def _pooled_baseline(
     return _measure(sites, run.config, state, display)
 
 
-def _baseline_run(
-    run: RunFolder, name: str, folder: Path, losses: Losses, display: Display
-) -> State:
+def _baseline_run(run: RunFolder, name: str, folder: Path, losses: Losses, display: Display) -> State:
     """Run the same rounds with one site: the same code, the same passes, resumable in the same way."""
     path = run.path / "baselines" / name
     federation = run.config.federation.model_copy(update={"fraction": 1.0, "deliver": False, "min_sites": 1})

@@ -32,10 +32,10 @@ class Passage:
 
     @property
     def full_text(self) -> str:
-        """Title and text as the models read them.
+        r"""Title and text as the models read them.
 
         >>> Passage("p1", "It orbits Mars.", "Phobos").full_text
-        'Phobos\\nIt orbits Mars.'
+        'Phobos\nIt orbits Mars.'
         """
         return f"{self.title}\n{self.text}" if self.title else self.text
 

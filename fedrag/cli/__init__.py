@@ -1,0 +1,1 @@
+"""The `fedrag` command, one file a verb group."""

@@ -34,12 +34,8 @@ class PartitionBy(StrEnum):
 
 @app.command()
 def check(
-    folders: Annotated[
-        list[Path], typer.Argument(help="Site folders, or folders of sites.", show_default=False)
-    ],
-    json_file: Annotated[
-        Path | None, typer.Option("--json", help="Write the whole report there too.")
-    ] = None,
+    folders: Annotated[list[Path], typer.Argument(help="Site folders, or folders of sites.", show_default=False)],
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report there too.")] = None,
 ) -> None:
     """Validate sites: counts, lengths, duplicates, and questions on both sides of the split.
 
@@ -71,9 +67,7 @@ def partition(
     out: OutArgument,
     clients: Annotated[int, typer.Option("--clients", help="Number of clients.")],
     by: Annotated[PartitionBy, typer.Option("--by", help="How the data is dealt.")],
-    alpha: Annotated[
-        float, typer.Option("--alpha", help="Of the Dirichlet mix; small: clients differ.")
-    ] = 1.0,
+    alpha: Annotated[float, typer.Option("--alpha", help="Of the Dirichlet mix; small: clients differ.")] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="Chooses who gets what.")] = 0,
 ) -> None:
     """Deal the data of all sites anew to a number of clients.

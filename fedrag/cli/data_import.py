@@ -132,9 +132,7 @@ def hub(
 
     columns = Columns(question, answer, passage, site, identity)
     corpus = _read_corpus(passages)
-    _import(
-        out, split, lambda fractions: import_hub(dataset, columns, name, hub_split, corpus, fractions, seed)
-    )
+    _import(out, split, lambda fractions: import_hub(dataset, columns, name, hub_split, corpus, fractions, seed))
 
 
 @import_app.command()
@@ -149,9 +147,7 @@ def openai_chat(
             "or a regular expression with (?P<passage>...), perhaps (?P<question>...).",
         ),
     ] = None,
-    site: Annotated[
-        str | None, typer.Option("--site", help="Key that names the site; else one site.")
-    ] = None,
+    site: Annotated[str | None, typer.Option("--site", help="Key that names the site; else one site.")] = None,
     passages: PassagesOption = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,

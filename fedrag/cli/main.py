@@ -11,7 +11,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from fedrag.cli import models
+from fedrag.cli import data, evaluate, models, simulate
 from fedrag.errors import FedragError
 
 INTERRUPTED = 130
@@ -52,6 +52,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+app.command("simulate")(simulate.simulate_command)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(evaluate.compare)
+app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
 
 

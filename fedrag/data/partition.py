@@ -102,9 +102,7 @@ def _by_mix(sites: Sequence[Site], clients: int, alpha: float | None, seed: int)
         split: _deal([(pile_of[i], q) for i, site in enumerate(sites) for q in site.split(split)], mixes, rng)
         for split in SPLITS
     }
-    named = {
-        label for site in sites for split in SPLITS for q in site.split(split) for label in q.passage_ids
-    }
+    named = {label for site in sites for split in SPLITS for q in site.split(split) for label in q.passage_ids}
     everything = [(pile_of[i], passage) for i, site in enumerate(sites) for passage in site.passages]
     spare = _deal([(pile, passage) for pile, passage in everything if passage.id not in named], mixes, rng)
     dealt = []

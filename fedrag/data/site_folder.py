@@ -132,9 +132,7 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
         path = folder / name
         questions[split] = _read_rows(path, parse, on_problem)[0] if path.exists() else {}
     if not any(questions.values()):
-        on_problem(
-            f"{folder}: no question in {', '.join(QUESTION_FILES.values())}; a site needs at least one"
-        )
+        on_problem(f"{folder}: no question in {', '.join(QUESTION_FILES.values())}; a site needs at least one")
     return NumberedRows(passages, questions)
 
 
@@ -155,9 +153,7 @@ def parse_passage(row: dict[str, Any]) -> Passage:
 def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Question:
     """Check one row of a question file; a ValueError says what is wrong with it."""
     labels = () if row.get("passage_ids") is None else _texts(row, "passage_ids")
-    question = Question(
-        _text(row, "id"), _text(row, "question"), _texts(row, "answers"), tuple(dict.fromkeys(labels))
-    )
+    question = Question(_text(row, "id"), _text(row, "question"), _texts(row, "answers"), tuple(dict.fromkeys(labels)))
     if not question.answers:
         raise ValueError('"answers" must be a non-empty list of strings')
     for label in question.passage_ids:

@@ -20,9 +20,7 @@ class Interval:
     high: float
 
 
-def paired_bootstrap(
-    a: Sequence[float], b: Sequence[float], *, resamples: int = 10_000, seed: int
-) -> Interval:
+def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, resamples: int = 10_000, seed: int) -> Interval:
     """Return the mean of `a - b` and its percentile interval over resampled questions (Efron 1979).
 
     Args:

@@ -1,0 +1,1 @@
+"""What server and sites exchange, and what the server makes of it."""

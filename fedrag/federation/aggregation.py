@@ -100,8 +100,7 @@ class ExactMean:
     def _check(self, flat: Array, weight: int) -> None:
         if flat.dtype != np.float32 or flat.shape != self._high.shape:
             raise MessageError(
-                f"an update is {flat.dtype} of shape {flat.shape}, "
-                f"expected float32 of shape {self._high.shape}"
+                f"an update is {flat.dtype} of shape {flat.shape}, expected float32 of shape {self._high.shape}"
             )
         if not 1 <= weight < WEIGHT_LIMIT:
             raise MessageError(f"the weight of an update is {weight}, expected 1 to {WEIGHT_LIMIT - 1}")

@@ -36,8 +36,7 @@ def decode(raw: Bytes, wire: str, size: int) -> Array:
     expected = size * _width(wire)
     if raw.dtype != np.uint8 or raw.shape != (expected,):
         raise MessageError(
-            f"an update is {raw.dtype} of shape {raw.shape}, "
-            f"expected {expected} bytes for {size} values of {wire}"
+            f"an update is {raw.dtype} of shape {raw.shape}, expected {expected} bytes for {size} values of {wire}"
         )
     raw = np.ascontiguousarray(raw)
     if wire == "float32":

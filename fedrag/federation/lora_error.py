@@ -75,9 +75,7 @@ class AggregationError:
 
     def _sketch(self, tensors: Tensors, b: str, a: str) -> Matrix:
         # Omega is drawn anew each time: cheaper than keeping one for every layer.
-        omega = np.random.default_rng(derive_seed(self._seed, a)).standard_normal(
-            (tensors[a].shape[1], COLUMNS)
-        )
+        omega = np.random.default_rng(derive_seed(self._seed, a)).standard_normal((tensors[a].shape[1], COLUMNS))
         return _float64(tensors, b) @ (_float64(tensors, a) @ omega)
 
 

@@ -100,21 +100,23 @@ class Reply:
 
 def request_content(request: Request) -> RecordDict:
     """Write a request; one content serves all sites of a round."""
-    config: dict[str, int | float | str | list[str]] = {
-        "protocol": PROTOCOL,
-        "scenario": request.scenario,
-        "round": request.round_number,
-        "components": list(request.components),
-        "deadline-s": request.deadline_s,
-        "wire": request.wire,
-    }
+    config = ConfigRecord(
+        {
+            "protocol": PROTOCOL,
+            "scenario": request.scenario,
+            "round": request.round_number,
+            "components": [str(component) for component in request.components],
+            "deadline-s": request.deadline_s,
+            "wire": request.wire,
+        }
+    )
     arrays: dict[str, Array] = {}
     for component, tensors in request.state.items():
         manifest = manifest_of(tensors)
         config[f"manifest.{component}"] = manifest.to_json()
         config[f"past-rounds.{component}"] = request.past_rounds.get(component, 0)
         arrays[component] = Array(encode(flatten(tensors, manifest), request.wire))
-    return RecordDict({"request": ConfigRecord(config), "state": ArrayRecord(arrays)})
+    return RecordDict({"request": config, "state": ArrayRecord(arrays)})
 
 
 def open_request(message: Message) -> Request:
@@ -126,7 +128,7 @@ def open_request(message: Message) -> Request:
     try:
         config = message.content.config_records["request"]
         if config["protocol"] != PROTOCOL:
-            raise MessageError(f"the server speaks protocol {config['protocol']}, this site {PROTOCOL}")
+            raise MessageError(f"the server speaks protocol {config['protocol']!r}, this site {PROTOCOL}")
         wire = str(config["wire"])
         state: State = {}
         for component in COMPONENTS:
@@ -165,7 +167,7 @@ def open_greeting(message: Message) -> Greeting:
     _require_content(message)
     try:
         config = message.content.config_records["greeting"]
-        hashes = {c: str(config[f"tensors.{c}"]) for c in COMPONENTS if f"tensors.{c}" in config}
+        hashes: dict[str, str] = {c: str(config[f"tensors.{c}"]) for c in COMPONENTS if f"tensors.{c}" in config}
         counts = {name: int(str(value)) for name, value in message.content.metric_records["counts"].items()}
         return Greeting(str(config["name"]), str(config["version"]), counts, hashes)
     except (KeyError, ValueError) as error:
@@ -177,13 +179,11 @@ def reply_content(reply: Reply, manifests: Mapping[Component, Manifest], wire: s
     if reply.refusal:
         refusal = ConfigRecord({"code": reply.refusal, "error-id": reply.error_id})
         return RecordDict({"refusal": refusal})
-    arrays = {c: Array(encode(flat, wire)) for c, flat in reply.update.items()}
+    arrays: dict[str, Array] = {c: Array(encode(flat, wire)) for c, flat in reply.update.items()}
     digests = ConfigRecord({component: manifests[component].sha256 for component in reply.update})
     numbers: dict[str, int | float] = {f"num-examples.{c}": n for c, n in reply.num_examples.items()}
     numbers |= {f"metric.{name}": float(value) for name, value in reply.metrics.items()}
-    return RecordDict(
-        {"update": ArrayRecord(arrays), "manifests": digests, "metrics": MetricRecord(dict(numbers))}
-    )
+    return RecordDict({"update": ArrayRecord(arrays), "manifests": digests, "metrics": MetricRecord(dict(numbers))})
 
 
 def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: str) -> Reply:
@@ -227,6 +227,11 @@ def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: 
         if name.startswith("metric.") and isinstance(value, (int, float)) and math.isfinite(value)
     }
     return Reply(update, counts, metrics)
+
+
+def array_bytes(content: RecordDict) -> int:
+    """Return the bytes of all arrays of a message."""
+    return sum(len(array.data) for record in content.array_records.values() for array in record.values())
 
 
 def _open_array(array: Array, component: Component, wire: str, size: int) -> FlatArray:

@@ -125,9 +125,7 @@ def unflatten(flat: Array, manifest: Manifest) -> Tensors:
         raise MessageError(
             f"an update is {flat.dtype} of shape {flat.shape}, expected float32 of shape ({manifest.size},)"
         )
-    return {
-        spec.name: flat[spec.offset : spec.offset + spec.size].reshape(spec.shape) for spec in manifest.specs
-    }
+    return {spec.name: flat[spec.offset : spec.offset + spec.size].reshape(spec.shape) for spec in manifest.specs}
 
 
 def subtract(new: Tensors, received: Tensors) -> Tensors:

@@ -258,6 +258,4 @@ def _await_start(starts: list[Any]) -> None:
     except RayTaskError as error:
         raise error.cause from error
     except GetTimeoutError:
-        raise ConfigError(
-            f"the Ray actors did not start in {START_TIMEOUT_S} s: is the cluster busy?"
-        ) from None
+        raise ConfigError(f"the Ray actors did not start in {START_TIMEOUT_S} s: is the cluster busy?") from None

@@ -1,0 +1,1 @@
+"""Generator, retriever and adapters, and where they are fetched from."""

@@ -18,6 +18,7 @@ from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.numpy import save_file
 from torch import nn
+from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from fedrag.config import LoraSection
@@ -45,9 +46,7 @@ def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -
     known = _linear_names(model, ())
     for target in targets:
         if target not in known:
-            raise ModelError(
-                f'lora.targets: "{target}" is no linear layer of this model; it has {", ".join(known)}'
-            )
+            raise ModelError(f'lora.targets: "{target}" is no linear layer of this model; it has {", ".join(known)}')
     model.requires_grad_(False)
     # PEFT matches a plain name against the end of every module path: an excluded head stays excluded.
     inject_adapter_in_model(peft_config(lora, targets), model, adapter_name=_ADAPTER)
@@ -131,13 +130,14 @@ def save_adapter(
 
 def _linear_names(model: nn.Module, exclude: Sequence[str]) -> tuple[str, ...]:
     """Return the last names of all linear layers but the output head, sorted."""
-    head = model.get_output_embeddings() if hasattr(model, "get_output_embeddings") else None
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None  # type: ignore[no-untyped-call]  # transformers gives it no types
     return tuple(
         sorted(
             {
                 name.rpartition(".")[2]
                 for name, module in model.named_modules()
-                if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+                if isinstance(module, (nn.Linear, Conv1D))
+                and module is not head
                 and not any(part in exclude for part in name.split("."))
             }
         )

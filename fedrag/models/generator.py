@@ -47,10 +47,9 @@ class Generator:
         targets: Names of the adapted layers.
     """
 
-    def __init__(
-        self, model: PreTrainedModel, tokenizer: Any, fetched: FetchedModel, targets: tuple[str, ...]
-    ) -> None:
-        self.model = model.eval()
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, fetched: FetchedModel, targets: tuple[str, ...]) -> None:
+        self.model = model
+        self.model.train(False)
         self.tokenizer = tokenizer
         self.fetched = fetched
         self.targets = targets
@@ -77,7 +76,8 @@ class Generator:
     @property
     def dtype(self) -> torch.dtype:
         """Number format of the weights."""
-        return self.model.dtype
+        dtype: torch.dtype = self.model.dtype
+        return dtype
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the adapter's parameters, the only ones that are trained."""
@@ -124,7 +124,7 @@ class Generator:
         rows = [_padded(prompt, width, pad, left=not self.seq2seq) for prompt in prompts]
         masks = [_padded([1] * len(prompt), width, 0, left=not self.seq2seq) for prompt in prompts]
         with torch.inference_mode():
-            output = self.model.generate(
+            output = self.model.generate(  # type: ignore[operator]  # the mixin that brings it is not typed
                 input_ids=torch.tensor(rows, device=self.model.device),
                 attention_mask=torch.tensor(masks, device=self.model.device),
                 max_new_tokens=answer_tokens,
@@ -204,7 +204,7 @@ def _head_at(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor) 
 
     A hook on the head works for every architecture and keeps what a model does to its logits afterwards.
     """
-    head = model.get_output_embeddings()
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers gives it no types
 
     def select(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         return (inputs[0][rows, columns].unsqueeze(0),)

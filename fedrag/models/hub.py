@@ -31,9 +31,7 @@ def download_from_hub(name: str, folder: Path) -> tuple[str, str]:
     model = _ask_for(name)
     files = [sibling.rfilename for sibling in model.siblings or ()]
     if not any(file.endswith(".safetensors") for file in files):
-        raise ModelError(
-            f"{name} is on the model hub, but without *.safetensors weights: nothing else is loaded"
-        )
+        raise ModelError(f"{name} is on the model hub, but without *.safetensors weights: nothing else is loaded")
     try:
         snapshot_download(
             name,
@@ -66,15 +64,11 @@ def _ask_for(name: str) -> ModelInfo:
     except Empty:
         answer = TimeoutError(f"no answer within {DEADLINE_S:.0f} s")
     if isinstance(answer, GatedRepoError):
-        raise ModelError(
-            f"{name} is gated: accept its terms on its page at the model hub, then run: hf auth login"
-        )
+        raise ModelError(f"{name} is gated: accept its terms on its page at the model hub, then run: hf auth login")
     if isinstance(answer, RepositoryNotFoundError):
         raise ModelError(f"the model hub ({constants.ENDPOINT}) has no model named {name}")
     if isinstance(answer, Exception):
-        raise HubUnreachableError(
-            f"the model hub ({constants.ENDPOINT}) cannot be reached ({_first_line(answer)})"
-        )
+        raise HubUnreachableError(f"the model hub ({constants.ENDPOINT}) cannot be reached ({_first_line(answer)})")
     return answer
 
 

@@ -45,7 +45,7 @@ def resident_retriever(config: Config, device: str) -> Retriever:
 
 
 def _verified(name: str) -> FetchedModel:
-    transformers.utils.logging.disable_progress_bar()  # loading takes a second; its bars break ours
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # loading takes a second; its bars break ours
     fetched = find_model(name)
     verify_model(fetched)
     return fetched

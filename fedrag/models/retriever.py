@@ -153,8 +153,9 @@ class Retriever:
         passages = copy.deepcopy(self._passage_encoder)
         if self._lora:
             remove_lora(passages, merge=False)
-        router = Router.for_query_document(list(trained), list(passages))
-        return SentenceTransformer(modules=[router], prompts=dict(self.encoder.prompts), device="cpu")
+        routes = [cast(list[Any], list(side.children())) for side in (trained, passages)]
+        prompts = cast(dict[str, str], self.encoder.prompts)
+        return SentenceTransformer(modules=[Router.for_query_document(*routes)], prompts=prompts, device="cpu")
 
     def _passage_side(self) -> Any:
         frozen = self._lora and not self.config.trains_passage_side
@@ -167,7 +168,11 @@ class Retriever:
 
     def _encode(self, encode: Any, texts: Sequence[str]) -> Array:
         vectors = encode(
-            list(texts), batch_size=64, convert_to_numpy=True, normalize_embeddings=True, show_progress_bar=False
+            list(texts),
+            batch_size=64,
+            convert_to_numpy=True,
+            normalize_embeddings=True,
+            show_progress_bar=False,
         )
         return cast(Array, np.ascontiguousarray(vectors, dtype=np.float32))
 

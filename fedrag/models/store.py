@@ -163,9 +163,7 @@ def read_manifest(path: Path) -> FetchedModel:
         return FetchedModel(folder=path.parent, **fields)
     except (OSError, ValueError, TypeError) as error:
         name = path.parent.name.replace("--", "/")
-        raise ModelError(
-            f"{path}: not a readable manifest ({error}); run: fedrag models fetch {name}"
-        ) from None
+        raise ModelError(f"{path}: not a readable manifest ({error}); run: fedrag models fetch {name}") from None
 
 
 def fetch_command(model: FetchedModel) -> str:

@@ -5,6 +5,8 @@ Weights come from numpy's generator, not from torch's, so that they are the same
 
 from __future__ import annotations
 
+import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,7 +46,8 @@ def build_tiny_model(name: str, folder: Path) -> None:
     """Build one of `TINY_MODELS` into a folder; the same tensors every time."""
     _, build = TINY_MODELS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    build(folder)
+    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+        build(folder)
 
 
 def _build_causal(folder: Path) -> None:

@@ -1,0 +1,1 @@
+"""The pipeline that answers questions from passages."""

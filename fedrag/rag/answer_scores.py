@@ -64,7 +64,7 @@ def mean_log_probabilities(generator: Generator, batch: Sequence[Example]) -> Ar
         logits = logits.float()
         chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=-1)
     lengths = [len(example.answer) for example in batch]
-    return np.array([part.mean().item() for part in chosen.split(lengths)], np.float32)
+    return np.array([part.mean().item() for part in torch.split(chosen, lengths)], np.float32)
 
 
 class ScoreCache:

@@ -11,10 +11,10 @@ from fedrag.config import RagConfig
 from fedrag.data.chunking import chunk_passages
 from fedrag.models.generator import Example, Generator
 from fedrag.models.retriever import Retriever
-from fedrag.rag.prompt import PromptBuilder
-from fedrag.retrieval.index import PassageIndex
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.batches import plan_batches
+from fedrag.rag.prompt import PromptBuilder
+from fedrag.retrieval.index import PassageIndex
 from fedrag.types import Hit, Passage
 
 OnProgress = Callable[[int, int], None]
@@ -27,9 +27,7 @@ def build_index(retriever: Retriever, passages: Sequence[Passage], overlap: int)
     return PassageIndex([chunk.passage_id for chunk in chunks], texts, retriever.encode_passages(texts))
 
 
-def retrieve(
-    retriever: Retriever, index: PassageIndex, questions: Sequence[str], k: int
-) -> list[list[Hit]]:
+def retrieve(retriever: Retriever, index: PassageIndex, questions: Sequence[str], k: int) -> list[list[Hit]]:
     """Return the k best passages of each question; a question that is asked twice is encoded once."""
     distinct = list(dict.fromkeys(questions))
     found = index.search(retriever.encode_queries(distinct), k) if distinct else []
@@ -84,9 +82,7 @@ def answer_questions(
     texts = _generate(generator, builder, prompts, config.answer_tokens, batch_tokens, on_progress)
     if len(owners) == len(asked):
         return texts
-    examples = [
-        Example(p, builder.answer(text, end=True)) for p, text in zip(prompts, texts, strict=True)
-    ]
+    examples = [Example(p, builder.answer(text, end=True)) for p, text in zip(prompts, texts, strict=True)]
     means = score_answers(generator, examples, batch_tokens)
     answers = [""] * len(asked)
     best = np.full(len(asked), -np.inf)
@@ -97,9 +93,7 @@ def answer_questions(
     return answers
 
 
-def prompt_groups(
-    passages: Sequence[Passage], config: RagConfig
-) -> list[tuple[int, Sequence[Passage]]]:
+def prompt_groups(passages: Sequence[Passage], config: RagConfig) -> list[tuple[int, Sequence[Passage]]]:
     """Deal passages to prompts: (position of the first, the passages) for each prompt."""
     size = config.passages_per_prompt or max(len(passages), 1)
     return [(start, passages[start : start + size]) for start in range(0, max(len(passages), 1), size)]

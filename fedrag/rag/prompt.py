@@ -77,9 +77,7 @@ class PromptBuilder:
         return head, tail
 
     def _render(self, messages: list[dict[str, str]]) -> str:
-        return str(
-            self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        )
+        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _special_ids(self) -> tuple[list[int], list[int]]:
         """Return the special tokens that the tokenizer puts before and after a text."""

@@ -1,0 +1,1 @@
+"""Search over a site's passages."""

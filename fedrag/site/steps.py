@@ -11,11 +11,11 @@ from pathlib import Path
 from fedrag.config import Config, rounds_training
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, manifest_of, norm
+from fedrag.models.resident import RoundModels
 from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.retrieval.index import PassageIndex
 from fedrag.seeding import derive_seed
-from fedrag.models.resident import RoundModels
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import Progress
 from fedrag.training.ralt import answer_examples, train_generator
@@ -78,17 +78,13 @@ def train_site(bench: Workbench, request: Request) -> Reply:
     return _reply(results, request, time.monotonic() - started)
 
 
-def prepare_retriever_examples(
-    bench: Workbench, models: RoundModels, index: PassageIndex
-) -> list[RetrieverExample]:
+def prepare_retriever_examples(bench: Workbench, models: RoundModels, index: PassageIndex) -> list[RetrieverExample]:
     """Collect what the retriever learns from in this round."""
     settings = bench.config.retriever
     labelled: list[RetrieverExample] = []
     scored: list[RetrieverExample] = []
     if settings.uses_contrastive:
-        labelled = labelled_examples(
-            models.retriever, bench.site.train, bench.site.passages, settings.train_tokens
-        )
+        labelled = labelled_examples(models.retriever, bench.site.train, bench.site.passages, settings.train_tokens)
         if settings.contrastive.hard_negatives and labelled:
             texts = list(dict.fromkeys(example.question for example in labelled))
             hits = dict(zip(texts, retrieve(models.retriever, index, texts, len(index)), strict=True))
@@ -101,12 +97,12 @@ def prepare_retriever_examples(
 def _score_candidates(bench: Workbench, models: RoundModels, index: PassageIndex) -> list[RetrieverExample]:
     """Let the generator score the candidates of the site's questions, from the cache where it can."""
     lsr = bench.config.retriever.lsr
-    drawn = draw_questions(
-        bench.site.train, lsr.max_questions, derive_seed(bench.config.seed, bench.site.name, "lsr")
-    )
+    drawn = draw_questions(bench.site.train, lsr.max_questions, derive_seed(bench.config.seed, bench.site.name, "lsr"))
     untouched = lsr.candidates_from == "untouched"
     with models.retriever.untouched() if untouched else nullcontext():
-        base = build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap) if untouched else index
+        base = (
+            build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap) if untouched else index
+        )
         found = retrieve(models.retriever, base, [question.question for question in drawn], len(base))
     chosen = [choose_candidates(h, q, base, lsr) for h, q in zip(found, drawn, strict=True)]
     generator = models.generator
@@ -115,14 +111,16 @@ def _score_candidates(bench: Workbench, models: RoundModels, index: PassageIndex
     with generator.untouched() if lsr.scorer == "untouched" else nullcontext():
         cache = ScoreCache(bench.cache / "answer-scores", models.generator_key(lsr.scorer == "untouched"))
         scores = score_answers(
-            generator, pairs, lsr.batch_tokens, cache, lambda done, total: bench.on_progress("score", done, total)
+            generator,
+            pairs,
+            lsr.batch_tokens,
+            cache,
+            lambda done, total: bench.on_progress("score", done, total),
         )
     return scored_examples(drawn, chosen, scores.tolist(), base)
 
 
-def _train_generator(
-    bench: Workbench, models: RoundModels, index: PassageIndex, request: Request
-) -> TrainingResult:
+def _train_generator(bench: Workbench, models: RoundModels, index: PassageIndex, request: Request) -> TrainingResult:
     config, site = bench.config, bench.site
     seed = derive_seed(config.seed, request.round_number, site.name, "generator")
     hits = retrieve(models.retriever, index, [q.question for q in site.train], config.rag.passages)
@@ -169,9 +167,7 @@ def _progress(config: Config, request: Request, component: Component) -> Progres
     return Progress(request.past_rounds.get(component, 0), rounds_training(config.federation, component))
 
 
-def _reply(
-    results: dict[Component, tuple[TrainingResult, int]], request: Request, seconds: float
-) -> Reply:
+def _reply(results: dict[Component, tuple[TrainingResult, int]], request: Request, seconds: float) -> Reply:
     metrics: dict[str, float] = {"seconds": seconds}
     for component, (result, _) in results.items():
         metrics[f"{component}.loss"] = result.loss

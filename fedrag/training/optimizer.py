@@ -80,7 +80,10 @@ class MasterOptimizer:
             parameter.requires_grad_(True)
             parameter.grad = None
         self._adamw = torch.optim.AdamW(
-            self._masters.values(), lr=settings.learning_rate, weight_decay=settings.weight_decay, foreach=True
+            self._masters.values(),
+            lr=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            foreach=True,
         )
 
     def collect_gradients(self) -> None:

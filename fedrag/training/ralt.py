@@ -9,8 +9,8 @@ import torch
 
 from fedrag.config import GeneratorConfig, RagConfig
 from fedrag.models.generator import Example, Generator
-from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.rag.batches import plan_batches
+from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import AnswerLoss, answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged
@@ -92,7 +92,7 @@ def train_generator(
             if on_step:
                 on_step(step + 1, len(batches), losses[-1])
     finally:
-        generator.model.eval()
+        generator.model.train(False)
     tokens = settings.epochs * sum(example.length for example in examples)
     return TrainingResult.of(optimizer.update(), losses, tokens)
 

@@ -153,9 +153,7 @@ def scored_examples(
     return examples
 
 
-def merge_examples(
-    labelled: Sequence[RetrieverExample], scored: Sequence[RetrieverExample]
-) -> list[RetrieverExample]:
+def merge_examples(labelled: Sequence[RetrieverExample], scored: Sequence[RetrieverExample]) -> list[RetrieverExample]:
     """Put the scores of a question into its labelled example, so that both losses see it in one batch."""
     waiting: dict[str, list[RetrieverExample]] = defaultdict(list)
     for example in scored:
@@ -168,9 +166,7 @@ def merge_examples(
     return merged + [example for examples in waiting.values() for example in examples]
 
 
-def choose_candidates(
-    hits: Sequence[Hit], question: Question, index: PassageIndex, config: LsrConfig
-) -> list[Hit]:
+def choose_candidates(hits: Sequence[Hit], question: Question, index: PassageIndex, config: LsrConfig) -> list[Hit]:
     """Return the top candidates, with the labelled passages in place of the last where they are wanted."""
     chosen = list(hits[: config.candidates])
     if config.include_labelled:

@@ -1,5 +1,6 @@
 """Run a project's two apps with `flwr run`, over a local SuperLink that nobody else uses."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -11,9 +12,7 @@ from pathlib import Path
 import tomli_w
 
 
-def run_local(
-    project: Path, run_config: dict[str, str], supernodes: int, home: Path, timeout_s: float
-) -> str:
+def run_local(project: Path, run_config: dict[str, str], supernodes: int, home: Path, timeout_s: float) -> str:
     """Run the apps of a project folder in Flower's simulation and return everything the run printed.
 
     Each client has one CPU, two run at a time. `home` takes Flower's state and logs. `flwr run` starts a
@@ -24,9 +23,8 @@ def run_local(
         subprocess.TimeoutExpired: It took longer than `timeout_s`.
     """
     home.mkdir(parents=True, exist_ok=True)
-    config_file = (
-        home / "run-config.toml"
-    )  # a file: on the command line, a text with quotes does not get through
+    # A file, because a text with quotes does not get through on the command line.
+    config_file = home / "run-config.toml"
     config_file.write_text(tomli_w.dumps(run_config))
     federation = f"num-supernodes={supernodes} client-resources-num-cpus=1 init-args-num-cpus=2"
     command = ["flwr", "run", ".", "local", "--stream", "--run-config", str(config_file.resolve())]
@@ -42,8 +40,7 @@ def run_local(
             timeout=timeout_s,
         )
     finally:
-        for pid in _superlinks(home):
-            _end(pid)
+        _end_superlinks(home)
     return done.stdout
 
 
@@ -71,7 +68,7 @@ def _free_port() -> int:
         return port
 
 
-def _superlinks(home: Path) -> list[int]:
+def superlinks(home: Path) -> list[int]:
     """Return the process ids of the SuperLinks whose state lies in `home`."""
     state = str(home.resolve() / "local-superlink" / "state.db").encode()
     found = []
@@ -84,14 +81,21 @@ def _superlinks(home: Path) -> list[int]:
     return found
 
 
-def _end(pid: int, patience_s: float = 10.0) -> None:
-    """End a process: politely, then not."""
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        deadline = time.monotonic() + patience_s
-        try:
-            os.kill(pid, kind)
-            while time.monotonic() < deadline:
-                os.kill(pid, 0)
-                time.sleep(0.1)
-        except ProcessLookupError:
-            return
+def _end_superlinks(home: Path, patience_s: float = 10.0) -> None:
+    """End the SuperLinks politely, then all that is left of what they started."""
+    leaders = superlinks(home)
+    # A SuperLink and each of its children lead a process group; simulation, Ray and actors are in a child's.
+    groups = [*leaders, *(child for leader in leaders for child in _children(leader))]
+    for leader in leaders:
+        os.kill(leader, signal.SIGTERM)
+    deadline = time.monotonic() + patience_s
+    while superlinks(home) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    for group in groups:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGKILL)
+
+
+def _children(pid: int) -> list[int]:
+    lists = Path(f"/proc/{pid}/task").glob("*/children")
+    return [int(child) for children in lists for child in children.read_text().split()]

@@ -57,13 +57,11 @@ def test_chunks_are_cut_between_words_where_they_can_be() -> None:
 
 
 @given(st.lists(st.integers(1, 6), min_size=1, max_size=40), st.integers(1, 9), st.integers(0, 8))
-def test_every_token_is_in_a_chunk_and_no_chunk_is_too_long(
-    lengths: list[int], size: int, overlap: int
-) -> None:
+def test_every_token_is_in_a_chunk_and_no_chunk_is_too_long(lengths: list[int], size: int, overlap: int) -> None:
     text = " ".join("".join(chr(0x4E00 + 50 * w + i) for i in range(n)) for w, n in enumerate(lengths))
     offsets = [(i, i + 1) for i in range(len(text)) if text[i] != " "]
     chunks = chunk_text(text, offsets, size, min(overlap, size - 1))
-    assert set("".join(chunks)) == set(text)
+    assert set("".join(chunks)) | {" "} == set(text) | {" "}
     assert all(0 < len(chunk.replace(" ", "")) <= size for chunk in chunks)
     assert all(chunk in text for chunk in chunks)
 
@@ -88,9 +86,7 @@ def test_every_chunk_of_a_titled_passage_starts_with_the_title(tokenizer: PreTra
     chunks = chunk_passages([Passage("p1", "aa bb cc", "T")], tokenizer, size=5, overlap=0)
     assert [chunk.text for chunk in chunks] == ["T\naa bb", "T\ncc"]
     assert all(len(tokenizer(chunk.text)["input_ids"]) <= 5 for chunk in chunks)
-    assert chunk_passages([Passage("p1", "aa bb", "T")], tokenizer, size=5, overlap=0) == [
-        Chunk("p1", "T\naa bb")
-    ]
+    assert chunk_passages([Passage("p1", "aa bb", "T")], tokenizer, size=5, overlap=0) == [Chunk("p1", "T\naa bb")]
 
 
 def test_a_title_of_more_than_half_a_chunk_is_not_repeated(tokenizer: PreTrainedTokenizerFast) -> None:

@@ -52,7 +52,7 @@ ANSWERS = '"answers" must be a non-empty list of strings'
 FAULTS = [
     (
         '{"id": "q1", "question": "What',
-        "not valid JSON: Unterminated string starting at column 25; the file",
+        "not valid JSON: Unterminated string starting at column 26; the file",
     ),
     ('{"id": "q1"\n', "not valid JSON: Expecting ',' delimiter at column 12"),
     ("[1]\n", "must be a JSON object"),
@@ -95,10 +95,8 @@ def test_a_title_that_is_no_string_is_refused(site: Path) -> None:
 
 
 def test_text_that_is_not_utf8_is_named_by_line_and_byte(site: Path) -> None:
-    (site / "passages.jsonl").write_bytes(
-        PASSAGE.encode() + '{"id": "p2", "text": "Köln"}\n'.encode("latin-1")
-    )
-    with pytest.raises(DataError, match=r"passages\.jsonl:2: not UTF-8 text \(byte 25 of the line\)"):
+    (site / "passages.jsonl").write_bytes(PASSAGE.encode() + '{"id": "p2", "text": "Köln"}\n'.encode("latin-1"))
+    with pytest.raises(DataError, match=r"passages\.jsonl:2: not UTF-8 text \(byte 24 of the line\)"):
         load_site(site)
 
 

@@ -75,9 +75,7 @@ def test_shares_are_read_from_text() -> None:
     assert parse_split(" 0 / 0 / 1 ") == (0.0, 0.0, 1.0)
 
 
-@pytest.mark.parametrize(
-    "text", ["0.6/0.4", "0.6/0.1/0.2/0.1", "a/b/c", "", "0.6/0.1/0.4", "-0.1/0.1/1", "nan/0/1"]
-)
+@pytest.mark.parametrize("text", ["0.6/0.4", "0.6/0.1/0.2/0.1", "a/b/c", "", "0.6/0.1/0.4", "-0.1/0.1/1", "nan/0/1"])
 def test_shares_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="split"):
         parse_split(text)

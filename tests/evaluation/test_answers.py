@@ -57,9 +57,7 @@ def squad_golds(answers):
 @given(phrases, answer_lists)
 def test_exact_match_and_f1_are_those_of_squad(prediction, answers):
     golds = squad_golds(answers)
-    assert exact_match(prediction, answers) == max(
-        squad_normalize(prediction) == squad_normalize(g) for g in golds
-    )
+    assert exact_match(prediction, answers) == max(squad_normalize(prediction) == squad_normalize(g) for g in golds)
     assert token_f1(prediction, answers) == max(squad_f1(gold, prediction) for gold in golds)
 
 

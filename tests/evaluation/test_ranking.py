@@ -57,8 +57,5 @@ def test_passage_labelled_twice_counts_once():
 def test_nothing_found_or_labelled_scores_zero():
     for ranked, relevant in ((["x"], ["p"]), ([], ["p"]), (["x"], [])):
         assert (
-            recall_at(ranked, relevant, 5)
-            == reciprocal_rank(ranked, relevant)
-            == ndcg_at(ranked, relevant, 5)
-            == 0.0
+            recall_at(ranked, relevant, 5) == reciprocal_rank(ranked, relevant) == ndcg_at(ranked, relevant, 5) == 0.0
         )

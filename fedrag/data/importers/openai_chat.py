@@ -90,10 +90,7 @@ def import_openai_chat(
     if pattern is None and not corpus:
         raise ConfigError("passages are needed: give a pattern that finds them, or a file of passages")
     compiled = None if pattern is None else _compile(pattern)
-    records = [
-        _read_conversation(row, f"{path}:{line}", compiled, site, path.stem)
-        for line, row in read_objects(path)
-    ]
+    records = [_read_conversation(row, f"{path}:{line}", compiled, site, path.stem) for line, row in read_objects(path)]
     skipped: Counter[str] = Counter()
     slugs = unique_slugs(record.site for record in records)
     drafts = {name: SiteDraft(slugs[name], corpus) for name in slugs}
@@ -125,9 +122,7 @@ def _read_conversation(
     passages: list[str] = []
     if pattern is not None:
         instructions = [text for role, text in messages[:last_answer] if role in ("system", "developer")]
-        passages = [
-            text for message in (*instructions, question) for text in _found(pattern, "passage", message)
-        ]
+        passages = [text for message in (*instructions, question) for text in _found(pattern, "passage", message)]
         question = _question(pattern, question)
     answer = messages[last_answer][1] if roles and roles[last_answer] == "assistant" else ""
     return _Record(_site_of(row, place, site) if site else name, question.strip(), answer.strip(), passages)
@@ -161,9 +156,7 @@ def _read_messages(row: Mapping[str, Any], place: str) -> list[tuple[str, str]]:
 def _content(content: Any, place: str) -> str:
     """Return the text of a message, which may come in parts; null where it only calls a tool."""
     if isinstance(content, list):
-        parts = [
-            part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"
-        ]
+        parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         return "\n".join(part for part in parts if isinstance(part, str))
     if content is not None and not isinstance(content, str):
         raise DataError(f'{place}: "content" of a message must be a string or a list of parts')

@@ -116,9 +116,7 @@ def sites_from_rows(
             skipped["rows without question or answer"] += 1
             continue
         draft = drafts[record.site]
-        labels = (
-            _known_ids(record, draft) if corpus else [draft.add_passage(text) for text in record.passages]
-        )
+        labels = _known_ids(record, draft) if corpus else [draft.add_passage(text) for text in record.passages]
         draft.add_question(record.question, record.answers, labels, record.id)
     return build_sites(drafts.values(), skipped, source, fractions, seed)
 
@@ -197,9 +195,7 @@ def _csv_rows(path: Path) -> Iterator[Row]:
             for row in reader:
                 place = f"{path}:{reader.line_num}"
                 if None in row or None in row.values():
-                    raise DataError(
-                        f"{place}: {len(reader.fieldnames or [])} columns were expected, as above"
-                    )
+                    raise DataError(f"{place}: {len(reader.fieldnames or [])} columns were expected, as above")
                 yield place, row
     except FileNotFoundError:
         raise DataError(f"{path}: no such file") from None

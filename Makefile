@@ -1,0 +1,31 @@
+# make setup · make check · make test: each works from a bare clone and says what it does.
+
+PYTHON ?= python3
+BIN    := .venv/bin
+READY  := .venv/.ready
+
+.PHONY: setup check test clean
+
+setup: $(READY)
+
+# The stamp is as new as the dependencies: a second call does nothing.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/fedrag models fetch
+	touch $(READY)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Later -m options replace the default of pyproject.toml, which leaves the slow tests out too.
+test: $(READY)
+	$(BIN)/pytest -m "not acceptance and not faults" --durations=10
+	@echo "Ran: the fast and the slow tests (real models)."
+	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
+	@echo "Left out: faults (processes that are killed): $(BIN)/pytest -m faults"
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,104 @@
+"""Progress as a person sees it: bars with the time left on a terminal, plain lines in a log."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+LOG_EVERY_S = 60.0
+
+
+def open_display() -> TerminalDisplay | LogDisplay:
+    """Return the display that suits where the output goes."""
+    console = Console()
+    return TerminalDisplay(console) if console.is_terminal else LogDisplay()
+
+
+class TerminalDisplay:
+    """Bars with the time left; lines scroll above them."""
+
+    def __init__(self, console: Console) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Show one line for good."""
+        self._progress.console.print(line, markup=False, highlight=False)
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Show how far a task is; it goes away when it is done."""
+        if task not in self._tasks:
+            self._tasks[task] = self._progress.add_task(task, total=total)
+        self._progress.update(self._tasks[task], completed=done, total=total)
+        if done >= total:
+            self._progress.remove_task(self._tasks.pop(task))
+
+
+class LogDisplay:
+    """Plain lines; a long task says now and then how far it is and how long it will take."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        print(line, flush=True)  # noqa: T201  # this is the command line's output
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Print how far a task is, at most once a minute."""
+        now = time.monotonic()
+        started = self._started.setdefault(task, now)
+        if done >= total:
+            del self._started[task]
+        elif done and now - self._last > LOG_EVERY_S:
+            self._last = now
+            left = (now - started) / done * (total - done)
+            self.say(f"  {task}: {done} of {total}, {_duration(left)} left")
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as minutes and seconds.
+
+    >>> _duration(75)
+    '1:15'
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

@@ -1,0 +1,84 @@
+"""`fedrag evaluate` and `fedrag compare`: what a run's models do, and which of two runs does better."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrag.cli.display import open_display
+from fedrag.cli.tables import print_table
+
+
+class SplitName(StrEnum):
+    """Questions that can be measured."""
+
+    TRAIN = "train"
+    VALIDATION = "validation"
+    TEST = "test"
+
+
+class Part(StrEnum):
+    """What can be measured alone."""
+
+    RETRIEVAL = "retrieval"
+
+
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
+    data: Annotated[Path, typer.Option("--data", metavar="SITES", help="Sites to measure on.")],
+    split: Annotated[SplitName, typer.Option("--split", help="Questions to measure.")] = SplitName.TEST,
+    base: Annotated[bool, typer.Option("--base", help="Measure the untouched models instead.")] = False,
+    only: Annotated[Part | None, typer.Option("--only", help="Measure this part alone.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result there.")] = None,
+) -> None:
+    """Measure a run's models on any sites, also on some that took no part.
+
+    Example: fedrag evaluate runs/xquad-1 --data data/xquad --json result.json
+    """
+    from fedrag.evaluation.evaluate import evaluate_run
+    from fedrag.runs import write_json
+
+    with open_display() as display:
+        result = evaluate_run(
+            run, data, split=split.value, base=base, only_retrieval=only is Part.RETRIEVAL, display=display
+        )
+    if json_file is not None:
+        write_json(json_file, result)
+    title = f"{run.name}, {result['models']}: {split.value} questions, in per cent"
+    print_table(title, {**result["sites"], "overall": result["overall"]}, last_apart=True)
+
+
+def compare(
+    first: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Folder of another.", show_default=False)],
+) -> None:
+    """Compare two runs question by question, with 95 % intervals.
+
+    Example: fedrag compare runs/xquad-1 runs/xquad-2
+    """
+    from rich import box
+    from rich.table import Table
+
+    from fedrag.cli.tables import COLUMNS, show
+    from fedrag.evaluation.compare import compare_runs
+
+    rows, common = compare_runs(first, second)
+    table = Table(
+        title=f"{common:,} questions that both runs measured, in per cent",
+        box=box.SIMPLE_HEAD,
+        title_justify="left",
+    )
+    for name in ("", first.name, second.name, "Difference", "95 % interval"):
+        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
+    for row in rows:
+        means = (
+            f"{100 * row.first:.1f}",
+            f"{100 * row.second:.1f}",
+            f"{100 * row.difference.mean_difference:+.1f}",
+        )
+        interval = f"{100 * row.difference.low:+.1f} to {100 * row.difference.high:+.1f}"
+        table.add_row(COLUMNS[row.metric], *means, interval)
+    show(table)

@@ -1,0 +1,58 @@
+"""The tables that verbs print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+LOG_WIDTH = 140
+
+COLUMNS = {
+    "n_questions": "Questions",
+    "exact_match": "EM",
+    "f1": "F1",
+    "rouge_l": "ROUGE-L",
+    "recall_at_1": "Recall@1",
+    "recall_at_5": "Recall@5",
+    "mrr": "MRR",
+    "ndcg_at_10": "nDCG@10",
+}
+
+
+def print_table(title: str, rows: Mapping[str, Mapping[str, Any]], last_apart: bool = False) -> None:
+    """Print one row of measures a name, in per cent; a column that nothing was measured for is left out."""
+    shown = {key: name for key, name in COLUMNS.items() if any(row[key] is not None for row in rows.values())}
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    table.add_column("")
+    for name in shown.values():
+        table.add_column(name, justify="right", no_wrap=True)
+    for position, (name, row) in enumerate(rows.items()):
+        if last_apart and position == len(rows) - 1:
+            table.add_section()
+        table.add_row(name, *(_cell(key, row[key]) for key in shown))
+    show(table)
+
+
+def show(table: Table) -> None:
+    """Print a table, unfolded where the output is no terminal."""
+    console = Console()
+    if not console.is_terminal:
+        console.width = LOG_WIDTH
+    console.print(table)
+
+
+def _cell(key: str, value: float | int | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:,}" if key == "n_questions" else f"{100 * value:.1f}"
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines as they are."""
+    console = Console()
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,112 @@
+"""The sites of a run, and the exchange of messages with them."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from flwr.app import Message
+from flwr.serverapp import Grid
+
+from fedrag.config import Config
+from fedrag.display import Display
+from fedrag.errors import MessageError, QuorumError
+from fedrag.federation.messages import GREET, Greeting, Request, open_greeting, request_content
+
+POLL_S = 0.05
+IDS_PER_POLL = 4  # Flower fetches every ready reply of a poll into memory at once
+
+
+@dataclass(frozen=True, slots=True)
+class KnownSite:
+    """A site that answered the greeting. Its node id is an address: never shown, never a seed."""
+
+    node_id: int
+    greeting: Greeting
+
+    @property
+    def name(self) -> str:
+        """The site's name."""
+        return self.greeting.name
+
+
+def greet_sites(grid: Grid, config: Config, display: Display) -> list[KnownSite]:
+    """Greet every node until enough have answered, and return the sites that can take part, by name.
+
+    Raises:
+        QuorumError: Fewer than `min_sites` can take part before the time is up.
+    """
+    settings = config.federation
+    end = time.monotonic() + settings.greeting_timeout_s
+    request = Request(config.to_toml())
+    known: dict[int, KnownSite | None] = {}
+    while True:
+        new = [node_id for node_id in grid.get_node_ids() if node_id not in known]
+        messages = [grid.create_message(request_content(request), GREET, node, "0") for node in new]
+        for message, node_id in replies_as_they_come(grid, messages, max(0.0, end - time.monotonic())):
+            known[node_id] = _open_greeting(message, node_id, len(known), display)
+        sites = sorted((site for site in known.values() if site), key=lambda site: site.name)
+        enough = len(known) >= len(list(grid.get_node_ids())) and len(sites) >= settings.min_sites
+        if enough or time.monotonic() > end:
+            break
+        time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+    able = _who_can_train(sites, display)
+    if len(able) < settings.min_sites:
+        raise QuorumError(
+            f"{len(able)} of at least {settings.min_sites} sites can take part after "
+            f"{settings.greeting_timeout_s:.0f} s"
+        )
+    return able
+
+
+def choose_sites(sites: Sequence[KnownSite], fraction: float, seed: int) -> list[KnownSite]:
+    """Draw the sites of one round, in order of name; at least one."""
+    count = max(1, math.ceil(fraction * len(sites) - 1e-9))
+    return sorted(random.Random(seed).sample(list(sites), count), key=lambda site: site.name)
+
+
+def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: float) -> Iterator[tuple[Message, int]]:
+    """Push messages and yield (reply, node id) as replies arrive, until all are there or time is up.
+
+    Replies are matched by the id of the message they answer: a lost node's error names no node.
+    """
+    nodes = [message.metadata.dst_node_id for message in messages]
+    waiting = dict(zip(grid.push_messages(messages), nodes, strict=True))
+    end = time.monotonic() + timeout_s
+    while waiting:
+        arrived = False
+        ids = list(waiting)
+        for start in range(0, len(ids), IDS_PER_POLL):
+            for reply in grid.pull_messages(ids[start : start + IDS_PER_POLL]):
+                arrived = True
+                yield reply, waiting.pop(reply.metadata.reply_to_message_id)
+            if time.monotonic() > end:
+                return
+        if not arrived:
+            time.sleep(POLL_S)
+
+
+def _open_greeting(message: Message, node_id: int, number: int, display: Display) -> KnownSite | None:
+    try:
+        return KnownSite(node_id, open_greeting(message))
+    except MessageError as error:
+        display.say(f"client {number + 1} takes no part: {error}")
+        return None
+
+
+def _who_can_train(sites: Sequence[KnownSite], display: Display) -> list[KnownSite]:
+    """Leave out, by name, sites without training questions, double names and other base models."""
+    able: list[KnownSite] = []
+    for site in sites:
+        if able and able[-1].name == site.name:
+            display.say(f"a second client calls itself {site.name}; it takes no part")
+        elif not site.greeting.counts.get("train_questions"):
+            display.say(f"{site.name} sits out: it has no training questions")
+        elif able and site.greeting.tensor_hashes != able[0].greeting.tensor_hashes:
+            display.say(f"{site.name} takes no part: its base models have other tensors than {able[0].name}'s")
+        else:
+            able.append(site)
+    return able

@@ -1,0 +1,157 @@
+"""Folds the replies of one round into one difference a component; memory does not grow with the sites."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fedrag.config import Config
+from fedrag.display import Display
+from fedrag.errors import MessageError, QuorumError
+from fedrag.federation.aggregation import Aggregator, ExactMean, Rule, collect_with
+from fedrag.federation.exchange import KnownSite, replies_as_they_come
+from fedrag.federation.lora_error import AggregationError
+from fedrag.federation.messages import TRAIN, Reply, Request, array_bytes, open_reply
+from fedrag.federation.update import Manifest, add, manifest_of, norm, unflatten
+from fedrag.seeding import derive_seed
+from fedrag.types import Component, State
+
+SAFETY_S = 60.0  # a site stops at the deadline; the server waits a little longer for what it then says
+
+
+@dataclass(slots=True)
+class Folded:
+    """What one round's replies came to.
+
+    Attributes:
+        difference: The weighted mean difference of each component.
+        sites: What each site told, by name, for the log.
+        left_out: Why a site's reply was not used, by name.
+        errors: Aggregation error of each component with LoRA pairs.
+    """
+
+    difference: State = field(default_factory=dict)
+    sites: dict[str, dict[str, float]] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    errors: dict[str, float] = field(default_factory=dict)
+
+
+def fold_replies(
+    grid: Grid,
+    config: Config,
+    request: Request,
+    content: RecordDict,
+    chosen: Sequence[KnownSite],
+    rule: Rule | None,
+    display: Display,
+) -> Folded:
+    """Ask the chosen sites to train and fold their replies as they come.
+
+    Raises:
+        QuorumError: Too few gave a valid reply.
+    """
+    fold = _Fold(config, request, chosen, rule)
+    folded = Folded()
+    names = {site.node_id: site.name for site in chosen}
+    ttl = request.deadline_s + SAFETY_S
+    messages = [grid.create_message(content, TRAIN, site.node_id, str(request.round_number), ttl) for site in chosen]
+    task = f"round {request.round_number}/{config.federation.rounds}"
+    display.progress(task, 0, len(chosen))
+    for done, (message, node_id) in enumerate(replies_as_they_come(grid, messages, ttl), start=1):
+        name = names[node_id]
+        try:
+            reply = open_reply(message, fold.manifests, request.wire)
+            fold.add(reply, name)
+        except MessageError as error:
+            folded.left_out[name] = str(error)
+            display.say(f"{name} is left out of round {request.round_number}: {error}")
+        else:
+            folded.sites[name] = _told(reply, message)
+        display.progress(task, done, len(chosen))
+    for name in names.values():
+        if name not in folded.sites and name not in folded.left_out:
+            folded.left_out[name] = f"no reply within {request.deadline_s:g} s"
+            display.say(f"{name} is left out of round {request.round_number}: {folded.left_out[name]}")
+    _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
+    folded.sites = dict(sorted(folded.sites.items()))
+    folded.difference = fold.difference()
+    folded.errors = fold.errors(folded.difference)
+    return folded
+
+
+class _Fold:
+    """Folds the valid replies of one round into one difference a component."""
+
+    def __init__(self, config: Config, request: Request, chosen: Sequence[KnownSite], rule: Rule | None) -> None:
+        self._config = config
+        self._state = request.state
+        self.manifests = {c: manifest_of(request.state[c]) for c in request.components}
+        self._told = {site.name: max(1, site.greeting.counts.get("train_questions", 1)) for site in chosen}
+        self._aggregators = {c: self._aggregator(m, rule) for c, m in self.manifests.items()}
+        seed = derive_seed(config.seed, request.round_number, "aggregation error")
+        self._errors = {c: AggregationError(m, seed) for c, m in self.manifests.items()}
+        self._trained: set[Component] = set()
+        self.valid = 0
+
+    def _aggregator(self, manifest: Manifest, rule: Rule | None) -> Aggregator:
+        if rule is not None:
+            return collect_with(rule, manifest)
+        weights = self._told.values() if self._config.federation.weighting == "examples" else [1] * len(self._told)
+        return ExactMean(manifest.size, self._config.federation.max_update_norm, sum(weights))
+
+    def add(self, reply: Reply, site: str) -> None:
+        """Check what only the server knows, then fold in all components of a reply.
+
+        Raises:
+            MessageError: The reply is empty, its count is not what was told, or its norm is too large.
+        """
+        if not reply.update:
+            raise MessageError("its reply holds no update")
+        limit = self._config.federation.max_update_norm
+        differences = {c: unflatten(flat, self.manifests[c]) for c, flat in reply.update.items()}
+        for component, count in reply.num_examples.items():
+            if count > self._told[site]:
+                raise MessageError(
+                    f"it claims {count} {component} examples, but told of {self._told[site]} at the greeting"
+                )
+            size = norm(differences[component])
+            if size > limit:
+                raise MessageError(f"its {component} update has norm {size:.3g}, above the limit of {limit:g}")
+        for component, flat in reply.update.items():
+            by_examples = self._config.federation.weighting == "examples"
+            weight = reply.num_examples[component] if by_examples else 1
+            self._aggregators[component].add(flat, weight, site)
+            self._trained.add(component)
+            self._errors[component].add(add(self._state[component], differences[component]), weight)
+        self.valid += 1
+
+    def difference(self) -> State:
+        """Return the aggregate of each component that any site trained."""
+        return {c: unflatten(self._aggregators[c].result(), self.manifests[c]) for c in sorted(self._trained)}
+
+    def errors(self, difference: State) -> dict[str, float]:
+        """Return the aggregation error of each component with LoRA pairs."""
+        found = {c: self._errors[c].result(add(self._state[c], d)) for c, d in difference.items()}
+        return {component: error for component, error in found.items() if error is not None}
+
+
+def _require_quorum(config: Config, round_number: int, valid: int, asked: int, left_out: dict[str, str]) -> None:
+    needed = max(1, math.ceil(config.federation.quorum * asked - 1e-9))
+    if valid < needed:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(left_out.items()))
+        raise QuorumError(
+            f"round {round_number}: {valid} of {asked} sites gave a valid reply, {needed} are needed ({reasons})"
+        )
+
+
+def _told(reply: Reply, message: Message) -> dict[str, Any]:
+    return {
+        **{f"{component}.examples": count for component, count in reply.num_examples.items()},
+        **{name: round(value, 6) for name, value in sorted(reply.metrics.items())},
+        "bytes": array_bytes(message.content),
+    }

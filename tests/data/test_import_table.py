@@ -1,0 +1,151 @@
+"""Tables become sites by a mapping of their columns."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from fedrag.data.importers.hub import import_hub
+from fedrag.data.importers.table import Columns, import_table, look_up
+from fedrag.errors import ConfigError, DataError
+from fedrag.types import Passage, Question
+
+TRAIN = (1.0, 0.0, 0.0)
+ROWS = [
+    {"n": "7", "q": "What is sold?", "a": "bread", "text": "Bread is sold.", "ward": "East Wing"},
+    {"n": "8", "q": "Who sells, and when?", "a": "Ada", "text": "Ada sells.", "ward": "West"},
+    {"n": "9", "q": "What is on sale?", "a": "bread", "text": "Bread is sold.", "ward": "East Wing"},
+    {"n": "9", "q": "", "a": "x", "text": "Nothing is sold.", "ward": "West"},
+]
+COLUMNS = Columns(question="q", answer="a", passage="text", site="ward", id="n")
+
+
+def write_table(folder: Path, file_format: str, rows: list[dict[str, object]]) -> Path:
+    path = folder / f"my table.{file_format}"
+    if file_format == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    elif file_format == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    else:
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    return path
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet"])
+def test_every_format_gives_the_same_sites(tmp_path: Path, file_format: str) -> None:
+    imported = import_table(write_table(tmp_path, file_format, ROWS), COLUMNS, fractions=TRAIN)
+    east, west = imported.sites
+    assert (east.name, west.name) == ("east-wing", "west")
+    assert east.passages == (Passage("east-wing-1", "Bread is sold."),)
+    assert east.train == (
+        Question("7", "What is sold?", ("bread",), ("east-wing-1",)),
+        Question("9", "What is on sale?", ("bread",), ("east-wing-1",)),
+    )
+    assert west.train == (Question("8", "Who sells, and when?", ("Ada",), ("west-1",)),)
+    assert imported.skipped == {"rows without question or answer": 1}
+
+
+@pytest.mark.parametrize("file_format", ["jsonl", "parquet"])
+def test_fields_within_fields_and_lists_are_followed(tmp_path: Path, file_format: str) -> None:
+    row = {
+        "q": "When?",
+        "answers": {"text": ["1908", "in 1908", "1908"]},
+        "docs": [{"t": "One."}, {"t": "Two."}],
+    }
+    path = write_table(tmp_path, file_format, [row])
+    (site,) = import_table(path, Columns("q", "answers.text", "docs.t"), fractions=TRAIN).sites
+    assert site.name == "my-table"
+    assert site.train == (Question("my-table-q1", "When?", ("1908", "in 1908"), ("my-table-1", "my-table-2")),)
+
+
+def test_a_column_whose_name_holds_a_dot_comes_before_a_field_in_a_field() -> None:
+    assert look_up({"a.b": 1, "a": {"b": 2}}, "a.b") == ["1"]
+    assert look_up({"a": [None, " ", 2.5, ["x"]]}, "a") == ["2.5", "x"]
+
+
+def test_passages_of_a_file_of_their_own_are_labelled_by_id(tmp_path: Path) -> None:
+    corpus = [Passage("d1", "One."), Passage("d2", "Two.")]
+    rows = [{"q": "Which?", "a": "one", "doc": "d1"}, {"q": "Whose?", "a": "two", "doc": ""}]
+    path = write_table(tmp_path, "csv", rows)
+    (site,) = import_table(path, Columns("q", "a", "doc"), corpus, TRAIN).sites
+    assert site.passages == tuple(corpus)
+    assert [question.passage_ids for question in site.train] == [("d1",), ()]
+    rows[1]["doc"] = "d3"
+    with pytest.raises(DataError, match=r'my table\.csv:3: unknown passage id "d3"'):
+        import_table(write_table(tmp_path, "csv", rows), Columns("q", "a", "doc"), corpus)
+
+
+def test_rows_without_any_passage_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="passages are needed"):
+        import_table(write_table(tmp_path, "csv", ROWS), Columns("q", "a"))
+
+
+@pytest.mark.parametrize(("file_format", "place"), [("jsonl", ":1"), ("csv", ":2"), ("parquet", " row 1")])
+def test_an_unknown_column_is_answered_with_the_nearest(tmp_path: Path, file_format: str, place: str) -> None:
+    path = write_table(tmp_path, file_format, ROWS)
+    with pytest.raises(DataError) as raised:
+        import_table(path, Columns("q", "a", "texts"))
+    assert str(raised.value) == f'{path}{place}: no column "texts" (nearest: text; all: n, q, a, text, ward)'
+
+
+def test_a_row_that_names_no_site_is_an_error(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "csv", [ROWS[0] | {"ward": ""}])
+    with pytest.raises(DataError, match='csv:2: the column "ward" names no site'):
+        import_table(path, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"q,a,text\nx,y\n", r"t\.csv:2: 3 columns were expected"),
+        (b"q,a,text\nx,y,z,w\n", r"t\.csv:2: 3 columns were expected"),
+        (b'q,a,text\n"x,y,z\n', r"t\.csv:\d: not valid CSV: unexpected end of data"),
+        ("q,a,text\nö,y,z\n".encode("latin-1"), r"t\.csv: not UTF-8 text"),
+        (b"", r"t\.csv: holds no question"),
+        (b"q,a,text\n", r"t\.csv: holds no question"),
+    ],
+)
+def test_a_broken_csv_file_is_told_in_a_sentence(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "t.csv").write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        import_table(tmp_path / "t.csv", Columns("q", "a", "text"))
+
+
+def test_a_field_longer_than_the_csv_librarys_default_limit_is_read(tmp_path: Path) -> None:
+    path = write_table(tmp_path, "csv", [ROWS[0] | {"text": "long " * 40_000}])
+    assert len(import_table(path, COLUMNS).sites[0].passages[0].text) == 199_999
+
+
+def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "t.parquet").write_bytes(b"not parquet at all")
+    with pytest.raises(DataError, match=r"t\.parquet: not a readable Parquet file"):
+        import_table(tmp_path / "t.parquet", COLUMNS)
+    with pytest.raises(DataError, match=r"t\.xlsx: a file of the kind jsonl, csv, parquet was expected"):
+        import_table(tmp_path / "t.xlsx", COLUMNS)
+    for name in ("none.csv", "none.jsonl", "none.parquet"):
+        with pytest.raises(DataError, match="none.* no such file"):
+            import_table(tmp_path / name, COLUMNS)
+
+
+def test_a_data_set_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    folder = tmp_path / "set"
+    folder.mkdir()
+    write_table(folder, "jsonl", ROWS).rename(folder / "train.jsonl")
+    imported = import_hub(str(folder), COLUMNS, fractions=TRAIN)
+    assert imported.sites == import_table(write_table(tmp_path, "jsonl", ROWS), COLUMNS, fractions=TRAIN).sites
+    with pytest.raises(DataError, match=r'set\[train\] row 1: no column "question"'):
+        import_hub(str(folder), Columns("question", "a", "text"))
+
+
+def test_a_data_set_that_cannot_be_loaded_is_told_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nothing: the data set cannot be loaded \(offline, or a wrong name\?\): ."):
+        import_hub(str(tmp_path / "nothing"), COLUMNS)
