@@ -227,8 +227,10 @@ class FederationConfig(Section):
 class EvaluationConfig(Section):
     """What is measured at the end of a simulation."""
 
-    split: Literal["validation", "test", "none"] = "test"
+    split: Literal["train", "validation", "test", "all", "none"] = "test"
     """Questions that are measured; none: no final evaluation."""
+    sites: Literal["taking-part", "held-out"] = "taking-part"
+    """Sites that are measured: those that train, or those of data.hold_out."""
     untouched: bool = True
     """Whether the untouched models are measured beside the trained ones."""
     baselines: tuple[Baseline, ...] = ()
@@ -280,6 +282,8 @@ class Config(Section):
             raise ValueError("federation.stage_rounds must be smaller than federation.rounds")
         if federation.schedule == "alternate" and federation.rounds < 2:
             raise ValueError('federation.schedule = "alternate" needs federation.rounds of at least 2')
+        if self.evaluation.sites == "held-out" and not self.data.hold_out:
+            raise ValueError('evaluation.sites = "held-out" needs names in data.hold_out')
         if self.data.only and set(self.data.only) <= set(self.data.hold_out):
             raise ValueError("data.hold_out leaves none of the sites in data.only")
         return self

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import time
+from types import TracebackType
+from typing import Protocol, Self
+
+LOG_EVERY_S = 60.0
 
 
 class Display(Protocol):
@@ -23,3 +27,43 @@ class Quiet:
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Ignore the progress."""
+
+
+class LogDisplay:
+    """Plain lines; a long task says now and then how far it is and how long it will take."""
+
+    def __init__(self) -> None:
+        self._started: dict[str, float] = {}
+        self._last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        return None
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        print(line, flush=True)  # noqa: T201  # a log is what this display is for
+
+    def progress(self, task: str, done: int, total: int) -> None:
+        """Print how far a task is, at most once a minute."""
+        now = time.monotonic()
+        started = self._started.setdefault(task, now)
+        if done >= total:
+            del self._started[task]
+        elif done and now - self._last > LOG_EVERY_S:
+            self._last = now
+            left = (now - started) / done * (total - done)
+            self.say(f"  {task}: {done} of {total}, {_duration(left)} left")
+
+
+def _duration(seconds: float) -> str:
+    """Return a time as minutes and seconds.
+
+    >>> _duration(75)
+    '1:15'
+    """
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

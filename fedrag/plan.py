@@ -7,9 +7,9 @@ from pathlib import Path
 
 from fedrag.config import Config, components_of, trained_components
 from fedrag.data.site_folder import load_sites
+from fedrag.facts import needs_generator
 from fedrag.models.resident import best_device, generator_dtype, initial_state
 from fedrag.models.store import count_parameters, find_model
-from fedrag.simulation import needs_generator
 from fedrag.types import Component
 
 _WIRE_BYTES = {"float32": 4, "bfloat16": 2}

@@ -67,15 +67,23 @@ class RunFolder:
         self.config = config
 
     @classmethod
-    def create(cls, config: Config, path: Path | None = None, root: Path = Path("runs")) -> RunFolder:
+    def create(
+        cls, config: Config, path: Path | None = None, root: Path = Path("runs"), *, exist_ok: bool = False
+    ) -> RunFolder:
         """Make a new run folder: `path`, or the next free `<root>/<scenario>-<n>`.
+
+        Args:
+            config: The scenario.
+            path: The folder.
+            root: Where folders are numbered.
+            exist_ok: Take a folder that a crash left half-made.
 
         Raises:
             RunError: `path` exists and is not empty.
         """
         if path is None:
             path = _next_free(root, config.name)
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        elif not exist_ok and path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise RunError(f"{path}: exists already; choose another --out, or go on with --resume {path}")
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from types import TracebackType
 from typing import Self
 
@@ -16,8 +15,6 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
-
-LOG_EVERY_S = 60.0
 
 
 def open_display() -> TerminalDisplay | LogDisplay:
@@ -62,43 +59,3 @@ class TerminalDisplay:
         self._progress.update(self._tasks[task], completed=done, total=total)
         if done >= total:
             self._progress.remove_task(self._tasks.pop(task))
-
-
-class LogDisplay:
-    """Plain lines; a long task says now and then how far it is and how long it will take."""
-
-    def __init__(self) -> None:
-        self._started: dict[str, float] = {}
-        self._last = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        return None
-
-    def say(self, line: str) -> None:
-        """Print one line."""
-        print(line, flush=True)  # noqa: T201  # this is the command line's output
-
-    def progress(self, task: str, done: int, total: int) -> None:
-        """Print how far a task is, at most once a minute."""
-        now = time.monotonic()
-        started = self._started.setdefault(task, now)
-        if done >= total:
-            del self._started[task]
-        elif done and now - self._last > LOG_EVERY_S:
-            self._last = now
-            left = (now - started) / done * (total - done)
-            self.say(f"  {task}: {done} of {total}, {_duration(left)} left")
-
-
-def _duration(seconds: float) -> str:
-    """Return a time as minutes and seconds.
-
-    >>> _duration(75)
-    '1:15'
-    """
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

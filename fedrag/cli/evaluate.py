@@ -18,6 +18,7 @@ class SplitName(StrEnum):
     TRAIN = "train"
     VALIDATION = "validation"
     TEST = "test"
+    ALL = "all"
 
 
 class Part(StrEnum):

@@ -8,8 +8,8 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedrag.cli.display import LogDisplay
 from fedrag.config import Config, trained_components
+from fedrag.display import LogDisplay
 from fedrag.errors import ConfigError
 from fedrag.federation.rounds import run_rounds
 from fedrag.models.export import export_models

@@ -10,17 +10,17 @@ from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.display import Display, Quiet
 from fedrag.errors import DataError
-from fedrag.evaluation.measure import Measured, measure_site, summarise_by_site
+from fedrag.evaluation.measure import Measured, MeasuredSplit, measure_site, summarise_by_site
 from fedrag.models.resident import RoundModels
 from fedrag.runs import RunFolder
-from fedrag.types import Site, Split, State
+from fedrag.types import Site, State
 
 
 def evaluate_run(
     path: Path | str,
     data: Path | str,
     *,
-    split: Split = "test",
+    split: MeasuredSplit = "test",
     base: bool = False,
     only_retrieval: bool = False,
     display: Display = Quiet(),
@@ -54,7 +54,7 @@ def evaluate_run(
 
 def measure_sites(
     sites: Sequence[Site],
-    split: Split,
+    split: MeasuredSplit,
     config: Config,
     state: State,
     generate: bool,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from fedrag.config import Config
 from fedrag.evaluation.answers import exact_match, rouge_l, token_f1
@@ -13,11 +13,14 @@ from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, retrieve
 from fedrag.training.retriever_examples import question_key
-from fedrag.types import Question, Site, Split
+from fedrag.types import SPLITS, Question, Site, Split
 
 ANSWER_METRICS = ("exact_match", "f1", "rouge_l")
 RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
 METRICS = ANSWER_METRICS + RETRIEVAL_METRICS
+
+MeasuredSplit = Split | Literal["all"]
+"""Questions that are measured; all: those of every split."""
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -62,7 +65,7 @@ def distinct_questions(questions: Iterable[Question]) -> list[Question]:
 
 def measure_site(
     site: Site,
-    split: Split,
+    split: MeasuredSplit,
     config: Config,
     retriever: Retriever,
     generator: Generator | None,
@@ -78,7 +81,8 @@ def measure_site(
         generator: In the state to measure; None: retrieval only.
         on_progress: Called with (what, done, in all) while answers are generated.
     """
-    questions = distinct_questions(site.split(split))
+    chosen = [q for s in SPLITS for q in site.split(s)] if split == "all" else site.split(split)
+    questions = distinct_questions(chosen)
     if not questions:
         return []
     index = build_index(retriever, site.passages, config.rag.chunk_overlap)

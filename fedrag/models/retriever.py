@@ -153,9 +153,11 @@ class Retriever:
         passages = copy.deepcopy(self._passage_encoder)
         if self._lora:
             remove_lora(passages, merge=False)
-        routes = [cast(list[Any], list(side.children())) for side in (trained, passages)]
+        queries, documents = (list[Any](side.children()) for side in (trained, passages))
         prompts = cast(dict[str, str], self.encoder.prompts)
-        return SentenceTransformer(modules=[Router.for_query_document(*routes)], prompts=prompts, device="cpu")
+        return SentenceTransformer(
+            modules=[Router.for_query_document(queries, documents)], prompts=prompts, device="cpu"
+        )
 
     def _passage_side(self) -> Any:
         frozen = self._lora and not self.config.trains_passage_side

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import resource
 import shutil
 import socket
-import subprocess
 import sys
 import time
 import zipfile
@@ -180,18 +180,19 @@ def test_a_broken_folder_is_one_clear_error_and_leaves_nothing(
     assert not list(own_home.glob("models/.*"))
 
 
+@pytest.fixture
+def small_files_only(tiny_folder: Path) -> Iterator[None]:
+    """Let no file grow beyond 50 kB; as with a full disk, a write fails in the middle."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.usefixtures("small_files_only")
 def test_a_full_disk_is_one_clear_error_and_leaves_nothing(tiny_folder: Path, own_home: Path):
-    """A limit on the size of files stands in for a full disk: both fail in the middle of a write."""
-    script = (
-        "import resource, sys\n"
-        "from fedrag.errors import StorageError\n"
-        "from fedrag.models.fetch import fetch_models\n"
-        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\n"
-        "try:\n    fetch_models([sys.argv[1]], 'path')\n"
-        "except StorageError as error:\n    print(error)\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script, tiny_folder], capture_output=True, text=True, check=True)
-    assert "my-model: cannot be written: File too large" in result.stdout
+    with pytest.raises(StorageError, match="my-model: cannot be written: File too large"):
+        fetch_folder(tiny_folder)
     assert not list(own_home.glob("models/.*"))
 
 
