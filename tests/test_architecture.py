@@ -14,7 +14,9 @@ PACKAGE = Path(fedrag.__file__).parent
 
 # A room may import every room of the rows below its own. The longest name that fits a module is its room.
 ROWS = (
-    ("cli", "plan", "simulation"),
+    ("cli",),
+    ("plan", "simulation"),
+    ("baselines", "facts"),
     ("site.app", "coordinator", "reporting", "grids"),
     ("site", "federation.rounds", "federation.fold", "federation.exchange"),
     ("evaluation",),
@@ -24,9 +26,6 @@ ROWS = (
     ("types", "errors", "config", "seeding", "display"),
 )
 WITHIN_A_ROW = {
-    ("cli", "plan"),
-    ("cli", "simulation"),
-    ("plan", "simulation"),
     ("federation.rounds", "federation.fold"),
     ("federation.rounds", "federation.exchange"),
     ("federation.fold", "federation.exchange"),

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from fedrag.display import LogDisplay
+
 
 def open_display() -> TerminalDisplay | LogDisplay:
     """Return the display that suits where the output goes."""
