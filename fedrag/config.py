@@ -28,7 +28,7 @@ Baseline = Literal["local", "pooled"]
 class Section(BaseModel):
     """A part of the scenario: unknown keys are errors, values cannot be changed."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class DataConfig(Section):

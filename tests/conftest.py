@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,9 @@ import pytest
 
 from fedrag.errors import ModelError
 from fedrag.models.store import FetchedModel, fetched_models, find_model
+
+# Before torch is imported: threads that wait for each other cost the tiny models more than they save.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 REAL_MODELS = ("HuggingFaceTB/SmolLM2-135M-Instruct", "sentence-transformers/all-MiniLM-L6-v2")
 

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedrag.config import Config
 from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.aggregation import Aggregator, ExactMean, Rule, collect_with
+from fedrag.federation.aggregation import WEIGHT_LIMIT, Aggregator, ExactMean, Rule, collect_with
 from fedrag.federation.exchange import KnownSite, replies_as_they_come
 from fedrag.federation.lora_error import AggregationError
 from fedrag.federation.messages import TRAIN, Reply, Request, array_bytes, open_reply
@@ -77,8 +77,10 @@ def fold_replies(
         if name not in folded.sites and name not in folded.left_out:
             folded.left_out[name] = f"no reply within {request.deadline_s:g} s"
             display.say(f"{name} is left out of round {request.round_number}: {folded.left_out[name]}")
+            display.progress(task, len(chosen), len(chosen))
     _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
     folded.sites = dict(sorted(folded.sites.items()))
+    folded.left_out = dict(sorted(folded.left_out.items()))
     folded.difference = fold.difference()
     folded.errors = fold.errors(folded.difference)
     return folded
@@ -105,7 +107,7 @@ class _Fold:
         return ExactMean(manifest.size, self._config.federation.max_update_norm, sum(weights))
 
     def add(self, reply: Reply, site: str) -> None:
-        """Check what only the server knows, then fold in all components of a reply.
+        """Check what only the server knows, then fold in all components of a reply, or none.
 
         Raises:
             MessageError: The reply is empty, its count is not what was told, or its norm is too large.
@@ -119,6 +121,8 @@ class _Fold:
                 raise MessageError(
                     f"it claims {count} {component} examples, but told of {self._told[site]} at the greeting"
                 )
+            if count >= WEIGHT_LIMIT:
+                raise MessageError(f"it claims {count} {component} examples, more than can be weighted")
             size = norm(differences[component])
             if size > limit:
                 raise MessageError(f"its {component} update has norm {size:.3g}, above the limit of {limit:g}")

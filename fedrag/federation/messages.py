@@ -7,6 +7,7 @@ manifest order, named numbers, or a refusal code: no free text ever leaves a sit
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -37,6 +38,10 @@ REFUSALS = {
     "error": "an error occurred there",
 }
 """Codes a site may refuse with, and what they mean."""
+
+NAME_LENGTH = 100
+# Any other name would be text that a site chose.
+_METRIC = re.compile(r"seconds|delivered|(generator|retriever)\.(loss|last_loss|steps|tokens|norm|sum|count)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,9 +174,12 @@ def open_greeting(message: Message) -> Greeting:
         config = message.content.config_records["greeting"]
         hashes: dict[str, str] = {c: str(config[f"tensors.{c}"]) for c in COMPONENTS if f"tensors.{c}" in config}
         counts = {name: int(str(value)) for name, value in message.content.metric_records["counts"].items()}
-        return Greeting(str(config["name"]), str(config["version"]), counts, hashes)
+        greeting = Greeting(str(config["name"]), str(config["version"]), counts, hashes)
     except (KeyError, ValueError) as error:
         raise MessageError(f"its greeting is malformed ({type(error).__name__})") from error
+    if not (greeting.name.isprintable() and 0 < len(greeting.name) <= NAME_LENGTH):
+        raise MessageError(f"its name is not a printable text of 1 to {NAME_LENGTH} characters")
+    return greeting
 
 
 def reply_content(reply: Reply, manifests: Mapping[Component, Manifest], wire: str) -> RecordDict:
@@ -221,10 +229,11 @@ def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: 
         if not isinstance(count, int) or count < 1:
             raise MessageError(f"its number of {component} examples is not a positive whole number")
         counts[component] = count
+    told = {name.removeprefix("metric."): value for name, value in numbers.items() if name.startswith("metric.")}
     metrics = {
-        name.removeprefix("metric."): float(value)
-        for name, value in numbers.items()
-        if name.startswith("metric.") and isinstance(value, (int, float)) and math.isfinite(value)
+        name: float(value)
+        for name, value in told.items()
+        if _METRIC.fullmatch(name) and isinstance(value, (int, float)) and math.isfinite(value)
     }
     return Reply(update, counts, metrics)
 
@@ -259,5 +268,5 @@ def _require_content(message: Message) -> None:
         code = str(refusal.get("code", "error"))
         meaning = REFUSALS.get(code, REFUSALS["error"])
         error_id = str(refusal.get("error-id", ""))
-        suffix = f"; error {error_id} in the site's log" if error_id.isalnum() else ""
+        suffix = f"; error {error_id} in the site's log" if re.fullmatch(r"[0-9a-f]{8}", error_id) else ""
         raise MessageError(f"{meaning} ({code if code in REFUSALS else 'error'}{suffix})")

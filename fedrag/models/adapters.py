@@ -48,8 +48,11 @@ def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -
         if target not in known:
             raise ModelError(f'lora.targets: "{target}" is no linear layer of this model; it has {", ".join(known)}')
     model.requires_grad_(False)
-    # PEFT matches a plain name against the end of every module path: an excluded head stays excluded.
-    inject_adapter_in_model(peft_config(lora, targets), model, adapter_name=_ADAPTER)
+    # PEFT matches a plain name against the end of every module path: what is excluded must be told by its path.
+    paths = [name for name, _ in model.named_modules() if any(part in exclude for part in name.split("."))]
+    config = peft_config(lora, targets)
+    config.exclude_modules = paths or None
+    inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
     return tuple(targets)
 
 
@@ -75,8 +78,8 @@ def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @contextmanager
 def adapter_disabled(model: nn.Module) -> Iterator[None]:
-    """Run the base model exactly, as if it had no adapter."""
-    layers = [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+    """Run the base model exactly, as if it had no adapter; may be nested."""
+    layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer) and not m.disable_adapters]
     try:
         for layer in layers:
             layer.enable_adapters(False)

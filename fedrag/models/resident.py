@@ -106,12 +106,14 @@ class RoundModels:
         tensors = {} if untouched else self._tensors("generator")
         # An adapter whose B is all zero is no adapter, whatever its A.
         if any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
+            adapter.update(self._config.generator.lora.model_dump_json().encode())
             for name, tensor in tensors.items():
                 adapter.update(name.encode() + tensor.tobytes())
         parts = (
             generator.fetched.tensors_sha256,
             adapter.hexdigest(),
             generator.dtype,
+            self._device,
             torch.get_num_threads(),
             torch.__version__,
         )

@@ -69,8 +69,10 @@ class Retriever:
 
     @property
     def chunk_tokens(self) -> int:
-        """Tokens of a text that the encoder reads, special tokens not counted."""
-        return int(self.encoder.get_max_seq_length() or 512) - self.special_tokens
+        """Tokens of a passage that the encoder reads, special tokens and the passages' prompt not counted."""
+        prompt = self.encoder.tokenizer(_prompt(self.encoder, "document") or "", add_special_tokens=False)
+        taken = self.special_tokens + len(prompt["input_ids"])
+        return int(self.encoder.get_max_seq_length() or 512) - taken
 
     @property
     def special_tokens(self) -> int:
@@ -156,7 +158,11 @@ class Retriever:
         queries, documents = (list[Any](side.children()) for side in (trained, passages))
         prompts = cast(dict[str, str], self.encoder.prompts)
         return SentenceTransformer(
-            modules=[Router.for_query_document(queries, documents)], prompts=prompts, device="cpu"
+            modules=[Router.for_query_document(queries, documents)],
+            prompts=prompts,
+            default_prompt_name=self.encoder.default_prompt_name,
+            similarity_fn_name=self.encoder.similarity_fn_name,
+            device="cpu",
         )
 
     def _passage_side(self) -> Any:

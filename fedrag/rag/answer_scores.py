@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -84,8 +85,8 @@ class ScoreCache:
         """Return the scores of a batch, or None where it was never scored."""
         try:
             scores: Array = np.load(self._path(batch))
-        except (FileNotFoundError, ValueError, EOFError):
-            return None
+        except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
+            return None  # never scored, or damaged: it is scored again
         return scores if scores.shape == (len(batch),) else None
 
     def write(self, batch: Sequence[Example], scores: Array) -> None:

@@ -112,7 +112,7 @@ def _generate(
     for rows in plan_batches([len(prompt) + answer_tokens for prompt in prompts], batch_tokens):
         output = generator.generate([prompts[i] for i in rows], answer_tokens + 1)
         for i, ids in zip(rows, output, strict=True):
-            texts[i] = builder.text(ids)
+            texts[i] = builder.text(ids[:answer_tokens])
         done += len(rows)
         if on_progress:
             on_progress(done, len(prompts))

@@ -31,8 +31,11 @@ class Progress:
     total: int = 1
 
     def at(self, step: int, steps: int) -> float:
-        """Return the share of the whole training that is done before a step, in [0, 1)."""
-        return (self.index + step / steps) / self.total
+        """Return the share of the whole training that is done in the middle of a step, in (0, 1).
+
+        The middle, not the start: a rate that rises from 0 would waste the first step at every site.
+        """
+        return (self.index + (step + 0.5) / steps) / self.total
 
 
 def learning_rate(settings: OptimizerSection, done: float) -> float:

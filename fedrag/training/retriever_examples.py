@@ -167,13 +167,12 @@ def merge_examples(labelled: Sequence[RetrieverExample], scored: Sequence[Retrie
 
 
 def choose_candidates(hits: Sequence[Hit], question: Question, index: PassageIndex, config: LsrConfig) -> list[Hit]:
-    """Return the top candidates, with the labelled passages in place of the last where they are wanted."""
-    chosen = list(hits[: config.candidates])
-    if config.include_labelled:
-        present = {hit.passage_id for hit in chosen}
-        missing = [hit for hit in hits if hit.passage_id in question.passage_ids and hit.passage_id not in present]
-        chosen = chosen[: max(0, config.candidates - len(missing))] + missing
-    return chosen
+    """Return the top candidates, with the labelled passages in place of the last others where they are wanted."""
+    if not config.include_labelled:
+        return list(hits[: config.candidates])
+    labelled = [hit for hit in hits if hit.passage_id in question.passage_ids]
+    others = [hit for hit in hits if hit.passage_id not in question.passage_ids]
+    return others[: max(0, config.candidates - len(labelled))] + labelled
 
 
 def draw_questions(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
