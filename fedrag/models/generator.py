@@ -26,10 +26,17 @@ from fedrag.types import Tensors
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """A prompt and the answer tokens that follow it."""
+    """A prompt and the answer tokens that follow it.
+
+    Attributes:
+        prompt: Token ids.
+        answer: Token ids.
+        shared: Tokens at the prompt's start, instruction and passages, that other examples may begin with too.
+    """
 
     prompt: list[int]
     answer: list[int]
+    shared: int = 0
 
     @property
     def length(self) -> int:
@@ -109,6 +116,22 @@ class Generator:
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
         return (self._seq2seq_logits(batch) if self.seq2seq else self._causal_logits(batch)), labels
 
+    def answer_logits_after(self, prefix: list[int], batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do what `answer_logits` does for examples that begin alike, reading the common tokens once.
+
+        For causal models, without gradient.
+
+        Args:
+            prefix: The tokens that every prompt of the batch begins with, shorter than each prompt.
+            batch: Examples of similar length.
+        """
+        once = self.model(input_ids=torch.tensor([prefix], device=self.model.device), use_cache=True, logits_to_keep=1)
+        memory = once.past_key_values
+        memory.batch_repeat_interleave(len(batch))
+        rest = [Example(example.prompt[len(prefix) :], example.answer) for example in batch]
+        labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
+        return self._causal_logits(rest, memory), labels
+
     def generate(self, prompts: Sequence[list[int]], answer_tokens: int) -> list[list[int]]:
         """Decode greedily, one batch.
 
@@ -141,7 +164,7 @@ class Generator:
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
-    def _causal_logits(self, batch: Sequence[Example]) -> torch.Tensor:
+    def _causal_logits(self, batch: Sequence[Example], memory: Any = None) -> torch.Tensor:
         # The last answer token predicts nothing that is asked for. On the right, padding comes after every
         # real token: causal attention never sees it, and no mask is needed.
         inputs = [example.prompt + example.answer[:-1] for example in batch]
@@ -150,7 +173,9 @@ class Generator:
         rows = [i for i, example in enumerate(batch) for _ in example.answer]
         columns = [len(e.prompt) - 1 + t for e in batch for t in range(len(e.answer))]
         with _head_at(self.model, torch.tensor(rows), torch.tensor(columns)):
-            logits: torch.Tensor = self.model(input_ids=ids, use_cache=False).logits
+            logits: torch.Tensor = self.model(
+                input_ids=ids, past_key_values=memory, use_cache=memory is not None
+            ).logits
         return logits[0]
 
     def _seq2seq_logits(self, batch: Sequence[Example]) -> torch.Tensor:

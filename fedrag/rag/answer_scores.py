@@ -13,7 +13,9 @@ import hashlib
 import os
 import shutil
 import zipfile
+from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,35 @@ from fedrag.models.generator import Example, Generator
 from fedrag.rag.batches import plan_batches
 from fedrag.types import Array
 
-_VERSION = 1
+_VERSION = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringBatch:
+    """Rows that are scored together, and how many tokens at their start are the same."""
+
+    rows: list[int]
+    shared: int
+
+
+def plan_scoring(examples: Sequence[Example], batch_tokens: int) -> list[ScoringBatch]:
+    """Group examples that begin with the same instruction and passage, then by length.
+
+    A site has far fewer passages than pairs of question and passage: read once for all questions on
+    it, a passage costs almost nothing. A pure function of the examples.
+    """
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for row, example in enumerate(examples):
+        groups[tuple(example.prompt[: example.shared])].append(row)
+    alone = [rows[0] for rows in groups.values() if len(rows) == 1]
+    batches: list[ScoringBatch] = []
+    for prefix, rows in groups.items():
+        if len(rows) > 1:
+            lengths = [examples[row].length - len(prefix) // 2 for row in rows]  # remembered tokens cost less
+            batches += [ScoringBatch([rows[i] for i in plan], len(prefix)) for plan in plan_batches(lengths, batch_tokens)]
+    for plan in plan_batches([examples[row].length for row in alone], batch_tokens):
+        batches.append(ScoringBatch([alone[i] for i in plan], 0))
+    return batches
 
 
 def score_answers(
@@ -44,24 +74,33 @@ def score_answers(
     """
     scores = np.zeros(len(examples), np.float32)
     done = 0
-    for rows in plan_batches([example.length for example in examples], batch_tokens):
-        batch = [examples[i] for i in rows]
+    for plan in plan_scoring(examples, batch_tokens):
+        batch = [examples[row] for row in plan.rows]
         found = cache.read(batch) if cache else None
         if found is None:
-            found = mean_log_probabilities(generator, batch)
+            found = mean_log_probabilities(generator, batch, plan.shared)
             if cache:
                 cache.write(batch, found)
-        scores[rows] = found
-        done += len(rows)
+        scores[plan.rows] = found
+        done += len(batch)
         if on_batch:
             on_batch(done, len(examples))
     return scores
 
 
-def mean_log_probabilities(generator: Generator, batch: Sequence[Example]) -> Array:
-    """Return the mean log-probability of each answer of one batch (examples,), computed in float32."""
+def mean_log_probabilities(generator: Generator, batch: Sequence[Example], shared: int = 0) -> Array:
+    """Return the mean log-probability of each answer of one batch (examples,), computed in float32.
+
+    Args:
+        generator: A causal or seq2seq model.
+        batch: Examples of similar length.
+        shared: Tokens that all prompts begin with; a causal model reads them once.
+    """
     with torch.inference_mode():
-        logits, labels = generator.answer_logits(batch)
+        if shared and not generator.seq2seq:
+            logits, labels = generator.answer_logits_after(batch[0].prompt[:shared], batch)
+        else:
+            logits, labels = generator.answer_logits(batch)
         logits = logits.float()
         chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=-1)
     lengths = [len(example.answer) for example in batch]
@@ -84,7 +123,8 @@ class ScoreCache:
     def read(self, batch: Sequence[Example]) -> Array | None:
         """Return the scores of a batch, or None where it was never scored."""
         try:
-            scores: Array = np.load(self._path(batch))
+            with self._path(batch).open("rb") as file:
+                scores: Array = np.load(file)
         except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
             return None  # never scored, or damaged: it is scored again
         return scores if scores.shape == (len(batch),) else None
@@ -97,11 +137,10 @@ class ScoreCache:
             np.save(file, scores)
         partial.replace(path)
 
-    def prune(self, keep: Sequence[ScoreCache]) -> None:
-        """Remove the scores of all generators but this one and those to keep."""
-        kept = {self._folder.name, *(cache._folder.name for cache in keep)}
+    def prune(self) -> None:
+        """Remove the scores of all other generators: a round that needs one of them computes it again."""
         for folder in self._folder.parent.iterdir():
-            if folder.is_dir() and folder.name not in kept:
+            if folder.is_dir() and folder != self._folder:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, batch: Sequence[Example]) -> Path:

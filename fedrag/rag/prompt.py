@@ -41,12 +41,17 @@ class PromptBuilder:
 
         Where the prompt is too long the longest passages are shortened, never the question.
         """
+        shared, own = self.parts(question, passages)
+        return shared + own
+
+    def parts(self, question: str, passages: Sequence[str]) -> tuple[list[int], list[int]]:
+        """Return the prompt in two parts: what other questions on these passages share, and the rest."""
         asked = self._ids(f"Question: {question}")
         texts = [self._ids(f"Passage: {text}\n\n") for text in passages]
         room = self._config.prompt_tokens - len(self._head) - len(asked) - len(self._tail)
         limit = _common_limit([len(text) for text in texts], room)
         shortened = [token for text in texts for token in text[:limit]]
-        return [*self._head, *shortened, *asked, *self._tail]
+        return [*self._head, *shortened], [*asked, *self._tail]
 
     def answer(self, text: str, *, end: bool) -> list[int]:
         """Return an answer's token ids, at most `answer_tokens`, with or without the end token."""

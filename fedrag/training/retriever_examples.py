@@ -126,14 +126,13 @@ def lsr_pairs(
 ) -> list[Example]:
     """Tokenise every question with each of its candidates alone and its first answer, row after row."""
     builder = prompt_builder(generator, config)
-    return [
-        Example(
-            builder.prompt(question.question, [passages[hit.passage_id].full_text]),
-            builder.answer(question.answers[0], end=False),
-        )
-        for question, hits in zip(questions, candidates, strict=True)
-        for hit in hits
-    ]
+    pairs: list[Example] = []
+    for question, hits in zip(questions, candidates, strict=True):
+        answer = builder.answer(question.answers[0], end=False)
+        for hit in hits:
+            shared, own = builder.parts(question.question, [passages[hit.passage_id].full_text])
+            pairs.append(Example(shared + own, answer, len(shared)))
+    return pairs
 
 
 def scored_examples(
