@@ -5,7 +5,6 @@ A site's own settings (where its data lies, what it allows) are never part of it
 
 from __future__ import annotations
 
-import difflib
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, Any, Literal
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedrag.config_errors import explain
 from fedrag.errors import ConfigError
 from fedrag.types import COMPONENTS, Component
 
@@ -314,17 +314,19 @@ class Config(Section):
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise ConfigError(f"{source}: {_explain(error)}") from None
+            raise ConfigError(f"{source}: {explain(error, cls)}") from None
 
     @classmethod
-    def from_file(cls, path: Path, overrides: Sequence[str] = ()) -> Config:
+    def from_file(cls, path: Path | str, overrides: Sequence[str] = ()) -> Config:
         """Read a scenario file; see `from_toml`."""
         try:
-            text = path.read_text(encoding="utf-8")
+            text = Path(path).read_text(encoding="utf-8")
         except FileNotFoundError:
             raise ConfigError(f"{path}: no such scenario file") from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path}: cannot be read as UTF-8 text: {error}") from None
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
         return cls.from_toml(text, str(path), overrides)
 
     def to_toml(self) -> str:
@@ -347,34 +349,6 @@ def _apply_override(tree: dict[str, Any], override: str) -> None:
         if not isinstance(tree, dict):
             raise ConfigError(f"--set {override}: {key} is a value, not a section")
     tree[keys[-1]] = value
-
-
-def _explain(error: ValidationError) -> str:
-    """Say what is wrong with the first offending key, and what was expected."""
-    first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return f"unknown key {where}{_nearest(first['loc'])}"
-    if first["type"] == "missing":
-        return f"{where} is missing"
-    message = first["msg"].removeprefix("Value error, ")
-    if not where:
-        return message
-    return f"{where} = {first['input']!r}: {message[0].lower()}{message[1:]}"
-
-
-def _nearest(location: tuple[int | str, ...]) -> str:
-    """Suggest the known key closest to an unknown one."""
-    section: type[BaseModel] = Config
-    for part in location[:-1]:
-        field = section.model_fields.get(str(part))
-        nested = field.annotation if field else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
-            return ""
-        section = nested
-    matches = difflib.get_close_matches(str(location[-1]), section.model_fields, n=1, cutoff=0.0)
-    prefix = ".".join(str(part) for part in location[:-1])
-    return f" (nearest known: {'.'.join(filter(None, [prefix, matches[0]]))})" if matches else ""
 
 
 def components_of(config: FederationConfig, round_number: int) -> tuple[Component, ...]:

@@ -10,27 +10,26 @@ from pathlib import Path
 from typing import Any
 
 from fedrag import __version__
-from fedrag.config import Config, trained_components
+from fedrag.config import Config
 from fedrag.data.site_folder import hash_site, load_site, site_name
-from fedrag.errors import ConfigError
 from fedrag.models.resident import best_device, cpu_count, generator_dtype
-from fedrag.models.store import find_model
+from fedrag.preflight import check_scenario, needed_models
 
 
 def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
-    """Return what a run depends on: versions, hashes of models and data, threads, number format.
+    """Check what a run depends on, and return it.
+
+    Args:
+        config: The scenario.
+        folders: Those of the sites that take part.
 
     Raises:
-        ModelError: A model is not fetched, or is of the wrong kind.
+        ConfigError: The scenario needs what its sites or models lack.
+        ModelError: A model is not fetched, altered, or of the wrong kind.
         DataError: A site's folder cannot be read.
     """
-    for folder in folders:
-        load_site(folder)
-    models = {"retriever": find_model(config.models.retriever, "encoder")}
-    if needs_generator(config):
-        models["generator"] = find_model(config.models.generator)
-        if models["generator"].kind == "encoder":
-            raise ConfigError(f"models.generator = {config.models.generator!r} is an encoder, no language model")
+    check_scenario(config, [load_site(folder) for folder in folders])
+    models = needed_models(config)
     libraries = ("torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu")
     threads = config.simulation.threads or (
         config.simulation.cpus_per_actor if config.simulation.grid == "ray" else cpu_count()
@@ -45,11 +44,3 @@ def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
         "dtype": str(generator_dtype(config.models.generator_dtype, best_device())).removeprefix("torch."),
         "machine": {"processor": platform.machine(), "device": best_device()},
     }
-
-
-def needs_generator(config: Config) -> bool:
-    """Return whether a scenario trains, scores with, or generates with the generator."""
-    trains = "generator" in trained_components(config.federation)
-    generates = config.evaluation.split != "none" and config.evaluation.generate
-    scores = "retriever" in trained_components(config.federation) and config.retriever.uses_lsr
-    return trains or generates or scores

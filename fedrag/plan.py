@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedrag.config import Config, components_of, trained_components
 from fedrag.data.site_folder import load_sites
-from fedrag.facts import needs_generator
-from fedrag.models.resident import best_device, generator_dtype, initial_state
-from fedrag.models.store import count_parameters, find_model
-from fedrag.types import Component
+from fedrag.models.resident import best_device, cpu_count, generator_dtype, initial_state
+from fedrag.models.store import count_parameters
+from fedrag.preflight import check_scenario, held_out_folders, needed_models, sites_that_train
+from fedrag.types import SPLITS, Component, Site
 
 _WIRE_BYTES = {"float32": 4, "bfloat16": 2}
-_AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 an element
+_AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 a weight
+_OPTIMIZER_BYTES = 12  # a gradient and the two moments of AdamW, float32
 
 
 def plan_lines(config: Config) -> list[str]:
@@ -23,49 +25,115 @@ def plan_lines(config: Config) -> list[str]:
         FedragError: The scenario's data or models are not in order.
     """
     sites = load_sites(Path(config.data.sites), config.data.only, config.data.hold_out)
+    check_scenario(config, sites)
+    able = sites_that_train(config, sites)
     state = initial_state(config, trained_components(config.federation))
-    sizes = {component: sum(t.size for t in tensors.values()) for component, tensors in state.items()}
-    lines = [
-        f"{config.name}: {config.federation.rounds} rounds, schedule {config.federation.schedule}",
-        "sites:",
+    sizes = {component: sum(tensor.size for tensor in tensors.values()) for component, tensors in state.items()}
+    federation = config.federation
+    return [
+        f"{config.name}: {_plural(federation.rounds, 'round')}, schedule {federation.schedule}",
+        "",
+        *_site_lines(config, sites, able),
+        "",
+        *_training_lines(config, able, sizes),
+        _byte_line(config, sizes, len(able)),
+        _memory_line(config, sizes, len(sites)),
+        _evaluation_line(config),
     ]
-    for site in sites:
-        counts = f"{len(site.train)} train, {len(site.validation)} validation, {len(site.test)} test questions"
-        sits_out = "; sits out: nothing to train on" if not site.train else ""
-        lines.append(f"  {site.name}: {len(site.passages)} passages, {counts}{sits_out}")
-    lines.append("trained:")
-    lines += [f"  {component}: {size:,} weights in each update" for component, size in sizes.items()]
-    lines += _byte_lines(config, sizes, sum(bool(site.train) for site in sites))
-    lines += _memory_lines(config, sizes)
-    baselines = ", ".join(config.evaluation.baselines) or "none"
-    lines.append(f"then: evaluation on {config.evaluation.split} questions; baselines: {baselines}")
+
+
+def _site_lines(config: Config, sites: Sequence[Site], able: Sequence[Site]) -> list[str]:
+    """Return a row a site: passages and questions by split."""
+    width = max(len(name) for name in ("Site", "all", *(site.name for site in sites)))
+    names = {site.name for site in able}
+    counts = [[len(site.passages), *(len(site.split(split)) for split in SPLITS)] for site in sites]
+    lines = [f"  {'Site':<{width}}  Passages  Train  Validation   Test"]
+    for site, row in zip(sites, counts, strict=True):
+        lines.append(_row(site.name, row, width) + ("" if site.name in names else "   sits out: nothing to train on"))
+    if len(sites) > 1:
+        lines.append(_row("all", [sum(column) for column in zip(*counts, strict=True)], width))
+    held_out = [folder.name for folder in held_out_folders(config)]
+    return [*lines, f"  held out: {', '.join(held_out)}"] if held_out else lines
+
+
+def _row(name: str, counts: Sequence[int], width: int) -> str:
+    passages, train, validation, test = (f"{count:,}" for count in counts)
+    return f"  {name:<{width}}  {passages:>8}  {train:>5}  {validation:>10}  {test:>5}"
+
+
+def _training_lines(config: Config, able: Sequence[Site], sizes: dict[Component, int]) -> list[str]:
+    """Return a line a component: how much is trained, on how many questions."""
+    lines = []
+    for component, size in sizes.items():
+        rounds = sum(component in components_of(config.federation, r) for r in range(1, config.federation.rounds + 1))
+        labelled = component == "retriever" and not config.retriever.uses_lsr
+        questions = sum(bool(question.passage_ids) or not labelled for site in able for question in site.train)
+        epochs = config.generator.epochs if component == "generator" else config.retriever.epochs
+        lines.append(
+            f"{component}: {size:,} weights learn from {questions:,} {'labelled ' if labelled else ''}questions, "
+            f"{_plural(epochs, 'pass', 'passes')} a round, in {_plural(rounds, 'round')}"
+        )
+    if config.federation.fraction < 1:
+        lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
     return lines
 
 
-def _byte_lines(config: Config, sizes: dict[Component, int], sites: int) -> list[str]:
-    asked = max(1, math.ceil(config.federation.fraction * sites))
-    width = _WIRE_BYTES[config.federation.wire]
-    rounds = range(1, config.federation.rounds + 1)
-    up = [sum(sizes[c] for c in components_of(config.federation, r)) * width for r in rounds]
-    return [
-        f"on the wire ({config.federation.wire}): at most {_megabytes(max(up))} from each of {asked} sites a round, "
-        f"{_megabytes(sum(up) * asked)} from all sites in all rounds"
-    ]
+def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
+    """Say what the arrays of all messages come to; the text around them is some kilobytes a message."""
+    width, federation = _WIRE_BYTES[config.federation.wire], config.federation
+    down = sum(sizes.values()) * width
+    up = [sum(sizes[c] for c in components_of(federation, r)) * width for r in range(1, federation.rounds + 1)]
+    total = _asked(config, able) * (down * federation.rounds + sum(up)) + down * able * federation.deliver
+    return (
+        f"bytes ({federation.wire}): in a round at most {size_text(down)} to a site and {size_text(max(up))} back; "
+        f"at most {size_text(total)} in all"
+    )
 
 
-def _memory_lines(config: Config, sizes: dict[Component, int]) -> list[str]:
-    retriever = count_parameters(find_model(config.models.retriever).folder) * 4
-    generator = 0
-    if needs_generator(config):
-        dtype = generator_dtype(config.models.generator_dtype, best_device())
-        generator = count_parameters(find_model(config.models.generator).folder) * dtype.itemsize
+def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> str:
+    """Say what the weights take; what a forward pass needs on top depends on the texts."""
+    bases = {component: count_parameters(model.folder) for component, model in needed_models(config).items()}
+    dtype = generator_dtype(config.models.generator_dtype, best_device())
+    copies = 2 if config.retriever.weights == "full" else 1  # the base is kept, to take differences from
+    base = bases.get("generator", 0) * dtype.itemsize + bases["retriever"] * 4 * copies
+    training = max(sizes.values()) * _OPTIMIZER_BYTES
     server = sum(sizes.values()) * (4 + _AGGREGATOR_BYTES)
-    processes = config.simulation.actors or 1
-    return [
-        f"memory: base models {_megabytes(generator + retriever)} in each of {processes} process(es), "
-        f"server state {_megabytes(server)}; activations come on top"
-    ]
+    processes = "this process"
+    if config.simulation.grid == "ray":
+        room = max(1, cpu_count() // config.simulation.cpus_per_actor)
+        processes = f"this process and each of {_plural(min(config.simulation.actors or room, clients), 'actor')}"
+    return (
+        f"memory: base models {size_text(base)} and training {size_text(training)} in {processes}, "
+        f"server {size_text(server)}; activations come on top"
+    )
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+def _evaluation_line(config: Config) -> str:
+    evaluation = config.evaluation
+    if evaluation.split == "none":
+        return "then: no evaluation (evaluation.split is none)"
+    arms = ["untouched"] * evaluation.untouched + ["federated", *evaluation.baselines]
+    questions = "all questions" if evaluation.split == "all" else f"the {evaluation.split} questions"
+    where = "held-out sites" if evaluation.sites == "held-out" else "sites that take part"
+    return f"then: {', '.join(arms)} measured on {questions} of the {where}"
+
+
+def _asked(config: Config, sites: int) -> int:
+    return max(1, math.ceil(config.federation.fraction * sites - 1e-9))
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes with a unit that suits it.
+
+    >>> size_text(950), size_text(69_632), size_text(2_703_360), size_text(1.4e10)
+    ('950 B', '69.6 kB', '2.7 MB', '14.0 GB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
+
+
+def _plural(count: int, one: str, many: str = "") -> str:
+    return f"{count:,} {one if count == 1 else many or one + 's'}"

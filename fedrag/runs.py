@@ -6,6 +6,7 @@ runs/<scenario>-<n>/
   run.json               format, versions, hashes of models and data, threads, number format
   rounds.jsonl           a line a round
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
+  delivery.json          which sites took the result
   final/                 the trained models
   evaluation/            what was measured
 ```
@@ -87,8 +88,13 @@ class RunFolder:
             raise RunError(f"{path}: exists already; choose another --out, or go on with --resume {path}")
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-            write_text(path / "scenario.toml", config.to_toml())
-        return cls(path, config)
+            run = cls(path, config)
+            try:
+                write_text(path / "scenario.toml", config.to_toml())
+            except StorageError:
+                run.discard_if_unbegun()
+                raise
+        return run
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -161,6 +167,30 @@ class RunFolder:
         self._cut_log(0, None)
         return None, warnings
 
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return bool(self._checkpoint_folders())
+
+    def discard_if_unbegun(self) -> None:
+        """Remove the folder of a run that failed before anything ran."""
+        if not self.has_begun:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all rounds are done and the result is kept."""
+        return (self.path / "final" / "state.safetensors").is_file()
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the sites were sent the result."""
+        return (self.path / "delivery.json").is_file()
+
+    def record_delivery(self, sites: list[str]) -> None:
+        """Record which sites took the result."""
+        write_json(self.path / "delivery.json", {"delivered_to": sites})
+
     def save_result(self, state: State) -> None:
         """Keep the tensors that count; what is exported for other libraries is made from them."""
         with storage_errors(self.path):
@@ -176,12 +206,23 @@ class RunFolder:
             RunError: The run is not finished.
         """
         path = self.path / "final" / "state.safetensors"
-        if not path.is_file():
+        if not self.is_finished:
             raise RunError(f"{self.path}: is not finished; go on with: fedrag simulate --resume {self.path}")
         try:
             return _split("state", load_file(path))
         except (SafetensorError, ValueError) as error:
             raise RunError(f"{path}: is damaged: {error}") from None
+
+    def results(self) -> dict[str, Any]:
+        """Return what was measured: `overall` and `sites` for each of `untouched`, `local`, `federated`, `pooled`.
+
+        Raises:
+            RunError: The run is not finished.
+        """
+        path = self.path / "results.json"
+        if not path.is_file():
+            raise RunError(f"{self.path}: is not finished; go on with: fedrag simulate --resume {self.path}")
+        return read_json(path)
 
     def identity(self) -> dict[str, Any]:
         """Return what says which run this is."""
@@ -217,7 +258,8 @@ class RunFolder:
             write_text(self.path / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
 
     def _checkpoint_folders(self) -> list[Path]:
-        return sorted((self.path / "checkpoints").glob("round-[0-9]*"))
+        folders = (self.path / "checkpoints").glob("round-[0-9]*")
+        return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
 
 
 def _read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
@@ -234,7 +276,7 @@ def _read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
 def _joined(kind: str, state: State) -> dict[str, np.ndarray]:
     # A leading number keeps the order: safetensors sorts by name, and manifests depend on the order.
     return {
-        f"{kind}|{component}|{i:05d}|{name}": np.ascontiguousarray(tensor)
+        f"{kind}|{component}|{i:05d}|{name}": np.asarray(tensor, order="C")  # ascontiguousarray makes () to (1,)
         for component, tensors in state.items()
         for i, (name, tensor) in enumerate(tensors.items())
     }
@@ -329,12 +371,11 @@ def storage_errors(path: Path) -> Iterator[None]:
     """Turn a failed write into one clear sentence."""
     try:
         yield
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "the disk is full; free some space and resume" if full else error.strerror or str(error)
+    except (OSError, SafetensorError) as error:
+        # safetensors tells the system's error number in its text alone
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error)
+        reason = "the disk is full; free some space and resume" if full else getattr(error, "strerror", None) or error
         raise StorageError(f"{path}: cannot be written: {reason}") from None
-    except SafetensorError as error:
-        raise StorageError(f"{path}: cannot be written: {error}") from None
 
 
 def sha256_of(path: Path) -> str:

@@ -15,7 +15,7 @@ from fedrag.baselines import train_local, train_pooled
 from fedrag.config import Config, trained_components
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.display import Display, Quiet
-from fedrag.errors import QuorumError, RunError, StorageError
+from fedrag.errors import FedragError, QuorumError, RunError, StorageError
 from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.measure import Measured, summarise_by_site
 from fedrag.facts import collect_facts
@@ -24,6 +24,7 @@ from fedrag.federation.rounds import run_rounds
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.export import export_models
 from fedrag.models.resident import initial_state
+from fedrag.preflight import held_out_folders, sites_that_train
 from fedrag.runs import RunFolder, read_json, write_json, write_text
 from fedrag.site.app import make_client_app
 from fedrag.training.losses import Losses
@@ -58,9 +59,13 @@ def simulate(
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
     facts = collect_facts(config, folders)  # what is wrong with data or models is said before a folder is made
     run = RunFolder.create(config, Path(out) if out else None)
-    run.record_facts(facts)
-    display.say(f"run folder: {run.path}")
-    return _finish(run, folders, losses, rule, display)
+    try:
+        run.record_facts(facts)
+        display.say(f"run folder: {run.path}")
+        return _finish(run, folders, losses, rule, display)
+    except FedragError:
+        run.discard_if_unbegun()
+        raise
 
 
 def resume(
@@ -101,10 +106,11 @@ def _finish(run: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule 
     try:
         state = _federate(run, run, folders, losses, rule, display)
         results = _evaluate(run, folders, state, losses, display)
+        write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
-        display.say(f"go on with: fedrag simulate --resume {run.path}")
+        if run.has_begun:
+            display.say(f"go on with: fedrag simulate --resume {run.path}")
         raise
-    write_json(run.path / "results.json", {"run": run.identity(), **results})
     return run
 
 
@@ -114,11 +120,12 @@ def _federate(
     """Run the rounds that are left and export the result; sites keep their caches in the whole run's folder."""
     config = run.config
     components = trained_components(config.federation)
+    if run.is_finished:
+        return run.load_result()
     with open_grid(run, whole.path / "sites", folders, losses, display) as grid:
         state = run_rounds(grid, config, run, lambda: initial_state(config, components), rule=rule, display=display)
-    if not (run.path / "final" / "state.safetensors").is_file():
-        export_models(config, state, run.path / "final")
-        run.save_result(state)
+    export_models(config, state, run.path / "final")
+    run.save_result(state)
     return state
 
 
@@ -143,8 +150,9 @@ def _evaluate(
 
     def local() -> list[Measured]:
         found: list[Measured] = []
+        able = {site.name for site in sites_that_train(run.config, sites)}
         for folder, site in zip(folders, sites, strict=True):
-            alone = train_local(run, folder, train) if site.train else {}
+            alone = train_local(run, folder, train) if site.name in able else {}
             found += measure(held_out if evaluation.sites == "held-out" else [site], alone)
         return found
 
@@ -167,12 +175,6 @@ def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]
         write_text(path.with_suffix(".jsonl"), lines)
         write_json(path, summarise_by_site(measured))
     return read_json(path)
-
-
-def held_out_folders(config: Config) -> list[Path]:
-    """Return the folders of the sites that a scenario names as held out."""
-    root = Path(config.data.sites)
-    return chosen_folders(root, only=config.data.hold_out) if config.data.hold_out else []
 
 
 @contextmanager

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from fedrag.errors import ModelError
 from fedrag.models.store import FetchedModel, fetched_models, find_model
+from fedrag.types import Tensors
+
+if TYPE_CHECKING:
+    from fedrag.models.generator import Generator
+    from fedrag.models.retriever import Retriever
 
 # Before torch is imported: threads that wait for each other cost the tiny models more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -50,3 +57,52 @@ def users_models() -> dict[str, FetchedModel]:
         return {model.name: model for model in fetched_models()}
     except ModelError:
         return {}
+
+
+@pytest.fixture
+def load_generator(tiny_home: Path) -> Callable[..., Generator]:
+    """Return a function that loads a tiny generator anew, its adapter random: nothing is zero by chance."""
+    import torch
+
+    from fedrag.config import LoraSection
+    from fedrag.models.generator import Generator
+
+    def load(kind: str = "causal", dtype: torch.dtype = torch.float32, chat: bool = True, **lora: Any) -> Generator:
+        settings = LoraSection.model_validate({"rank": 4, "alpha": 8.0} | lora)
+        generator = Generator.load(find_model(f"fedrag/tiny-{kind}"), settings, dtype, "cpu")
+        generator.set_adapter(random_tensors(generator.parameters()))
+        if not chat:
+            generator.tokenizer.chat_template = None
+        return generator
+
+    return load
+
+
+@pytest.fixture
+def load_retriever(tiny_home: Path) -> Callable[..., Retriever]:
+    """Return a function that loads the tiny retriever anew, untouched and without dropout."""
+    import torch
+
+    from fedrag.config import RetrieverConfig
+    from fedrag.models.retriever import Retriever
+
+    def load(name: str = "fedrag/tiny-encoder", **settings: Any) -> Retriever:
+        config = RetrieverConfig.model_validate({"lora": {"rank": 4, "alpha": 8.0}} | settings)
+        retriever = Retriever.load(find_model(name), config, "cpu")
+        for module in retriever.encoder.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        return retriever
+
+    return load
+
+
+def random_tensors(like: Any, seed: int = 0, scale: float = 0.1) -> Tensors:
+    """Return normal float32 tensors with the names and shapes of others."""
+    rng = np.random.default_rng(seed)
+    return {name: (scale * rng.standard_normal(tuple(t.shape))).astype(np.float32) for name, t in like.items()}
+
+
+@pytest.fixture(name="random_tensors")
+def _random_tensors() -> Callable[..., Tensors]:
+    return random_tensors

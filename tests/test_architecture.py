@@ -16,22 +16,26 @@ PACKAGE = Path(fedrag.__file__).parent
 ROWS = (
     ("cli",),
     ("plan", "simulation"),
-    ("baselines", "facts"),
+    ("baselines", "facts", "preflight"),
     ("site.app", "coordinator", "reporting", "grids"),
     ("site", "federation.rounds", "federation.fold", "federation.exchange"),
     ("evaluation",),
     ("training", "rag"),
     ("models", "retrieval", "federation"),
     ("data", "rag.prompt", "evaluation.answers", "evaluation.ranking", "evaluation.significance", "runs"),
-    ("types", "errors", "config", "seeding", "display"),
+    ("types", "errors", "config", "config_errors", "config_reference", "seeding", "display"),
 )
 WITHIN_A_ROW = {
     ("federation.rounds", "federation.fold"),
     ("federation.rounds", "federation.exchange"),
     ("federation.fold", "federation.exchange"),
     ("training", "rag"),
+    ("facts", "preflight"),
     ("config", "types"),
     ("config", "errors"),
+    ("config", "config_errors"),
+    ("config_reference", "config"),
+    ("config_reference", "config_errors"),
 }
 
 # Libraries that are imported in some rooms only.

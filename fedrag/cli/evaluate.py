@@ -32,7 +32,7 @@ def evaluate(
     data: Annotated[Path, typer.Option("--data", metavar="SITES", help="Sites to measure on.")],
     split: Annotated[SplitName, typer.Option("--split", help="Questions to measure.")] = SplitName.TEST,
     base: Annotated[bool, typer.Option("--base", help="Measure the untouched models instead.")] = False,
-    only: Annotated[Part | None, typer.Option("--only", help="Measure this part alone.")] = None,
+    only: Annotated[Part | None, typer.Option("--only", help="Measure this alone: no answers are generated.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result there.")] = None,
 ) -> None:
     """Measure a run's models on any sites, also on some that took no part.
@@ -56,7 +56,7 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
     second: Annotated[Path, typer.Argument(help="Folder of another.", show_default=False)],
 ) -> None:
-    """Compare two runs question by question, with 95 % intervals.
+    """Compare two runs question by question: the second minus the first, with 95 % intervals.
 
     Example: fedrag compare runs/xquad-1 runs/xquad-2
     """

@@ -42,7 +42,10 @@ def fetch(
     name: Annotated[str | None, typer.Option(help="Name under which a single model is kept.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
 ) -> None:
-    """Fetch models; those already here and intact are left alone."""
+    """Fetch models; those already here and intact are left alone.
+
+    Example: fedrag models fetch Qwen/Qwen2.5-0.5B-Instruct
+    """
     if name is not None and len(names or ()) != 1:
         raise ConfigError(f"--name {name} names one model, but {len(names or ())} were given")
     from fedrag.models.fetch import DEFAULT_MODELS, fetch_models
@@ -54,7 +57,10 @@ def fetch(
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the fetched models, and whether their tensors are still those that were fetched."""
+    """List the fetched models, and whether their tensors are still those that were fetched.
+
+    Example: fedrag models list --json
+    """
     rows = [_describe(model) for model in fetched_models()]
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))

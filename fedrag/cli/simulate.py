@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,17 +11,23 @@ from fedrag.cli.display import open_display
 from fedrag.cli.tables import print_lines, print_table
 from fedrag.errors import ConfigError
 
+if TYPE_CHECKING:
+    from fedrag.config import Config
+
 
 def simulate_command(
     scenario: Annotated[Path | None, typer.Argument(help="A scenario file (TOML).", show_default=False)] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; as often as needed."),
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; by default runs/<scenario>-<n>.")
+    ] = None,
     resume_run: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would run, and stop.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show what would run.")] = False,
 ) -> None:
     """Run a federation on this machine and show what it did.
 
@@ -40,7 +46,6 @@ def simulate_command(
 
         print_lines(plan_lines(config))
         return
-    from fedrag.runs import read_json
     from fedrag.simulation import resume, simulate
 
     with open_display() as display:
@@ -49,10 +54,18 @@ def simulate_command(
         else:
             assert resume_run is not None
             run = resume(resume_run, display=display)
-    results = read_json(run.path / "results.json")
+    results = run.results()
     arms: dict[str, Any] = {
         arm: results[arm]["overall"] for arm in ("untouched", "local", "federated", "pooled") if arm in results
     }
     if arms:
-        print_table(f"{run.config.name}: {run.config.evaluation.split} questions of all sites, in per cent", arms)
+        print_table(_title(run.config), arms)
+    else:
+        print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])
     print_lines([f"run folder: {run.path}"])
+
+
+def _title(config: Config) -> str:
+    split = config.evaluation.split
+    sites = "held-out" if config.evaluation.sites == "held-out" else "all"
+    return f"{config.name}: {'' if split == 'all' else split + ' '}questions of {sites} sites, in per cent"

@@ -214,6 +214,7 @@ def _encodable(value: str, key: str) -> str:
 def _require_folder(folder: Path) -> None:
     """Raise a DataError unless the path is a folder."""
     if not folder.exists():
-        raise DataError(f"{folder}: no such folder")
+        where = "" if folder.is_absolute() else f" in {Path.cwd()}"
+        raise DataError(f"{folder}: no such folder{where}")
     if not folder.is_dir():
         raise DataError(f"{folder}: is a file; the folder of a site or of sites was expected")

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedrag.config import Config
+from fedrag.config import Config, trained_components
 from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.messages import GREET, Greeting, Request, open_greeting, request_content
+from fedrag.models.resident import base_tensor_hashes
+from fedrag.types import Component
 
 POLL_S = 0.05
 IDS_PER_POLL = 4  # Flower fetches every ready reply of a poll into memory at once
@@ -48,18 +50,30 @@ def greet_sites(grid: Grid, config: Config, display: Display) -> list[KnownSite]
         messages = [grid.create_message(request_content(request), GREET, node, "0") for node in new]
         for message, node_id in replies_as_they_come(grid, messages, max(0.0, end - time.monotonic())):
             known[node_id] = _open_greeting(message, node_id, len(known), display)
-        sites = sorted((site for site in known.values() if site), key=lambda site: site.name)
+        sites = sorted((site for site in known.values() if site), key=lambda site: (site.name, site.node_id))
         enough = len(known) >= len(list(grid.get_node_ids())) and len(sites) >= settings.min_sites
         if enough or time.monotonic() > end:
             break
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
-    able = _who_can_train(sites, display)
+    able = _who_takes_part(sites, config, display)
     if len(able) < settings.min_sites:
         raise QuorumError(
-            f"{len(able)} of at least {settings.min_sites} sites can take part after "
-            f"{settings.greeting_timeout_s:.0f} s"
+            f"{len(able)} sites can take part, at least {settings.min_sites} are needed; "
+            f"the longest wait is {settings.greeting_timeout_s:g} s"
         )
     return able
+
+
+def can_train(counts: Mapping[str, int], component: Component, config: Config) -> bool:
+    """Say whether a site has questions that train a component; the contrastive loss needs labelled ones.
+
+    Args:
+        counts: What the site told of its questions in its greeting.
+        component: The component.
+        config: The scenario.
+    """
+    labelled = component == "retriever" and not config.retriever.uses_lsr
+    return counts.get("labelled_questions" if labelled else "train_questions", 0) > 0
 
 
 def choose_sites(sites: Sequence[KnownSite], fraction: float, seed: int) -> list[KnownSite]:
@@ -97,16 +111,19 @@ def _open_greeting(message: Message, node_id: int, number: int, display: Display
         return None
 
 
-def _who_can_train(sites: Sequence[KnownSite], display: Display) -> list[KnownSite]:
-    """Leave out, by name, sites without training questions, double names and other base models."""
+def _who_takes_part(sites: Sequence[KnownSite], config: Config, display: Display) -> list[KnownSite]:
+    """Leave out, by name, sites without questions to train on, double names and other base models."""
+    components = trained_components(config.federation)
+    hashes = base_tensor_hashes(config)
     able: list[KnownSite] = []
     for site in sites:
         if able and able[-1].name == site.name:
             display.say(f"a second client calls itself {site.name}; it takes no part")
-        elif not site.greeting.counts.get("train_questions"):
-            display.say(f"{site.name} sits out: it has no training questions")
-        elif able and site.greeting.tensor_hashes != able[0].greeting.tensor_hashes:
-            display.say(f"{site.name} takes no part: its base models have other tensors than {able[0].name}'s")
+        elif not any(can_train(site.greeting.counts, component, config) for component in components):
+            labelled = "labelled " if site.greeting.counts.get("train_questions") else ""
+            display.say(f"{site.name} sits out: it has no {labelled}training questions")
+        elif site.greeting.tensor_hashes != hashes:
+            display.say(f"{site.name} takes no part: its base models have other tensors than the server's")
         else:
             able.append(site)
     return able

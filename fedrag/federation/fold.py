@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedrag.config import Config
 from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.aggregation import WEIGHT_LIMIT, Aggregator, ExactMean, Rule, collect_with
+from fedrag.federation.aggregation import Aggregator, ExactMean, Rule, collect_with
 from fedrag.federation.exchange import KnownSite, replies_as_they_come
 from fedrag.federation.lora_error import AggregationError
 from fedrag.federation.messages import TRAIN, Reply, Request, array_bytes, open_reply
@@ -121,8 +121,6 @@ class _Fold:
                 raise MessageError(
                     f"it claims {count} {component} examples, but told of {self._told[site]} at the greeting"
                 )
-            if count >= WEIGHT_LIMIT:
-                raise MessageError(f"it claims {count} {component} examples, more than can be weighted")
             size = norm(differences[component])
             if size > limit:
                 raise MessageError(f"its {component} update has norm {size:.3g}, above the limit of {limit:g}")

@@ -15,6 +15,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedrag.errors import MessageError
+from fedrag.federation.aggregation import WEIGHT_LIMIT
 from fedrag.federation.codec import decode, encode
 from fedrag.federation.update import Manifest, all_finite, flatten, manifest_of, unflatten
 from fedrag.types import COMPONENTS, Component, State
@@ -179,6 +180,8 @@ def open_greeting(message: Message) -> Greeting:
         raise MessageError(f"its greeting is malformed ({type(error).__name__})") from error
     if not (greeting.name.isprintable() and 0 < len(greeting.name) <= NAME_LENGTH):
         raise MessageError(f"its name is not a printable text of 1 to {NAME_LENGTH} characters")
+    if not all(0 <= count < WEIGHT_LIMIT for count in counts.values()):
+        raise MessageError(f"its numbers of questions are not within 0 and {WEIGHT_LIMIT - 1}")
     return greeting
 
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from flwr.serverapp import Grid
 
 from fedrag.config import Config, components_of, rounds_training
 from fedrag.display import Display, Quiet
-from fedrag.errors import MessageError
+from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Rule
-from fedrag.federation.exchange import KnownSite, choose_sites, greet_sites, replies_as_they_come
+from fedrag.federation.exchange import KnownSite, can_train, choose_sites, greet_sites, replies_as_they_come
 from fedrag.federation.fold import fold_replies
 from fedrag.federation.messages import DELIVER, VALIDATE, Request, array_bytes, open_reply, request_content
 from fedrag.federation.update import add, norm
@@ -52,12 +52,14 @@ def run_rounds(
         run.save_checkpoint(checkpoint, {})
     elif checkpoint.round_number:
         display.say(f"going on after round {checkpoint.round_number}")
-    if checkpoint.round_number < config.federation.rounds:
+    left = range(checkpoint.round_number + 1, config.federation.rounds + 1)
+    undelivered = config.federation.deliver and not run.is_delivered
+    if left or undelivered:
         sites = greet_sites(grid, config, display)
-        for round_number in range(checkpoint.round_number + 1, config.federation.rounds + 1):
+        for round_number in left:
             checkpoint = _run_round(grid, config, run, checkpoint, sites, round_number, rule, display)
-        if config.federation.deliver:
-            _deliver(grid, config, sites, result_of(config, checkpoint), display)
+        if undelivered:
+            run.record_delivery(_deliver(grid, config, sites, result_of(config, checkpoint), display))
     return result_of(config, checkpoint)
 
 
@@ -79,13 +81,16 @@ def _run_round(
     display: Display,
 ) -> Checkpoint:
     started = time.monotonic()
-    chosen = choose_sites(sites, config.federation.fraction, derive_seed(config.seed, round_number, "sites"))
     components = components_of(config.federation, round_number)
+    able = [site for site in sites if any(can_train(site.greeting.counts, c, config) for c in components)]
+    if not able:
+        raise QuorumError(f"round {round_number}: no site has questions that train the {' and the '.join(components)}")
+    chosen = choose_sites(able, config.federation.fraction, derive_seed(config.seed, round_number, "sites"))
     request = _train_request(config, checkpoint.state, components, round_number)
     content = request_content(request)
     folded = fold_replies(grid, config, request, content, chosen, rule, display)
     state = {c: add(t, folded.difference[c]) if c in folded.difference else t for c, t in checkpoint.state.items()}
-    scores = _validate(grid, config, state, components, sites, round_number)
+    scores = _validate(grid, config, state, components, sites, round_number, display)
     checkpoint = _with_best(config, checkpoint, state, scores, round_number)
     record = {
         "round": round_number,
@@ -129,6 +134,7 @@ def _validate(
     components: tuple[Component, ...],
     sites: Sequence[KnownSite],
     round_number: int,
+    display: Display,
 ) -> dict[str, float]:
     """Ask the sites for sums over their validation questions; return a mean for each component."""
     every = config.federation.validate_every or (1 if config.federation.keep == "best" else 0)
@@ -146,15 +152,23 @@ def _validate(
     )
     content = request_content(request)
     messages = [grid.create_message(content, VALIDATE, site.node_id, str(round_number)) for site in able]
-    sums: dict[str, float] = {}
-    for message, _ in replies_as_they_come(grid, messages, request.deadline_s):
+    names = {site.node_id: site.name for site in able}
+    told: list[dict[str, float]] = []
+    for message, node_id in replies_as_they_come(grid, messages, request.deadline_s):
+        name = names.pop(node_id)
         try:
-            metrics = open_reply(message, {}, request.wire).metrics
-        except MessageError:
-            continue
-        for name, value in metrics.items():
-            sums[name] = sums.get(name, 0.0) + value
-    return {c: sums[f"{c}.sum"] / sums[f"{c}.count"] for c in components if sums.get(f"{c}.count")}
+            told.append(open_reply(message, {}, request.wire).metrics)
+        except MessageError as error:
+            display.say(f"{name} is left out of the validation of round {round_number}: {error}")
+    for name in names.values():
+        display.say(f"{name} is left out of the validation of round {round_number}: no reply in time")
+    return {c: score for c in components if (score := _mean_score(told, c)) is not None}
+
+
+def _mean_score(told: Sequence[Mapping[str, float]], component: Component) -> float | None:
+    """Divide the sites' sum by their count; fsum gives the same bits in any order of arrival."""
+    count = math.fsum(metrics.get(f"{component}.count", 0.0) for metrics in told)
+    return math.fsum(metrics.get(f"{component}.sum", 0.0) for metrics in told) / count if count > 0 else None
 
 
 def _with_best(
@@ -169,8 +183,8 @@ def _with_best(
     return Checkpoint(round_number, state, best, best_scores)
 
 
-def _deliver(grid: Grid, config: Config, sites: Sequence[KnownSite], result: State, display: Display) -> None:
-    """Send the result to every site; one that cannot be reached does not undo the run."""
+def _deliver(grid: Grid, config: Config, sites: Sequence[KnownSite], result: State, display: Display) -> list[str]:
+    """Send the result to every site and return who took it; one that cannot be reached does not undo the run."""
     request = Request(config.to_toml(), config.federation.rounds, result, deadline_s=config.federation.deadline_s)
     content = request_content(request)
     messages = [grid.create_message(content, DELIVER, site.node_id, "delivery") for site in sites]
@@ -183,6 +197,7 @@ def _deliver(grid: Grid, config: Config, sites: Sequence[KnownSite], result: Sta
         except MessageError as error:
             display.say(f"{names[node_id]} did not take the result: {error}")
     display.say(f"the result was delivered to {len(reached)} of {len(sites)} sites")
+    return sorted(reached)
 
 
 def _round_line(record: dict[str, Any], rounds: int) -> str:

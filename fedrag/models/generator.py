@@ -125,7 +125,8 @@ class Generator:
             prefix: The tokens that every prompt of the batch begins with, shorter than each prompt.
             batch: Examples of similar length.
         """
-        once = self.model(input_ids=torch.tensor([prefix], device=self.model.device), use_cache=True, logits_to_keep=1)
+        with _head_at(self.model, torch.tensor([0]), torch.tensor([len(prefix) - 1])):
+            once = self.model(input_ids=torch.tensor([prefix], device=self.model.device), use_cache=True)
         memory = once.past_key_values
         memory.batch_repeat_interleave(len(batch))
         rest = [Example(example.prompt[len(prefix) :], example.answer) for example in batch]

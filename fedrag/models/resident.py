@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 
-from fedrag.config import Config
+from fedrag.config import Config, trained_components
 from fedrag.models.adapters import initial_lora
 from fedrag.models.generator import Generator, adapter_shapes
 from fedrag.models.retriever import Retriever
@@ -49,6 +49,18 @@ def _verified(name: str) -> FetchedModel:
     fetched = find_model(name)
     verify_model(fetched)
     return fetched
+
+
+def base_tensor_hashes(config: Config) -> dict[Component, str]:
+    """Return the tensor hash of each base model that a site's rounds use, as it was fetched here.
+
+    Raises:
+        ModelError: One is not fetched.
+    """
+    hashes: dict[Component, str] = {"retriever": find_model(config.models.retriever).tensors_sha256}
+    if "generator" in trained_components(config.federation) or config.retriever.uses_lsr:
+        hashes["generator"] = find_model(config.models.generator).tensors_sha256
+    return hashes
 
 
 def initial_state(config: Config, components: tuple[Component, ...]) -> State:

@@ -50,7 +50,9 @@ def plan_scoring(examples: Sequence[Example], batch_tokens: int) -> list[Scoring
     for prefix, rows in groups.items():
         if len(rows) > 1:
             lengths = [examples[row].length - len(prefix) // 2 for row in rows]  # remembered tokens cost less
-            batches += [ScoringBatch([rows[i] for i in plan], len(prefix)) for plan in plan_batches(lengths, batch_tokens)]
+            batches += [
+                ScoringBatch([rows[i] for i in plan], len(prefix)) for plan in plan_batches(lengths, batch_tokens)
+            ]
     for plan in plan_batches([examples[row].length for row in alone], batch_tokens):
         batches.append(ScoringBatch([alone[i] for i in plan], 0))
     return batches

@@ -16,9 +16,9 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrag import __version__
-from fedrag.config import Config, trained_components
+from fedrag.config import Config
 from fedrag.data.site_folder import load_site
-from fedrag.errors import ConfigError, DataError, MessageError, ModelError
+from fedrag.errors import ConfigError, DataError, FedragError, MessageError, ModelError
 from fedrag.federation.messages import (
     DELIVER,
     GREET,
@@ -32,13 +32,14 @@ from fedrag.federation.messages import (
     reply_content,
 )
 from fedrag.federation.update import manifest_of
-from fedrag.models.store import find_model
+from fedrag.models.resident import base_tensor_hashes
 from fedrag.site.delivery import keep_delivered
 from fedrag.site.settings import SiteSettings
 from fedrag.site.steps import OnProgress, Workbench, train_site
 from fedrag.site.validation import validate_site
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import TrainingDiverged
+from fedrag.types import Site
 
 log = logging.getLogger("fedrag.site")
 
@@ -85,25 +86,19 @@ def _greet(message: Message, context: Context) -> RecordDict:
         config = Config.from_toml(open_request(message).scenario)
         settings = SiteSettings.from_node_config(context.node_config, config)
         site = load_site(settings.folder)
-        models = {"generator": config.models.generator, "retriever": config.models.retriever}
-        needed = {c: models[c] for c in ("generator", "retriever") if c == "retriever" or _needs_generator(config)}
-        greeting = Greeting(
-            name=settings.name,
-            version=__version__,
-            counts={
-                "train_questions": len(site.train),
-                "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
-                "validation_questions": len(site.validation),
-            },
-            tensor_hashes={c: find_model(name).tensors_sha256 for c, name in needed.items()},
-        )
-        return greeting_content(greeting)
+        hashes = {str(component): digest for component, digest in base_tensor_hashes(config).items()}
+        return greeting_content(Greeting(settings.name, __version__, question_counts(site), hashes))
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")
 
 
-def _needs_generator(config: Config) -> bool:
-    return "generator" in trained_components(config.federation) or config.retriever.uses_lsr
+def question_counts(site: Site) -> dict[str, int]:
+    """Return what a site tells of its questions: how many there are of each sort."""
+    return {
+        "train_questions": len(site.train),
+        "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
+        "validation_questions": len(site.validation),
+    }
 
 
 def _answer(
@@ -115,7 +110,8 @@ def _answer(
         request = open_request(message)
         config = Config.from_toml(request.scenario)
         settings = SiteSettings.from_node_config(context.node_config, config)
-        bench = Workbench(load_site(settings.folder), settings.cache, config, losses)
+        site = replace(load_site(settings.folder), name=settings.name)  # seeds come from the name it greets with
+        bench = Workbench(site, settings.cache, config, losses)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)
         manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
         return reply_content(reply, manifests, request.wire)
@@ -139,7 +135,8 @@ def _until(deadline_s: float, on_progress: OnProgress | None) -> OnProgress:
 def _refusal(error: Exception) -> Reply:
     """Log an error at the site and return the code that leaves it."""
     error_id = secrets.token_hex(4)
-    log.error("error %s: %s: %s", error_id, type(error).__name__, error, exc_info=error)
+    foreseen = isinstance(error, (FedragError, TrainingDiverged, DeadlinePassed))  # its text says all
+    log.error("error %s: %s: %s", error_id, type(error).__name__, error, exc_info=None if foreseen else error)
     return Reply(refusal=refusal_code(error), error_id=error_id)
 
 

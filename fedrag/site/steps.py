@@ -104,7 +104,7 @@ def _score_candidates(bench: Workbench, models: RoundModels, index: PassageIndex
             build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap) if untouched else index
         )
         found = retrieve(models.retriever, base, [question.question for question in drawn], len(base))
-    chosen = [choose_candidates(h, q, base, lsr) for h, q in zip(found, drawn, strict=True)]
+    chosen = [choose_candidates(h, q, lsr) for h, q in zip(found, drawn, strict=True)]
     generator = models.generator
     passages = {passage.id: passage for passage in bench.site.passages}
     pairs = lsr_pairs(generator, drawn, chosen, passages, bench.config.rag)
@@ -117,6 +117,7 @@ def _score_candidates(bench: Workbench, models: RoundModels, index: PassageIndex
             cache,
             lambda done, total: bench.on_progress("score", done, total),
         )
+    cache.prune()
     return scored_examples(drawn, chosen, scores.tolist(), base)
 
 

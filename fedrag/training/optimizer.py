@@ -126,10 +126,7 @@ class MasterOptimizer:
 
     def update(self) -> Tensors:
         """Return the difference, masters now minus masters at the start."""
-        return {
-            name: np.ascontiguousarray((master.detach() - self._start[name]).cpu().numpy())
-            for name, master in self._masters.items()
-        }
+        return {name: (master.detach() - self._start[name]).cpu().numpy() for name, master in self._masters.items()}
 
 
 def _master(parameter: nn.Parameter, received: np.ndarray | None) -> nn.Parameter:

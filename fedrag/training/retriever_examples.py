@@ -131,7 +131,8 @@ def lsr_pairs(
         answer = builder.answer(question.answers[0], end=False)
         for hit in hits:
             shared, own = builder.parts(question.question, [passages[hit.passage_id].full_text])
-            pairs.append(Example(shared + own, answer, len(shared)))
+            # An encoder reads the whole prompt at once: it cannot remember a part of it.
+            pairs.append(Example(shared + own, answer, 0 if generator.seq2seq else len(shared)))
     return pairs
 
 
@@ -165,7 +166,7 @@ def merge_examples(labelled: Sequence[RetrieverExample], scored: Sequence[Retrie
     return merged + [example for examples in waiting.values() for example in examples]
 
 
-def choose_candidates(hits: Sequence[Hit], question: Question, index: PassageIndex, config: LsrConfig) -> list[Hit]:
+def choose_candidates(hits: Sequence[Hit], question: Question, config: LsrConfig) -> list[Hit]:
     """Return the top candidates, with the labelled passages in place of the last others where they are wanted."""
     if not config.include_labelled:
         return list(hits[: config.candidates])

@@ -18,3 +18,20 @@ def own_tiny_causal(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     target = model_folder("fedrag/tiny-causal")
     shutil.copytree(source, target)
     return target
+
+
+@pytest.fixture
+def prompted_encoder(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Add to a store of this test alone the tiny encoder with prompts for queries and documents; return its name."""
+    from sentence_transformers import SentenceTransformer
+
+    from fedrag.models.fetch import fetch_models
+
+    folder = tmp_path / "prompted"
+    encoder = SentenceTransformer(str(model_folder("fedrag/tiny-encoder")), device="cpu")
+    encoder.prompts = {"query": "search for: ", "document": "passage: "}
+    encoder.save(str(folder), create_model_card=False)
+    shutil.copytree(tiny_home / "models", tmp_path / "home" / "models", symlinks=True)
+    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
+    fetch_models([str(folder)], "path")
+    return "prompted"

@@ -1,0 +1,74 @@
+"""What is wrong with a scenario, in one sentence, with the known name nearest to an unknown one."""
+
+from __future__ import annotations
+
+import difflib
+import reprlib
+from collections.abc import Iterator
+
+from pydantic import BaseModel, ValidationError
+
+_EXPECTED = {
+    "bool_type": "true or false",
+    "bool_parsing": "true or false",
+    "float_type": "a number",
+    "float_parsing": "a number",
+    "int_type": "a whole number",
+    "int_parsing": "a whole number",
+    "int_from_float": "a whole number",
+    "string_type": "a text",
+    "string_pattern_mismatch": "small letters, digits and hyphens",  # of a name, the only setting with a pattern
+    "tuple_type": 'a list such as ["a", "b"]',
+}
+"""What a value must be, by the kind of fault, where pydantic says it in a programmer's words."""
+
+
+def explain(error: ValidationError, root: type[BaseModel]) -> str:
+    """Say what is wrong with the first offending key, and what was expected.
+
+    Args:
+        error: What the validation of a scenario raised.
+        root: The class that was validated.
+    """
+    # An unknown key first: what is missing besides is often what it was meant to be.
+    first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
+    where = ".".join(str(part) for part in first["loc"])
+    if first["type"] == "extra_forbidden":
+        return f"unknown key {where} (nearest known: {nearest_setting(where, root)})"
+    if first["type"] == "missing":
+        return " and ".join(_required(where, root)) + " is missing"
+    if not where:
+        return first["msg"].removeprefix("Value error, ")
+    expected = _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
+    if first["type"] == "model_type":
+        expected = f"a section: [{where}]"
+    return f"{where} = {reprlib.repr(first['input'])}: must be {expected}"
+
+
+def nearest_setting(unknown: str, root: type[BaseModel]) -> str:
+    """Return the known name that an unknown one most likely means, also where its section is wrong."""
+
+    def likeness(name: str) -> float:
+        # The last part counts double: whoever mistakes the section still knows the setting.
+        last = difflib.SequenceMatcher(None, unknown.rpartition(".")[2], name.rpartition(".")[2]).ratio()
+        return 2 * last + difflib.SequenceMatcher(None, unknown, name).ratio()
+
+    return max((name for name, _ in sections_and_settings(root)), key=likeness)
+
+
+def sections_and_settings(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel] | None]]:
+    """Yield the full name of everything below a section, in order, with the class of what is a section itself."""
+    for key, field in section.model_fields.items():
+        kind = field.annotation
+        nested = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+        yield f"{prefix}{key}", nested
+        if nested:
+            yield from sections_and_settings(nested, f"{prefix}{key}.")
+
+
+def _required(where: str, root: type[BaseModel]) -> list[str]:
+    """Return the names that must be set: a setting itself, or those without a default in a section."""
+    section = dict(sections_and_settings(root)).get(where)
+    if section is None:
+        return [where]
+    return [f"{where}.{key}" for key, field in section.model_fields.items() if field.is_required()]

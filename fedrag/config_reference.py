@@ -1,0 +1,104 @@
+"""The table of all settings in simulations/README.md, made from the scenario's own types.
+
+`python -m fedrag.config_reference simulations/README.md` writes it anew between its two markers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import tomli_w
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from fedrag.config import Config
+from fedrag.errors import ConfigError
+
+BEGIN = "<!-- settings: made by python -m fedrag.config_reference -->"
+END = "<!-- end of settings -->"
+
+_NOUNS: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}
+
+
+def with_settings(text: str) -> str:
+    """Return a document with the table of settings between its markers.
+
+    Raises:
+        ConfigError: It lacks a marker.
+    """
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ConfigError(f"expected the two lines {BEGIN} and {END}")
+    return f"{before}{BEGIN}\n\n{settings_reference()}\n{END}{after}"
+
+
+def settings_reference() -> str:
+    """Return every setting with its type, default and meaning, a Markdown table a section."""
+    return "\n".join(_section_lines(Config, None, ""))
+
+
+def _section_lines(section: type[BaseModel], defaults: BaseModel | None, name: str) -> Iterator[str]:
+    """Yield a section's table, then those of the sections in it.
+
+    Args:
+        section: Its class.
+        defaults: What it holds where a scenario does not name it; None: some of it must be named.
+        name: Its full name; "" for the scenario itself.
+    """
+    nested: dict[str, type[BaseModel]] = {}
+    if name:
+        yield f"### [{name}]\n\n{_one_line(section.__doc__)}\n"
+    yield "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
+    for key, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            nested[key] = field.annotation
+            continue
+        default = "required" if field.is_required() else f"`{_as_toml(getattr(defaults, key, field.default))}`"
+        yield f"| `{key}` | {_type_text(field)} | {default} | {_one_line(field.description)} |"
+    yield ""
+    for key, kind in nested.items():
+        field = section.model_fields[key]
+        inner = getattr(defaults, key, None) if field.is_required() else getattr(defaults, key, field.default)
+        yield from _section_lines(kind, inner, f"{name}.{key}" if name else key)
+
+
+def _type_text(field: FieldInfo) -> str:
+    """Describe what a setting may hold."""
+    kind = field.annotation
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return "list of texts" if item is str else f"list of {_kind_text(item)}"
+    limits = {
+        name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le") if hasattr(item, name)
+    }
+    low = f"at least {limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}" if "gt" in limits else ""
+    high = f"at most {limits['le']:g}" if "le" in limits else ""
+    return ", ".join(filter(None, [_kind_text(kind), low, high]))
+
+
+def _kind_text(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(f'`"{value}"`' for value in get_args(kind))
+    return _NOUNS[kind]
+
+
+def _as_toml(value: Any) -> str:
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").strip()
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def main() -> None:
+    """Rewrite the settings in the document that is named."""
+    path = Path(sys.argv[1])
+    path.write_text(with_settings(path.read_text(encoding="utf-8")), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""`fedrag simulate`, as a person types it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedrag.cli.main import app
+from fedrag.config import Config
+from fedrag.plan import plan_lines
+from fedrag.runs import RunFolder
+
+ROOT = Path(__file__).parents[2]
+SCENARIO = "simulations/scenarios/tiny.toml"
+
+
+@pytest.fixture(scope="module")
+def folder(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder with the scenarios and the data that ship."""
+    folder = tmp_path_factory.mktemp("simulate")
+    shutil.copytree(ROOT / "simulations", folder / "simulations")
+    return folder
+
+
+Fedrag = Callable[..., str]
+
+
+@pytest.fixture
+def fedrag(folder: Path, tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> Fedrag:
+    """Run a command in that folder, and return what it says."""
+    monkeypatch.setenv("FEDRAG_HOME", str(tiny_home))
+    monkeypatch.chdir(folder)
+
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, arguments)
+        assert (result.exit_code, result.stderr) == (0, ""), result.output
+        return result.stdout
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def finished(folder: Path, tiny_home: Path) -> tuple[str, RunFolder]:
+    """Run the tiny scenario once; return what it said and its folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDRAG_HOME", str(tiny_home))
+        patch.chdir(folder)
+        result = CliRunner().invoke(app, ["simulate", SCENARIO, "--out", "runs/whole"])
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result.stdout, RunFolder.open(folder / "runs" / "whole")
+
+
+def test_a_log_tells_of_rounds_delivery_baselines_and_the_folder(finished: tuple[str, RunFolder]):
+    lines = finished[0].splitlines()
+    assert lines[0] == lines[-1] == "run folder: runs/whole"
+    assert re.fullmatch(r"round 1/2: 3 of 3 sites, generator loss \d\.\d{4}, retriever loss \d\.\d{4}, \d+ s", lines[1])
+    assert lines[2].startswith("round 2/2: 3 of 3 sites, ")
+    assert lines[3] == "the result was delivered to 3 of 3 sites"
+    baselines = [line for line in lines if line.startswith("baseline: ")]
+    assert baselines == [f"baseline: {name}" for name in ("local-east", "local-north", "local-south", "pooled")]
+
+
+def test_the_table_shows_the_results_in_per_cent(finished: tuple[str, RunFolder]):
+    output, run = finished
+    assert "tiny: test questions of all sites, in per cent" in output
+    headings = "Questions EM F1 ROUGE-L Recall@1 Recall@5 MRR nDCG@10".split()
+    assert any(line.split() == headings for line in output.splitlines())
+    for arm in ("untouched", "local", "federated", "pooled"):
+        overall = run.results()[arm]["overall"]
+        [row] = [line.split() for line in output.splitlines() if line.split()[:1] == [arm]]
+        assert row[1] == str(overall["n_questions"]) == "18"
+        shown = ("exact_match", "f1", "rouge_l", "recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
+        assert row[2:] == [f"{100 * overall[name]:.1f}" for name in shown]
+
+
+def test_a_finished_run_holds_what_it_used_and_made(finished: tuple[str, RunFolder]):
+    run = finished[1]
+    assert run.config == Config.from_file(ROOT / SCENARIO)
+    assert [record["round"] for record in run.rounds()] == [1, 2]
+    assert run.facts["threads"] == 1
+    assert (run.path / "final" / "generator" / "adapter_config.json").is_file()
+    assert (run.path / "final" / "retriever" / "modules.json").is_file()
+
+
+def test_resuming_a_finished_run_shows_its_table_again(fedrag: Fedrag, finished: tuple[str, RunFolder]):
+    output = fedrag("simulate", "--resume", "runs/whole")
+    assert "round 1/2" not in output
+    table = finished[0][finished[0].index("tiny: test questions") :]
+    assert output.endswith(table)
+
+
+def test_settings_on_the_command_line_override_the_file(fedrag: Fedrag):
+    settings = ["federation.rounds=1", "federation.schedule=retriever", "evaluation.split=none", "name=other"]
+    output = fedrag("simulate", SCENARIO, *[part for setting in settings for part in ("--set", setting)])
+    assert "nothing was measured; to do so: fedrag evaluate runs/other-1 --data SITES" in output.splitlines()
+    run = RunFolder.open(Path("runs/other-1"))
+    assert (run.config.federation.rounds, run.config.federation.schedule) == (1, "retriever")
+    assert list(run.results()) == ["run"]
+
+
+def test_a_dry_run_shows_sites_examples_bytes_and_memory_and_makes_no_folder(fedrag: Fedrag):
+    before = set(Path().rglob("*"))
+    lines = fedrag("simulate", SCENARIO, "--dry-run").splitlines()
+    assert set(Path().rglob("*")) == before
+    assert lines[0] == "tiny: 2 rounds, schedule joint"
+    assert [line.split() for line in lines[2:7]] == [
+        ["Site", "Passages", "Train", "Validation", "Test"],
+        ["east", "8", "16", "4", "6"],
+        ["north", "8", "16", "4", "6"],
+        ["south", "8", "16", "4", "6"],
+        ["all", "24", "48", "12", "18"],
+    ]
+    # Rank 16, two layers. Generator: q k v o (32 to 32), gate up (32 to 64), down (64 to 32);
+    # retriever: query key value dense (32 to 32), two more dense (32 to 64, 64 to 32).
+    generator = 2 * 16 * (4 * (32 + 32) + 3 * (32 + 64))
+    retriever = 2 * 16 * (4 * (32 + 32) + 2 * (32 + 64))
+    assert lines[8] == f"generator: {generator:,} weights learn from 48 questions, 1 pass a round, in 2 rounds"
+    assert lines[9] == f"retriever: {retriever:,} weights learn from 48 questions, 1 pass a round, in 2 rounds"
+    one = 4 * (generator + retriever)
+    total = 3 * 2 * 2 * one + 3 * one  # three sites, two rounds, both ways, and the delivery
+    assert lines[10] == (
+        f"bytes (float32): in a round at most {one / 1e3:.1f} kB to a site and {one / 1e3:.1f} kB back; "
+        f"at most {total / 1e6:.1f} MB in all"
+    )
+    assert re.fullmatch(r"memory: base models [\d.]+ kB and training [\d.]+ kB in this process, .*", lines[11])
+    assert lines[12] == (
+        "then: untouched, federated, local, pooled measured on the test questions of the sites that take part"
+    )
+
+
+def test_a_dry_run_agrees_with_the_bytes_of_the_run(finished: tuple[str, RunFolder]):
+    [first, _] = finished[1].rounds()
+    assert first["bytes_to_each_site"] == first["sites"]["east"]["bytes"] == 4 * (17_408 + 14_336)
+
+
+def test_a_dry_run_tells_who_sits_out_and_who_is_held_out(fedrag: Fedrag, tmp_path: Path):
+    sites = tmp_path / "sites"
+    shutil.copytree(ROOT / "simulations" / "data" / "tiny", sites)
+    (sites / "north" / "train.jsonl").unlink()
+    config = Config.from_file(SCENARIO, [f"data.sites={sites}", "data.hold_out=['east']", "federation.wire=bfloat16"])
+    lines = plan_lines(config)
+    assert "north         8      0           4      6   sits out: nothing to train on" in lines[3]
+    assert "  held out: east" in lines
+    assert any("learn from 16 questions" in line for line in lines)
+    assert any(line.startswith("bytes (bfloat16): in a round at most 63.5 kB to a site") for line in lines)
+
+
+def test_help_is_quick_and_shows_every_verb():
+    program = [sys.executable, "-X", "importtime", "-c", "from fedrag.cli.main import main; main()", "--help"]
+    result = subprocess.run(program, capture_output=True, text=True, check=True)
+    for verb in ("simulate", "evaluate", "compare", "data", "models"):
+        assert re.search(rf"│ {verb} ", result.stdout)
+    total = [int(line.split("|")[1]) for line in result.stderr.splitlines() if line.endswith("| fedrag.cli.main")]
+    assert total[0] < 1_000_000  # microseconds
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["simulate", "evaluate", "compare", "data check", "data partition", "data import squad", "models fetch"],
+)
+def test_every_verb_shows_an_example(verb: str):
+    result = CliRunner().invoke(app, [*verb.split(), "--help"])
+    assert f"Example: fedrag {verb} " in " ".join(result.stdout.split())
+
+
+def test_results_are_json_that_other_programs_read(finished: tuple[str, RunFolder]):
+    content = json.loads((finished[1].path / "results.json").read_text())
+    assert set(content) == {"run", "federated", "untouched", "local", "pooled"}
+    assert set(content["federated"]) == {"overall", "sites"}
+    assert set(content["federated"]["sites"]) == {"east", "north", "south"}

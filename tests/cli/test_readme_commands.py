@@ -1,0 +1,149 @@
+"""What the documents show works as shown."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from pathlib import Path
+
+import click
+import pytest
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from fedrag.cli.main import app
+from fedrag.config import Config
+from fedrag.config_reference import with_settings
+from fedrag.data.site_folder import load_sites
+from fedrag.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = ("README.md", "simulations/README.md")
+PLACEHOLDERS = {"SCENARIO", "RUN", "SITES"}
+
+
+def blocks(document: str, language: str = "") -> list[str]:
+    """Return the code blocks of one language."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return [body for kind, body in re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S) if kind == language]
+
+
+def shown_commands() -> list[str]:
+    """Return every fedrag command that stands in a document: in a block, or between backquotes in a line."""
+    lines = [line for document in DOCUMENTS for block in blocks(document) for line in block.splitlines()]
+    texts = [(ROOT / document).read_text(encoding="utf-8") for document in DOCUMENTS]
+    inline = [command for text in texts for command in re.findall(r"`(fedrag [^`\n]+)`", text)]
+    return sorted({line for line in [*lines, *inline] if line.startswith("fedrag ")})
+
+
+def parse(command_line: str) -> click.Context:
+    """Parse a command without running it; a wrong option or value raises."""
+    command, words = get_command(app), shlex.split(command_line)[1:]
+    while isinstance(command, click.Group):
+        command = command.commands[words.pop(0)]
+    return command.make_context(command_line, words)
+
+
+def test_the_documents_show_commands():
+    verbs = {tuple(command.split()[1:3]) for command in shown_commands()}
+    assert {("models", "fetch"), ("data", "import"), ("data", "check")} <= verbs
+
+
+@pytest.mark.parametrize("command_line", shown_commands())
+def test_every_shown_command_is_understood(command_line: str):
+    context = parse(command_line)
+    scenario = context.params.get("scenario")
+    if scenario is not None and str(scenario) not in PLACEHOLDERS:
+        Config.from_file(ROOT / scenario, context.params["overrides"] or ())
+
+
+def test_a_command_with_a_wrong_option_would_be_noticed():
+    with pytest.raises(click.UsageError):
+        parse("fedrag data check data/xquad --colour red")
+
+
+def test_every_shown_make_target_exists():
+    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.M)
+    shown = [
+        line.split()[1] for d in DOCUMENTS for b in blocks(d) for line in b.splitlines() if line.startswith("make ")
+    ]
+    assert shown
+    assert set(shown) <= set(targets)
+
+
+@pytest.mark.parametrize("toml", blocks("simulations/README.md", "toml"))
+def test_every_shown_scenario_is_valid(toml: str):
+    named = toml if toml.startswith("name") else f'name = "shown"\n{toml}'
+    assert Config.from_toml(named).name
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "simulations" / "scenarios").glob("*.toml")), ids=lambda path: path.stem
+)
+def test_every_scenario_is_valid_and_documented(path: Path):
+    assert Config.from_file(path).name == path.stem
+    assert f"`{path.name}`" in (ROOT / "simulations" / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_settings_agrees_with_the_config():
+    text = (ROOT / "simulations" / "README.md").read_text(encoding="utf-8")
+    assert text == with_settings(text), "run: python -m fedrag.config_reference simulations/README.md"
+
+
+def test_the_table_of_settings_names_types_limits_and_defaults():
+    text = (ROOT / "simulations" / "README.md").read_text(encoding="utf-8")
+    assert "| `rounds` | whole number, at least 1 | `2` | Communication rounds. |" in text
+    assert '| `side` | `"query"`, `"both"` | `"query"` | Encoder side that learns. |' in text
+    assert "| `sites` | text | required | Folder" in text
+    with pytest.raises(ConfigError, match="expected the two lines"):
+        with_settings("no markers")
+
+
+def test_every_file_of_the_map_exists():
+    [files] = [block for block in blocks("README.md") if block.startswith("fedrag/ ")]
+    for line in files.splitlines():
+        names = re.split(r"\s{2,}", line.strip())[0].split()
+        folder = ROOT / "fedrag" if line.startswith("  ") else ROOT
+        assert all((folder / name).exists() for name in names), line
+    listed = {name.rstrip("/") for line in files.splitlines() for name in line.split() if line.startswith("  ")}
+    own = {p.name for p in (ROOT / "fedrag").iterdir() if not p.name.startswith(("_", ".")) and p.name != "py.typed"}
+    assert own <= listed
+
+
+def test_the_shown_site_folder_can_be_loaded(tmp_path: Path):
+    [block] = [block for block in blocks("README.md") if block.startswith("hospitals/")]
+    folder = tmp_path / "hospitals" / "east"
+    folder.mkdir(parents=True)
+    for name, row in re.findall(r"(\w+\.jsonl) +(\{.*\})", block):
+        (folder / name).write_text(f"{row}\n", encoding="utf-8")
+    [site] = load_sites(tmp_path / "hospitals")
+    assert (site.name, len(site.passages), site.train[0].passage_ids) == ("east", 1, ("p1",))
+
+
+@pytest.fixture
+def clone(tmp_path: Path, tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with what the shown commands read."""
+    shutil.copytree(ROOT / "simulations", tmp_path / "simulations")
+    monkeypatch.setenv("FEDRAG_HOME", str(tiny_home))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_the_shown_commands_on_the_data_that_ships_run_as_shown(clone: Path):
+    shown = [line for block in blocks("README.md") for line in block.splitlines() if line.startswith("fedrag ")]
+    run = [line for line in shown if re.search(r"\btiny\b|tiny\.toml|runs/tiny-1", line)]
+    assert len(run) >= 8
+    for line in run:
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+    assert {path.name for path in (clone / "runs").iterdir()} == {"tiny-1", "one-round"}
+    assert (clone / "result.json").is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", blocks("README.md", "python"))
+def test_the_shown_python_runs(clone: Path, code: str, capsys: pytest.CaptureFixture[str]):
+    exec(compile(code, "README.md", "exec"), {"__name__": "shown"})
+    assert "'n_questions': 18" in capsys.readouterr().out

@@ -1,0 +1,71 @@
+"""Comparing two runs question by question."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from fedrag.config import Config
+from fedrag.errors import RunError
+from fedrag.evaluation.compare import compare_runs
+from fedrag.evaluation.measure import METRICS
+from fedrag.evaluation.significance import paired_bootstrap
+from fedrag.runs import RunFolder, write_text
+
+CONFIG = Config.from_dict({"name": "c", "data": {"sites": "x"}})
+
+
+def run_with(path: Path, values: dict[tuple[str, str], dict[str, float | None]] | None) -> Path:
+    run = RunFolder.create(CONFIG, path)
+    if values is not None:
+        lines = [
+            {"site": site, "question_id": question, "metrics": dict.fromkeys(METRICS) | metrics}
+            for (site, question), metrics in values.items()
+        ]
+        write_text(run.path / "evaluation" / "federated.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_the_difference_is_second_minus_first_over_common_questions_that_both_measured(tmp_path: Path):
+    first = {("a", str(i)): {"f1": 0.1 * (i % 3), "mrr": 0.5} for i in range(30)}
+    second = {("a", str(i)): {"f1": 0.1 * (i % 3) + 0.2, "mrr": None} for i in range(5, 40)}
+    one, two = run_with(tmp_path / "one", first), run_with(tmp_path / "two", second)
+    rows, common = compare_runs(one, two)
+    assert common == 25
+    (row,) = rows
+    keys = sorted(("a", str(i)) for i in range(5, 30))
+    a, b = [first[key]["f1"] for key in keys], [second[key]["f1"] for key in keys]
+    assert row.metric == "f1"
+    assert row.first == pytest.approx(sum(a) / 25)
+    assert row.second == pytest.approx(sum(b) / 25)
+    assert row.difference == paired_bootstrap(b, a, seed=0)
+    assert row.difference.mean_difference == pytest.approx(0.2)
+    assert row.difference.low > 0
+    (back,), _ = compare_runs(two, one)
+    assert back.difference.mean_difference == pytest.approx(-0.2)
+
+
+def test_the_same_id_at_another_site_is_another_question(tmp_path: Path):
+    one = run_with(tmp_path / "one", {("a", "1"): {"f1": 1.0}, ("b", "1"): {"f1": 0.0}})
+    two = run_with(tmp_path / "two", {("b", "1"): {"f1": 0.5}, ("c", "1"): {"f1": 1.0}})
+    rows, common = compare_runs(one, two)
+    assert common == 1
+    assert (rows[0].first, rows[0].second) == (0.0, 0.5)
+
+
+def test_runs_without_a_common_question_cannot_be_compared(tmp_path: Path):
+    one = run_with(tmp_path / "one", {("a", "1"): {"f1": 1.0}})
+    two = run_with(tmp_path / "two", {("a", "2"): {"f1": 1.0}})
+    with pytest.raises(RunError, match="measured no question in common"):
+        compare_runs(one, two)
+
+
+def test_a_run_that_measured_nothing_is_named(tmp_path: Path):
+    one = run_with(tmp_path / "one", {("a", "1"): {"f1": 1.0}})
+    two = run_with(tmp_path / "two", None)
+    with pytest.raises(RunError, match=r"two: measured nothing"):
+        compare_runs(one, two)
+    with pytest.raises(RunError, match="is no run folder"):
+        compare_runs(tmp_path / "three", one)

@@ -1,0 +1,179 @@
+"""Who takes part, and waiting that always ends."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+from flwr.app import Message, RecordDict
+from flwr.clientapp import ClientApp
+from tiny_federation import Lines, tiny_config
+
+from fedrag.errors import QuorumError
+from fedrag.federation.exchange import KnownSite, choose_sites, greet_sites, replies_as_they_come
+from fedrag.federation.messages import GREET, Greeting, Reply, greeting_content, reply_content
+from fedrag.grids.in_process import InProcessGrid
+from fedrag.models.resident import base_tensor_hashes
+
+pytestmark = pytest.mark.usefixtures("tiny_home")
+
+CONFIG = tiny_config(federation={"min_sites": 1, "greeting_timeout_s": 0.5})
+COUNTS = {"train_questions": 4, "labelled_questions": 4, "validation_questions": 0}
+
+
+def greeter(told):
+    """Return a client app in which each client greets as it is told, or refuses."""
+    app = ClientApp()
+
+    @app.query(GREET.partition(".")[2])
+    def greet(message, context):
+        greeting = told[context.node_config["site-name"]]
+        if greeting is None:
+            content = reply_content(Reply(refusal="bad-data", error_id="00000000"), {}, "float32")
+            return Message(content, reply_to=message)
+        return Message(greeting_content(greeting), reply_to=message)
+
+    return app
+
+
+def greeting(name, counts=COUNTS, **hashes):
+    return Greeting(name, "1", counts, {**base_tensor_hashes(CONFIG), **hashes})
+
+
+def grid_of(told, kind=InProcessGrid):
+    return kind(greeter(told), [{"site-name": node} for node in told])
+
+
+class SilentGrid(InProcessGrid):
+    """The last node never answers."""
+
+    def pull_messages(self, message_ids):
+        last = max(self.get_node_ids())
+        silent = {key for key, message in self._waiting.items() if message.metadata.dst_node_id == last}
+        return super().pull_messages(set(message_ids) - silent)
+
+
+class GrowingGrid(InProcessGrid):
+    """One more node is online each time somebody looks."""
+
+    seen = 0
+
+    def get_node_ids(self):
+        self.seen += 1
+        return super().get_node_ids()[: self.seen]
+
+
+def test_sites_come_in_order_of_name_whatever_their_nodes():
+    sites = greet_sites(grid_of({"1": greeting("zoe"), "2": greeting("ada")}), CONFIG, Lines())
+    assert [(site.name, site.node_id) for site in sites] == [("ada", 3), ("zoe", 2)]
+
+
+@pytest.mark.parametrize("first", ["other", "good"])
+def test_a_site_with_other_base_models_takes_no_part_whoever_comes_first(first):
+    """The site first in order of name used to be the measure: a wrong one shut out all the others."""
+    wrong = greeting("a" if first == "other" else "z", retriever="f00")
+    told = {"1": wrong, "2": greeting("m"), "3": greeting("n", generator="f00")}
+    display = Lines()
+    assert [site.name for site in greet_sites(grid_of(told), CONFIG, display)] == ["m"]
+    for name in (wrong.name, "n"):
+        assert f"{name} takes no part: its base models have other tensors than the server's" in display.said
+
+
+def test_the_generator_is_compared_only_where_a_round_uses_it():
+    retriever_only = tiny_config(federation={"schedule": "retriever"})
+    assert list(base_tensor_hashes(retriever_only)) == ["retriever"]
+    scored = tiny_config(federation={"schedule": "retriever"}, retriever={"loss": "lsr"})
+    assert set(base_tensor_hashes(scored)) == {"retriever", "generator"}
+
+
+def test_of_two_clients_with_one_name_the_second_takes_no_part():
+    display = Lines()
+    told = {"1": greeting("a"), "2": greeting("a"), "3": greeting("b")}
+    sites = greet_sites(grid_of(told), CONFIG, display)
+    assert [(site.name, site.node_id) for site in sites] == [("a", 2), ("b", 4)]
+    assert display.said == ["a second client calls itself a; it takes no part"]
+
+
+def test_a_client_that_refuses_to_greet_is_counted_out_with_its_reason():
+    display = Lines()
+    sites = greet_sites(grid_of({"1": greeting("a"), "2": None}), CONFIG, display)
+    assert [site.name for site in sites] == ["a"]
+    assert display.said == [
+        "client 2 takes no part: its data is malformed (bad-data; error 00000000 in the site's log)"
+    ]
+
+
+def test_sites_with_nothing_to_train_on_sit_out():
+    nothing = {**COUNTS, "train_questions": 0, "labelled_questions": 0}
+    unlabelled = {**COUNTS, "labelled_questions": 0}
+    told = {"1": greeting("a", nothing), "2": greeting("b", unlabelled), "3": greeting("c")}
+    display = Lines()
+    assert [site.name for site in greet_sites(grid_of(told), CONFIG, display)] == ["b", "c"]
+    assert display.said == ["a sits out: it has no training questions"]
+
+
+def test_the_wait_for_silent_nodes_ends():
+    grid = grid_of({"1": greeting("a"), "2": greeting("b")}, SilentGrid)
+    started = time.monotonic()
+    sites = greet_sites(grid, CONFIG, Lines())
+    assert [site.name for site in sites] == ["a"]
+    assert 0.5 <= time.monotonic() - started < 5
+
+
+def test_too_few_sites_stop_the_run_after_the_wait():
+    config = tiny_config(federation={"min_sites": 3, "greeting_timeout_s": 0.5})
+    started = time.monotonic()
+    with pytest.raises(QuorumError, match="2 sites can take part, at least 3 are needed"):
+        greet_sites(grid_of({"1": greeting("a"), "2": greeting("b")}), config, Lines())
+    assert 0.5 <= time.monotonic() - started < 5
+
+
+def test_sites_that_come_online_one_by_one_are_waited_for():
+    config = tiny_config(federation={"min_sites": 2, "greeting_timeout_s": 20.0})
+    grid = grid_of({"1": greeting("a"), "2": greeting("b")}, GrowingGrid)
+    assert [site.name for site in greet_sites(grid, config, Lines())] == ["a", "b"]
+
+
+def test_replies_that_never_come_do_not_hold_up_the_others():
+    grid = grid_of({str(n): greeting(str(n)) for n in range(6)}, SilentGrid)
+    messages = [grid.create_message(RecordDict(), "query.nothing", node, "0") for node in grid.get_node_ids()]
+    started = time.monotonic()
+    nodes = [node for _, node in replies_as_they_come(grid, messages, 0.3)]
+    assert sorted(nodes) == grid.get_node_ids()[:-1]
+    assert 0.3 <= time.monotonic() - started < 5
+
+
+class AnonymousGrid(InProcessGrid):
+    """Answers as Flower does for a node it has lost: the error names no node."""
+
+    def pull_messages(self, message_ids):
+        replies = super().pull_messages(message_ids)
+        for reply in replies:
+            reply.metadata.__dict__["_src_node_id"] = 1
+        return replies
+
+
+def test_a_reply_belongs_to_the_node_whose_message_it_answers():
+    grid = grid_of({"1": None, "2": None}, AnonymousGrid)
+    messages = [grid.create_message(RecordDict(), "query.nothing", node, "0") for node in grid.get_node_ids()]
+    assert [(reply.has_error(), node) for reply, node in replies_as_they_come(grid, messages, 5.0)] == [
+        (True, 2),
+        (True, 3),
+    ]
+
+
+def known(*names):
+    return [KnownSite(node, Greeting(name, "1", COUNTS, {})) for node, name in enumerate(names)]
+
+
+@pytest.mark.parametrize(("fraction", "count"), [(1.0, 5), (0.6, 3), (0.41, 3), (0.2, 1), (0.01, 1)])
+def test_a_fraction_is_rounded_up_to_whole_sites(fraction, count):
+    chosen = choose_sites(known(*"abcde"), fraction, seed=0)
+    assert len(chosen) == count
+    assert [site.name for site in chosen] == sorted(site.name for site in chosen)
+
+
+def test_the_draw_depends_on_the_seed_alone_and_reaches_every_site():
+    draws = [tuple(site.name for site in choose_sites(known(*"abcde"), 0.4, seed)) for seed in range(30)]
+    assert draws == [tuple(site.name for site in choose_sites(known(*"abcde"), 0.4, seed)) for seed in range(30)]
+    assert {name for draw in draws for name in draw} == set("abcde")

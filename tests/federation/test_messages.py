@@ -1,0 +1,208 @@
+"""What server and sites say to each other, and what either of them refuses to read."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
+
+from fedrag.errors import MessageError
+from fedrag.federation.messages import (
+    NAME_LENGTH,
+    REFUSALS,
+    TRAIN,
+    Greeting,
+    Reply,
+    Request,
+    array_bytes,
+    greeting_content,
+    open_greeting,
+    open_reply,
+    open_request,
+    reply_content,
+    request_content,
+)
+from fedrag.federation.update import flatten, manifest_of
+
+STATE = {
+    "generator": {"q.lora_B.weight": np.arange(6, dtype=np.float32).reshape(3, 2), "a": np.ones(1, np.float32)},
+    "retriever": {"w": np.array([1.5, -2.0], np.float32)},
+}
+MANIFESTS = {component: manifest_of(tensors) for component, tensors in STATE.items()}
+REPLY = Reply(
+    update={component: flatten(tensors, MANIFESTS[component]) for component, tensors in STATE.items()},
+    num_examples={"generator": 3, "retriever": 4},
+    metrics={"seconds": 1.5, "generator.loss": 0.25},
+)
+
+
+@pytest.fixture(autouse=True)
+def _sender():
+    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, 1, 1
+
+
+def message(content):
+    return Message(content, 2, TRAIN)
+
+
+def opened_reply(change=lambda content: None, reply=REPLY):
+    content = reply_content(reply, MANIFESTS, "float32")
+    change(content)
+    return open_reply(message(content), MANIFESTS, "float32")
+
+
+def test_a_request_comes_back_as_it_was_written():
+    request = Request("name = 'x'", 3, STATE, ("generator",), {"generator": 2, "retriever": 1}, 12.5, "float32")
+    found = open_request(message(request_content(request)))
+    assert (found.scenario, found.round_number, found.components) == ("name = 'x'", 3, ("generator",))
+    assert (found.past_rounds, found.deadline_s, found.wire) == ({"generator": 2, "retriever": 1}, 12.5, "float32")
+    for component, tensors in STATE.items():
+        assert list(found.state[component]) == list(tensors)
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(found.state[component][name], tensor)
+
+
+def test_a_component_is_one_array_and_bfloat16_halves_its_bytes():
+    content = request_content(Request("", state=STATE))
+    assert {name: len(record) for name, record in content.array_records.items()} == {"state": 2}
+    full, half = (array_bytes(request_content(Request("", state=STATE, wire=w))) for w in ("float32", "bfloat16"))
+    header = len(Array(np.zeros(0, np.uint8)).data)
+    assert (full, half) == (2 * header + 4 * 9, 2 * header + 2 * 9)
+
+
+def test_the_arrays_of_a_request_can_be_written_to_at_the_site():
+    found = open_request(message(request_content(Request("", state=STATE))))
+    found.state["generator"]["a"][0] = 5.0
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda c: c.pop("request"),
+        lambda c: c.pop("state"),
+        lambda c: c["request"].pop("manifest.generator"),
+        lambda c: c["request"].update({"manifest.generator": "[["}),
+        lambda c: c["request"].update({"manifest.generator": '[["a",[99]]]'}),
+        lambda c: c["request"].update({"round": "one"}),
+        lambda c: c["request"].update({"components": "generator"}),
+        lambda c: c["request"].update({"wire": "float8"}),
+    ],
+)
+def test_a_malformed_request_is_a_message_error(spoil):
+    content = request_content(Request("", state=STATE, components=("generator",)))
+    spoil(content)
+    with pytest.raises(MessageError):
+        open_request(message(content))
+
+
+def test_another_protocol_is_refused_by_both_numbers():
+    content = request_content(Request(""))
+    content["request"]["protocol"] = 7
+    with pytest.raises(MessageError, match="protocol 7, this site 1"):
+        open_request(message(content))
+
+
+def test_a_reply_comes_back_as_it_was_written():
+    found = opened_reply()
+    assert found.num_examples == REPLY.num_examples
+    assert found.metrics == REPLY.metrics
+    for component, flat in REPLY.update.items():
+        np.testing.assert_array_equal(found.update[component], flat)
+
+
+def test_a_reply_may_hold_fewer_components_than_were_asked_for():
+    one = Reply({"retriever": REPLY.update["retriever"]}, {"retriever": 4})
+    assert list(opened_reply(reply=one).update) == ["retriever"]
+
+
+def test_only_the_metrics_we_know_and_finite_ones_are_read():
+    """A metric's name is a text that a site chooses."""
+
+    def add(content):
+        content["metrics"]["metric.the patient is Smith"] = 1.0
+        content["metrics"]["metric.retriever.loss"] = math.nan
+        content["metrics"]["metric.retriever.norm"] = [1.0, 2.0]
+        content["metrics"]["metric.retriever.steps"] = 2
+
+    assert opened_reply(add).metrics == {**REPLY.metrics, "retriever.steps": 2.0}
+
+
+@pytest.mark.parametrize("record", ["update", "manifests", "metrics"])
+def test_a_reply_without_one_of_its_records_is_refused(record):
+    with pytest.raises(MessageError, match="lacks a record"):
+        opened_reply(lambda content: content.pop(record))
+
+
+def test_a_record_of_another_kind_is_refused():
+    def swap(content):
+        content["update"] = MetricRecord({"x": 1})
+
+    with pytest.raises(MessageError, match="lacks a record"):
+        opened_reply(swap)
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+def test_a_refusal_says_what_its_code_means(code):
+    content = reply_content(Reply(refusal=code, error_id="0a1b2c3d"), {}, "float32")
+    with pytest.raises(MessageError, match="error 0a1b2c3d in the site's log") as caught:
+        open_reply(message(content), MANIFESTS, "float32")
+    assert str(caught.value).startswith(REFUSALS[code])
+
+
+def test_an_unknown_refusal_code_and_a_chatty_error_id_are_not_repeated():
+    content = RecordDict({"refusal": ConfigRecord({"code": "patient-smith", "error-id": "patientSmith"})})
+    with pytest.raises(MessageError) as caught:
+        open_reply(message(content), MANIFESTS, "float32")
+    assert str(caught.value) == "an error occurred there (error)"
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("ValueError", "ValueError"),
+        ("ValueError: patient Smith", "ValueError"),
+        ("patient Smith: is ill", "no reason told"),
+        ("x" * 41, "no reason told"),
+        ("", "no reason told"),
+    ],
+)
+def test_of_a_failed_client_only_a_plain_name_is_told(reason, told):
+    """In a deployment Flower sends a client's exception text as it is."""
+    error = Message(Error(code=0, reason=reason), reply_to=message(RecordDict()))
+    with pytest.raises(MessageError) as caught:
+        open_reply(error, MANIFESTS, "float32")
+    assert str(caught.value) == f"its client failed ({told})"
+
+
+def test_a_greeting_comes_back_as_it_was_written():
+    greeting = Greeting("clinic-a", "1.0", {"train_questions": 3}, {"retriever": "ab"})
+    assert open_greeting(message(greeting_content(greeting))) == greeting
+
+
+@pytest.mark.parametrize("name", ["", "x" * (NAME_LENGTH + 1), "a\nround 3/3: all is well", "\x1b[2J"])
+def test_a_name_that_would_spoil_the_log_is_refused(name):
+    with pytest.raises(MessageError, match="its name is not a printable text"):
+        open_greeting(message(greeting_content(Greeting(name, "1", {}, {}))))
+
+
+@pytest.mark.parametrize("count", [-1, 2**29, 10**18])
+def test_an_impossible_number_of_questions_is_refused_in_the_greeting(count):
+    """The sum of all weights fixes the fixed point: one absurd number would spoil it for all."""
+    with pytest.raises(MessageError, match="numbers of questions"):
+        open_greeting(message(greeting_content(Greeting("a", "1", {"train_questions": count}, {}))))
+
+
+@pytest.mark.parametrize("record", ["greeting", "counts"])
+def test_a_greeting_without_one_of_its_records_is_refused(record):
+    content = greeting_content(Greeting("a", "1", {}, {}))
+    content.pop(record)
+    with pytest.raises(MessageError, match="malformed"):
+        open_greeting(message(content))
+
+
+def test_arrays_of_all_records_are_counted():
+    record = ArrayRecord({"x": Array(np.zeros(5, np.uint8))})
+    assert array_bytes(RecordDict({"a": record, "b": record})) == 2 * len(record["x"].data)

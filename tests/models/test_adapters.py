@@ -1,0 +1,106 @@
+"""Adapters: where they go, what they start from, and that the base comes through untouched."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedrag.config import LoraSection
+from fedrag.errors import ModelError
+from fedrag.models.adapters import adapter_disabled, add_lora, initial_lora, lora_parameters, remove_lora
+
+
+class Net(nn.Module):
+    """Two layers, and a pooler that shares a layer's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.dense = nn.Linear(4, 4)
+        self.out = nn.Linear(4, 2)
+        self.pooler = nn.ModuleDict({"dense": nn.Linear(2, 2)})
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.out(torch.tanh(self.dense(x)))
+        return y
+
+
+X = torch.arange(12.0).view(3, 4) / 10
+
+
+def adapted(exclude: tuple[str, ...] = ()) -> Net:
+    net = Net()
+    add_lora(net, LoraSection(rank=2, alpha=6.0), exclude=exclude)
+    with torch.no_grad():
+        for i, parameter in enumerate(lora_parameters(net).values()):
+            parameter.copy_(torch.sin(torch.arange(parameter.numel()) + i).view_as(parameter))
+    return net
+
+
+def test_an_excluded_part_has_no_adapter_although_its_layers_share_a_name():
+    assert {name.rpartition(".lora_")[0] for name in lora_parameters(adapted(("pooler",)))} == {"dense", "out"}
+    assert "pooler.dense.lora_A.weight" in lora_parameters(adapted())
+
+
+def test_only_the_adapter_can_be_trained():
+    net = adapted()
+    trainable = {name.replace(".default", "") for name, p in net.named_parameters() if p.requires_grad}
+    assert trainable == set(lora_parameters(net))
+
+
+def test_disabled_it_is_the_base_exactly_and_enabled_it_is_not():
+    net, base = adapted(), Net()
+    with_adapter = net(X)
+    with adapter_disabled(net):
+        assert torch.equal(net(X), base(X))
+    assert torch.equal(net(X), with_adapter)
+    assert not torch.equal(net(X), base(X))
+
+
+def test_disabling_may_be_nested():
+    """The end of the inner block once switched the adapter on again for the rest of the outer one."""
+    net, base = adapted(), Net()
+    with adapter_disabled(net):
+        with adapter_disabled(net):
+            assert torch.equal(net(X), base(X))
+        assert torch.equal(net(X), base(X))
+    assert not torch.equal(net(X), base(X))
+
+
+def test_it_is_enabled_again_after_an_error():
+    net = adapted()
+    with_adapter = net(X)
+    with pytest.raises(RuntimeError, match="mid-way"), adapter_disabled(net):
+        raise RuntimeError("mid-way")
+    assert torch.equal(net(X), with_adapter)
+    assert all(parameter.requires_grad for parameter in lora_parameters(net).values())
+
+
+def test_it_can_be_merged_or_left_behind():
+    net = adapted()
+    with_adapter = net(X)
+    remove_lora(net, merge=True)
+    assert [type(module) for module in net.children()][:2] == [nn.Linear, nn.Linear]
+    torch.testing.assert_close(net(X), with_adapter, atol=1e-5, rtol=0)
+    other = adapted()
+    remove_lora(other, merge=False)
+    assert torch.equal(other(X), Net()(X))
+
+
+def test_the_initial_state_depends_on_the_seed_alone_and_adds_nothing():
+    shapes = {"x.lora_A.weight": (2, 100), "x.lora_B.weight": (50, 2)}
+    first, again, other = initial_lora(shapes, 1), initial_lora(shapes, 1), initial_lora(shapes, 2)
+    np.testing.assert_array_equal(first["x.lora_A.weight"], again["x.lora_A.weight"])
+    assert (first["x.lora_A.weight"] != other["x.lora_A.weight"]).all()
+    assert not first["x.lora_B.weight"].any()
+    assert 0.09 < np.abs(first["x.lora_A.weight"]).max() <= 0.1
+    assert first["x.lora_A.weight"].dtype == np.float32
+
+
+def test_an_unknown_target_is_one_clear_sentence():
+    with pytest.raises(
+        ModelError, match=r'^lora.targets: "query" is no linear layer of this model; it has dense, out$'
+    ):
+        add_lora(Net(), LoraSection(targets=("query",)))

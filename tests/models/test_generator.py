@@ -1,0 +1,183 @@
+"""The generator says at each answer position what the plain model says there, whatever the batch."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+from fedrag.config import LoraSection
+from fedrag.errors import ModelError
+from fedrag.models.generator import Example, Generator, adapter_shapes
+from fedrag.models.store import find_model
+
+KINDS = ("causal", "seq2seq")
+CLASSES = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM}
+
+
+def examples_of(generator: Generator) -> list[Example]:
+    """Return examples of different lengths; two of the answers hold the end token, which also pads."""
+    end = generator.tokenizer.eos_token_id
+    ids = [generator.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Where is it?", "Who", "A b")]
+    return [Example(ids[0], [40, 41, end]), Example(ids[1], [end]), Example(ids[2] * 3, [50, end, 51, 52, 53])]
+
+
+def full_logits(model: torch.nn.Module, seq2seq: bool, example: Example) -> torch.Tensor:
+    """Return the logits (positions, vocabulary) of a plain forward pass over one whole example."""
+    with torch.no_grad():
+        if seq2seq:
+            start = model.config.decoder_start_token_id
+            decoder = torch.tensor([[start, *example.answer]])
+            return model(input_ids=torch.tensor([example.prompt]), decoder_input_ids=decoder).logits[0]
+        return model(input_ids=torch.tensor([example.prompt + example.answer])).logits[0]
+
+
+def first_position(example: Example, seq2seq: bool) -> int:
+    """Return where the first answer token is predicted: one position before it stands."""
+    return 0 if seq2seq else len(example.prompt) - 1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_different_lengths_gives_the_logits_of_whole_single_passes(load_generator, kind):
+    generator = load_generator(kind)
+    batch = examples_of(generator)
+    with torch.no_grad():
+        logits, labels = generator.answer_logits(batch)
+    expected = []
+    for example in batch:
+        full = full_logits(generator.model, generator.seq2seq, example)
+        first = first_position(example, generator.seq2seq)
+        expected.append(full[first : first + len(example.answer)])
+    torch.testing.assert_close(logits, torch.cat(expected), atol=1e-5, rtol=0)
+    assert labels.tolist() == [token for example in batch for token in example.answer]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_logits_read_one_position_off_would_be_seen(load_generator, kind, shift):
+    generator = load_generator(kind)
+    example = Example(examples_of(generator)[0].prompt, [40, 41, 42])
+    with torch.no_grad():
+        logits, _ = generator.answer_logits([example])
+    full = full_logits(generator.model, generator.seq2seq, example)
+    first = first_position(example, generator.seq2seq)
+    steps = [t for t in range(3) if first + t + shift >= 0]
+    shifted = full[[first + t + shift for t in steps]]
+    assert (shifted - logits[steps]).abs().max(dim=1).values.min() > 0.1
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_answer_token_does_not_see_the_answer(load_generator, kind):
+    generator = load_generator(kind)
+    prompt = examples_of(generator)[0].prompt
+    with torch.no_grad():
+        one, _ = generator.answer_logits([Example(prompt, [40, 41, 42])])
+        other, _ = generator.answer_logits([Example(prompt, [60, 61, 62])])
+    torch.testing.assert_close(one[0], other[0], atol=1e-6, rtol=0)
+    assert (one[1] - other[1]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_batched_generation_gives_what_one_prompt_at_a_time_gives(load_generator, kind):
+    generator = load_generator(kind)
+    end = generator.tokenizer.eos_token_id
+    prompts = [example.prompt for example in examples_of(generator)]
+    together = generator.generate(prompts, 12)
+    for prompt, ids in zip(prompts, together, strict=True):
+        alone = generator.generate([prompt], 12)[0]
+        assert len(alone) <= 12
+        assert ids[: len(alone)] == alone
+        assert all(token in (end, generator.tokenizer.pad_token_id) for token in ids[len(alone) :])
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_generation_is_greedy_step_by_step(load_generator, kind):
+    generator = load_generator(kind)
+    prompt = examples_of(generator)[0].prompt
+    expected: list[int] = []
+    for _ in range(8):
+        position = len(expected) if generator.seq2seq else -1
+        expected.append(
+            int(full_logits(generator.model, generator.seq2seq, Example(prompt, expected))[position].argmax())
+        )
+        if expected[-1] == generator.tokenizer.eos_token_id:
+            break
+    assert generator.generate([prompt], 8)[0] == expected
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_its_adapter_it_is_the_base_bit_for_bit(load_generator, kind):
+    generator = load_generator(kind)
+    base = CLASSES[kind].from_pretrained(generator.fetched.folder, dtype=torch.float32).eval()
+    example = examples_of(generator)[0]
+    trained = full_logits(generator.model, generator.seq2seq, example)
+    with generator.untouched():
+        untouched = full_logits(generator.model, generator.seq2seq, example)
+    expected = full_logits(base, generator.seq2seq, example)
+    assert torch.equal(untouched, expected)
+    assert (trained - expected).abs().max() > 0.01
+    assert torch.equal(full_logits(generator.model, generator.seq2seq, example), trained)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_fresh_adapter_changes_nothing(tiny_home, kind):
+    generator = Generator.load(find_model(f"fedrag/tiny-{kind}"), LoraSection(rank=4), torch.float32, "cpu")
+    base = CLASSES[kind].from_pretrained(generator.fetched.folder, dtype=torch.float32).eval()
+    example = examples_of(generator)[0]
+    ours = full_logits(generator.model, generator.seq2seq, example)
+    assert torch.equal(ours, full_logits(base, generator.seq2seq, example))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_adapter_is_alpha_over_rank_times_b_a(load_generator, kind):
+    generator = load_generator(kind, rank=4, alpha=6.0)
+    merged = CLASSES[kind].from_pretrained(generator.fetched.folder, dtype=torch.float32).eval()
+    tensors = {name: p.detach() for name, p in generator.parameters().items()}
+    with torch.no_grad():
+        for name, weight in merged.named_parameters():
+            layer = name.removesuffix(".weight")
+            if f"{layer}.lora_A.weight" in tensors:
+                weight += 6.0 / 4 * tensors[f"{layer}.lora_B.weight"] @ tensors[f"{layer}.lora_A.weight"]
+    example = examples_of(generator)[0]
+    ours = full_logits(generator.model, generator.seq2seq, example)
+    torch.testing.assert_close(ours, full_logits(merged, generator.seq2seq, example), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_adapter_can_be_trained_and_the_head_has_none(load_generator, kind):
+    generator = load_generator(kind)
+    trainable = {id(p) for p in generator.model.parameters() if p.requires_grad}
+    assert trainable == {id(p) for p in generator.parameters().values()}
+    assert generator.parameters()
+    assert not any("lm_head" in name for name in generator.parameters())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_adapter_shapes_need_no_weights(load_generator, kind):
+    generator = load_generator(kind, rank=3)
+    shapes = adapter_shapes(generator.fetched, LoraSection(rank=3))
+    assert list(shapes) == list(generator.parameters())
+    assert shapes == {name: tuple(p.shape) for name, p in generator.parameters().items()}
+
+
+def test_an_adapter_that_is_set_can_be_read_back(load_generator, random_tensors):
+    generator = load_generator()
+    tensors = random_tensors(generator.parameters(), seed=7)
+    generator.set_adapter(tensors)
+    for name, parameter in generator.parameters().items():
+        np.testing.assert_array_equal(parameter.detach().numpy(), tensors[name])
+
+
+def test_an_encoder_is_refused(tiny_home):
+    encoder = find_model("fedrag/tiny-encoder")
+    with pytest.raises(ModelError, match="fedrag/tiny-encoder is no language model"):
+        Generator.load(encoder, LoraSection(), torch.float32, "cpu")
+    with pytest.raises(ModelError, match="fedrag/tiny-encoder is no language model"):
+        adapter_shapes(encoder, LoraSection())
+
+
+def test_a_target_that_the_model_lacks_is_named_with_those_it_has(tiny_home):
+    model = find_model("fedrag/tiny-causal")
+    with pytest.raises(ModelError, match=r'"query" is no linear layer of this model; it has down_proj, .*q_proj'):
+        Generator.load(model, LoraSection(targets=("query",)), torch.float32, "cpu")

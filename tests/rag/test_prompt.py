@@ -1,0 +1,133 @@
+"""Prompts: what stands in them, in which order, and what gives way when they are too long."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from fedrag.config import RagConfig
+from fedrag.models.store import find_model
+from fedrag.rag.prompt import PromptBuilder
+
+INSTRUCTION = "Answer."
+
+
+def builder_of(kind: str, chat: bool = True, **rag: Any) -> tuple[PromptBuilder, Any]:
+    tokenizer = AutoTokenizer.from_pretrained(find_model(f"fedrag/tiny-{kind}").folder)
+    if not chat:
+        tokenizer.chat_template = None
+    config = RagConfig(instruction=INSTRUCTION, **rag)
+    return PromptBuilder(tokenizer, config, seq2seq=kind == "seq2seq"), tokenizer
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_a_chat_model_reads_its_own_template():
+    builder, tokenizer = builder_of("causal")
+    expected = (
+        "<|im_start|>system\nAnswer.<|im_end|>\n"
+        "<|im_start|>user\nPassage: one\n\nPassage: two\n\nQuestion: Who?<|im_end|>\n"
+        "<|im_start|>assistant\n"
+    )
+    assert tokenizer.decode(builder.prompt("Who?", ["one", "two"])) == expected
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_a_template_without_a_system_role_gets_the_instruction_from_the_user():
+    builder, tokenizer = builder_of("causal")
+    tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "[{{ m['role'] }}]{{ m['content'] }}{% endfor %}[end]"
+    )
+    builder = PromptBuilder(tokenizer, RagConfig(instruction=INSTRUCTION), seq2seq=False)
+    text = tokenizer.decode(builder.prompt("Who?", ["one"]))
+    assert text == "[user]Answer.\n\nPassage: one\n\nQuestion: Who?[end]"
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_a_model_without_a_template_reads_plain_text():
+    builder, tokenizer = builder_of("causal", chat=False)
+    expected = "Answer.\n\nPassage: one\n\nQuestion: Who?\nAnswer:"
+    assert tokenizer.decode(builder.prompt("Who?", ["one"])) == expected
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_an_encoder_prompt_ends_with_the_closing_token():
+    builder, tokenizer = builder_of("seq2seq")
+    ids = builder.prompt("Who?", ["one"])
+    assert ids[-1] == tokenizer.eos_token_id
+    assert tokenizer.eos_token_id not in ids[:-1]
+    assert tokenizer.decode(ids[:-1]) == "Answer.\n\nPassage: one\n\nQuestion: Who?\nAnswer:"
+
+
+@pytest.mark.parametrize(("kind", "chat"), [("causal", True), ("causal", False), ("seq2seq", False)])
+@pytest.mark.usefixtures("tiny_home")
+def test_every_part_is_tokenised_on_its_own(kind, chat):
+    """The ids of prompts that share passages share a prefix; the answer's do not depend on the prompt."""
+    builder, tokenizer = builder_of(kind, chat)
+    ids = tokenizer(" x", add_special_tokens=False)["input_ids"]
+    parts = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Passage: one\n\n", "Question: Who?")]
+    inner = [token for part in parts for token in part]
+    prompt = builder.prompt("Who?", ["one"])
+    assert any(prompt[i : i + len(inner)] == inner for i in range(len(prompt)))
+    assert builder.answer("x", end=False) == (ids[1:] if chat else ids)
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_the_answer_ends_with_the_end_token_where_it_is_wanted():
+    builder, tokenizer = builder_of("causal", answer_tokens=3)
+    letters = tokenizer("abcdef", add_special_tokens=False)["input_ids"]
+    assert builder.answer(" abcdef\n", end=True) == [*letters[:3], tokenizer.eos_token_id]
+    assert builder.answer("ab", end=True) == [*letters[:2], tokenizer.eos_token_id]
+    assert builder.answer("ab", end=False) == letters[:2]
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_a_generated_answer_is_read_up_to_its_end_token():
+    builder, tokenizer = builder_of("causal")
+    ids = builder.answer("Mill Lane", end=True)
+    assert builder.text([*ids, 50, tokenizer.eos_token_id, 51]) == "Mill Lane"
+    assert builder.text(ids[:4]) == "Mill"
+
+
+@pytest.mark.parametrize(("kind", "chat"), [("causal", True), ("causal", False), ("seq2seq", False)])
+@pytest.mark.usefixtures("tiny_home")
+def test_a_prompt_that_is_too_long_is_shortened_in_its_longest_passages(kind, chat):
+    passages = ["a" * 500, "b" * 20, "c" * 300]
+    free, tokenizer = builder_of(kind, chat, prompt_tokens=100_000)
+    whole = free.prompt("Who is it?", passages)
+    builder, _ = builder_of(kind, chat, prompt_tokens=300)
+    prompt = builder.prompt("Who is it?", passages)
+    text = tokenizer.decode(prompt)
+    assert 300 - len(passages) < len(prompt) <= 300 < len(whole)
+    assert "Question: Who is it?" in text
+    assert "b" * 20 in text
+    # Byte tokens: as many of a long passage's letters are left as of the other's.
+    assert text.count("aaa") == text.count("ccc") > 10
+    without = free.prompt("Who is it?", [])
+    assert prompt[:5] == without[:5]
+    assert prompt[-10:] == without[-10:]
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_the_question_is_never_shortened():
+    question = "Who " * 50 + "is it?"
+    builder, tokenizer = builder_of("causal", prompt_tokens=100)
+    prompt = builder.prompt(question, ["a" * 500])
+    assert f"Question: {question}" in tokenizer.decode(prompt)
+    assert "aaa" not in tokenizer.decode(prompt)
+
+
+@pytest.mark.slow
+def test_the_real_template_keeps_question_and_instruction(real_models):
+    tokenizer = AutoTokenizer.from_pretrained(find_model("HuggingFaceTB/SmolLM2-135M-Instruct").folder)
+    config = RagConfig(prompt_tokens=128)
+    builder = PromptBuilder(tokenizer, config, seq2seq=False)
+    prompt = builder.prompt("Where does Phobos orbit?", ["It orbits Mars. " * 100])
+    text = tokenizer.decode(prompt)
+    assert len(prompt) <= 128
+    assert config.instruction in text
+    assert text.endswith("Question: Where does Phobos orbit?<|im_end|>\n<|im_start|>assistant\n")
+    answer = builder.answer("Mars", end=True)
+    assert answer == [*tokenizer("Mars", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]

@@ -1,0 +1,196 @@
+"""The steps of a site, called as functions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+from tiny_federation import small_site, tiny_config
+
+from fedrag.data.chunking import chunk_passages
+from fedrag.errors import ConfigError
+from fedrag.federation.messages import Reply, Request
+from fedrag.federation.update import manifest_of, unflatten
+from fedrag.models.resident import RoundModels, initial_state
+from fedrag.rag.pipeline import prompt_builder
+from fedrag.site.delivery import keep_delivered
+from fedrag.site.settings import SiteSettings
+from fedrag.site.steps import Workbench, train_site
+from fedrag.site.validation import validate_site
+
+pytestmark = pytest.mark.usefixtures("tiny_home")
+
+BOTH = ("generator", "retriever")
+
+
+@pytest.fixture
+def work(tmp_path):
+    """Return a function that makes (bench, request) for one site."""
+
+    def make(site=None, components=BOTH, round_number=1, **settings):
+        config = tiny_config(**settings)
+        request = Request(config.to_toml(), round_number, initial_state(config, BOTH), components)
+        return Workbench(site or small_site("a"), tmp_path / "cache", config), request
+
+    return make
+
+
+def test_a_site_sends_the_difference_of_each_component_it_was_asked_for(work):
+    bench, request = work()
+    reply = train_site(bench, request)
+    assert list(reply.update) == ["generator", "retriever"]
+    assert reply.num_examples == {"generator": 4, "retriever": 4}
+    for component, flat in reply.update.items():
+        assert flat.dtype == np.float32
+        assert flat.shape == (manifest_of(request.state[component]).size,)
+        assert np.linalg.norm(flat.astype(np.float64)) == pytest.approx(reply.metrics[f"{component}.norm"])
+
+
+def test_the_difference_is_what_the_adapter_has_now_minus_what_it_received(work):
+    bench, request = work(components=("generator",))
+    reply = train_site(bench, request)
+    models = RoundModels(bench.config, request.state)
+    models._set.add("generator")  # as it was left by the training
+    difference = unflatten(reply.update["generator"], manifest_of(request.state["generator"]))
+    for name, parameter in models.generator.parameters().items():
+        now = torch.from_numpy(request.state["generator"][name] + difference[name])
+        torch.testing.assert_close(parameter.detach(), now, rtol=0, atol=1e-7)
+
+
+def test_a_site_keeps_nothing_between_rounds(work):
+    """The same request gives the same bits, whatever was trained in this process before."""
+    bench, request = work()
+    first = train_site(bench, request)
+    train_site(*work(site=small_site("b", "south"), round_number=2))
+    again = train_site(bench, request)
+    for component, flat in first.update.items():
+        np.testing.assert_array_equal(again.update[component], flat)
+
+
+def test_the_base_models_are_bit_identical_after_a_round(work):
+    bench, request = work()
+    models = RoundModels(bench.config, request.state)
+    parts = {"generator": models.generator.model, "retriever": models.retriever.encoder}
+    before = {
+        (part, name): tensor.clone()
+        for part, module in parts.items()
+        for name, tensor in module.state_dict().items()
+        if ".lora_" not in name
+    }
+    train_site(bench, request)
+    for (part, name), tensor in before.items():
+        assert torch.equal(parts[part].state_dict()[name], tensor)
+
+
+def test_another_round_is_another_order_of_examples(work):
+    one_by_one = {"batch_size": 1}
+    rounds = [train_site(*work(components=("generator",), round_number=n, generator=one_by_one)) for n in (1, 2)]
+    assert len({reply.metrics["generator.last_loss"] for reply in rounds}) == 2
+
+
+def test_a_site_without_questions_for_the_round_refuses(work):
+    site = small_site("a")
+    unlabelled = replace(site, train=tuple(replace(q, passage_ids=()) for q in site.train))
+    assert train_site(*work(unlabelled, ("retriever",))) == Reply(refusal="no-examples")
+    assert train_site(*work(replace(site, train=()))) == Reply(refusal="no-examples")
+    assert list(train_site(*work(unlabelled)).update) == ["generator"]
+
+
+def test_a_question_with_two_labelled_passages_counts_once(work):
+    site = small_site("a", train=2)
+    twice = replace(site.train[0], passage_ids=tuple(passage.id for passage in site.passages[:2]))
+    reply = train_site(*work(replace(site, train=(twice, site.train[1])), ("retriever",)))
+    assert reply.num_examples == {"retriever": 2}
+
+
+def test_scores_are_computed_once_for_a_generator_that_stays_the_same(work):
+    bench, request = work(components=("retriever",), retriever={"loss": "lsr", "lsr": {"candidates": 3}})
+    seen = []
+    told = replace(bench, on_progress=lambda what, done, total: seen.append(what))
+    first = train_site(told, request)
+    files = sorted(bench.cache.rglob("*.npy"))
+    stamps = [file.stat().st_mtime_ns for file in files]
+    again = train_site(told, request)
+    assert files
+    assert sorted(bench.cache.rglob("*.npy")) == files
+    assert [file.stat().st_mtime_ns for file in files] == stamps
+    np.testing.assert_array_equal(first.update["retriever"], again.update["retriever"])
+    assert "score" in seen
+
+
+def test_validation_sums_reciprocal_ranks_and_log_probabilities(work):
+    """Against ranks from plain dot products, and the language model's own loss on one example at a time."""
+    bench, request = work()
+    site = bench.site
+    told = validate_site(bench, request).metrics
+    models = RoundModels(bench.config, request.state)
+    retriever, generator = models.retriever, models.generator.model
+    chunks = chunk_passages(site.passages, retriever.encoder.tokenizer, retriever.chunk_tokens, 32)
+    vectors = retriever.encode_passages([chunk.text for chunk in chunks])
+    builder = prompt_builder(models.generator, bench.config.rag)
+    by_id = {passage.id: passage for passage in site.passages}
+    ranks, log_probability, tokens = 0.0, 0.0, 0
+    for question in site.validation:
+        scores = vectors @ retriever.encode_queries([question.question])[0]
+        best = {id: max(s for s, c in zip(scores, chunks, strict=True) if c.passage_id == id) for id in by_id}
+        ranked = sorted(best, key=lambda id: -best[id])
+        ranks += max(1 / (1 + ranked.index(id)) for id in question.passage_ids)
+        prompt = builder.prompt(question.question, [by_id[id].full_text for id in ranked[:2]])
+        answer = builder.answer(question.answers[0], end=True)
+        ids = torch.tensor([prompt + answer])
+        labels = torch.tensor([[-100] * len(prompt) + answer])
+        with torch.no_grad():
+            log_probability -= generator(input_ids=ids, labels=labels).loss.item() * len(answer)
+        tokens += len(answer)
+    assert told == {
+        "retriever.sum": pytest.approx(ranks),
+        "retriever.count": len(site.validation),
+        "generator.sum": pytest.approx(log_probability, rel=1e-5),
+        "generator.count": tokens,
+    }
+
+
+def test_validation_of_one_component_tells_of_that_one_alone(work):
+    assert set(validate_site(*work(components=("retriever",))).metrics) == {"retriever.sum", "retriever.count"}
+    assert set(validate_site(*work(components=("generator",))).metrics) == {"generator.sum", "generator.count"}
+    nothing = replace(small_site("a"), validation=())
+    assert validate_site(*work(nothing)) == Reply(refusal="no-examples")
+
+
+def test_a_delivery_lies_in_the_sites_cache_and_replaces_the_one_before(work):
+    bench, request = work()
+    keep_delivered(bench, request)
+    newer = {c: {n: t + 1 for n, t in tensors.items()} for c, tensors in request.state.items()}
+    assert keep_delivered(bench, replace(request, state=newer)) == Reply(metrics={"delivered": 2})
+    folder = bench.cache / "models" / "tiny"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "generator.safetensors",
+        "retriever.safetensors",
+        "scenario.toml",
+    ]
+    for component, tensors in newer.items():
+        found = load_file(folder / f"{component}.safetensors")
+        for name, tensor in tensors.items():
+            np.testing.assert_array_equal(found[name], tensor)
+
+
+def test_a_site_s_own_settings_win_over_what_the_scenario_says(tmp_path, tiny_home):
+    node = {"site-folder": str(tmp_path / "data"), "site-name": "clinic", "site-cache": str(tmp_path / "cache")}
+    settings = SiteSettings.from_node_config(node, tiny_config())
+    assert settings == SiteSettings("clinic", tmp_path / "data", tmp_path / "cache")
+    settings = SiteSettings.from_node_config({"site-folder": str(tmp_path / "data")}, tiny_config())
+    assert (settings.name, settings.cache) == ("data", tiny_home / "sites" / "data")
+
+
+def test_a_numbered_client_takes_the_site_of_that_place_in_order_of_name():
+    names = [SiteSettings.from_node_config({"partition-id": n}, tiny_config()).name for n in range(3)]
+    assert names == ["east", "north", "south"]
+    held_out = tiny_config(data={"hold_out": ["north"]})
+    assert SiteSettings.from_node_config({"partition-id": 1}, held_out).name == "south"
+    with pytest.raises(ConfigError, match="there are 2 sites, but this is simulated client 3"):
+        SiteSettings.from_node_config({"partition-id": 2}, held_out)
+    with pytest.raises(ConfigError, match="names no data"):
+        SiteSettings.from_node_config({}, held_out)

@@ -1,0 +1,330 @@
+"""RALT: only answers are learnt, only the adapter learns, and how a batch is split does not matter."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from fedrag.config import GeneratorConfig, RagConfig
+from fedrag.models.generator import Example, Generator
+from fedrag.rag.answer_scores import mean_log_probabilities
+from fedrag.rag.pipeline import prompt_builder
+from fedrag.training.losses import answer_loss
+from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged
+from fedrag.training.ralt import answer_examples, epoch_batches, train_generator
+from fedrag.types import Hit, Passage, Question
+
+KINDS = ("causal", "seq2seq")
+CONSTANT = {"schedule": "constant", "warmup": 0.0, "learning_rate": 1e-3, "clip_norm": 1e9}
+
+
+def settings_of(**changes: Any) -> GeneratorConfig:
+    return GeneratorConfig.model_validate(CONSTANT | changes)
+
+
+def examples_of(generator: Generator) -> list[Example]:
+    end = generator.tokenizer.eos_token_id
+    ids = [generator.tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("Where is it?", "Who", "A b")]
+    return [Example(ids[0], [40, 41, end]), Example(ids[1], [77, end]), Example(ids[2] * 3, [50, 51, 52, 53, end])]
+
+
+def without_dropout(generator: Generator) -> Generator:
+    for module in generator.model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        elif isinstance(getattr(module, "dropout", None), float):  # T5's attention
+            module.dropout = 0.0
+    return generator
+
+
+def sharpen(generator: Generator) -> None:
+    """Let the random model be sure of something: its output vectors are so short that no token can reach 10 %."""
+    model = generator.model
+    norm, factor = (model.decoder.final_layer_norm, 50.0) if generator.seq2seq else (model.model.norm, 10.0)
+    with torch.no_grad():
+        norm.weight *= factor
+
+
+def base_hash(generator: Generator) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in generator.model.state_dict().items():
+        if "lora_" not in name:
+            digest.update(name.encode() + tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def largest_difference(one: dict[str, np.ndarray], other: dict[str, np.ndarray]) -> float:
+    assert one.keys() == other.keys()
+    return max(float(np.abs(one[name] - other[name]).max()) for name in one)
+
+
+# What is learnt
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_first_loss_is_that_of_answer_and_end_tokens_alone(load_generator, kind):
+    generator = without_dropout(load_generator(kind))
+    batch = examples_of(generator)
+    scores = mean_log_probabilities(generator, batch)
+    by_hand = -sum(s * len(e.answer) for s, e in zip(scores, batch, strict=True)) / sum(len(e.answer) for e in batch)
+    result = train_generator(generator, batch, settings_of(), seed=0)
+    assert result.loss == pytest.approx(by_hand, rel=1e-5)
+    assert (result.steps, result.tokens) == (1, sum(e.length for e in batch))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_step_is_that_of_the_models_own_loss_with_prompt_labels_of_minus_100(load_generator, kind):
+    generator, other = without_dropout(load_generator(kind)), without_dropout(load_generator(kind))
+    example = examples_of(generator)[0]
+    ours = train_generator(generator, [example], settings_of(), seed=0).update
+    prompt, answer = torch.tensor([example.prompt]), torch.tensor([example.answer])
+    optimizer = MasterOptimizer(other.parameters(), settings_of())
+    if kind == "seq2seq":
+        loss = other.model(input_ids=prompt, labels=answer).loss
+    else:
+        labels = torch.cat([torch.full_like(prompt, -100), answer], dim=1)
+        loss = other.model(input_ids=torch.cat([prompt, answer], dim=1), labels=labels).loss
+    loss.backward()
+    optimizer.collect_gradients()
+    optimizer.step(0.0)
+    assert largest_difference(ours, optimizer.update()) < 1e-6
+    assert max(np.abs(tensor).max() for tensor in ours.values()) > 5e-4
+
+
+def test_leaving_the_end_token_out_is_another_loss_and_another_update(load_generator):
+    results = []
+    for last in (3, 2):
+        generator = load_generator()
+        example = examples_of(generator)[0]
+        results.append(
+            train_generator(generator, [Example(example.prompt, example.answer[:last])], settings_of(), seed=0)
+        )
+    assert abs(results[0].loss - results[1].loss) > 1e-3
+    assert largest_difference(results[0].update, results[1].update) > 5e-4
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_one_example_learnt_by_heart_is_said_exactly_and_ended(load_generator, kind):
+    generator = without_dropout(load_generator(kind, rank=8, alpha=16.0))
+    sharpen(generator)
+    config = RagConfig(instruction="Answer.", answer_tokens=12)
+    builder = prompt_builder(generator, config)
+    prompt, answer = builder.prompt("Where?", ["It orbits Mars."]), builder.answer("Mars", end=True)
+    assert answer[-1] == generator.tokenizer.eos_token_id
+    settings = settings_of(learning_rate=1e-2, epochs=80, clip_norm=1.0, schedule="linear")
+    result = train_generator(generator, [Example(prompt, answer)], settings, seed=0)
+    assert result.last_loss < 0.1 < result.loss
+    ids = generator.generate([prompt], 12)[0]
+    assert ids == answer
+    assert builder.text(ids) == "Mars"
+
+
+# What learns
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_only_the_adapter_changes_and_the_base_is_bit_identical_after(load_generator, kind):
+    generator = load_generator(kind)
+    before = base_hash(generator)
+    with generator.untouched():
+        base_scores = mean_log_probabilities(generator, examples_of(generator))
+    received = {name: p.detach().numpy().copy() for name, p in generator.parameters().items()}
+    result = train_generator(generator, examples_of(generator) * 4, settings_of(epochs=3), seed=0)
+    assert base_hash(generator) == before
+    assert result.update.keys() == received.keys()
+    for name, parameter in generator.parameters().items():
+        assert result.update[name].any(), name
+        np.testing.assert_array_equal(parameter.detach().numpy() - received[name], result.update[name])
+    with generator.untouched():
+        np.testing.assert_array_equal(mean_log_probabilities(generator, examples_of(generator)), base_scores)
+    assert all(p.grad is None for n, p in generator.model.named_parameters() if "lora_" not in n)
+
+
+def test_the_received_float32_state_is_kept_where_the_model_computes_in_bfloat16(load_generator, random_tensors):
+    generator = load_generator(dtype=torch.bfloat16)
+    received = random_tensors(generator.parameters(), seed=4)
+    generator.set_adapter(received)
+    before = base_hash_bf16(generator)
+    tiny = settings_of(learning_rate=1e-7)
+    result = train_generator(generator, examples_of(generator), tiny, seed=0, received=received)
+    assert base_hash_bf16(generator) == before
+    largest = max(np.abs(tensor).max() for tensor in result.update.values())
+    assert 0.5e-7 < largest < 2e-7  # the step, and no rounding of the received state
+
+
+def base_hash_bf16(generator: Generator) -> str:
+    tensors = (
+        t.view(torch.int16).numpy().tobytes() for n, t in generator.model.state_dict().items() if "lora_" not in n
+    )
+    return hashlib.sha256(b"".join(tensors)).hexdigest()
+
+
+# How it is computed
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_accumulated_over_parts_equal_those_of_the_batch(load_generator, kind):
+    updates = []
+    for micro_batch_tokens in (1, 30, 100_000):
+        generator = without_dropout(load_generator(kind))
+        settings = settings_of(micro_batch_tokens=micro_batch_tokens)
+        updates.append(train_generator(generator, examples_of(generator), settings, seed=0).update)
+    assert largest_difference(updates[0], updates[2]) < 1e-6
+    assert largest_difference(updates[1], updates[2]) < 1e-6
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_same_seed_gives_the_same_bits_and_another_order_others(load_generator, kind):
+    updates = []
+    for seed in (1, 1, 2):
+        generator = load_generator(kind)
+        settings = settings_of(batch_size=1, epochs=2)
+        updates.append(train_generator(generator, examples_of(generator), settings, seed=seed).update)
+    assert largest_difference(updates[0], updates[1]) == 0.0
+    assert largest_difference(updates[0], updates[2]) > 0.0
+
+
+def test_a_later_round_goes_on_where_the_schedule_was(load_generator):
+    """The first step of AdamW is proportional to its rate: 0.75 of the peak in round 1 of 2, 0.25 in round 2."""
+    updates = []
+    for index in (0, 1):
+        generator = load_generator()
+        settings = settings_of(schedule="linear")
+        batch = examples_of(generator)
+        updates.append(train_generator(generator, batch, settings, seed=0, progress=Progress(index, 2)).update)
+    for name in updates[0]:
+        np.testing.assert_allclose(updates[0][name], 3 * updates[1][name], atol=1e-7)
+
+
+def test_fedprox_keeps_the_adapter_near_the_received_state(load_generator):
+    norms = []
+    for mu in (0.0, 100.0):
+        generator = load_generator()
+        settings = settings_of(batch_size=1, epochs=10)
+        result = train_generator(generator, examples_of(generator), settings, seed=0, proximal_mu=mu)
+        norms.append(sum(float((tensor**2).sum()) for tensor in result.update.values()) ** 0.5)
+    assert norms[1] < 0.5 * norms[0]
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_before_anything_changes(load_generator):
+    generator = load_generator()
+    before = {name: p.detach().clone() for name, p in generator.parameters().items()}
+    with pytest.raises(TrainingDiverged, match="loss is not finite"):
+        train_generator(
+            generator,
+            examples_of(generator),
+            settings_of(),
+            seed=0,
+            loss=lambda logits, labels: answer_loss(logits, labels) * float("nan"),
+        )
+    assert all(torch.equal(parameter, before[name]) for name, parameter in generator.parameters().items())
+    assert not generator.model.training
+
+
+def test_after_a_diverged_training_the_next_state_starts_clean(load_generator, random_tensors):
+    received = random_tensors(load_generator().parameters(), seed=8)
+    updates = []
+    for diverges in (True, False):
+        generator = load_generator()
+        if diverges:
+            wild = settings_of(learning_rate=1e30, batch_size=1, epochs=5)
+            with pytest.raises(TrainingDiverged):
+                train_generator(generator, examples_of(generator), wild, seed=0)
+        generator.set_adapter(received)
+        updates.append(train_generator(generator, examples_of(generator), settings_of(), seed=0).update)
+    assert largest_difference(*updates) == 0.0
+
+
+def test_dropout_is_on_in_training_alone(load_generator):
+    generator = load_generator("seq2seq")
+    seen: list[bool] = []
+    generator.model.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    train_generator(generator, examples_of(generator), settings_of(), seed=0)
+    mean_log_probabilities(generator, examples_of(generator))
+    assert seen == [True, False]
+
+
+# Examples
+
+
+PASSAGES = {name: Passage(name, f"text of {name}") for name in ("p0", "p1", "p2", "p3")}
+HITS = [Hit("p1", 0.9), Hit("p0", 0.8), Hit("p2", 0.7)]
+QUESTION = Question("q", "Who?", ("Ada", "Ada L."), ("p0",))
+
+
+def texts_of(generator: Generator, questions: int, raft_drop: float, **rag: int) -> list[str]:
+    config = RagConfig.model_validate({"passages": 3} | rag)
+    examples = answer_examples(
+        generator, [QUESTION] * questions, [HITS] * questions, PASSAGES, config, raft_drop, seed=5
+    )
+    return [generator.tokenizer.decode(example.prompt + example.answer) for example in examples]
+
+
+def test_an_example_holds_the_passages_in_order_and_the_first_answer_with_its_end(load_generator):
+    (text,) = texts_of(load_generator(), 1, 0.0)
+    assert "Passage: text of p1\n\nPassage: text of p0\n\nPassage: text of p2\n\nQuestion: Who?" in text
+    assert text.endswith("assistant\nAda<|im_end|>")
+
+
+def test_one_passage_a_prompt_makes_an_example_of_each(load_generator):
+    texts = texts_of(load_generator(), 1, 0.0, passages_per_prompt=1)
+    assert [text.count("Passage:") for text in texts] == [1, 1, 1]
+    assert [name for text in texts for name in PASSAGES if name in text] == ["p1", "p0", "p2"]
+    assert all(text.endswith("Ada<|im_end|>") for text in texts)
+
+
+def test_raft_leaves_out_the_labelled_passage_as_often_as_it_says_and_no_other(load_generator):
+    generator = load_generator()
+    for probability, low, high in ((0.0, 0, 0), (1.0, 200, 200), (0.3, 40, 80)):
+        texts = texts_of(generator, 200, probability)
+        assert low <= sum("text of p0" not in text for text in texts) <= high
+        assert all("text of p1" in text and "text of p2" in text for text in texts)
+
+
+def test_a_question_whose_only_passage_is_left_out_is_asked_without(load_generator):
+    config = RagConfig(passages=1)
+    for size in (0, 1):
+        (example,) = answer_examples(
+            load_generator(),
+            [QUESTION],
+            [[Hit("p0", 1.0)]],
+            PASSAGES,
+            config.model_copy(update={"passages_per_prompt": size}),
+            raft_drop=1.0,
+            seed=0,
+        )
+        assert example.answer
+
+
+@pytest.mark.parametrize(("examples", "batch_size"), [(10, 3), (7, 7), (5, 8), (1, 1)])
+def test_every_epoch_sees_every_example_once_in_a_new_order(examples, batch_size):
+    batches = epoch_batches(examples, batch_size, 3, seed=1)
+    per_epoch = -(-examples // batch_size)
+    assert len(batches) == 3 * per_epoch
+    epochs = [sum(batches[i : i + per_epoch], []) for i in range(0, len(batches), per_epoch)]
+    assert all(sorted(epoch) == list(range(examples)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) > 1 or examples == 1
+    assert batches == epoch_batches(examples, batch_size, 3, seed=1)
+
+
+@pytest.mark.slow
+def test_the_real_generator_learns_an_answer_by_heart_and_its_base_stays(real_models):
+    from fedrag.config import LoraSection
+    from fedrag.models.store import find_model
+
+    generator = Generator.load(
+        find_model("HuggingFaceTB/SmolLM2-135M-Instruct"), LoraSection(rank=8), torch.bfloat16, "cpu"
+    )
+    builder = prompt_builder(generator, RagConfig())
+    prompt = builder.prompt("How heavy is a loaf?", ["Each loaf weighs one kilogram."])
+    answer = builder.answer("one kilogram", end=True)
+    before = base_hash_bf16(generator)
+    settings = settings_of(epochs=12, clip_norm=1.0)
+    result = train_generator(generator, [Example(prompt, answer)], settings, seed=0)
+    assert result.last_loss < 0.05
+    assert generator.generate([prompt], 12)[0] == answer
+    assert base_hash_bf16(generator) == before

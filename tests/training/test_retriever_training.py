@@ -1,0 +1,349 @@
+"""The retriever learns: the right tensors move, the losses are the published ones, frozen sides stay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+
+from fedrag.config import RetrieverConfig
+from fedrag.models.retriever import Retriever
+from fedrag.training.losses import Losses
+from fedrag.training.optimizer import TrainingDiverged
+from fedrag.training.retriever_examples import PassageText, RetrieverExample
+from fedrag.training.retriever_training import train_retriever
+
+COMBINATIONS = [(weights, side) for weights in ("lora", "full") for side in ("query", "both")]
+TEXTS = {
+    "rye": "The rye dough rests for eighteen hours.",
+    "tyre": "A flat tyre is repaired for four crowns.",
+    "tram": "Tram line 3 runs to the zoo.",
+    "owl": "A copper owl sits on the roof.",
+    "chess": "The chess club meets in the tea house.",
+}
+PASSAGES = {name: PassageText(name, text) for name, text in TEXTS.items()}
+
+
+def labelled(question: str, right: str, *others_right: str, hard: tuple[str, ...] = ()) -> RetrieverExample:
+    negatives = tuple(PASSAGES[name] for name in hard)
+    return RetrieverExample(question, frozenset({right, *others_right}), PASSAGES[right], negatives)
+
+
+def scored(question: str, **scores: float) -> RetrieverExample:
+    candidates = tuple(PASSAGES[name] for name in scores)
+    return RetrieverExample(question, candidates=candidates, answer_scores=tuple(scores.values()))
+
+
+LABELLED = [labelled("How long does it rest?", "rye"), labelled("What does it cost?", "tyre"), labelled("Who?", "tram")]
+SCORED = [
+    scored("How long does it rest?", rye=-0.2, tyre=-1.0, tram=-1.3, owl=-1.1),
+    scored("What sits there?", owl=-0.4, rye=-0.9),
+    scored("Where?", chess=-0.5, tram=-0.55, owl=-2.0),
+]
+
+
+def settings_of(**changes: Any) -> dict[str, Any]:
+    base = {"schedule": "constant", "warmup": 0.0, "learning_rate": 1e-3, "clip_norm": 1e9, "batch_size": 8}
+    return base | changes
+
+
+def first_loss(retriever: Retriever, examples: list[RetrieverExample]) -> float:
+    """Return the loss of one batch before its step."""
+    result = train_retriever(retriever, examples, retriever.config, seed=0)
+    assert result.steps == 1
+    return result.loss
+
+
+def losses_before_and_after_a_step(retriever: Retriever, examples: list[RetrieverExample]) -> tuple[float, float]:
+    return first_loss(retriever, examples), first_loss(retriever, examples)
+
+
+def vectors_of(retriever: Retriever, examples: list[RetrieverExample]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    queries = retriever.encode_queries([example.question for example in examples]).astype(np.float64)
+    passages = retriever.encode_passages(list(TEXTS.values())).astype(np.float64)
+    return queries, dict(zip(TEXTS, passages, strict=True))
+
+
+def softmax64(values: list[float]) -> np.ndarray:
+    powers = np.exp(np.array(values) - max(values))
+    return powers / powers.sum()
+
+
+# LSR
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse"])
+@pytest.mark.parametrize(("weights", "side"), COMBINATIONS)
+def test_after_an_lsr_step_the_encoder_has_changed_and_the_loss_has_fallen(load_retriever, weights, side, divergence):
+    settings = settings_of(
+        weights=weights,
+        loss="lsr",
+        lsr={"side": side, "divergence": divergence},
+        learning_rate=1e-2 if weights == "lora" else 1e-4,
+        warmup=0.05,  # the default: the very first step must already learn
+    )
+    retriever = load_retriever(**settings)
+    queries, passages = retriever.encode_queries(["Who?"]), retriever.encode_passages(list(TEXTS.values()))
+    before = {name: parameter.detach().clone() for name, parameter in retriever.parameters().items()}
+    first, second = losses_before_and_after_a_step(retriever, SCORED)
+    assert second < first - 1e-4
+    assert any(not torch.equal(parameter, before[name]) for name, parameter in retriever.parameters().items())
+    assert np.abs(retriever.encode_queries(["Who?"]) - queries).max() > 1e-5
+    same = np.array_equal(retriever.encode_passages(list(TEXTS.values())), passages)
+    assert same == (side == "query")
+
+
+@pytest.mark.parametrize("divergence", ["forward", "reverse"])
+@pytest.mark.parametrize(("tau_lm", "tau_r"), [(0.1, 0.05), (0.5, 0.05), (0.1, 0.3)])
+def test_the_lsr_loss_is_the_divergence_by_hand_with_both_temperatures(load_retriever, tau_lm, tau_r, divergence):
+    lsr = {"tau_lm": tau_lm, "tau_r": tau_r, "divergence": divergence}
+    retriever = load_retriever(**settings_of(loss="lsr", lsr=lsr))
+    queries, passages = vectors_of(retriever, SCORED)
+    expected = []
+    for query, example in zip(queries, SCORED, strict=True):
+        p = softmax64([float(query @ passages[c.passage_id]) / tau_r for c in example.candidates])
+        target = softmax64([score / tau_lm for score in example.answer_scores])
+        a, b = (target, p) if divergence == "forward" else (p, target)
+        expected.append(float((a * np.log(a / b)).sum()))
+    assert first_loss(retriever, SCORED) == pytest.approx(np.mean(expected), abs=1e-5)
+
+
+def test_equal_scores_pull_towards_equal_similarities(load_retriever):
+    retriever = load_retriever(**settings_of(loss="lsr", epochs=30, learning_rate=1e-2))
+    example = scored("Who?", rye=-1.0, tyre=-1.0, owl=-1.0)
+    train_retriever(retriever, [example], retriever.config, seed=0)
+    queries, passages = vectors_of(retriever, [example])
+    similarities = [float(queries[0] @ passages[name]) for name in ("rye", "tyre", "owl")]
+    assert np.ptp(similarities) < 0.01
+
+
+def test_the_retriever_comes_to_prefer_what_the_generator_prefers(load_retriever):
+    retriever = load_retriever(**settings_of(loss="lsr", epochs=60, learning_rate=1e-2))
+    train_retriever(retriever, SCORED, retriever.config, seed=0)
+    queries, passages = vectors_of(retriever, SCORED)
+    for query, example in zip(queries, SCORED, strict=True):
+        similarities = [float(query @ passages[c.passage_id]) for c in example.candidates]
+        assert np.argmax(similarities) == np.argmax(example.answer_scores)
+
+
+@pytest.mark.parametrize("side", ["query", "both"])
+def test_a_question_with_fewer_candidates_gives_finite_gradients(load_retriever, side):
+    retriever = load_retriever(**settings_of(loss="lsr", lsr={"side": side}))
+    result = train_retriever(retriever, SCORED, retriever.config, seed=0)
+    assert all(np.isfinite(tensor).all() for tensor in result.update.values())
+
+
+def test_a_question_with_a_single_candidate_teaches_nothing(load_retriever):
+    retriever = load_retriever(**settings_of(loss="lsr"))
+    result = train_retriever(retriever, [scored("Who?", rye=-1.0)], retriever.config, seed=0)
+    assert result.loss == 0.0
+    assert not any(tensor.any() for tensor in result.update.values())
+
+
+# Contrastive
+
+
+def reference_loss(retriever: Retriever, columns: list[list[str]], scale: float = 20.0) -> float:
+    """Return sentence-transformers' own loss on texts in columns: questions, positives, hard negatives."""
+    loss = MultipleNegativesRankingLoss(retriever.encoder, scale=scale)
+    features = [retriever.encoder.preprocess(texts) for texts in columns]
+    with torch.no_grad():
+        return float(loss(features, labels=torch.zeros(0)).item())
+
+
+@pytest.mark.parametrize("weights", ["lora", "full"])
+@pytest.mark.parametrize("scale", [20.0, 5.0])
+def test_without_false_negatives_it_is_the_loss_of_sentence_transformers(load_retriever, weights, scale):
+    retriever = load_retriever(**settings_of(weights=weights, contrastive={"scale": scale}))
+    columns = [[e.question for e in LABELLED], [e.positive.text for e in LABELLED if e.positive]]
+    expected = reference_loss(retriever, columns, scale)
+    assert first_loss(retriever, LABELLED) == pytest.approx(expected, abs=1e-5)
+
+
+def test_with_a_hard_negative_each_it_is_the_loss_of_sentence_transformers(load_retriever):
+    retriever = load_retriever(**settings_of())
+    examples = [
+        replace(LABELLED[0], hard_negatives=(PASSAGES["owl"],)),
+        replace(LABELLED[1], hard_negatives=(PASSAGES["chess"],)),
+    ]
+    columns = [[e.question for e in examples], [TEXTS["rye"], TEXTS["tyre"]], [TEXTS["owl"], TEXTS["chess"]]]
+    expected = reference_loss(retriever, columns)
+    assert first_loss(retriever, examples) == pytest.approx(expected, abs=1e-5)
+
+
+def infonce_by_hand(retriever: Retriever, rows: list[tuple[str, str, list[str]]]) -> float:
+    """Return the mean of -log softmax over (question, right passage, wrong passages)."""
+    terms = []
+    for question, right, wrong in rows:
+        query = retriever.encode_queries([question])[0].astype(np.float64)
+        vectors = retriever.encode_passages([TEXTS[name] for name in (right, *wrong)]).astype(np.float64)
+        terms.append(-np.log(softmax64((20.0 * vectors @ query).tolist())[0]))
+    return float(np.mean(terms))
+
+
+def test_the_same_passage_of_another_question_is_no_negative(load_retriever):
+    retriever = load_retriever(**settings_of())
+    examples = [labelled("How long?", "rye"), labelled("What rests?", "rye"), labelled("Who?", "tram")]
+    expected = infonce_by_hand(
+        retriever,
+        [("How long?", "rye", ["tram"]), ("What rests?", "rye", ["tram"]), ("Who?", "tram", ["rye", "rye"])],
+    )
+    assert first_loss(retriever, examples) == pytest.approx(expected, abs=1e-5)
+
+
+def test_another_right_passage_of_the_same_question_is_no_negative(load_retriever):
+    retriever = load_retriever(**settings_of())
+    examples = [labelled("Who?", "rye", "owl"), labelled("Who?", "owl", "rye"), labelled("Where?", "tram")]
+    expected = infonce_by_hand(
+        retriever,
+        [("Who?", "rye", ["tram"]), ("Who?", "owl", ["tram"]), ("Where?", "tram", ["rye", "owl"])],
+    )
+    assert first_loss(retriever, examples) == pytest.approx(expected, abs=1e-5)
+
+
+def test_another_questions_hard_negative_that_is_right_here_is_no_negative(load_retriever):
+    retriever = load_retriever(**settings_of())
+    examples = [labelled("Who?", "rye", hard=("tram",)), labelled("Where?", "tram", hard=("owl",))]
+    expected = infonce_by_hand(
+        retriever, [("Who?", "rye", ["tram", "tram", "owl"]), ("Where?", "tram", ["rye", "owl"])]
+    )
+    assert first_loss(retriever, examples) == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize(("weights", "side"), COMBINATIONS)
+def test_after_a_contrastive_step_the_loss_has_fallen_and_a_frozen_side_is_as_it_was(load_retriever, weights, side):
+    rate = 1e-2 if weights == "lora" else 1e-4
+    retriever = load_retriever(**settings_of(weights=weights, contrastive={"side": side}, learning_rate=rate))
+    passages = retriever.encode_passages(list(TEXTS.values()))
+    first, second = losses_before_and_after_a_step(retriever, LABELLED)
+    assert second < first - 1e-4
+    same = np.array_equal(retriever.encode_passages(list(TEXTS.values())), passages)
+    assert same == (side == "query")
+
+
+# Both
+
+
+BOTH = [
+    replace(e, candidates=s.candidates, answer_scores=s.answer_scores) for e, s in zip(LABELLED, SCORED, strict=True)
+]
+
+
+@pytest.mark.parametrize(("contrastive", "lsr"), [("both", "query"), ("query", "query"), ("query", "both")])
+def test_both_losses_are_summed_with_their_weight(load_retriever, contrastive, lsr):
+    sides = {"contrastive": {"side": contrastive}, "lsr": {"side": lsr}}
+    total, parts = (
+        [first_loss(load_retriever(**settings_of(loss=loss, lsr_weight=0.3, **sides)), BOTH) for loss in names]
+        for names in (("both",), ("contrastive", "lsr"))
+    )
+    assert total[0] == pytest.approx(parts[0] + 0.3 * parts[1], abs=1e-5)
+
+
+def test_each_loss_takes_the_questions_that_have_what_it_needs(load_retriever):
+    mixed = [*LABELLED[:2], *SCORED[1:], RetrieverExample("Neither?")]
+    together = first_loss(load_retriever(**settings_of(loss="both")), mixed)
+    contrastive = first_loss(load_retriever(**settings_of(loss="contrastive")), LABELLED[:2])
+    lsr = first_loss(load_retriever(**settings_of(loss="lsr")), SCORED[1:])
+    assert together == pytest.approx(contrastive + lsr, abs=1e-5)
+
+
+def test_a_frozen_contrastive_side_gets_no_gradient_from_it_where_lsr_trains_both(load_retriever):
+    """Only the passage side differs between the two runs; LSR has no weight in either."""
+    updates = []
+    for side in ("query", "both"):
+        settings = settings_of(loss="both", lsr_weight=0.0, contrastive={"side": side}, lsr={"side": "both"})
+        retriever = load_retriever(**settings)
+        updates.append(train_retriever(retriever, BOTH, retriever.config, seed=0).update)
+    assert any(np.abs(updates[0][name] - updates[1][name]).max() > 1e-4 for name in updates[0])
+
+
+# Training
+
+
+@pytest.mark.parametrize("side", ["query", "both"])
+def test_training_an_adapter_leaves_the_base_bit_identical(load_retriever, side):
+    retriever = load_retriever(**settings_of(contrastive={"side": side}, epochs=5))
+    base = SentenceTransformer(str(retriever.fetched.folder), device="cpu").state_dict()
+    result = train_retriever(retriever, LABELLED, retriever.config, seed=0)
+    assert result.update.keys() == retriever.parameters().keys()
+    found = {n.replace(".base_layer.", "."): t for n, t in retriever.encoder.state_dict().items() if "lora_" not in n}
+    assert found.keys() == base.keys()
+    assert all(torch.equal(found[name], tensor) for name, tensor in base.items())
+    with retriever.untouched():
+        untouched = retriever.encode_queries(["Who?"])
+    expected = SentenceTransformer(str(retriever.fetched.folder), device="cpu").encode_query(["Who?"])
+    np.testing.assert_allclose(untouched, expected, atol=1e-6)
+
+
+def test_full_weights_update_is_new_minus_received(load_retriever, random_tensors):
+    retriever = load_retriever(**settings_of(weights="full"))
+    state = random_tensors(retriever.initial_state(0), scale=0.02)
+    retriever.set_state(state)
+    result = train_retriever(retriever, LABELLED, retriever.config, seed=0, received=state)
+    trained = retriever.encode_queries(["Who?"])
+    again = load_retriever(**settings_of(weights="full"))
+    again.set_state({name: state[name] + result.update[name] for name in state})
+    np.testing.assert_allclose(again.encode_queries(["Who?"]), trained, atol=1e-5)
+
+
+def test_fedprox_keeps_the_retriever_near_the_received_state(load_retriever):
+    norms = []
+    for mu in (0.0, 100.0):
+        retriever = load_retriever(**settings_of(weights="full", epochs=20))
+        result = train_retriever(retriever, LABELLED, retriever.config, seed=0, proximal_mu=mu)
+        norms.append(sum(float((tensor**2).sum()) for tensor in result.update.values()) ** 0.5)
+    assert norms[1] < 0.5 * norms[0]
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "lsr"])
+def test_the_same_seed_gives_the_same_bits_with_dropout_too(load_retriever, loss):
+    updates = []
+    for seed in (1, 1, 2):
+        retriever = load_retriever(**settings_of(loss=loss))
+        for module in retriever.encoder.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.1
+        updates.append(train_retriever(retriever, BOTH, retriever.config, seed=seed).update)
+    assert all(np.array_equal(updates[0][name], updates[1][name]) for name in updates[0])
+    assert any(not np.array_equal(updates[0][name], updates[2][name]) for name in updates[0])
+
+
+def test_a_loss_that_is_not_finite_stops_the_training_before_anything_changes(load_retriever):
+    retriever = load_retriever(**settings_of())
+    before = {name: parameter.detach().clone() for name, parameter in retriever.parameters().items()}
+    broken = Losses(contrastive=lambda logits, masked: logits.sum() * float("nan"))
+    with pytest.raises(TrainingDiverged, match="loss is not finite"):
+        train_retriever(retriever, LABELLED, retriever.config, seed=0, losses=broken)
+    assert all(torch.equal(parameter, before[name]) for name, parameter in retriever.parameters().items())
+    assert not retriever.encoder.training
+
+
+def test_ones_own_losses_are_used(load_retriever):
+    own = Losses(contrastive=lambda logits, masked: logits.mean() * 0 + 3.0, lsr=lambda p, t, v: p.mean() * 0 + 5.0)
+    retriever = load_retriever(**settings_of(loss="both", lsr_weight=0.5))
+    result = train_retriever(retriever, BOTH, RetrieverConfig.model_validate(retriever.config), seed=0, losses=own)
+    assert result.loss == pytest.approx(5.5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("weights", "side"), COMBINATIONS)
+def test_the_real_retriever_learns_from_an_lsr_step(real_models, weights, side):
+    from fedrag.models.store import find_model
+
+    settings = settings_of(weights=weights, loss="lsr", lsr={"side": side})
+    settings["learning_rate"] = 1e-4 if weights == "lora" else 1e-5  # AdamW's first step is a large one
+    retriever = Retriever.load(
+        find_model("sentence-transformers/all-MiniLM-L6-v2"), RetrieverConfig.model_validate(settings), "cpu"
+    )
+    for module in retriever.encoder.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    passages = retriever.encode_passages(list(TEXTS.values()))
+    first, second = losses_before_and_after_a_step(retriever, SCORED)
+    assert second < first - 1e-3
+    assert np.array_equal(retriever.encode_passages(list(TEXTS.values())), passages) == (side == "query")
