@@ -35,7 +35,7 @@ WITHIN_A_ROW = {
     ("config", "errors"),
     ("config", "config_errors"),
     ("config_reference", "config"),
-    ("config_reference", "config_errors"),
+    ("config_reference", "errors"),
 }
 
 # Libraries that are imported in some rooms only.

@@ -149,9 +149,12 @@ def undisturbed(tmp_path_factory, sites) -> RunFolder:
     return simulate(config, out=tmp_path_factory.mktemp("undisturbed") / "run")
 
 
-@pytest.mark.parametrize("steps", [1, 3, 5, 8])
+SLOW = [pytest.param(steps, marks=pytest.mark.slow) for steps in (1, 5)]
+
+
+@pytest.mark.parametrize("steps", [3, 8, *SLOW])
 def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_nothing_had_been(steps, undisturbed, tmp_path):
-    """In the first round, in the second, in a site's baseline, in the pooled one: four steps, then two each."""
+    """After 1 step in the first round, 3: in the second, 5: in a site's baseline, 8: in the pooled one."""
     display = Lines()
     with pytest.raises(KeyboardInterrupt):
         simulate(undisturbed.config, out=tmp_path / "run", losses=interrupted_after(steps), display=display)

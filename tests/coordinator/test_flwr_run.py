@@ -20,7 +20,7 @@ def test_flwr_run_of_the_repository_gives_the_tensors_of_a_simulation(tiny_home,
     sites = write_small_sites(tmp_path / "sites", a=3, b=4)
     config = tiny_config(sites, federation={"rounds": 2, "min_sites": 2, "greeting_timeout_s": 60.0})
     monkeypatch.setenv("FEDRAG_RUNS", str(tmp_path / "runs"))
-    output = run_local(REPOSITORY, {"scenario": config.to_toml()}, supernodes=2, home=tmp_path / "flwr", timeout_s=110)
+    output = run_local(REPOSITORY, {"scenario": config.to_toml()}, supernodes=2, home=tmp_path / "flwr", timeout_s=240)
     assert (tmp_path / "runs" / "tiny-1").is_dir(), output
     run = RunFolder.open(tmp_path / "runs" / "tiny-1")
     assert run.is_finished, output
