@@ -154,11 +154,20 @@ class Generator:
                 max_new_tokens=answer_tokens,
                 do_sample=False,
                 num_beams=1,
+                repetition_penalty=1.0,  # some models bring one of their own: greedy would not be greedy
                 pad_token_id=pad,
-                eos_token_id=self.tokenizer.eos_token_id,
+                eos_token_id=self._end_ids,
             )
         start = 1 if self.seq2seq else width
         return [row[start:] for row in output.tolist()]
+
+    @property
+    def _end_ids(self) -> list[int]:
+        """The tokens that end an answer: the tokenizer's, which is trained, and the model's own."""
+        config = self.model.generation_config
+        own = config.eos_token_id if config is not None else None
+        more = own if isinstance(own, list) else [own]
+        return sorted({int(token) for token in [self.tokenizer.eos_token_id, *more] if token is not None})
 
     @property
     def _pad_id(self) -> int:

@@ -32,8 +32,8 @@ class PromptBuilder:
         self._chat = bool(getattr(tokenizer, "chat_template", None))
         head, tail = self._frame()
         opening, closing = self._special_ids()
-        self._head = ([] if self._chat else opening) + self._ids(head)
-        self._tail = self._ids(tail) + (closing if seq2seq else [])
+        self._head = ([] if self._chat else opening) + self._ids(head, special=True)
+        self._tail = self._ids(tail, special=True) + (closing if seq2seq else [])
         self.end_id: int = tokenizer.eos_token_id
 
     def prompt(self, question: str, passages: Sequence[str]) -> list[int]:
@@ -65,8 +65,13 @@ class PromptBuilder:
             kept = kept[: kept.index(self.end_id)]
         return str(self._tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
-    def _ids(self, text: str) -> list[int]:
-        return list(self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    def _ids(self, text: str, *, special: bool = False) -> list[int]:
+        """Tokenise a text; only the template's own text may hold special tokens.
+
+        A passage that reads like the end of a message must not end it.
+        """
+        found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not special, verbose=False)
+        return list(found["input_ids"])
 
     def _frame(self) -> tuple[str, str]:
         """Return the text before the passages and after the question."""

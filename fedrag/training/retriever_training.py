@@ -51,7 +51,7 @@ def train_retriever(
     torch.manual_seed(seed)
     batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
     history: list[float] = []
-    retriever.encoder.train()
+    retriever.encoder.train(settings.dropout)
     try:
         for step, rows in enumerate(batches):
             loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses)

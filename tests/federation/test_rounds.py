@@ -273,7 +273,8 @@ def test_bfloat16_on_the_wire_halves_the_bytes_and_stays_close(sites, tmp_path):
     for component, tensors in full.items():
         before = initial_state(tiny_config(sites), (component,))[component]
         moved = norm(subtract(tensors, before))
-        assert 0 < norm(subtract(half[component], tensors)) < 0.05 * moved
+        # Adam's first steps are as long for small gradients as for large ones: rounding turns some of them.
+        assert 0 < norm(subtract(half[component], tensors)) < 0.1 * moved
 
 
 def validating_as(scores, per_site=None):
