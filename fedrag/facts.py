@@ -11,24 +11,21 @@ from typing import Any
 
 from fedrag import __version__
 from fedrag.config import Config
-from fedrag.data.site_folder import hash_site, load_site, site_name
-from fedrag.models.resident import best_device, cpu_count, generator_dtype
-from fedrag.preflight import check_scenario, needed_models
+from fedrag.data.site_folder import hash_site, site_name
+from fedrag.models.resident import best_device, cpu_count, generator_dtype, needed_models
 
 
 def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
-    """Check what a run depends on, and return it.
+    """Return what a run depends on.
 
     Args:
         config: The scenario.
-        folders: Those of the sites that take part.
+        folders: Those of the sites that take part; a coordinator sees none.
 
     Raises:
-        ConfigError: The scenario needs what its sites or models lack.
-        ModelError: A model is not fetched, altered, or of the wrong kind.
+        ModelError: A model is not fetched.
         DataError: A site's folder cannot be read.
     """
-    check_scenario(config, [load_site(folder) for folder in folders])
     models = needed_models(config)
     libraries = ("torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu")
     threads = config.simulation.threads or (

@@ -13,9 +13,9 @@ from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.errors import ConfigError, DataError, ModelError
 from fedrag.federation.exchange import can_train
 from fedrag.models.generator import load_tokenizer
-from fedrag.models.resident import initial_state, resident_retriever
+from fedrag.models.resident import initial_state, needed_models, resident_retriever
 from fedrag.models.retriever import Retriever
-from fedrag.models.store import FetchedModel, fetch_command, find_model, verify_model
+from fedrag.models.store import FetchedModel, fetch_command, verify_model
 from fedrag.site.app import question_counts
 from fedrag.types import SPLITS, Component, Site
 
@@ -47,26 +47,6 @@ def check_scenario(config: Config, sites: Sequence[Site]) -> None:
     for component in trained_components(config.federation):
         with _loading(models[component]):
             initial_state(config, (component,))
-
-
-def needed_models(config: Config) -> dict[Component, FetchedModel]:
-    """Return the fetched models that a scenario uses.
-
-    Raises:
-        ModelError: One is not fetched.
-    """
-    models: dict[Component, FetchedModel] = {"retriever": find_model(config.models.retriever)}
-    if needs_generator(config):
-        models["generator"] = find_model(config.models.generator)
-    return models
-
-
-def needs_generator(config: Config) -> bool:
-    """Return whether a scenario trains, scores with, or generates with the generator."""
-    trains = "generator" in trained_components(config.federation)
-    generates = config.evaluation.split != "none" and config.evaluation.generate
-    scores = "retriever" in trained_components(config.federation) and config.retriever.uses_lsr
-    return trains or generates or scores
 
 
 def sites_that_train(config: Config, sites: Sequence[Site]) -> list[Site]:

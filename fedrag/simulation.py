@@ -24,7 +24,7 @@ from fedrag.federation.rounds import run_rounds
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.export import export_models
 from fedrag.models.resident import initial_state
-from fedrag.preflight import held_out_folders, sites_that_train
+from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.runs import RunFolder, read_json, write_json, write_text
 from fedrag.site.app import make_client_app
 from fedrag.training.losses import Losses
@@ -56,9 +56,8 @@ def simulate(
     """
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
-    folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
-    facts = collect_facts(config, folders)  # what is wrong with data or models is said before a folder is made
-    run = RunFolder.create(config, Path(out) if out else None)
+    folders, facts = _prepare(config)  # what is wrong with data or models is said before a folder is made
+    run = RunFolder.create(_with_absolute_path(config), Path(out) if out else None)
     try:
         run.record_facts(facts)
         display.say(f"run folder: {run.path}")
@@ -81,9 +80,7 @@ def resume(
         RunError: It is no run, or its data, models or threads are no longer what they were.
     """
     run = RunFolder.open(Path(path))
-    config = run.config
-    folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
-    facts = collect_facts(config, folders)
+    folders, facts = _prepare(run.config)
     if not run.facts:
         run.record_facts(facts)
     for key, what in (
@@ -98,6 +95,19 @@ def resume(
                 f"{_first_difference(run.facts.get(key), facts[key])}"
             )
     return _finish(run, folders, losses, rule, display)
+
+
+def _prepare(config: Config) -> tuple[list[Path], dict[str, Any]]:
+    """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
+    folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
+    check_scenario(config, [load_site(folder) for folder in folders])
+    return folders, collect_facts(config, folders)
+
+
+def _with_absolute_path(config: Config) -> Config:
+    """Name the data in full, so that a run can be resumed from any folder."""
+    data = config.data.model_copy(update={"sites": str(Path(config.data.sites).resolve())})
+    return config.model_copy(update={"data": data})
 
 
 def _finish(run: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule | None, display: Display) -> RunFolder:
@@ -146,7 +156,11 @@ def _evaluate(
 
     def train(baseline: RunFolder, folder: Path) -> State:
         display.say(f"baseline: {baseline.path.name}")
-        return _federate(baseline, run, [folder], losses, None, display)
+        try:
+            return _federate(baseline, run, [folder], losses, None, display)
+        except QuorumError as error:  # a site that diverges alone must not cost the whole run
+            display.say(f"{baseline.path.name} could not be trained and is measured untouched: {error}")
+            return {}
 
     def local() -> list[Measured]:
         found: list[Measured] = []

@@ -11,6 +11,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedrag.config import Config, trained_components
 from fedrag.display import LogDisplay
 from fedrag.errors import ConfigError
+from fedrag.facts import collect_facts
 from fedrag.federation.rounds import run_rounds
 from fedrag.models.export import export_models
 from fedrag.models.resident import initial_state
@@ -32,6 +33,7 @@ def main(grid: Grid, context: Context) -> None:
     config = Config.from_toml(text)
     runs = Path(os.environ.get("FEDRAG_RUNS", fedrag_home() / "runs"))
     run = RunFolder.create(config, root=runs)
+    run.record_facts(collect_facts(config, folders=()))
     components = trained_components(config.federation)
     state = run_rounds(grid, config, run, lambda: initial_state(config, components), display=LogDisplay())
     export_models(config, state, run.path / "final")
