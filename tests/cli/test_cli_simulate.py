@@ -86,9 +86,9 @@ def test_the_table_shows_the_results_in_per_cent(finished: tuple[str, RunFolder]
         assert row[2:] == [f"{100 * overall[name]:.1f}" for name in shown]
 
 
-def test_a_finished_run_holds_what_it_used_and_made(finished: tuple[str, RunFolder]):
+def test_a_finished_run_holds_what_it_used_and_made(finished: tuple[str, RunFolder], folder: Path):
     run = finished[1]
-    sites = str(ROOT / "simulations/data/tiny")  # in full, so that the run can be resumed from any folder
+    sites = folder / "simulations/data/tiny"  # in full, so that the run can be resumed from any folder
     assert run.config == Config.from_file(ROOT / SCENARIO, [*SHORT, f"data.sites={sites}"])
     assert [record["round"] for record in run.rounds()] == [1, 2]
     assert run.facts["threads"] == 1
