@@ -72,7 +72,7 @@ class Generator:
         tokenizer = load_tokenizer(fetched)
         targets = add_lora(model, lora)
         generator = cls(model.to(device), tokenizer, fetched, targets)
-        generator.set_adapter(initial_lora(_shapes(model), seed=0))
+        generator.set_adapter(generator.initial_state(seed=0))
         return generator
 
     @property
@@ -89,6 +89,10 @@ class Generator:
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the adapter's parameters, the only ones that are trained."""
         return lora_parameters(self.model)
+
+    def initial_state(self, seed: int) -> Tensors:
+        """Return an adapter that changes nothing yet."""
+        return initial_lora(_shapes(self.model), seed)
 
     def set_adapter(self, tensors: Tensors) -> None:
         """Overwrite the adapter."""

@@ -15,7 +15,7 @@ from fedrag.models.generator import Generator, adapter_shapes
 from fedrag.models.retriever import Retriever
 from fedrag.models.store import FetchedModel, find_model, verify_model
 from fedrag.seeding import derive_seed
-from fedrag.types import Component, State, Tensors
+from fedrag.types import Component, State
 
 # The one module global: a base model is loaded and verified once per process, its state reset on each use.
 _RESIDENT: dict[tuple[Any, ...], Generator | Retriever] = {}
@@ -118,7 +118,7 @@ class RoundModels:
         """The generator, its adapter as of the round's start until it is trained."""
         generator = resident_generator(self._config, self._device)
         if "generator" not in self._set:
-            generator.set_adapter(self._tensors("generator"))
+            generator.set_adapter(self._state.get("generator") or generator.initial_state(seed=0))
             self._set.add("generator")
         return generator
 
@@ -127,7 +127,7 @@ class RoundModels:
         """The retriever, its state as of the round's start until it is trained."""
         retriever = resident_retriever(self._config, self._device)
         if "retriever" not in self._set:
-            retriever.set_state(self._tensors("retriever"))
+            retriever.set_state(self._state.get("retriever") or retriever.initial_state(seed=0))
             self._set.add("retriever")
         return retriever
 
@@ -135,7 +135,7 @@ class RoundModels:
         """Return what answer scores depend on: weights, adapter, number format, threads, torch."""
         generator = self.generator
         adapter = hashlib.sha256()
-        tensors = {} if untouched else self._tensors("generator")
+        tensors = {} if untouched else self._state.get("generator", {})
         # An adapter whose B is all zero is no adapter, whatever its A.
         if any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
             adapter.update(self._config.generator.lora.model_dump_json().encode())
@@ -150,11 +150,6 @@ class RoundModels:
             torch.__version__,
         )
         return "|".join(map(str, parts))
-
-    def _tensors(self, component: Component) -> Tensors:
-        if component in self._state:
-            return self._state[component]
-        return initial_state(self._config, (component,))[component]
 
 
 def best_device() -> str:
