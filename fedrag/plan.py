@@ -6,11 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedrag.config import Config, components_of, trained_components
+from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.models.resident import best_device, cpu_count, generator_dtype, initial_state, needed_models
 from fedrag.models.store import count_parameters
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
+from fedrag.schedule import components_of, trained_components
 from fedrag.types import SPLITS, Component, Site
 
 _WIRE_BYTES = {"float32": 4, "bfloat16": 2}

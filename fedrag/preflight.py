@@ -8,7 +8,7 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
-from fedrag.config import Config, trained_components
+from fedrag.config import Config
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.errors import ConfigError, DataError, ModelError
 from fedrag.federation.exchange import can_train
@@ -16,6 +16,7 @@ from fedrag.models.generator import load_tokenizer
 from fedrag.models.resident import initial_state, needed_models, resident_retriever
 from fedrag.models.retriever import Retriever
 from fedrag.models.store import FetchedModel, fetch_command, verify_model
+from fedrag.schedule import trained_components
 from fedrag.site.app import question_counts
 from fedrag.types import SPLITS, Component, Site
 

@@ -14,15 +14,9 @@ runs/<scenario>-<n>/
 
 from __future__ import annotations
 
-import errno
-import hashlib
 import json
-import os
 import re
 import shutil
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +27,7 @@ from safetensors.numpy import load_file, save_file
 
 from fedrag.config import Config
 from fedrag.errors import ConfigError, RunError, StorageError
+from fedrag.files import read_json, replacing_folder, sha256_of, storage_errors, write_json, write_text
 from fedrag.types import COMPONENTS, Component, State
 
 FORMAT = 1
@@ -299,86 +294,3 @@ def _next_free(root: Path, name: str) -> Path:
     pattern = re.compile(rf"{re.escape(name)}-(\d+)")
     taken = [int(m[1]) for p in root.glob(f"{name}-*") if (m := pattern.fullmatch(p.name))]
     return root / f"{name}-{max(taken, default=0) + 1}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
-
-    Raises:
-        RunError: The file holds none.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise RunError(f"{path}: cannot be read as JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise RunError(f"{path}: expected a JSON object")
-    return content
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON, whole or not at all."""
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, also through a power cut.
-
-    Raises:
-        StorageError: The disk is full or the folder cannot be written.
-    """
-    with storage_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
-
-
-@contextmanager
-def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give a partial folder that takes the place of `folder` once it is complete.
-
-    Raises:
-        StorageError: The disk is full or the folder cannot be written.
-    """
-    partial = folder.with_name(f".{folder.name}.partial")
-    with storage_errors(folder):
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        try:
-            yield partial
-            for path in [p for p in partial.rglob("*") if p.is_file()]:
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            if folder.exists():
-                shutil.rmtree(folder)
-            os.replace(partial, folder)
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-
-
-@contextmanager
-def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write into one clear sentence."""
-    try:
-        yield
-    except (OSError, SafetensorError) as error:
-        # safetensors tells the system's error number in its text alone
-        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error)
-        reason = "the disk is full; free some space and resume" if full else getattr(error, "strerror", None) or error
-        raise StorageError(f"{path}: cannot be written: {reason}") from None
-
-
-def sha256_of(path: Path) -> str:
-    """Return the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -12,7 +12,7 @@ import torch
 from flwr.serverapp import Grid
 
 from fedrag.baselines import train_local, train_pooled
-from fedrag.config import Config, trained_components
+from fedrag.config import Config
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.display import Display, Quiet
 from fedrag.errors import FedragError, QuorumError, RunError, StorageError
@@ -21,11 +21,13 @@ from fedrag.evaluation.measure import Measured, summarise_by_site
 from fedrag.facts import collect_facts
 from fedrag.federation.aggregation import Rule
 from fedrag.federation.rounds import run_rounds
+from fedrag.files import read_json, write_json, write_text
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.export import export_models
 from fedrag.models.resident import initial_state
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
-from fedrag.runs import RunFolder, read_json, write_json, write_text
+from fedrag.runs import RunFolder
+from fedrag.schedule import trained_components
 from fedrag.site.app import make_client_app
 from fedrag.training.losses import Losses
 from fedrag.types import Site, State

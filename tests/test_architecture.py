@@ -23,7 +23,7 @@ ROWS = (
     ("training", "rag"),
     ("models", "retrieval", "federation"),
     ("data", "rag.prompt", "evaluation.answers", "evaluation.ranking", "evaluation.significance", "runs"),
-    ("types", "errors", "config", "config_errors", "config_reference", "seeding", "display"),
+    ("types", "errors", "config", "config_errors", "config_reference", "seeding", "display", "files", "schedule"),
 )
 WITHIN_A_ROW = {
     ("federation.rounds", "federation.fold"),
@@ -31,6 +31,9 @@ WITHIN_A_ROW = {
     ("federation.fold", "federation.exchange"),
     ("training", "rag"),
     ("config", "types"),
+    ("schedule", "config"),
+    ("schedule", "types"),
+    ("files", "errors"),
     ("config", "errors"),
     ("config", "config_errors"),
     ("config_reference", "config"),

@@ -8,16 +8,9 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from fedrag.config import (
-    Config,
-    FederationConfig,
-    GeneratorConfig,
-    RetrieverConfig,
-    components_of,
-    rounds_training,
-    trained_components,
-)
+from fedrag.config import Config, FederationConfig, GeneratorConfig, RetrieverConfig
 from fedrag.errors import ConfigError
+from fedrag.schedule import components_of, rounds_training, trained_components
 
 SCENARIOS = sorted((Path(__file__).parents[1] / "simulations" / "scenarios").glob("*.toml"))
 SMALLEST = 'name = "a"\n[data]\nsites = "x"\n'

@@ -12,7 +12,8 @@ import pytest
 
 from fedrag.config import Config
 from fedrag.errors import RunError, StorageError
-from fedrag.runs import Checkpoint, RunFolder, replacing_folder, write_text
+from fedrag.files import replacing_folder, write_text
+from fedrag.runs import Checkpoint, RunFolder
 from fedrag.types import State
 
 CONFIG = Config.from_dict({"name": "trial", "data": {"sites": "x"}})

@@ -14,8 +14,9 @@ import fedrag
 from fedrag.config import Config
 from fedrag.data.site_folder import hash_site
 from fedrag.errors import ConfigError, DataError, QuorumError, RunError
+from fedrag.files import read_json
 from fedrag.models.store import find_model
-from fedrag.runs import RunFolder, read_json
+from fedrag.runs import RunFolder
 from fedrag.simulation import resume, simulate
 from fedrag.training.losses import Losses, answer_loss
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from flwr.app import Context, Message
 
-from fedrag.config import Config, trained_components
+from fedrag.config import Config
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.data.writing import write_site
 from fedrag.federation.messages import TRAIN
@@ -18,6 +18,7 @@ from fedrag.federation.rounds import run_rounds
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.resident import initial_state
 from fedrag.runs import RunFolder
+from fedrag.schedule import trained_components
 from fedrag.site.app import make_client_app
 from fedrag.types import Site, State
 

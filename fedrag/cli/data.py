@@ -43,7 +43,7 @@ def check(
     """
     from fedrag.data.check import check_sites
     from fedrag.data.site_folder import site_folders
-    from fedrag.runs import write_json
+    from fedrag.files import write_json
 
     report = check_sites([site for folder in folders for site in site_folders(folder)])
     if json_file is not None:

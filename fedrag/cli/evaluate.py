@@ -40,7 +40,7 @@ def evaluate(
     Example: fedrag evaluate runs/xquad-1 --data data/xquad --json result.json
     """
     from fedrag.evaluation.evaluate import evaluate_run
-    from fedrag.runs import write_json
+    from fedrag.files import write_json
 
     with open_display() as display:
         result = evaluate_run(

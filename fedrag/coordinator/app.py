@@ -8,7 +8,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedrag.config import Config, trained_components
+from fedrag.config import Config
 from fedrag.display import LogDisplay
 from fedrag.errors import ConfigError
 from fedrag.facts import collect_facts
@@ -17,6 +17,7 @@ from fedrag.models.export import export_models
 from fedrag.models.resident import initial_state
 from fedrag.models.store import fedrag_home
 from fedrag.runs import RunFolder
+from fedrag.schedule import trained_components
 
 app = ServerApp()
 

@@ -183,8 +183,3 @@ class CollectedRule:
         if not all_finite(flat):
             raise ConfigError(f"the aggregation rule {name} returned a value that is not finite")
         return flat
-
-
-def collect_with(rule: Rule, manifest: Manifest) -> Aggregator:
-    """Return an aggregator that hands all updates of a round to a user's own rule."""
-    return CollectedRule(rule, manifest)

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
-from fedrag.config import Config, trained_components
+from fedrag.config import Config
 from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.messages import GREET, Greeting, Request, open_greeting, request_content
 from fedrag.models.resident import base_tensor_hashes
+from fedrag.schedule import trained_components
 from fedrag.types import Component
 
 POLL_S = 0.05

@@ -13,7 +13,7 @@ from flwr.serverapp import Grid
 from fedrag.config import Config
 from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.aggregation import Aggregator, ExactMean, Rule, collect_with
+from fedrag.federation.aggregation import Aggregator, CollectedRule, ExactMean, Rule
 from fedrag.federation.exchange import KnownSite, replies_as_they_come
 from fedrag.federation.lora_error import AggregationError
 from fedrag.federation.messages import TRAIN, Reply, Request, array_bytes, open_reply
@@ -102,7 +102,7 @@ class _Fold:
 
     def _aggregator(self, manifest: Manifest, rule: Rule | None) -> Aggregator:
         if rule is not None:
-            return collect_with(rule, manifest)
+            return CollectedRule(rule, manifest)
         weights = self._told.values() if self._config.federation.weighting == "examples" else [1] * len(self._told)
         return ExactMean(manifest.size, self._config.federation.max_update_norm, sum(weights))
 

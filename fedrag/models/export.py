@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedrag.config import Config
+from fedrag.files import replacing_folder
 from fedrag.models.adapters import save_adapter
 from fedrag.models.resident import RoundModels
-from fedrag.runs import replacing_folder
 from fedrag.types import State
 
 _TASKS = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 import transformers
 
-from fedrag.config import Config, trained_components
+from fedrag.config import Config
 from fedrag.models.adapters import initial_lora
 from fedrag.models.generator import Generator, adapter_shapes
 from fedrag.models.retriever import Retriever
 from fedrag.models.store import FetchedModel, find_model, verify_model
+from fedrag.schedule import trained_components
 from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
 

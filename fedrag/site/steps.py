@@ -8,13 +8,14 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedrag.config import Config, rounds_training
+from fedrag.config import Config
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, manifest_of, norm
 from fedrag.models.resident import RoundModels
 from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.retrieval.index import PassageIndex
+from fedrag.schedule import rounds_training
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import Progress

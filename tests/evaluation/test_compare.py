@@ -12,7 +12,8 @@ from fedrag.errors import RunError
 from fedrag.evaluation.compare import compare_runs
 from fedrag.evaluation.measure import METRICS
 from fedrag.evaluation.significance import paired_bootstrap
-from fedrag.runs import RunFolder, write_text
+from fedrag.files import write_text
+from fedrag.runs import RunFolder
 
 CONFIG = Config.from_dict({"name": "c", "data": {"sites": "x"}})
 

@@ -6,7 +6,8 @@ import pytest
 from fedrag_process import run_to_its_end
 from tiny_federation import tiny_config
 
-from fedrag.runs import RunFolder, read_json
+from fedrag.files import read_json
+from fedrag.runs import RunFolder
 from fedrag.simulation import resume, simulate
 
 pytestmark = pytest.mark.usefixtures("tiny_home")

@@ -11,7 +11,7 @@ import pytest
 from fedrag_process import await_moment, run_to_its_end, started
 from tiny_federation import tiny_config, write_small_sites
 
-from fedrag.runs import read_json
+from fedrag.files import read_json
 from fedrag.simulation import resume, simulate
 
 pytestmark = pytest.mark.usefixtures("tiny_home")

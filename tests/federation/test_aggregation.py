@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fedrag.errors import ConfigError, MessageError, QuorumError
 from fedrag.federation import aggregation
-from fedrag.federation.aggregation import CollectedRule, ExactMean, collect_with
+from fedrag.federation.aggregation import CollectedRule, ExactMean
 from fedrag.federation.update import flatten, manifest_of
 
 MAX_NORM = 1000.0
@@ -174,7 +174,7 @@ def test_own_rule_sees_named_tensors_and_weights_in_order_of_site_name():
         seen.append(([tensors["b"].tolist() for tensors in updates], weights))
         return updates[0]
 
-    aggregator = collect_with(first, manifest_of(TENSORS))
+    aggregator = CollectedRule(first, manifest_of(TENSORS))
     aggregator.add(np.array([1, 2, 3], np.float32), 30, "site-b")
     aggregator.add(np.array([4, 5, 6], np.float32), 10, "site-a")
     assert aggregator.result().tolist() == [4, 5, 6]
@@ -182,7 +182,7 @@ def test_own_rule_sees_named_tensors_and_weights_in_order_of_site_name():
 
 
 def test_own_rule_decides_the_aggregate():
-    aggregator = collect_with(median, manifest_of(TENSORS))
+    aggregator = CollectedRule(median, manifest_of(TENSORS))
     for site, values in {"x": [1, 9, 3], "y": [7, 8, 9], "z": [2, 2, 900]}.items():
         aggregator.add(np.array(values, np.float32), 1, site)
     assert aggregator.result().dtype == np.float32
@@ -199,7 +199,7 @@ def test_weighted_mean_written_as_a_rule_agrees_with_the_exact_mean():
         name: flatten({"a": update(2, seed).reshape(2, 1), "b": update(1, seed)}, manifest_of(TENSORS))
         for seed, name in enumerate("pqr")
     }
-    collected, exact = collect_with(average, manifest_of(TENSORS)), ExactMean(3, MAX_NORM, 100)
+    collected, exact = CollectedRule(average, manifest_of(TENSORS)), ExactMean(3, MAX_NORM, 100)
     for weight, (site, flat) in enumerate(flats.items(), start=1):
         collected.add(flat, weight, site)
         exact.add(flat, weight, site)

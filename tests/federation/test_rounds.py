@@ -22,7 +22,6 @@ from tiny_federation import (
     write_small_sites,
 )
 
-from fedrag.config import components_of, rounds_training, trained_components
 from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_site
 from fedrag.errors import QuorumError
@@ -32,6 +31,7 @@ from fedrag.federation.update import add, norm, subtract
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.resident import RoundModels, initial_state
 from fedrag.rag.pipeline import build_index, retrieve
+from fedrag.schedule import components_of, rounds_training, trained_components
 from fedrag.seeding import derive_seed
 from fedrag.site.app import make_client_app
 from fedrag.training.optimizer import Progress

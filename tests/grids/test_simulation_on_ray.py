@@ -14,7 +14,7 @@ import torch
 from fedrag_process import await_moment, started
 from tiny_federation import Lines, assert_same_state, tiny_config, write_small_sites
 
-from fedrag.runs import read_json
+from fedrag.files import read_json
 from fedrag.simulation import resume, simulate
 from fedrag.training.losses import Losses, answer_loss
 
