@@ -82,3 +82,11 @@ def test_the_command_answers(run: Callable[..., str]):
 def test_models_can_be_fetched(run: Callable[..., str]):
     names = ("fedrag/tiny-causal", "fedrag/tiny-encoder")
     assert run("fedrag", "models", "fetch", *names).splitlines() == [f"{name}: fetched (random)" for name in names]
+
+
+def test_a_simulation_runs_away_from_the_checkout(run: Callable[..., str], tmp_path: Path):
+    shutil.copytree(CHECKOUT / "simulations", tmp_path / "simulations")
+    run("fedrag", "models", "fetch", "fedrag/tiny-causal", "fedrag/tiny-encoder")
+    output = run("fedrag", "simulate", "simulations/scenarios/tiny.toml", "--set", "federation.rounds=1")
+    assert "round 1/1: 3 of 3 sites" in output
+    assert (tmp_path / "runs" / "tiny-1" / "results.json").is_file()
