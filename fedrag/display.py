@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 LOG_EVERY_S = 60.0
+KNOWN_AFTER_S = 5.0  # before that, a task's speed says nothing of the time left
 
 
 class Display(Protocol):
@@ -54,7 +55,7 @@ class LogDisplay:
         started = self._started.setdefault(task, now)
         if done >= total:
             del self._started[task]
-        elif done and now - self._last > LOG_EVERY_S:
+        elif done and now - self._last > LOG_EVERY_S and now - started > KNOWN_AFTER_S:
             self._last = now
             left = (now - started) / done * (total - done)
             self.say(f"  {task}: {done} of {total}, {_duration(left)} left")
