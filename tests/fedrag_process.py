@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -23,7 +24,9 @@ def started(*arguments: str | Path, largest_file: int | None = None) -> Iterator
         largest_file: Bytes after which the writing of a file fails, as on a full disk.
     """
 
-    def limit() -> None:
+    def prepare() -> None:
+        # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if largest_file is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
@@ -33,7 +36,7 @@ def started(*arguments: str | Path, largest_file: int | None = None) -> Iterator
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        preexec_fn=limit,
+        preexec_fn=prepare,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"},
     )
     try:
