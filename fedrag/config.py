@@ -105,7 +105,7 @@ class GeneratorConfig(OptimizerSection):
 
     lora: LoraSection = LoraSection()
     """The adapter that is trained; the base stays as it is."""
-    micro_batch_tokens: Count = 2048
+    micro_batch_tokens: Count = 1536
     """Padded tokens in one forward pass; gradients of a batch are accumulated over several."""
     raft_drop: Fraction = 0.0
     """Probability of leaving the labelled passages out of a training prompt (RAFT, Zhang et al. 2024)."""
