@@ -1,10 +1,10 @@
-# make setup · make check · make test: each works from a bare clone and says what it does.
+# make setup · make demo · make check · make test: each works from a bare clone and says what it does.
 
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: setup check test clean
+.PHONY: setup demo check test clean
 
 setup: $(READY)
 
@@ -14,6 +14,9 @@ $(READY): pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
 	$(BIN)/fedrag models fetch
 	touch $(READY)
+
+demo: $(READY)
+	$(BIN)/fedrag simulate simulations/scenarios/demo.toml
 
 check: $(READY)
 	$(BIN)/ruff check .

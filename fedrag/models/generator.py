@@ -20,6 +20,7 @@ from transformers import (
 from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
+from fedrag.models.attention import use_products
 from fedrag.models.store import FetchedModel
 from fedrag.types import Tensors
 
@@ -71,7 +72,9 @@ class Generator:
         )
         tokenizer = load_tokenizer(fetched)
         targets = add_lora(model, lora)
-        generator = cls(model.to(device), tokenizer, fetched, targets)
+        model.to(device)
+        use_products(model)
+        generator = cls(model, tokenizer, fetched, targets)
         generator.set_adapter(generator.initial_state(seed=0))
         return generator
 
