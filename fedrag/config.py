@@ -51,6 +51,8 @@ class ModelsConfig(Section):
     """sentence-transformers model: hub id or folder."""
     generator_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Number format of the frozen generator; auto: bfloat16 where the processor computes in it."""
+    retriever_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Number format in which a retriever's adapter trains; searching and full weights are always float32."""
 
 
 class RagConfig(Section):

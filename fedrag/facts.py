@@ -12,7 +12,7 @@ from typing import Any
 from fedrag import __version__
 from fedrag.config import Config
 from fedrag.data.site_folder import hash_site, site_name
-from fedrag.models.resident import best_device, cpu_count, generator_dtype, needed_models
+from fedrag.models.resident import best_device, computing_dtype, cpu_count, needed_models
 
 
 def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
@@ -38,6 +38,13 @@ def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
         "models": {c: {"name": m.name, "tensors_sha256": m.tensors_sha256} for c, m in sorted(models.items())},
         "data": {site_name(folder): hash_site(folder) for folder in folders},
         "threads": threads,
-        "dtype": str(generator_dtype(config.models.generator_dtype, best_device())).removeprefix("torch."),
+        "dtype": {
+            "generator": _dtype_name(config.models.generator_dtype),
+            "retriever": _dtype_name(config.models.retriever_dtype),
+        },
         "machine": {"processor": platform.machine(), "device": best_device()},
     }
+
+
+def _dtype_name(setting: str) -> str:
+    return str(computing_dtype(setting, best_device())).removeprefix("torch.")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
-from fedrag.models.resident import best_device, cpu_count, generator_dtype, initial_state, needed_models
+from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state, needed_models
 from fedrag.models.store import count_parameters
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.schedule import components_of, trained_components
@@ -94,9 +94,12 @@ def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
 def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> str:
     """Say what the weights take; what a forward pass needs on top depends on the texts."""
     bases = {component: count_parameters(model.folder) for component, model in needed_models(config).items()}
-    dtype = generator_dtype(config.models.generator_dtype, best_device())
+    dtype = computing_dtype(config.models.generator_dtype, best_device())
     copies = 2 if config.retriever.weights == "full" else 1  # the base is kept, to take differences from
-    base = bases.get("generator", 0) * dtype.itemsize + bases["retriever"] * 4 * copies
+    learner = computing_dtype(config.models.retriever_dtype, best_device())
+    shorter = config.retriever.weights == "lora" and learner.itemsize < 4  # a copy to train on
+    encoders = bases["retriever"] * (4 * copies + shorter * learner.itemsize)
+    base = bases.get("generator", 0) * dtype.itemsize + encoders
     training = max(sizes.values()) * _OPTIMIZER_BYTES
     server = sum(sizes.values()) * (4 + _AGGREGATOR_BYTES)
     processes = "this process"

@@ -32,6 +32,7 @@ SETTINGS: dict[str, Any] = {
         "generator": "fedrag/tiny-causal",
         "retriever": "fedrag/tiny-encoder",
         "generator_dtype": "float32",
+        "retriever_dtype": "float32",
     },
     "rag": {"passages": 2, "prompt_tokens": 160, "answer_tokens": 8},
     "generator": {"lora": {"rank": 2}, "batch_size": 4, "warmup": 0.0},

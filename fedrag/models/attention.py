@@ -1,8 +1,8 @@
-"""Causal attention as plain batched products: on CPUs, in bfloat16, quicker than the fused kernel.
+"""Attention as plain batched products: on CPUs, in bfloat16, quicker than the fused kernel.
 
-torch's fused attention for CPUs spends its time in small blocks. For prompts of ordinary length the scores fit
-into memory, and two batched products with a softmax between them run at the processor's full speed. Whatever is
-not plain causal attention (padding on the left, a cache, a sliding window) goes to the fused kernel as before.
+torch's fused attention for CPUs spends its time in small blocks. For texts of ordinary length the scores fit into
+memory, and two batched products with a softmax between them run at the processor's full speed. What is unusual
+(a cache, very long texts, dropout on the weights) goes to the fused kernel as before.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-NAME = "causal_products"
+NAME = "attention_products"
 LONGEST = 768  # tokens; the scores of longer texts cost more memory than they save time
 
 
 def use_products(model: PreTrainedModel) -> None:
-    """Let a model use `causal_attention`, where it computes in bfloat16 on a CPU and would use the fused kernel."""
+    """Let a model use `product_attention`, where it computes in bfloat16 on a CPU and would use the fused kernel."""
     if model.device.type == "cpu" and model.dtype == torch.bfloat16 and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
 
 
-def causal_attention(
+def product_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -35,14 +35,15 @@ def causal_attention(
     scaling: float | None = None,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Return softmax(scaling * query key^T) value, each position seeing itself and those before it.
+    """Return softmax(scaling * query key^T) value, where each position sees what the mask lets it see.
 
     Args:
         module: The attention layer.
         query: (batch, heads, tokens, dim).
         key: (batch, key heads, tokens, dim); each serves heads / key heads neighbouring heads.
         value: As key.
-        attention_mask: None where attention is plainly causal.
+        attention_mask: Booleans (batch or 1, 1, tokens, tokens), true where a position is seen. None: in a causal
+            layer a position sees itself and those before it, in any other layer all.
         dropout: Probability of leaving a weight out.
         scaling: Factor on the scores; None: 1 / sqrt(dim).
         options: What else the fused kernel would be told.
@@ -50,30 +51,50 @@ def causal_attention(
     Returns:
         (batch, tokens, heads, dim), and no weights.
     """
-    tokens = query.shape[2]
-    causal = attention_mask is None and getattr(module, "is_causal", True) and options.get("is_causal") is not False
+    batch, heads, tokens, dim = query.shape
     unusual = dropout or any(options.get(name) is not None for name in ("softcap", "position_bias", "cache"))
-    if not causal or unusual or key.shape[2] != tokens or not 1 < tokens <= LONGEST:
+    if unusual or key.shape[2] != tokens or not 1 < tokens <= LONGEST or not _is_usual(attention_mask, tokens):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
-    batch, heads, _, dim = query.shape
-    pairs, group = batch * key.shape[1], heads // key.shape[1]
+    key_heads = key.shape[1]
+    pairs, group = batch * key_heads, heads // key_heads
     queries = query.reshape(pairs, group * tokens, dim)  # the heads of one key head, one below the other
     keys, values = key.reshape(pairs, tokens, dim), value.reshape(pairs, tokens, dim)
     factor = dim**-0.5 if scaling is None else scaling
-    later = _later(tokens, group, query.dtype)
-    scores = torch.baddbmm(later.expand(pairs, -1, -1), queries, keys.transpose(1, 2), alpha=factor)
+    asked = options.get("is_causal")
+    causal = attention_mask is None and (getattr(module, "is_causal", True) if asked is None else asked)
+    if causal:
+        hidden = _later(tokens, group, query.dtype).expand(pairs, -1, -1)
+        scores = torch.baddbmm(hidden, queries, keys.transpose(1, 2), alpha=factor)
+    elif attention_mask is None:
+        scores = torch.bmm(queries * factor, keys.transpose(1, 2))
+    else:
+        hidden = torch.zeros(attention_mask.shape, dtype=query.dtype)
+        hidden = hidden.masked_fill_(~attention_mask, _lowest(query.dtype)).expand(batch, heads, -1, -1)
+        hidden = hidden.reshape(pairs, group * tokens, tokens)
+        scores = torch.baddbmm(hidden, queries, keys.transpose(1, 2), alpha=factor)
     mixed = torch.bmm(torch.softmax(scores, dim=-1), values)
     return mixed.view(batch, heads, tokens, dim).transpose(1, 2), None
 
 
+def _is_usual(attention_mask: torch.Tensor | None, tokens: int) -> bool:
+    if attention_mask is None:
+        return True
+    return attention_mask.dtype == torch.bool and attention_mask.shape[1:] == (1, tokens, tokens)
+
+
+def _lowest(dtype: torch.dtype) -> float:
+    """Return what hides a score; finite, so that a row that sees nothing does not become NaN."""
+    return torch.finfo(dtype).min
+
+
 @lru_cache(maxsize=8)
 def _later(tokens: int, group: int, dtype: torch.dtype) -> torch.Tensor:
-    """Return (group * tokens, tokens): -inf where the key comes after the query, else 0."""
+    """Return (group * tokens, tokens): the lowest number where the key comes after the query, else 0."""
     with torch.inference_mode(False):
-        return torch.full((tokens, tokens), float("-inf"), dtype=dtype).triu(1).repeat(group, 1)
+        return torch.full((tokens, tokens), _lowest(dtype), dtype=dtype).triu(1).repeat(group, 1)
 
 
-AttentionInterface.register(NAME, causal_attention)
+AttentionInterface.register(NAME, product_attention)
 AttentionMaskInterface.register(NAME, sdpa_mask)

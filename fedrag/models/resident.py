@@ -24,7 +24,7 @@ _RESIDENT: dict[tuple[Any, ...], Generator | Retriever] = {}
 
 def resident_generator(config: Config, device: str) -> Generator:
     """Return the generator of a scenario, loaded at the first call; its adapter is whatever was set last."""
-    dtype = generator_dtype(config.models.generator_dtype, device)
+    dtype = computing_dtype(config.models.generator_dtype, device)
     key = ("generator", config.models.generator, config.generator.lora, dtype, device)
     if key not in _RESIDENT:
         fetched = _verified(config.models.generator)
@@ -36,10 +36,11 @@ def resident_generator(config: Config, device: str) -> Generator:
 
 def resident_retriever(config: Config, device: str) -> Retriever:
     """Return the retriever of a scenario, loaded at the first call; its state is whatever was set last."""
-    key = ("retriever", config.models.retriever, config.retriever.model_dump_json(), device)
+    dtype = computing_dtype(config.models.retriever_dtype, device)
+    key = ("retriever", config.models.retriever, config.retriever.model_dump_json(), dtype, device)
     if key not in _RESIDENT:
         fetched = _verified(config.models.retriever)
-        _RESIDENT[key] = Retriever.load(fetched, config.retriever, device)
+        _RESIDENT[key] = Retriever.load(fetched, config.retriever, device, dtype)
     found = _RESIDENT[key]
     assert isinstance(found, Retriever)
     return found
@@ -158,8 +159,8 @@ def best_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def generator_dtype(name: str, device: str) -> torch.dtype:
-    """Return the number format of the frozen generator; "auto": bfloat16 where the hardware computes in it."""
+def computing_dtype(name: str, device: str) -> torch.dtype:
+    """Return the number format of frozen weights; "auto": bfloat16 where the hardware computes in it."""
     if name != "auto":
         return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
     if device == "cuda":

@@ -13,6 +13,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Router
 from torch import nn
+from transformers import PreTrainedModel
 
 from fedrag.config import RetrieverConfig
 from fedrag.errors import ModelError
@@ -24,6 +25,7 @@ from fedrag.models.adapters import (
     lora_parameters,
     remove_lora,
 )
+from fedrag.models.attention import use_products
 from fedrag.models.store import FetchedModel
 from fedrag.types import Array, Tensors
 
@@ -36,16 +38,27 @@ class Retriever:
     """A bi-encoder whose query side, or both sides, can be trained.
 
     One encoder serves both sides. Where the passage side is frozen, passages are encoded without the
-    adapter, or by a second copy where all weights are trained.
+    adapter, or by a second copy where all weights are trained. An adapter may train on a copy in a
+    shorter number format; what is encoded for searching always comes from the float32 encoder.
 
     Args:
         encoder: The sentence-transformers model, adapter injected where `config.weights` is "lora".
         config: What is trained.
         fetched: Where the model came from.
+        dtype: Number format in which an adapter trains.
     """
 
-    def __init__(self, encoder: SentenceTransformer, config: RetrieverConfig, fetched: FetchedModel) -> None:
+    def __init__(
+        self,
+        encoder: SentenceTransformer,
+        config: RetrieverConfig,
+        fetched: FetchedModel,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         self.encoder = encoder.eval()
+        shorter = config.weights == "lora" and dtype != torch.float32
+        self.learner = _in_short_format(encoder, dtype) if shorter else encoder
+        """The encoder that trains."""
         self.config = config
         self.fetched = fetched
         self._lora = config.weights == "lora"
@@ -54,7 +67,9 @@ class Retriever:
         self._passage_encoder = copy.deepcopy(encoder).requires_grad_(False) if split else encoder
 
     @classmethod
-    def load(cls, fetched: FetchedModel, config: RetrieverConfig, device: str) -> Retriever:
+    def load(
+        cls, fetched: FetchedModel, config: RetrieverConfig, device: str, dtype: torch.dtype = torch.float32
+    ) -> Retriever:
         """Load a fetched encoder, ready to be trained as the configuration says."""
         if fetched.kind != "encoder":
             raise ModelError(f"{fetched.name} is no sentence-transformers model and cannot be the retriever")
@@ -63,7 +78,7 @@ class Retriever:
         )
         if config.weights == "lora":
             add_lora(encoder, config.lora, exclude=_UNUSED)
-        retriever = cls(encoder, config, fetched)
+        retriever = cls(encoder, config, fetched, dtype)
         retriever.set_state(retriever.initial_state(seed=0))
         return retriever
 
@@ -82,7 +97,7 @@ class Retriever:
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the parameters that are trained, by name."""
         if self._lora:
-            return lora_parameters(self.encoder)
+            return lora_parameters(self.learner)
         return {
             name: parameter
             for name, parameter in self.encoder.named_parameters()
@@ -106,6 +121,9 @@ class Retriever:
                 parameter.copy_(as_tensor(state[name], parameter))
                 if not self._lora:
                     parameter.add_(self._base[name])
+            if self.learner is not self.encoder:
+                for name, parameter in lora_parameters(self.encoder).items():
+                    parameter.copy_(as_tensor(state[name], parameter))
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
@@ -132,12 +150,15 @@ class Retriever:
 
     def embed_queries(self, texts: Sequence[str]) -> torch.Tensor:
         """Return unit vectors (texts, dim) through which gradients flow."""
-        return self._embed(self.encoder, texts, "query")
+        return self._embed(self.learner, texts, "query")
 
     def embed_passages(self, texts: Sequence[str]) -> torch.Tensor:
         """Return unit vectors (texts, dim); gradients flow where the passage side is trained."""
-        with self._passage_side():
-            return self._embed(self._passage_encoder, texts, "document")
+        if self._lora:
+            frozen = not self.config.trains_passage_side
+            with adapter_disabled(self.learner) if frozen else nullcontext():
+                return self._embed(self.learner, texts, "document")
+        return self._embed(self._passage_encoder, texts, "document")
 
     def export(self, folder: Path) -> None:
         """Write a sentence-transformers folder that holds the trained model, adapter merged.
@@ -189,6 +210,15 @@ class Retriever:
         features = {k: v.to(encoder.device) if torch.is_tensor(v) else v for k, v in features.items()}
         vectors: torch.Tensor = encoder(features, task=task)["sentence_embedding"]
         return nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def _in_short_format(encoder: SentenceTransformer, dtype: torch.dtype) -> SentenceTransformer:
+    """Return a copy of an encoder in another number format."""
+    learner = copy.deepcopy(encoder).to(dtype).eval()
+    for module in learner.modules():
+        if isinstance(module, PreTrainedModel):
+            use_products(module)
+    return learner
 
 
 def _prompt(encoder: SentenceTransformer, task: _Task) -> str | None:

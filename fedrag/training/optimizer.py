@@ -124,6 +124,10 @@ class MasterOptimizer:
                 parameter.copy_(self._masters[name])
         return norm
 
+    def state(self) -> Tensors:
+        """Return the masters."""
+        return {name: master.detach().cpu().numpy() for name, master in self._masters.items()}
+
     def update(self) -> Tensors:
         """Return the difference, masters now minus masters at the start."""
         return {name: (master.detach() - self._start[name]).cpu().numpy() for name, master in self._masters.items()}

@@ -51,7 +51,7 @@ def train_retriever(
     torch.manual_seed(seed)
     batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
     history: list[float] = []
-    retriever.encoder.train(settings.dropout)
+    retriever.learner.train(settings.dropout)
     try:
         for step, rows in enumerate(batches):
             loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses)
@@ -64,7 +64,9 @@ def train_retriever(
             if on_step:
                 on_step(step + 1, len(batches), history[-1])
     finally:
-        retriever.encoder.eval()
+        retriever.learner.eval()
+    if settings.weights == "lora":
+        retriever.set_state(optimizer.state())  # the encoder that searches learns what its short copy has learnt
     return TrainingResult.of(optimizer.update(), history)
 
 

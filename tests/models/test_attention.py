@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from fedrag.models.attention import LONGEST, causal_attention
+from fedrag.models.attention import LONGEST, NAME, product_attention, use_products
+from fedrag.models.store import find_model
 
 
 class Layer(torch.nn.Module):
@@ -36,42 +38,85 @@ def by_hand(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
 def test_it_is_attention_by_hand(heads: int, key_heads: int, dtype: torch.dtype, tolerance: float):
     query, key, value = inputs(heads, key_heads, 23, dtype)
-    out, _ = causal_attention(Layer(heads // key_heads), query, key, value, None, scaling=0.3)
+    out, _ = product_attention(Layer(heads // key_heads), query, key, value, None, scaling=0.3)
     assert out.shape == (2, 23, heads, 16)
     torch.testing.assert_close(out.double(), by_hand(query, key, value, 0.3), atol=tolerance, rtol=tolerance)
 
 
 def test_gradients_are_those_of_the_fused_kernel():
     plain, fused = inputs(6, 2, 31, torch.float64), inputs(6, 2, 31, torch.float64)
-    causal_attention(Layer(3), *plain, None)[0].square().sum().backward()
+    product_attention(Layer(3), *plain, None)[0].square().sum().backward()
     keys, values = (t.repeat_interleave(3, dim=1) for t in fused[1:])
     torch.nn.functional.scaled_dot_product_attention(fused[0], keys, values, is_causal=True).square().sum().backward()
     for ours, theirs in zip(plain, fused, strict=True):
         torch.testing.assert_close(ours.grad, theirs.grad)
 
 
-def test_what_is_not_plainly_causal_goes_to_the_fused_kernel():
-    query, key, value = inputs(4, 2, 8, torch.float32)
-    mask = torch.ones(2, 1, 8, 8, dtype=torch.bool)  # all positions see all
-    out, _ = causal_attention(Layer(2), query, key, value, mask)
-    keys, values = (t.repeat_interleave(2, dim=1) for t in (key, value))
-    torch.testing.assert_close(
-        out.transpose(1, 2), torch.nn.functional.scaled_dot_product_attention(query, keys, values)
-    )
+def padded(tokens: int, real: list[int]) -> torch.Tensor:
+    """A mask (batch, 1, tokens, tokens) of texts that are padded on the right."""
+    seen = torch.arange(tokens) < torch.tensor(real)[:, None]
+    return seen[:, None, None, :].expand(-1, 1, tokens, -1)
+
+
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_padding_is_not_seen(key_heads: int):
+    query, key, value = inputs(4, key_heads, 9, torch.float32)
+    out, _ = product_attention(Layer(4 // key_heads), query, key, value, padded(9, [9, 5]))
+    keys, values = (t.repeat_interleave(4 // key_heads, dim=1) for t in (key, value))
+    fused = torch.nn.functional.scaled_dot_product_attention
+    torch.testing.assert_close(out[:1].transpose(1, 2), fused(query[:1], keys[:1], values[:1]))
+    short = [t[1:, :, :5] for t in (query, keys, values)]
+    torch.testing.assert_close(out[1:, :5].transpose(1, 2), fused(*short))
+
+
+def test_a_row_that_sees_nothing_stays_finite():
+    query, key, value = inputs(4, 4, 6, torch.bfloat16)
+    mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
+    mask[0, :, :, :3] = False  # padding on the left: the first three rows see nothing
+    out, _ = product_attention(Layer(1), query, key, value, mask)
+    assert torch.isfinite(out).all()
+
+
+def test_an_encoder_sees_all():
+    layer = Layer(1)
+    layer.is_causal = False
+    query, key, value = inputs(4, 4, 7, torch.float32)
+    out, _ = product_attention(layer, query, key, value, None)
+    torch.testing.assert_close(out.transpose(1, 2), torch.nn.functional.scaled_dot_product_attention(query, key, value))
 
 
 def test_one_new_token_sees_all_that_came_before():
     query, key, value = inputs(4, 2, 8, torch.float32)
-    all_at_once, _ = causal_attention(Layer(2), query, key, value, None)
-    last, _ = causal_attention(Layer(2), query[:, :, -1:], key, value, None)
+    all_at_once, _ = product_attention(Layer(2), query, key, value, None)
+    last, _ = product_attention(Layer(2), query[:, :, -1:], key, value, None)
     torch.testing.assert_close(last, all_at_once[:, -1:])
+
+
+@pytest.mark.parametrize("name", ["HuggingFaceTB/SmolLM2-135M-Instruct", "fedrag/tiny-causal"])
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_models")
+def test_a_model_says_the_same_with_either_attention(name: str):
+    fetched = find_model(name)
+    model = AutoModelForCausalLM.from_pretrained(fetched.folder, dtype=torch.bfloat16)
+    tokenizer = AutoTokenizer.from_pretrained(fetched.folder)
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = tokenizer.eos_token
+    texts = tokenizer(["The capital of France is", "Paris"], return_tensors="pt", padding=True)
+    with torch.inference_mode():
+        fused = model(**texts).logits[:, -1].float().log_softmax(-1)
+        use_products(model)
+        assert model.config._attn_implementation == NAME
+        products = model(**texts).logits[:, -1].float().log_softmax(-1)
+    assert not torch.equal(fused, products)
+    likely = fused > fused.max(dim=-1, keepdim=True).values - 5.0
+    assert (fused - products).abs()[likely].max() < 0.3
 
 
 def largest_tensor_kept_for_backward(tokens: int) -> int:
     sizes: list[int] = []
     query, key, value = inputs(2, 1, tokens, torch.bfloat16)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
-        causal_attention(Layer(2), query, key, value, None)
+        product_attention(Layer(2), query, key, value, None)
     return max(sizes)
 
 

@@ -26,6 +26,7 @@ def config_of(**sections: Any) -> Config:
         "generator": "fedrag/tiny-causal",
         "retriever": "fedrag/tiny-encoder",
         "generator_dtype": "float32",
+        "retriever_dtype": "float32",
     } | sections.pop("models", {})
     return Config.from_dict({"name": "export", "data": {"sites": "nowhere"}, "models": models, **sections})
 

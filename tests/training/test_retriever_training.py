@@ -10,9 +10,11 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from transformers import PreTrainedModel
 
 from fedrag.config import RetrieverConfig
 from fedrag.models.retriever import Retriever
+from fedrag.models.store import find_model
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import TrainingDiverged
 from fedrag.training.retriever_examples import PassageText, RetrieverExample
@@ -333,7 +335,6 @@ def test_ones_own_losses_are_used(load_retriever):
 @pytest.mark.slow
 @pytest.mark.parametrize(("weights", "side"), COMBINATIONS)
 def test_the_real_retriever_learns_from_an_lsr_step(real_models, weights, side):
-    from fedrag.models.store import find_model
 
     settings = settings_of(weights=weights, loss="lsr", lsr={"side": side})
     settings["learning_rate"] = 1e-4 if weights == "lora" else 1e-5  # AdamW's first step is a large one
@@ -347,3 +348,49 @@ def test_the_real_retriever_learns_from_an_lsr_step(real_models, weights, side):
     first, second = losses_before_and_after_a_step(retriever, SCORED)
     assert second < first - 1e-3
     assert np.array_equal(retriever.encode_passages(list(TEXTS.values())), passages) == (side == "query")
+
+
+def loss_curve(dtype: torch.dtype) -> tuple[list[float], Retriever]:
+    settings = RetrieverConfig.model_validate(
+        settings_of(weights="lora", loss="both", learning_rate=2e-3, epochs=12, batch_size=3)
+    )
+    fetched = find_model("sentence-transformers/all-MiniLM-L6-v2")
+    retriever = Retriever.load(fetched, settings, "cpu", dtype)
+    retriever.set_state(retriever.initial_state(seed=1))
+    losses: list[float] = []
+    examples = [
+        replace(a, candidates=b.candidates, answer_scores=b.answer_scores)
+        for a, b in zip(LABELLED, SCORED, strict=True)
+    ]
+    train_retriever(retriever, examples, settings, seed=0, on_step=lambda done, of, loss: losses.append(loss))
+    return losses, retriever
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_models")
+def test_training_in_bfloat16_follows_training_in_float32():
+    exact, _ = loss_curve(torch.float32)
+    short, retriever = loss_curve(torch.bfloat16)
+    assert exact[-1] < exact[0] / 4
+    assert short == pytest.approx(exact, abs=0.1 * exact[0])
+    assert short[-1] < short[0] / 4
+    assert {p.dtype for p in retriever.learner.parameters()} == {torch.bfloat16}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_models")
+def test_what_was_learnt_in_bfloat16_is_searched_in_float32():
+    _, retriever = loss_curve(torch.bfloat16)
+    assert {p.dtype for p in retriever.encoder.parameters()} == {torch.float32}
+    assert {module.config._attn_implementation for module in retriever.encoder.modules() if is_bert(module)} == {"sdpa"}
+    questions = [example.question for example in LABELLED]
+    with torch.no_grad():
+        learnt = retriever.embed_queries(questions).numpy()
+    searched = retriever.encode_queries(questions)
+    np.testing.assert_allclose((learnt * searched).sum(axis=1), 1.0, atol=2e-3)
+    with retriever.untouched():
+        assert ((learnt * retriever.encode_queries(questions)).sum(axis=1) < 0.99).all()
+
+
+def is_bert(module: torch.nn.Module) -> bool:
+    return isinstance(module, PreTrainedModel)
