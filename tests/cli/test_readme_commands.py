@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import click
 import pytest
 from typer.main import get_command
-from typer.testing import CliRunner
 
 from fedrag.cli.main import app
 from fedrag.config import Config
@@ -119,31 +117,3 @@ def test_the_shown_site_folder_can_be_loaded(tmp_path: Path):
         (folder / name).write_text(f"{row}\n", encoding="utf-8")
     [site] = load_sites(tmp_path / "hospitals")
     assert (site.name, len(site.passages), site.train[0].passage_ids) == ("east", 1, ("p1",))
-
-
-@pytest.fixture
-def clone(tmp_path: Path, tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Work in a folder with what the shown commands read."""
-    shutil.copytree(ROOT / "simulations", tmp_path / "simulations")
-    monkeypatch.setenv("FEDRAG_HOME", str(tiny_home))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-@pytest.mark.slow
-def test_the_shown_commands_on_the_data_that_ships_run_as_shown(clone: Path):
-    shown = [line for block in blocks("README.md") for line in block.splitlines() if line.startswith("fedrag ")]
-    run = [line for line in shown if re.search(r"\btiny\b|tiny\.toml|runs/tiny-1", line)]
-    assert len(run) >= 8
-    for line in run:
-        result = CliRunner().invoke(app, shlex.split(line)[1:])
-        assert result.exit_code == 0, f"{line}\n{result.output}"
-    assert {path.name for path in (clone / "runs").iterdir()} == {"tiny-1", "one-round"}
-    assert (clone / "result.json").is_file()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("code", blocks("README.md", "python"))
-def test_the_shown_python_runs(clone: Path, code: str, capsys: pytest.CaptureFixture[str]):
-    exec(compile(code, "README.md", "exec"), {"__name__": "shown"})
-    assert "'n_questions': 18" in capsys.readouterr().out

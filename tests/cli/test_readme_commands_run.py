@@ -1,0 +1,157 @@
+"""Every command that a document shows runs as shown: on small files of the named kinds, with the tiny models.
+
+The tiny models stand under the names of the real ones, so that not a letter of a command is changed.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from test_readme_commands import DOCUMENTS, ROOT, blocks
+from typer.testing import CliRunner
+
+from fedrag.cli.main import app
+from fedrag.models.store import find_model
+
+NOT_RUN = {
+    "fedrag models fetch": "make setup runs it; it downloads the real models",
+    "fedrag models fetch Qwen/Qwen2.5-0.5B-Instruct": "it needs the model hub",
+    "fedrag data import hub": "it needs the hub's data sets",
+}
+WEBSITES = ("adweek.com", "fool.com", "ted.com", "walmart.com", "yahoo.com", "style.com", "mlb.com", "npr.org")
+ROWS = [
+    {
+        "q": "Who guards the gate?",
+        "a": "A porter",
+        "context": "A porter guards the gate.",
+        "hospital": "a",
+    },
+    {"q": "When does the ward open?", "a": "at nine", "context": "The ward opens at nine.", "hospital": "b"},
+    {"q": "What is on the roof?", "a": "a garden", "context": "There is a garden on the roof.", "hospital": "a"},
+]
+
+
+def shown(document: str) -> list[str]:
+    """Return the commands of a document's blocks, in order; those that are typed in a folder of their own apart."""
+    lines = [line for block in blocks(document) for line in block.splitlines()]
+    return [line for line in lines if line.startswith("fedrag ") and not is_left_out(line)]
+
+
+def is_left_out(line: str) -> bool:
+    return any(line == words or (words.endswith("hub") and line.startswith(words)) for words in NOT_RUN) or (
+        line.startswith("fedrag models fetch Qwen")
+    )
+
+
+def squad(titles: tuple[str, ...]) -> str:
+    """Return SQuAD-like JSON: two passages an article, six questions a passage."""
+    articles = []
+    for title in titles:
+        paragraphs = []
+        for n, thing in enumerate(("letters", "parcels")):
+            context = f"{title} keeps {thing} for {n + 3} days in the cellar."
+            qas = [
+                {
+                    "id": f"{title}-{n}-{k}",
+                    "question": f"{opening} {thing} at {title}?",
+                    "answers": [{"text": f"{n + 3} days", "answer_start": context.index(f"{n + 3} days")}],
+                }
+                for k, opening in enumerate(
+                    ("How long are", "For how many days are", "Say how long there are", "Until when lie", "Why", "Who")
+                )
+            ]
+            paragraphs.append({"context": context, "qas": qas})
+        articles.append({"title": title, "paragraphs": paragraphs})
+    return json.dumps({"version": "1.1", "data": articles})
+
+
+def write_users_files(folder: Path) -> None:
+    """Write what the documents assume that a user has."""
+    (folder / "squad.json").write_text(squad(("north", "south")))
+    (folder / "xquad.en.json").write_text(squad(tuple(f"article-{n}" for n in range(8))))
+    for name in ("dev.json", "test.json"):
+        (folder / name).write_text(squad(WEBSITES))
+    (folder / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    with (folder / "qa.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(ROWS[0]))
+        writer.writeheader()
+        writer.writerows(ROWS)
+    pq.write_table(pa.Table.from_pylist(ROWS), folder / "qa.parquet")
+    source = folder / "MedQuAD-master" / "5_NIDDK_QA"
+    source.mkdir(parents=True)
+    (source / "1.xml").write_text(
+        "<Document><Focus>Gout</Focus><QAPairs><QAPair><Question qid='1'>What is gout?</Question>"
+        "<Answer>Gout is a kind of arthritis.</Answer></QAPair></QAPairs></Document>"
+    )
+    chat: dict[str, Any] = {
+        "messages": [
+            {"role": "user", "content": "Context: The lift is at the back.\n\nQuestion: Where is the lift?"},
+            {"role": "assistant", "content": "at the back"},
+        ]
+    }
+    (folder / "chats.jsonl").write_text(json.dumps(chat) + "\n")
+    for site in ("east", "west"):
+        house = folder / "hospitals" / site
+        shutil.copytree(ROOT / "simulations" / "data" / "tiny" / ("east" if site == "east" else "north"), house)
+
+
+@pytest.fixture
+def clone(tmp_path: Path, tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in a folder with what a clone holds and what its user has, the tiny models under the real names."""
+    shutil.copytree(ROOT / "simulations", tmp_path / "simulations")
+    write_users_files(tmp_path)
+    causal, encoder = find_model("fedrag/tiny-causal").folder, find_model("fedrag/tiny-encoder").folder
+    home = tmp_path / "home"
+    shutil.copytree(tiny_home, home, ignore=shutil.ignore_patterns("HuggingFaceTB*", "sentence-transformers*"))
+    monkeypatch.setenv("FEDRAG_HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(causal, tmp_path / "path" / "to" / "my-model")
+    for folder, name in (
+        (causal, "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        (encoder, "sentence-transformers/all-MiniLM-L6-v2"),
+    ):
+        run(f"fedrag models fetch {folder} --source path --name {name}")
+    return tmp_path
+
+
+def run(line: str) -> str:
+    result = CliRunner().invoke(app, shlex.split(line)[1:])
+    assert result.exit_code == 0, f"{line}\n{result.output}\n{result.exception!r}"
+    return result.output
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.usefixtures("clone")
+@pytest.mark.parametrize("document", DOCUMENTS)
+def test_every_shown_command_runs(document: str):
+    lines = shown(document)
+    assert len(lines) >= 5
+    for line in lines:
+        run(line)
+
+
+def test_what_is_not_run_is_shown_somewhere():
+    lines = [line for document in DOCUMENTS for block in blocks(document) for line in block.splitlines()]
+    for words in NOT_RUN:
+        assert any(line.startswith(words) for line in lines), words
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("code", blocks("README.md", "python"))
+def test_the_shown_python_runs_as_a_script_outside_the_project(clone: Path, code: str):
+    (clone / "shown.py").write_text(code)
+    done = subprocess.run([sys.executable, "shown.py"], cwd=clone, capture_output=True, text=True, timeout=280)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip()
