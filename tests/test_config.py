@@ -165,6 +165,29 @@ def test_a_file_that_is_missing_or_no_text_is_one_clear_sentence(tmp_path: Path)
         Config.from_file(tmp_path / "latin.toml")
 
 
+def test_sites_beside_the_scenario_come_before_those_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("project/sites", "project/here", "elsewhere/sites", "elsewhere/there"):
+        (tmp_path / name).mkdir(parents=True)
+    scenario = tmp_path / "project" / "scenario.toml"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def sites(named: str, *overrides: str) -> str:
+        scenario.write_text(f'name = "a"\n[data]\nsites = "{named}"\n', encoding="utf-8")
+        return Config.from_file("../project/scenario.toml", overrides).data.sites
+
+    assert sites("sites") == "../project/sites"
+    assert sites("here") == "../project/here"
+    assert sites("there") == "there"
+    assert sites("nowhere") == "nowhere"
+    assert sites(str(tmp_path / "elsewhere")) == str(tmp_path / "elsewhere")
+    # what is typed on the command line is meant as everywhere else there
+    assert sites("here", "data.sites=sites") == "sites"
+    monkeypatch.chdir(tmp_path / "project")
+    assert Config.from_file("scenario.toml").data.sites == "here"
+
+
 def test_a_scenario_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         config_of().seed = 3  # type: ignore[misc]
