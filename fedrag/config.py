@@ -342,7 +342,7 @@ def read_scenario(path: Path | str) -> str:
     try:
         return Path(path).read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such scenario file") from None
+        raise ConfigError(f"{path}: no such scenario file; fedrag new DIR writes one to start from") from None
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:

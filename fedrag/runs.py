@@ -100,7 +100,9 @@ class RunFolder:
         """
         scenario, facts = path / "scenario.toml", path / "run.json"
         if not scenario.is_file():
-            raise RunError(f"{path}: is no run folder (it has no scenario.toml)")
+            raise RunError(
+                f"{path}: is no run folder (it has no scenario.toml); fedrag simulate makes runs/<scenario>-<n>"
+            )
         if facts.is_file():
             found = read_json(facts).get("format")
             if found != FORMAT:

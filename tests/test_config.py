@@ -158,7 +158,7 @@ def test_what_is_written_is_complete_and_reads_as_the_same():
 
 
 def test_a_file_that_is_missing_or_no_text_is_one_clear_sentence(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"nowhere.toml: no such scenario file$"):
+    with pytest.raises(ConfigError, match=r"nowhere.toml: no such scenario file; fedrag new DIR writes"):
         Config.from_file(tmp_path / "nowhere.toml")
     (tmp_path / "latin.toml").write_bytes('name = "é"'.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin.toml: .*UTF-8"):

@@ -35,7 +35,7 @@ def ask_command(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a question, and nothing else.")] = False,
 ) -> None:
-    """Answer a question from a site's passages, with the untouched and the trained models side by side.
+    """Answer a question with the untouched and the trained models.
 
     Example: fedrag ask runs/tiny-1 "What does a late book cost?" --data simulations/data/tiny/north
     """

@@ -12,7 +12,7 @@ import typer
 def new(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to create.", show_default=False)],
 ) -> None:
-    """Write a folder to start from: a scenario, two example sites and a README.
+    """Write a folder to start from: a scenario and two example sites.
 
     Example: fedrag new my-federation
     """

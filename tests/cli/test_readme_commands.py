@@ -143,6 +143,22 @@ def test_the_shown_commands_on_the_data_that_ships_run_as_shown(clone: Path):
 
 
 @pytest.mark.slow
+def test_the_examples_of_the_help_on_the_data_that_ships_run_as_shown(clone: Path):
+    group = get_command(app)
+    assert isinstance(group, click.Group)
+    verbs = [*group.commands.values(), *group.commands["data"].commands.values()]  # type: ignore[attr-defined]
+    verbs += group.commands["data"].commands["import"].commands.values()  # type: ignore[attr-defined]
+    helps = [" ".join(str(verb.help).split()) for verb in verbs]
+    shown = [text.partition("Example: ")[2] for text in helps]
+    run = [line for line in shown if re.search(r"\btiny\b|runs/tiny-1|fedrag new", line)]
+    assert {line.split()[1] for line in run} >= {"simulate", "evaluate", "compare", "ask", "new", "data"}
+    for line in [run[0], *run]:  # two runs, for one example compares them
+        result = CliRunner().invoke(app, shlex.split(line)[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+    assert {path.name for path in (clone / "runs").iterdir()} == {"tiny-1", "tiny-2"}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("code", blocks("README.md", "python"))
 def test_the_shown_python_runs(clone: Path, code: str, capsys: pytest.CaptureFixture[str]):
     exec(compile(code, "README.md", "exec"), {"__name__": "shown"})
