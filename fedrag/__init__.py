@@ -10,17 +10,19 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fedrag.config import Config
     from fedrag.errors import FedragError
+    from fedrag.evaluation.ask import ask
     from fedrag.evaluation.evaluate import evaluate_run
     from fedrag.simulation import simulate
     from fedrag.training.losses import Losses
 
-__all__ = ["Config", "FedragError", "Losses", "__version__", "evaluate_run", "simulate"]
+__all__ = ["Config", "FedragError", "Losses", "__version__", "ask", "evaluate_run", "simulate"]
 
 # Looked up on first use: `import fedrag` alone loads neither torch nor Flower.
 _HOMES = {
     "Config": "fedrag.config",
     "FedragError": "fedrag.errors",
     "Losses": "fedrag.training.losses",
+    "ask": "fedrag.evaluation.ask",
     "evaluate_run": "fedrag.evaluation.evaluate",
     "simulate": "fedrag.simulation",
 }

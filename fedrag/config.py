@@ -35,7 +35,7 @@ class DataConfig(Section):
     """Which sites take part."""
 
     sites: str
-    """Folder that holds one folder per site; relative to the directory the command runs in."""
+    """Folder of sites; looked for beside the scenario file, then in the directory the command runs in."""
     only: tuple[str, ...] = ()
     """Names of the sites that take part; empty: all of them."""
     hold_out: tuple[str, ...] = ()
@@ -293,13 +293,16 @@ class Config(Section):
         return self
 
     @classmethod
-    def from_toml(cls, text: str, source: str = "scenario", overrides: Sequence[str] = ()) -> Config:
+    def from_toml(
+        cls, text: str, source: str = "scenario", overrides: Sequence[str] = (), folder: Path | None = None
+    ) -> Config:
         """Parse a scenario.
 
         Args:
             text: The TOML text.
             source: What to call it in an error message, usually its path.
             overrides: `section.key=value` strings, applied over the text.
+            folder: Where the text's own `data.sites` is looked for first; None: it stays as it is.
 
         Raises:
             ConfigError: It is not TOML, a key is unknown, or a value is out of range.
@@ -308,6 +311,8 @@ class Config(Section):
             tree = tomllib.loads(text)
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{source}: not valid TOML: {error}") from None
+        if folder is not None:
+            _prefer_sites_in(tree, folder)
         for override in overrides:
             _apply_override(tree, override)
         return cls.from_dict(tree, source)
@@ -322,20 +327,36 @@ class Config(Section):
 
     @classmethod
     def from_file(cls, path: Path | str, overrides: Sequence[str] = ()) -> Config:
-        """Read a scenario file; see `from_toml`."""
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except FileNotFoundError:
-            raise ConfigError(f"{path}: no such scenario file") from None
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
-        return cls.from_toml(text, str(path), overrides)
+        """Read a scenario file; its sites may lie beside it. See `from_toml`."""
+        return cls.from_toml(read_scenario(path), str(path), overrides, Path(path).parent)
 
     def to_toml(self) -> str:
         """Return the resolved scenario, every default written out."""
         return tomli_w.dumps(self.model_dump(mode="json"))
+
+
+def read_scenario(path: Path | str) -> str:
+    """Return the text of a scenario file.
+
+    Raises:
+        ConfigError: It cannot be read.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such scenario file; fedrag new DIR writes one to start from") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
+
+
+def _prefer_sites_in(tree: dict[str, Any], folder: Path) -> None:
+    """Let `data.sites` name the folder beside the scenario where there is one, wherever the command runs."""
+    data = tree.get("data")
+    sites = data.get("sites") if isinstance(data, dict) else None
+    if isinstance(data, dict) and isinstance(sites, str) and sites and (folder / sites).is_dir():
+        data["sites"] = str(folder / sites)
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:

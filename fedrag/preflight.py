@@ -65,7 +65,7 @@ def held_out_folders(config: Config) -> list[Path]:
 def _check_training(config: Config, sites: Sequence[Site]) -> None:
     """Require the questions that training needs: labelled ones for the contrastive loss, some at enough sites."""
     if not any(site.train for site in sites):
-        raise DataError(f"{config.data.sites}: no site has a training question")
+        raise DataError(f"{config.data.sites}: no site has a training question; they stand in a site's train.jsonl")
     components = trained_components(config.federation)
     labelled = any(question.passage_ids for site in sites for question in site.train)
     if "retriever" in components and config.retriever.uses_contrastive and not labelled:
@@ -77,7 +77,7 @@ def _check_training(config: Config, sites: Sequence[Site]) -> None:
     if len(able) < config.federation.min_sites:
         raise ConfigError(
             f"federation.min_sites = {config.federation.min_sites}, but {len(able)} of the sites in "
-            f"{config.data.sites} have questions to train on"
+            f"{config.data.sites} have questions to train on; {len(able)} is the most it can be"
         )
     if config.federation.keep == "best":
         for component in components:
@@ -89,7 +89,9 @@ def _check_validation(component: Component, sites: Sequence[Site]) -> None:
     needs_labels = component == "retriever"
     if not any(question.passage_ids or not needs_labels for site in sites for question in site.validation):
         kind = "labelled validation" if needs_labels else "validation"
-        raise ConfigError(f'federation.keep = "best": no site has {kind} questions to tell the best {component} by')
+        raise ConfigError(
+            f'federation.keep = "best": no site has {kind} questions to tell the best {component} by; "last" needs none'
+        )
 
 
 def _check_evaluation(config: Config, sites: Sequence[Site]) -> None:
@@ -109,7 +111,7 @@ def _check_evaluation(config: Config, sites: Sequence[Site]) -> None:
 def _check_kind(component: Component, model: FetchedModel) -> None:
     if (model.kind == "encoder") != (component == "retriever"):
         is_one = "an encoder, no language model" if model.kind == "encoder" else "a language model, no encoder"
-        raise ConfigError(f'models.{component} = "{model.name}" is {is_one}')
+        raise ConfigError(f'models.{component} = "{model.name}" is {is_one}; see: fedrag models list')
 
 
 def _check_prompt_length(config: Config, generator: FetchedModel) -> None:
@@ -121,7 +123,7 @@ def _check_prompt_length(config: Config, generator: FetchedModel) -> None:
     if isinstance(limit, int) and longest > limit:
         raise ConfigError(
             f"rag.prompt_tokens = {prompt} and rag.answer_tokens = {answer} are more than the {limit} tokens "
-            f"that {generator.name} reads"
+            f"that {generator.name} reads; lower them"
         )
 
 

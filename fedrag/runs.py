@@ -25,7 +25,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from fedrag.config import Config
+from fedrag.config import Config, read_scenario
 from fedrag.errors import ConfigError, RunError, StorageError
 from fedrag.files import read_json, replacing_folder, sha256_of, storage_errors, write_json, write_text
 from fedrag.types import COMPONENTS, Component, State
@@ -100,13 +100,16 @@ class RunFolder:
         """
         scenario, facts = path / "scenario.toml", path / "run.json"
         if not scenario.is_file():
-            raise RunError(f"{path}: is no run folder (it has no scenario.toml)")
+            raise RunError(
+                f"{path}: is no run folder (it has no scenario.toml); fedrag simulate makes runs/<scenario>-<n>"
+            )
         if facts.is_file():
             found = read_json(facts).get("format")
             if found != FORMAT:
                 raise RunError(f"{path}: was written in run format {found}, this fedrag reads format {FORMAT}")
         try:
-            return cls(path, Config.from_file(scenario))
+            # not from_file: `sites` in a run folder are caches, never the data
+            return cls(path, Config.from_toml(read_scenario(scenario), str(scenario)))
         except ConfigError as error:
             raise RunError(f"{path}: cannot be read by this version of fedrag: {error}") from None
 

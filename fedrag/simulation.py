@@ -94,7 +94,7 @@ def resume(
         if run.facts.get(key) != facts[key]:
             raise RunError(
                 f"{run.path}: cannot be resumed, its {what} changed: "
-                f"{_first_difference(run.facts.get(key), facts[key])}"
+                f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
             )
     return _finish(run, folders, losses, rule, display)
 

@@ -32,6 +32,7 @@ def started(*arguments: str | Path, largest_file: int | None = None) -> Iterator
 
     process = subprocess.Popen(
         [*COMMAND, *map(str, arguments)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -158,11 +158,34 @@ def test_what_is_written_is_complete_and_reads_as_the_same():
 
 
 def test_a_file_that_is_missing_or_no_text_is_one_clear_sentence(tmp_path: Path):
-    with pytest.raises(ConfigError, match=r"nowhere.toml: no such scenario file$"):
+    with pytest.raises(ConfigError, match=r"nowhere.toml: no such scenario file; fedrag new DIR writes"):
         Config.from_file(tmp_path / "nowhere.toml")
     (tmp_path / "latin.toml").write_bytes('name = "é"'.encode("latin-1"))
     with pytest.raises(ConfigError, match=r"latin.toml: .*UTF-8"):
         Config.from_file(tmp_path / "latin.toml")
+
+
+def test_sites_beside_the_scenario_come_before_those_of_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("project/sites", "project/here", "elsewhere/sites", "elsewhere/there"):
+        (tmp_path / name).mkdir(parents=True)
+    scenario = tmp_path / "project" / "scenario.toml"
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def sites(named: str, *overrides: str) -> str:
+        scenario.write_text(f'name = "a"\n[data]\nsites = "{named}"\n', encoding="utf-8")
+        return Config.from_file("../project/scenario.toml", overrides).data.sites
+
+    assert sites("sites") == "../project/sites"
+    assert sites("here") == "../project/here"
+    assert sites("there") == "there"
+    assert sites("nowhere") == "nowhere"
+    assert sites(str(tmp_path / "elsewhere")) == str(tmp_path / "elsewhere")
+    # what is typed on the command line is meant as everywhere else there
+    assert sites("here", "data.sites=sites") == "sites"
+    monkeypatch.chdir(tmp_path / "project")
+    assert Config.from_file("scenario.toml").data.sites == "here"
 
 
 def test_a_scenario_cannot_be_changed():

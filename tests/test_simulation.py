@@ -195,13 +195,13 @@ def begun(tmp_path):
 def test_a_run_whose_data_changed_is_not_resumed_and_the_site_is_named(begun, tmp_path):
     with (tmp_path / "sites" / "b" / "train.jsonl").open("a") as file:
         file.write('{"id": "new", "question": "Why?", "answers": ["because"]}\n')
-    with pytest.raises(RunError, match="cannot be resumed, its data changed: b$"):
+    with pytest.raises(RunError, match="cannot be resumed, its data changed: b; put it back, or start a new run$"):
         resume(begun)
 
 
 def test_a_run_whose_sites_changed_is_not_resumed_and_the_site_is_named(begun, tmp_path):
     (tmp_path / "sites" / "b").rename(tmp_path / "sites" / "c")
-    with pytest.raises(RunError, match="cannot be resumed, its data changed: b$"):
+    with pytest.raises(RunError, match="cannot be resumed, its data changed: b; put it back, or start a new run$"):
         resume(begun)
 
 

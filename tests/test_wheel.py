@@ -79,6 +79,17 @@ def test_the_command_answers(run: Callable[..., str]):
     assert "models" in run("fedrag", "--help")
 
 
+def test_a_new_folder_can_be_written(run: Callable[..., str], tmp_path: Path):
+    run("fedrag", "new", "mine")
+    assert "No errors." in run("fedrag", "data", "check", "mine/sites")
+    template = CHECKOUT / "fedrag" / "template"
+    shipped, written = (
+        {path.relative_to(folder): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        for folder in (template, tmp_path / "mine")
+    )
+    assert shipped == written
+
+
 def test_models_can_be_fetched(run: Callable[..., str]):
     names = ("fedrag/tiny-causal", "fedrag/tiny-encoder")
     assert run("fedrag", "models", "fetch", *names).splitlines() == [f"{name}: fetched (random)" for name in names]

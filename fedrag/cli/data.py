@@ -37,9 +37,9 @@ def check(
     folders: Annotated[list[Path], typer.Argument(help="Site folders, or folders of sites.", show_default=False)],
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report there too.")] = None,
 ) -> None:
-    """Validate sites: counts, lengths, duplicates, and questions on both sides of the split.
+    """Check sites: what is wrong, and questions on both sides of the split.
 
-    Example: fedrag data check data/xquad
+    Example: fedrag data check simulations/data/tiny
     """
     from fedrag.data.check import check_sites
     from fedrag.data.site_folder import site_folders
@@ -72,7 +72,7 @@ def partition(
 ) -> None:
     """Deal the data of all sites anew to a number of clients.
 
-    Example: fedrag data partition data/xquad data/xquad-iid --clients 10 --by iid
+    Example: fedrag data partition simulations/data/tiny data/tiny-iid --clients 4 --by iid
     """
     from fedrag.data.partition import partition as deal
     from fedrag.data.site_folder import load_sites

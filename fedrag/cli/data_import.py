@@ -42,8 +42,13 @@ PassagesOption = Annotated[
 DEFAULT_SPLIT = "0.6/0.1/0.3"
 TABLE_HELP = """Import {what}, one question a row; answers.text is a field in a field.
 
-Example: fedrag data import {kind} qa.{kind} data/qa --question q --answer a --passage context --site hospital
+Example: fedrag data import {kind} {example}
 """
+TABLE_EXAMPLE = "data/qa --question q --answer a --passage context --site hospital"
+SHIPPED_EXAMPLE = (  # works as it stands, in a clone
+    "simulations/data/tiny/north/train.jsonl data/north --question question --answer answers "
+    "--passage passage_ids --passages simulations/data/tiny/north/passages.jsonl"
+)
 
 
 @import_app.command()
@@ -82,9 +87,13 @@ def medquad(
     _import(out, split, lambda fractions: import_medquad(folder, fractions, seed))
 
 
-@import_app.command("parquet", help=TABLE_HELP.format(what="a Parquet file", kind="parquet"))
-@import_app.command("csv", help=TABLE_HELP.format(what="a CSV file with a header", kind="csv"))
-@import_app.command("jsonl", help=TABLE_HELP.format(what="JSON lines", kind="jsonl"))
+@import_app.command(
+    "parquet", help=TABLE_HELP.format(what="a Parquet file", kind="parquet", example=f"qa.parquet {TABLE_EXAMPLE}")
+)
+@import_app.command(
+    "csv", help=TABLE_HELP.format(what="a CSV file with a header", kind="csv", example=f"qa.csv {TABLE_EXAMPLE}")
+)
+@import_app.command("jsonl", help=TABLE_HELP.format(what="JSON lines", kind="jsonl", example=SHIPPED_EXAMPLE))
 def table(
     context: typer.Context,
     file: FileArgument,

@@ -35,9 +35,9 @@ def evaluate(
     only: Annotated[Part | None, typer.Option("--only", help="Measure this alone: no answers are generated.")] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result there.")] = None,
 ) -> None:
-    """Measure a run's models on any sites, also on some that took no part.
+    """Measure a run's models on any sites, also on unseen ones.
 
-    Example: fedrag evaluate runs/xquad-1 --data data/xquad --json result.json
+    Example: fedrag evaluate runs/tiny-1 --data simulations/data/tiny --json result.json
     """
     from fedrag.evaluation.evaluate import evaluate_run
     from fedrag.files import write_json
@@ -56,9 +56,9 @@ def compare(
     first: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
     second: Annotated[Path, typer.Argument(help="Folder of another.", show_default=False)],
 ) -> None:
-    """Compare two runs question by question: the second minus the first, with 95 % intervals.
+    """Compare two runs question by question, the second minus the first.
 
-    Example: fedrag compare runs/xquad-1 runs/xquad-2
+    Example: fedrag compare runs/tiny-1 runs/tiny-2
     """
     from rich import box
     from rich.table import Table

@@ -31,7 +31,7 @@ def simulate_command(
 ) -> None:
     """Run a federation on this machine and show what it did.
 
-    Example: fedrag simulate simulations/scenarios/xquad.toml --set federation.rounds=2
+    Example: fedrag simulate simulations/scenarios/tiny.toml --set federation.rounds=1
     """
     if (scenario is None) == (resume_run is None):
         raise ConfigError("expected a scenario file or --resume RUN, one of the two")

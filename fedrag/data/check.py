@@ -118,26 +118,42 @@ def _describe(folder: Path, rows: NumberedRows) -> SiteReport:
 def _warnings(sites: Sequence[SiteReport], within: Sequence[Overlap], across: Sequence[Overlap]) -> list[str]:
     """Say in one line a kind what a reader should know before training."""
     warnings = []
-    for what, overlaps in (
-        ("questions in two splits of the same site", within),
-        ("questions in train at one site and in validation or test at another", across),
+    for what, advice, overlaps in (
+        ("questions in two splits of the same site", "leave each in one", within),
+        (
+            "questions in train at one site and in validation or test at another",
+            "leave each on one side, or the figures flatter",
+            across,
+        ),
     ):
         if overlaps:
             first = overlaps[0]
             places = ", ".join(first.places[:4]) + (", ..." if len(first.places) > 4 else "")
-            warnings.append(f"{what}: {len(overlaps):,}, for example {first.question!r} ({places})")
+            warnings.append(f"{what}: {len(overlaps):,}, for example {first.question!r} ({places}); {advice}")
     no_training = [site.name for site in sites if not site.n_questions["train"]]
     if no_training:
         warnings.append(f"sites without training questions, which sit out training: {', '.join(no_training)}")
-    counts = {
-        "passages with the same text as another of their site": [s.n_repeated_passages for s in sites],
-        "questions with the same text as another of their split": [s.n_repeated_questions for s in sites],
-        "questions that name no passage": [s.n_unlabelled for s in sites],
-    }
-    for what, numbers in counts.items():
+    counts = (
+        (
+            "passages with the same text as another of their site",
+            "one of them is enough",
+            [s.n_repeated_passages for s in sites],
+        ),
+        (
+            "questions with the same text as another of their split",
+            "one line can hold all answers",
+            [s.n_repeated_questions for s in sites],
+        ),
+        (
+            "questions that name no passage",
+            "with passage_ids the retriever learns from them and is measured on them",
+            [s.n_unlabelled for s in sites],
+        ),
+    )
+    for what, advice, numbers in counts:
         if sum(numbers):
             concerned = sum(number > 0 for number in numbers)
-            warnings.append(f"{what}: {sum(numbers):,}, in {concerned} of {len(sites)} sites")
+            warnings.append(f"{what}: {sum(numbers):,}, in {concerned} of {len(sites)} sites; {advice}")
     return warnings
 
 

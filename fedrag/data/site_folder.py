@@ -76,7 +76,7 @@ def chosen_folders(root: Path, only: Sequence[str] = (), hold_out: Sequence[str]
             raise DataError(f'{root}: no site "{name}" (nearest: {nearest})')
     chosen = [name for name in folders if (not only or name in only) and name not in hold_out]
     if not chosen:
-        raise DataError(f"{root}: no site is left once the held-out ones are gone")
+        raise DataError(f"{root}: no site is left once the held-out ones are gone; hold fewer out")
     return [folders[name] for name in sorted(chosen)]
 
 
@@ -91,7 +91,9 @@ def site_folders(root: Path) -> list[Path]:
         return [root]
     folders = sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
     if not folders:
-        raise DataError(f"{root}: holds no site (a site is a folder with {PASSAGES_FILE} in it)")
+        raise DataError(
+            f"{root}: holds no site (a folder with {PASSAGES_FILE} in it); fedrag new DIR writes two to look at"
+        )
     return folders
 
 
@@ -120,9 +122,14 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
     """Read all rows of a site that are well formed, and report the faults of the others."""
     _require_folder(folder)
     passages_file = folder / PASSAGES_FILE
-    passages, passage_ids = _read_rows(passages_file, parse_passage, on_problem)
-    if passages_file.exists() and not passage_ids:
-        on_problem(f"{passages_file}: holds no passage; a site needs at least one")
+    passages: dict[int, Passage] = {}
+    passage_ids: dict[str, int] = {}
+    if passages_file.exists():
+        passages, passage_ids = _read_rows(passages_file, parse_passage, on_problem)
+        if not passage_ids:
+            on_problem(f"{passages_file}: holds no passage; a site needs at least one")
+    else:
+        on_problem(f'{passages_file}: no such file; a site needs one, a line a passage: {{"id": "p1", "text": "..."}}')
 
     def parse(row: dict[str, Any]) -> Question:
         return parse_question(row, passage_ids)
@@ -158,7 +165,7 @@ def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Questio
         raise ValueError('"answers" must be a non-empty list of strings')
     for label in question.passage_ids:
         if label not in passage_ids:
-            raise ValueError(f'unknown passage id "{label}"')
+            raise ValueError(f'unknown passage id "{label}": no line of {PASSAGES_FILE} has it')
     return question
 
 
@@ -215,6 +222,6 @@ def _require_folder(folder: Path) -> None:
     """Raise a DataError unless the path is a folder."""
     if not folder.exists():
         where = "" if folder.is_absolute() else f" in {Path.cwd()}"
-        raise DataError(f"{folder}: no such folder{where}")
+        raise DataError(f"{folder}: no such folder{where}; fedrag data import makes one from other data")
     if not folder.is_dir():
         raise DataError(f"{folder}: is a file; the folder of a site or of sites was expected")

@@ -22,7 +22,7 @@ def write_site(folder: Path, site: Site) -> None:
         DataError: The folder exists and is not empty.
         StorageError: The disk is full or may not be written to.
     """
-    with _new_folder(folder) as partial:
+    with new_folder(folder) as partial:
         _write_files(partial, site)
 
 
@@ -32,7 +32,7 @@ def write_sites(root: Path, sites: Sequence[Site]) -> None:
     for name in names:
         if not name or name.startswith(".") or name != Path(name).name or names.count(name) > 1:
             raise DataError(f'{root}: "{name}" cannot be the name of a site\'s folder, or is there twice')
-    with _new_folder(root) as partial:
+    with new_folder(root) as partial:
         for site in sites:
             (partial / site.name).mkdir()
             _write_files(partial / site.name, site)
@@ -47,15 +47,24 @@ def require_free(folder: Path) -> None:
 
 
 @contextmanager
-def _new_folder(folder: Path) -> Iterator[Path]:
-    """Give a hidden sibling to write into, and put it in the folder's place at the end."""
-    folder = Path(os.path.abspath(folder))
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Give a hidden sibling to write into, and put what is in it in the folder's place at the end.
+
+    Raises:
+        DataError: The folder exists and is not empty.
+        StorageError: The disk is full or may not be written to.
+    """
     require_free(folder)
+    folder = Path(os.path.abspath(folder))
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
         partial.mkdir(parents=True)
         yield partial
-        os.replace(partial, folder)
+        if folder.is_dir():  # kept: it may be the working directory of a shell
+            for path in partial.iterdir():
+                os.replace(path, folder / path.name)
+        else:
+            os.replace(partial, folder)
     except OSError as error:
         raise StorageError(f"{folder}: cannot be written: {error.strerror}") from error
     finally:

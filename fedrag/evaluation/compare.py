@@ -39,7 +39,9 @@ def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Row], i
     ours, theirs = _measured(first), _measured(second)
     common = sorted(ours.keys() & theirs.keys())
     if not common:
-        raise RunError(f"{first} and {second} measured no question in common")
+        raise RunError(
+            f"{first} and {second} measured no question in common; both must measure the same sites and split"
+        )
     rows = []
     for metric in METRICS:
         pairs = [(ours[key][metric], theirs[key][metric]) for key in common]

@@ -47,7 +47,7 @@ def evaluate_run(
     sites = load_sites(Path(data))
     measured = measure_sites(sites, split, run.config, state, not only_retrieval, display)
     if not measured:
-        raise DataError(f"{data}: no site has a question in its {split} split")
+        raise DataError(f"{data}: no site has a question in its {split} split; choose another with --split")
     identity = {"run": run.identity(), "models": "untouched" if base else "trained", "split": split}
     return {**identity, **summarise_by_site(measured)}
 

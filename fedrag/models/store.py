@@ -108,7 +108,10 @@ def verify_model(model: FetchedModel) -> None:
     Raises:
         ModelError: They are not, or cannot be read.
     """
-    found = hash_tensors(model.folder)
+    try:
+        found = hash_tensors(model.folder)
+    except ModelError as error:
+        raise ModelError(f"{error}; run: {fetch_command(model)}") from None
     if found != model.tensors_sha256:
         raise ModelError(
             f"{model.name} is not the model that was fetched: its tensors hash to {found[:16]}, "

@@ -177,7 +177,9 @@ def test_a_damaged_scenario_file_is_named(content: bytes, sentence: str):
 
 
 def test_a_scenario_file_that_is_not_there_is_named():
-    assert refusal("simulate", "none.toml") == "none.toml: no such scenario file"
+    assert (
+        refusal("simulate", "none.toml") == "none.toml: no such scenario file; fedrag new DIR writes one to start from"
+    )
     assert refusal("simulate", "sites") == "sites: cannot be read: Is a directory"
     assert refusal("simulate") == "expected a scenario file or --resume RUN, one of the two"
 
@@ -190,11 +192,11 @@ def test_a_scenario_file_that_is_not_there_is_named():
     [
         (
             "models.generator=fedrag/tiny-encoder",
-            'models.generator = "fedrag/tiny-encoder" is an encoder, no language model',
+            'models.generator = "fedrag/tiny-encoder" is an encoder, no language model; see: fedrag models list',
         ),
         (
             "models.retriever=fedrag/tiny-causal",
-            'models.retriever = "fedrag/tiny-causal" is a language model, no encoder',
+            'models.retriever = "fedrag/tiny-causal" is a language model, no encoder; see: fedrag models list',
         ),
         (
             "generator.lora.targets=['attention']",
@@ -209,7 +211,7 @@ def test_a_scenario_file_that_is_not_there_is_named():
         (
             "rag.prompt_tokens=2041",
             "rag.prompt_tokens = 2041 and rag.answer_tokens = 8 are more than the 2048 tokens "
-            "that fedrag/tiny-causal reads",
+            "that fedrag/tiny-causal reads; lower them",
         ),
         (
             "rag.chunk_overlap=62",
@@ -246,9 +248,14 @@ def test_a_model_without_weights_or_with_damaged_ones_is_refused(own_models: Pat
     folder = own_models / "fedrag--tiny-encoder"
     content = (folder / "model.safetensors").read_bytes()
     (folder / "model.safetensors").write_bytes(content[:1000])
-    assert "model.safetensors: damaged or incomplete" in simulation_refusal()
+    fetch_again = "; run: fedrag models fetch fedrag/tiny-encoder --force"
+    sentence = simulation_refusal()
+    assert "model.safetensors: damaged or incomplete" in sentence
+    assert sentence.endswith(fetch_again)
     (folder / "model.safetensors").unlink()
-    assert "holds no weights: expected at least one *.safetensors file" in simulation_refusal()
+    sentence = simulation_refusal()
+    assert "holds no weights: expected at least one *.safetensors file" in sentence
+    assert sentence.endswith(fetch_again)
 
 
 def test_a_model_without_tokenizer_is_refused(own_models: Path):
@@ -306,11 +313,15 @@ def test_missing_and_empty_passages_are_named():
     north("passages.jsonl").write_bytes(b"")
     assert simulation_refusal() == "sites/north/passages.jsonl: holds no passage; a site needs at least one"
     north("passages.jsonl").unlink()
-    assert simulation_refusal() == "sites/north/passages.jsonl: no such file"
+    assert simulation_refusal() == (
+        'sites/north/passages.jsonl: no such file; a site needs one, a line a passage: {"id": "p1", "text": "..."}'
+    )
 
 
 def test_a_missing_folder_of_sites_is_named_with_where_it_was_looked_for(tmp_path: Path):
-    assert simulation_refusal("data.sites=data/none") == f"data/none: no such folder in {tmp_path}"
+    assert simulation_refusal("data.sites=data/none") == (
+        f"data/none: no such folder in {tmp_path}; fedrag data import makes one from other data"
+    )
     Path("nothing").mkdir()
     assert simulation_refusal("data.sites=nothing").startswith("nothing: holds no site")
 
@@ -318,7 +329,9 @@ def test_a_missing_folder_of_sites_is_named_with_where_it_was_looked_for(tmp_pat
 def test_an_unknown_site_is_named_with_the_nearest():
     assert simulation_refusal("data.only=['nort']") == 'sites: no site "nort" (nearest: north)'
     everyone = "['east', 'north', 'south']"
-    assert simulation_refusal(f"data.hold_out={everyone}") == "sites: no site is left once the held-out ones are gone"
+    assert simulation_refusal(f"data.hold_out={everyone}") == (
+        "sites: no site is left once the held-out ones are gone; hold fewer out"
+    )
 
 
 def test_a_held_out_site_is_read_before_anything_runs():
@@ -354,11 +367,12 @@ def test_a_contrastive_loss_without_any_labelled_passage_is_refused(loss: str):
 def test_the_best_round_needs_validation_questions():
     edit_questions("validation", unlabel)
     assert simulation_refusal("federation.keep=best") == (
-        'federation.keep = "best": no site has labelled validation questions to tell the best retriever by'
+        'federation.keep = "best": no site has labelled validation questions to tell the best retriever by; '
+        '"last" needs none'
     )
     edit_questions("validation", drop)
     assert simulation_refusal("federation.keep=best", "federation.schedule=generator") == (
-        'federation.keep = "best": no site has validation questions to tell the best generator by'
+        'federation.keep = "best": no site has validation questions to tell the best generator by; "last" needs none'
     )
 
 
@@ -371,10 +385,11 @@ def test_an_evaluation_without_questions_is_refused():
 
 def test_more_sites_than_can_train_are_refused_at_once():
     north("train.jsonl").write_bytes(b"")
-    sentence = "federation.min_sites = 3, but 2 of the sites in sites have questions to train on"
-    assert simulation_refusal("federation.min_sites=3") == sentence
+    assert simulation_refusal("federation.min_sites=3") == (
+        "federation.min_sites = 3, but 2 of the sites in sites have questions to train on; 2 is the most it can be"
+    )
     edit_questions("train", drop)
-    assert simulation_refusal() == "sites: no site has a training question"
+    assert simulation_refusal() == "sites: no site has a training question; they stand in a site's train.jsonl"
 
 
 def test_a_dry_run_refuses_what_a_run_would():
@@ -404,7 +419,9 @@ def test_a_run_folder_that_exists_is_not_touched(run: Path):
 @pytest.mark.parametrize("verb", ["simulate --resume {}", "evaluate {} --data sites", "compare {} {}"])
 def test_what_is_no_run_is_named(verb: str):
     for folder in ("none", "sites"):
-        assert refusal(*verb.format(folder, folder).split()) == f"{folder}: is no run folder (it has no scenario.toml)"
+        assert refusal(*verb.format(folder, folder).split()) == (
+            f"{folder}: is no run folder (it has no scenario.toml); fedrag simulate makes runs/<scenario>-<n>"
+        )
 
 
 def test_a_run_of_another_version_is_refused(run: Path):
@@ -427,7 +444,9 @@ def test_a_run_whose_data_changed_is_not_resumed(run: Path, finished_run: Path):
     with north("train.jsonl").open("a") as file:
         file.write('{"id": "new", "question": "Who?", "answers": ["me"]}\n')
     unfinish(run)
-    assert refusal("simulate", "--resume", run) == "run: cannot be resumed, its data changed: north"
+    assert refusal("simulate", "--resume", run) == (
+        "run: cannot be resumed, its data changed: north; put it back, or start a new run"
+    )
 
 
 def test_a_half_written_checkpoint_gives_way_to_the_one_before(run: Path):
@@ -461,7 +480,9 @@ def test_runs_that_measured_nothing_are_not_compared(run: Path):
 
 def test_sites_without_the_questions_to_measure_are_named(run: Path):
     edit_questions("test", drop)
-    assert refusal("evaluate", run, "--data", "sites") == "sites: no site has a question in its test split"
+    assert refusal("evaluate", run, "--data", "sites") == (
+        "sites: no site has a question in its test split; choose another with --split"
+    )
     assert not Path("result.json").exists()
 
 
@@ -546,7 +567,7 @@ def test_the_program_itself_prints_one_line_and_returns_2():
     program = [sys.executable, "-c", "from fedrag.cli.main import main; main()", "simulate", "none.toml"]
     result = subprocess.run(program, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr == "Error: none.toml: no such scenario file\n"
+    assert result.stderr == "Error: none.toml: no such scenario file; fedrag new DIR writes one to start from\n"
 
 
 def test_the_tiny_sites_have_every_split():

@@ -6,7 +6,7 @@ import errno
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -24,6 +24,56 @@ def test_the_command_line_loads_nothing_heavy():
     script = f"import sys, fedrag.cli.main; print([name for name in {HEAVY} if name in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    """Yield every verb, and every group of verbs, as a person types it."""
+    yield path
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+def root() -> click.Group:
+    command = get_command(app)
+    assert isinstance(command, click.Group)
+    return command
+
+
+def test_no_help_loads_a_model_library():
+    """In one process: what one verb's help had loaded, the next would show."""
+    script = f"""
+import sys
+from typer.testing import CliRunner
+from fedrag.cli.main import app
+for path in {list(commands(root()))}:
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0 and "Usage:" in result.stdout, path
+    assert not [name for name in {HEAVY} if name in sys.modules], path
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+@pytest.mark.parametrize("path", list(commands(root())), ids=lambda path: " ".join(path) or "fedrag")
+def test_every_help_says_in_one_sentence_what_a_verb_does_and_gives_an_example(path: tuple[str, ...]):
+    command: click.Command = root()
+    for name in path:
+        assert isinstance(command, click.Group)
+        command = command.commands[name]
+    sentence, *rest = str(command.help).strip().split("\n\n")
+    assert sentence.endswith(".")
+    assert ". " not in sentence.replace("1.1 or 2.0", "")
+    if not isinstance(command, click.Group):
+        assert " ".join(rest).startswith(f"Example: fedrag {' '.join(path)}")
+
+
+def test_the_help_shows_one_line_a_verb():
+    result = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"})
+    lines = result.stdout[result.stdout.index("Commands") :].splitlines()[1:]
+    rows = [line.split()[1] for line in lines if line.startswith("│")]
+    assert rows == list(root().commands)
 
 
 def test_version():

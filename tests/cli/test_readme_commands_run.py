@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shlex
 import shutil
 import subprocess
@@ -14,10 +15,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from test_readme_commands import DOCUMENTS, ROOT, blocks
+from typer.main import get_command
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
@@ -139,6 +142,22 @@ def test_every_shown_command_runs(document: str):
     assert len(lines) >= 5
     for line in lines:
         run(line)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_examples_of_the_help_on_the_data_that_ships_run_as_shown(clone: Path):
+    group = get_command(app)
+    assert isinstance(group, click.Group)
+    verbs = [*group.commands.values(), *group.commands["data"].commands.values()]  # type: ignore[attr-defined]
+    verbs += group.commands["data"].commands["import"].commands.values()  # type: ignore[attr-defined]
+    helps = [" ".join(str(verb.help).split()) for verb in verbs]
+    examples = [text.partition("Example: ")[2] for text in helps]
+    lines = [line for line in examples if re.search(r"\btiny\b|runs/tiny-1|fedrag new", line)]
+    assert {line.split()[1] for line in lines} >= {"simulate", "evaluate", "compare", "ask", "new", "data"}
+    for line in [lines[0], *lines]:  # two runs, for one example compares them
+        run(line)
+    assert {path.name for path in (clone / "runs").iterdir()} == {"tiny-1", "tiny-2"}
 
 
 def test_what_is_not_run_is_shown_somewhere():

@@ -80,8 +80,9 @@ def test_all_errors_of_all_sites_are_listed_with_file_and_line(tmp_path: Path) -
         f'{passages}:2: duplicate id "p1" (first on line 1)',
         f"{passages}:3: not valid JSON: Expecting ',' delimiter at column 12; the file ends here, perhaps cut off",
         f'{train}:1: "answers" must be a non-empty list of strings',
-        f'{train}:2: unknown passage id "p7"',
-        f"{tmp_path / 'b' / 'passages.jsonl'}: no such file",
+        f'{train}:2: unknown passage id "p7": no line of passages.jsonl has it',
+        f"{tmp_path / 'b' / 'passages.jsonl'}: no such file; a site needs one, a line a passage: "
+        '{"id": "p1", "text": "..."}',
         f"{tmp_path / 'b'}: no question in train.jsonl, validation.jsonl, test.jsonl; a site needs at least one",
     )
     assert [found.n_questions["train"] for found in report.sites] == [1, 0]
@@ -125,9 +126,10 @@ def test_repetitions_missing_labels_and_missing_training_are_warned_of(tmp_path:
     write_sites(tmp_path / "sites", [site("a", twice), double])
     assert check_sites(site_folders(tmp_path / "sites")).warnings == (
         "sites without training questions, which sit out training: b",
-        "passages with the same text as another of their site: 1, in 1 of 2 sites",
-        "questions with the same text as another of their split: 1, in 1 of 2 sites",
-        "questions that name no passage: 1, in 1 of 2 sites",
+        "passages with the same text as another of their site: 1, in 1 of 2 sites; one of them is enough",
+        "questions with the same text as another of their split: 1, in 1 of 2 sites; one line can hold all answers",
+        "questions that name no passage: 1, in 1 of 2 sites; "
+        "with passage_ids the retriever learns from them and is measured on them",
     )
 
 

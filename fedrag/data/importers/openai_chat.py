@@ -88,7 +88,9 @@ def import_openai_chat(
         DataError: A line is not a conversation, or no passage was found at all.
     """
     if pattern is None and not corpus:
-        raise ConfigError("passages are needed: give a pattern that finds them, or a file of passages")
+        raise ConfigError(
+            "passages are needed: give a pattern that finds them (--passage-pattern) or a file of them (--passages)"
+        )
     compiled = None if pattern is None else _compile(pattern)
     records = [_read_conversation(row, f"{path}:{line}", compiled, site, path.stem) for line, row in read_objects(path)]
     skipped: Counter[str] = Counter()

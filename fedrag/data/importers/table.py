@@ -106,7 +106,7 @@ def sites_from_rows(
         DataError: A column is missing, or a passage id is unknown.
     """
     if columns.passage is None and not corpus:
-        raise ConfigError("passages are needed: name their column, or give a file of passages")
+        raise ConfigError("passages are needed: name their column (--passage) or give a file of them (--passages)")
     skipped: Counter[str] = Counter()
     records = [_read_row(place, row, columns, name) for place, row in rows]
     slugs = unique_slugs(record.site for record in records)

@@ -1,0 +1,138 @@
+"""`fedrag ask`: one question, answered by the untouched models and by a run's, side by side."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from fedrag.cli.tables import LOG_WIDTH, print_lines, show
+
+if TYPE_CHECKING:
+    from fedrag.evaluation.ask import Asked, Found, Reply
+
+EXCERPT_LINES = 4
+PROMPT = "Question: "
+
+
+def ask_command(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
+    data: Annotated[Path, typer.Option("--data", metavar="SITE", help="Site whose passages are searched.")],
+    question: Annotated[
+        str | None, typer.Argument(help="The question; without it, questions are read until an empty line.")
+    ] = None,
+    passages: Annotated[
+        int | None,
+        typer.Option("--passages", min=1, help="Passages to find; by default as many as the run gives the generator."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a question, and nothing else.")] = False,
+) -> None:
+    """Answer a question with the untouched and the trained models.
+
+    Example: fedrag ask runs/tiny-1 "What does a late book cost?" --data simulations/data/tiny/north
+    """
+    with Console(stderr=True).status("Loading the models and indexing the passages ..."):
+        from fedrag.evaluation.ask import BeforeAndAfter
+
+        both = BeforeAndAfter(run, data, passages)
+    if question is None and not as_json:
+        print_lines([f"Answers come from the passages of {both.site}. An empty line or Ctrl-D ends it."])
+    for asked in [question] if question is not None else _typed("" if as_json else PROMPT):
+        answered = both.ask(asked)
+        if as_json:
+            typer.echo(json.dumps(answered.to_json(), ensure_ascii=False))
+        else:
+            _show(answered)
+
+
+def _typed(prompt: str) -> Iterator[str]:
+    """Yield the lines that are typed, up to an empty one or the end of the input."""
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401  # input() then knows the arrow keys
+    while True:
+        try:
+            line = input(prompt)
+        except (EOFError, KeyboardInterrupt) as end:
+            if prompt:
+                typer.echo()  # what follows starts on a line of its own
+            if isinstance(end, KeyboardInterrupt):
+                raise
+            return
+        if not line.strip():
+            return
+        yield line
+
+
+def _show(asked: Asked) -> None:
+    """Print both replies in two columns, passages by rank."""
+    console = Console()
+    width = console.width if console.is_terminal else LOG_WIDTH
+    print_lines(["", f"{asked.site}: {asked.question}", *_what_is_known(asked)])
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), width=width, caption=_legend(asked))
+    for heading in ("Untouched", f"Trained: {' and '.join(asked.components)}"):
+        table.add_column(heading, ratio=1, overflow="fold")
+    table.add_row(_answer(asked.untouched), _answer(asked.trained), end_section=True)
+    room = EXCERPT_LINES * (width // 2 - 3)
+    for before, after in zip(asked.untouched.found, asked.trained.found, strict=True):
+        table.add_row(_passage(before, asked, asked.untouched, room), _passage(after, asked, asked.trained, room))
+    show(table)
+
+
+def _what_is_known(asked: Asked) -> list[str]:
+    """Return what the site's own files say of the question, and what the run left untouched."""
+    lines = []
+    if asked.right_answers:
+        files = " and ".join(f"{split}.jsonl" for split in asked.splits)
+        lines.append(f"Right answers ({files}): {'; '.join(asked.right_answers)}")
+    if len(asked.components) == 1:
+        other = {"generator": "retriever", "retriever": "generator"}[asked.components[0]]
+        lines.append(f"{asked.run} trained the {asked.components[0]} alone; the {other} is untouched on both sides.")
+    return lines
+
+
+def _legend(asked: Asked) -> str:
+    labelled = any(found.is_labelled for reply in (asked.untouched, asked.trained) for found in reply.found)
+    right = "; right: holds the answer, as the site's files say" if labelled else ""
+    return f"Figures: similarity to the question. *: given to the generator{right}."
+
+
+def _answer(reply: Reply) -> Text:
+    return Text(reply.answer or "(no answer)", style="bold")
+
+
+def _passage(found: Found, asked: Asked, reply: Reply, room: int) -> Text:
+    mark = "*" if found.is_given else " "
+    right = " (right)" if found.is_labelled else ""
+    head = f"{mark} {found.score:.3f}  {found.passage.title or found.passage.id}{right}\n"
+    text = excerpt(found.passage.text, (*asked.right_answers, reply.answer), room)
+    return Text.assemble((head, "cyan"), text, "\n")
+
+
+def excerpt(text: str, wanted: tuple[str, ...], room: int) -> str:
+    """Shorten a text to whole words, at most `room` characters, around the first wanted string that it holds.
+
+    >>> excerpt("One two three four five six.", (), 13)
+    'One two ...'
+    >>> excerpt("One two three four five six seven eight.", ("eleven", "FIVE"), 20)
+    '... five six ...'
+    """
+    text = " ".join(text.split())
+    if len(text) <= room:
+        return text
+    places = [text.lower().find(string.lower()) for string in wanted if string]
+    place = next((place for place in places if place >= 0), 0)
+    start = min(max(0, place - room // 3), len(text) - room)
+    piece = text[start : start + room]
+    if start > 0:
+        piece = "... " + piece[4:].partition(" ")[2]
+    if start + room < len(text):
+        piece = piece[:-4].rpartition(" ")[0] + " ..."
+    return piece

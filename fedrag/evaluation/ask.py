@@ -1,0 +1,184 @@
+"""Answers questions from one site's passages, with the untouched models and with a run's, side by side."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedrag.data.site_folder import load_site, site_folders
+from fedrag.errors import ConfigError
+from fedrag.evaluation.measure import distinct_questions
+from fedrag.models.resident import RoundModels
+from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, retrieve
+from fedrag.retrieval.index import PassageIndex
+from fedrag.runs import RunFolder
+from fedrag.training.retriever_examples import question_key
+from fedrag.types import COMPONENTS, SPLITS, Component, Passage, Split, State
+
+_NAMES_SHOWN = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A passage that a retriever found.
+
+    Attributes:
+        passage: The passage.
+        score: Cosine similarity to the question.
+        is_given: Whether it was put before the generator.
+        is_labelled: Whether the site's files name it as one that holds the answer.
+    """
+
+    passage: Passage
+    score: float
+    is_given: bool
+    is_labelled: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What one pair of models makes of a question: the answer, and the passages found, best first."""
+
+    answer: str
+    found: tuple[Found, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question and two replies to it.
+
+    Attributes:
+        question: As it was asked.
+        run: Name of the run folder.
+        site: Name of the site whose passages were searched.
+        components: What the run trained; the other component is untouched on both sides.
+        splits: Those of the site's question files in which the question stands.
+        right_answers: The answers given there.
+        untouched: Reply of the models as they were fetched.
+        trained: Reply of the run's models.
+    """
+
+    question: str
+    run: str
+    site: str
+    components: tuple[Component, ...]
+    splits: tuple[Split, ...]
+    right_answers: tuple[str, ...]
+    untouched: Reply
+    trained: Reply
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return asdict(self)
+
+
+class BeforeAndAfter:
+    """The untouched and the trained models of a run over one site's passages, loaded and indexed once.
+
+    Args:
+        path: The run folder.
+        data: Folder of a site, or one with a single site in it.
+        passages: Passages to find for a question; None: as many as the run gives the generator. It is
+            given the first of them, never more than in the run.
+
+    Raises:
+        RunError: The run is not finished or damaged.
+        ConfigError: The folder holds several sites.
+        DataError: The site is malformed.
+        ModelError: A model is not fetched.
+    """
+
+    def __init__(self, path: Path | str, data: Path | str, passages: int | None = None) -> None:
+        run = RunFolder.open(Path(path))
+        self._trained = run.load_result()
+        self._run = run
+        self._config = run.config
+        self._n_found = passages or run.config.rag.passages
+        self._site = load_site(_only_site(Path(data)))
+        self._known = {
+            question_key(q.question): q for q in distinct_questions(q for s in SPLITS for q in self._site.split(s))
+        }
+        self._untouched_index = self._index({})
+        self._trained_index = self._index(self._trained) if "retriever" in self._trained else self._untouched_index
+
+    @property
+    def site(self) -> str:
+        """Name of the site."""
+        return self._site.name
+
+    def ask(self, question: str) -> Asked:
+        """Answer one question with both pairs of models.
+
+        It is answered alone; in bfloat16 an answer can differ from the one measured in a batch.
+
+        Raises:
+            ConfigError: The question is blank, or no text.
+        """
+        question = _checked(question)
+        known = self._known.get(question_key(question))
+        labelled = known.passage_ids if known else ()
+        return Asked(
+            question=question,
+            run=self._run.path.resolve().name,
+            site=self._site.name,
+            components=tuple(component for component in COMPONENTS if component in self._trained),
+            splits=tuple(split for split in SPLITS if self._stands_in(question, split)),
+            right_answers=known.answers if known else (),
+            untouched=self._reply({}, self._untouched_index, question, labelled),
+            trained=self._reply(self._trained, self._trained_index, question, labelled),
+        )
+
+    def _index(self, state: State) -> PassageIndex:
+        retriever = RoundModels(self._config, state).retriever
+        return build_index(retriever, self._site.passages, self._config.rag.chunk_overlap)
+
+    def _reply(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> Reply:
+        config = self._config
+        models = RoundModels(config, state)  # sets the state anew: both sides use the same loaded models
+        [hits] = retrieve(models.retriever, index, [question], self._n_found)
+        passages = {passage.id: passage for passage in self._site.passages}
+        given = hits[: config.rag.passages]
+        asked = Retrieved(question, tuple(passages[h.passage_id] for h in given), tuple(h.score for h in given))
+        [answer] = answer_questions(
+            models.generator, [asked], config.rag, config.evaluation.batch_tokens, config.retriever.lsr.tau_r
+        )
+        found = (
+            Found(passages[hit.passage_id], hit.score, rank < len(given), hit.passage_id in labelled)
+            for rank, hit in enumerate(hits)
+        )
+        return Reply(answer, tuple(found))
+
+    def _stands_in(self, question: str, split: Split) -> bool:
+        return any(question_key(other.question) == question_key(question) for other in self._site.split(split))
+
+
+def ask(path: Path | str, question: str, data: Path | str, *, passages: int | None = None) -> Asked:
+    """Answer one question from a site's passages, with a run's untouched and trained models.
+
+    For several questions `BeforeAndAfter` loads and indexes only once; see there for arguments and errors.
+    """
+    return BeforeAndAfter(path, data, passages).ask(question)
+
+
+def _only_site(root: Path) -> Path:
+    """Return the folder of the one site that is meant."""
+    folders = site_folders(root)
+    if len(folders) > 1:
+        names = ", ".join(folder.name for folder in folders[:_NAMES_SHOWN])
+        more = f" and {len(folders) - _NAMES_SHOWN:,} more" if len(folders) > _NAMES_SHOWN else ""
+        raise ConfigError(
+            f"{root}: holds {len(folders)} sites ({names}{more}); name one of them, for example: --data {folders[0]}"
+        )
+    return folders[0]
+
+
+def _checked(question: str) -> str:
+    """Return a question without the space around it; refuse what no tokenizer can read."""
+    if not question.strip():
+        raise ConfigError("the question is empty; expected some words")
+    try:
+        question.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("the question is not UTF-8 text") from None
+    return question.strip()
