@@ -1,0 +1,79 @@
+"""What was measured, side by side: the means of each arm, and federated minus each other arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedrag.evaluation.compare import compare_scores
+from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, read_measured, scores_by_question
+from fedrag.evaluation.significance import Interval
+from fedrag.runs import RunFolder
+
+ARMS = {"untouched": "Untouched", "local": "Local", "federated": "Federated", "pooled": "Centralised"}
+"""The arms of a run in the order of the tables, and what the page calls them."""
+
+BY_SITE = ("exact_match", "f1", "recall_at_1", "mrr")
+"""Metrics that are shown for each site too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a table of results.
+
+    Attributes:
+        label: What stands in front.
+        n_questions: Questions that have the metric.
+        means: Mean of each arm; None: it has none.
+        differences: Federated minus each other arm, question by question.
+    """
+
+    label: str
+    n_questions: int
+    means: dict[str, float | None]
+    differences: dict[str, Interval | None]
+
+
+def read_arms(run: RunFolder) -> dict[str, list[Measured]]:
+    """Return the records of each arm that was measured to its end.
+
+    Raises:
+        RunError: A file of them is damaged.
+    """
+    folder = run.path / "evaluation"
+    whole = [arm for arm in ARMS if (folder / f"{arm}.json").is_file()]  # written after the records
+    return {arm: read_measured(folder / f"{arm}.jsonl") for arm in whole}
+
+
+def measured_metrics(arms: Mapping[str, Sequence[Measured]]) -> list[str]:
+    """Return the metrics that any question of any arm has."""
+    return [m for m in METRICS if any(item.metrics[m] is not None for measured in arms.values() for item in measured)]
+
+
+def overall_lines(arms: Mapping[str, Sequence[Measured]]) -> list[Line]:
+    """Return a line for each metric that was measured, over all questions."""
+    scores = {arm: scores_by_question(measured) for arm, measured in arms.items()}
+    return [_line(TITLES[metric], metric, scores) for metric in measured_metrics(arms)]
+
+
+def site_lines(arms: Mapping[str, Sequence[Measured]], metric: str) -> list[Line]:
+    """Return a line for each site that has the metric."""
+    sites = sorted({item.site for measured in arms.values() for item in measured})
+    lines = [
+        _line(
+            site, metric, {arm: scores_by_question(m for m in found if m.site == site) for arm, found in arms.items()}
+        )
+        for site in sites
+    ]
+    return [line for line in lines if line.n_questions]
+
+
+def _line(label: str, metric: str, scores: Mapping[str, Scores]) -> Line:
+    values = {arm: [v for found in s.values() if (v := found[metric]) is not None] for arm, s in scores.items()}
+    differences: dict[str, Interval | None] = {}
+    for arm in scores:
+        if arm != "federated" and "federated" in scores:
+            row = compare_scores(scores[arm], scores["federated"], metric)
+            differences[arm] = row.difference if row else None
+    means = {arm: sum(found) / len(found) if found else None for arm, found in values.items()}
+    return Line(label, max((len(found) for found in values.values()), default=0), means, differences)
