@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from fedrag.evaluation.compare import compare_scores
-from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, read_measured, scores_by_question
+from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, read_measured
 from fedrag.evaluation.significance import Interval
 from fedrag.runs import RunFolder
 
@@ -45,24 +45,21 @@ def read_arms(run: RunFolder) -> dict[str, list[Measured]]:
     return {arm: read_measured(folder / f"{arm}.jsonl") for arm in whole}
 
 
-def measured_metrics(arms: Mapping[str, Sequence[Measured]]) -> list[str]:
+def measured_metrics(scores: Mapping[str, Scores]) -> list[str]:
     """Return the metrics that any question of any arm has."""
-    return [m for m in METRICS if any(item.metrics[m] is not None for measured in arms.values() for item in measured)]
+    return [m for m in METRICS if any(found[m] is not None for arm in scores.values() for found in arm.values())]
 
 
-def overall_lines(arms: Mapping[str, Sequence[Measured]]) -> list[Line]:
+def overall_lines(scores: Mapping[str, Scores]) -> list[Line]:
     """Return a line for each metric that was measured, over all questions."""
-    scores = {arm: scores_by_question(measured) for arm, measured in arms.items()}
-    return [_line(TITLES[metric], metric, scores) for metric in measured_metrics(arms)]
+    return [_line(TITLES[metric], metric, scores) for metric in measured_metrics(scores)]
 
 
-def site_lines(arms: Mapping[str, Sequence[Measured]], metric: str) -> list[Line]:
+def site_lines(scores: Mapping[str, Scores], metric: str) -> list[Line]:
     """Return a line for each site that has the metric."""
-    sites = sorted({item.site for measured in arms.values() for item in measured})
+    sites = sorted({site for arm in scores.values() for site, _ in arm})
     lines = [
-        _line(
-            site, metric, {arm: scores_by_question(m for m in found if m.site == site) for arm, found in arms.items()}
-        )
+        _line(site, metric, {arm: {k: v for k, v in found.items() if k[0] == site} for arm, found in scores.items()})
         for site in sites
     ]
     return [line for line in lines if line.n_questions]

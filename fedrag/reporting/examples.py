@@ -1,9 +1,8 @@
-"""Test questions that the page shows, chosen by a rule and not by taste."""
+"""Examples of questions, with the passages and answers before and after."""
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,27 +10,11 @@ from fedrag.data.questions import distinct_questions
 from fedrag.data.site_folder import hash_site, load_site, site_folders, site_name
 from fedrag.errors import DataError
 from fedrag.evaluation.records import Measured
+from fedrag.reporting.choice import Pair, by_site, chosen, kinds
 from fedrag.runs import RunFolder
 from fedrag.types import SPLITS, Passage, Question
 
-KINDS = {
-    "gained": "From wrong to right",
-    "lost": "From right to wrong",
-    "wrong": "Wrong before and after",
-    "right": "Right before and after",
-}
-"""What can become of a question between the untouched and the federated models."""
-
-SHOWN = ("gained", "lost", "wrong")
 EXCERPT = 420  # characters of a passage
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """One question before and after; before: the untouched models, None where they were not measured."""
-
-    before: Measured | None
-    after: Measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +26,45 @@ class Texts:
 
 
 @dataclass(frozen=True, slots=True)
+class Source:
+    """A retrieved passage: its title or else its id, whether it is labelled as right, and a part of its text."""
+
+    title: str
+    is_labelled: bool
+    excerpt: Excerpt
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question with what was retrieved and answered; `before` is None where nothing was measured before."""
+
+    title: str
+    question: str
+    answers: tuple[str, ...]
+    before: str | None
+    after: str | None
+    sources_before: list[Source] | None
+    sources_after: list[Source]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The examples of a site.
+
+    Attributes:
+        site: Its name.
+        counts: Number of questions by what became of them.
+        examples: Those that are shown.
+        gone: Why no text can be shown, or None.
+    """
+
+    site: str
+    counts: dict[str, int]
+    examples: list[Example]
+    gone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Excerpt:
     """A part of a passage; `match` is the first right answer in it, or empty."""
 
@@ -51,40 +73,41 @@ class Excerpt:
     after: str
 
 
-def is_right(measured: Measured) -> bool | None:
-    """Return whether the answer matches exactly or, without answers, a labelled passage came first; None: unknown."""
-    metrics = measured.metrics
-    score = metrics["exact_match"] if metrics["exact_match"] is not None else metrics["recall_at_1"]
-    return None if score is None else score == 1.0
+def example_blocks(run: RunFolder, arms: Mapping[str, Sequence[Measured]]) -> list[Block]:
+    """Return a block for each site that was measured with the federated models."""
+    before = arms.get("untouched")
+    titles = kinds(before is not None)
+    blocks = []
+    for site, pairs in by_site(before, arms.get("federated", ())).items():
+        counts = {title: len(pairs[kind]) for kind, title in titles.items()}
+        try:
+            texts = read_texts(run, site)
+        except DataError as error:
+            blocks.append(Block(site, counts, [], str(error)))
+            continue
+        shown = chosen(pairs, before is not None)
+        blocks.append(Block(site, counts, [_example(titles[kind], pair, texts) for kind, pair in shown.items()]))
+    return blocks
 
 
-def kind_of(pair: Pair) -> str | None:
-    """Name what became of a question; one that was measured once counts as unchanged; None: unknown."""
-    after = is_right(pair.after)
-    before = after if pair.before is None else is_right(pair.before)
-    if before is None or after is None:
-        return None
-    return {(False, True): "gained", (True, False): "lost", (False, False): "wrong", (True, True): "right"}[
-        before, after
-    ]
+def _example(title: str, pair: Pair, texts: Texts) -> Example:
+    question = texts.questions[pair.after.question_id]
 
+    def sources(measured: Measured) -> list[Source]:
+        passages = [texts.passages[passage_id] for passage_id in measured.retrieved]
+        return [
+            Source(p.title or p.id, p.id in question.passage_ids, excerpt(p.text, question.answers)) for p in passages
+        ]
 
-def by_site(before: Iterable[Measured] | None, after: Iterable[Measured]) -> dict[str, dict[str, list[Pair]]]:
-    """Return each site's questions by what became of them, in the order of the SHA-256 of their ids."""
-    earlier = {item.key: item for item in before or ()}
-    found: dict[str, dict[str, list[Pair]]] = {}
-    for item in sorted(after, key=lambda item: (item.site, _order(item.question_id))):
-        pair = Pair(earlier.get(item.key), item)
-        kind = kind_of(pair)
-        if kind is not None:
-            found.setdefault(item.site, {name: [] for name in KINDS})[kind].append(pair)
-    return found
-
-
-def chosen(kinds: Mapping[str, Sequence[Pair]], compared: bool) -> dict[str, Pair]:
-    """Return the first question of each kind that is shown; without a comparison, the first right and wrong one."""
-    names = SHOWN if compared else ("right", "wrong")
-    return {name: kinds[name][0] for name in names if kinds[name]}
+    return Example(
+        title,
+        question.question,
+        question.answers,
+        pair.before.answer if pair.before else None,
+        pair.after.answer,
+        sources(pair.before) if pair.before else None,
+        sources(pair.after),
+    )
 
 
 def read_texts(run: RunFolder, site: str) -> Texts:
@@ -125,7 +148,3 @@ def excerpt(text: str, answers: Sequence[str], width: int = EXCERPT) -> Excerpt:
     match = text[place : place + len(answer)]
     head, tail = text[start:place], text[place + len(answer) : end]
     return Excerpt(f"…{head}" if start > 0 else head, match, f"{tail} …" if end < len(text) else tail)
-
-
-def _order(question_id: str) -> str:
-    return hashlib.sha256(question_id.encode()).hexdigest()

@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from io import StringIO
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -18,10 +19,11 @@ from fedrag.reporting.arms import ARMS, Line
 INK, MUTED, FAINT, ACCENT, PAPER = (f"#00000{n}" for n in range(1, 6))
 _CSS = {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--faint)", ACCENT: "var(--accent)", PAPER: "var(--paper)"}
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "fedrag",  # the same run gives the same page
     "svg.fonttype": "none",  # text stays text, in the page's own type
     "text.parse_math": False,  # a site may be called "$"
-    "font.size": 9.0,
+    "font.size": 10.0,
     "axes.edgecolor": FAINT,
     "axes.labelcolor": MUTED,
     "axes.spines.top": False,
@@ -42,25 +44,22 @@ Curve = Sequence[tuple[int, float]]
 """Values by round."""
 
 
-def curve_figure(mean: Curve, faint: Mapping[str, Curve] = {}, second: Curve = ()) -> str:
+def curve_figure(mean: Curve, faint: Mapping[str, Curve]) -> str:
     """Draw a value over the rounds.
 
     Args:
         mean: The line that counts.
         faint: Lines behind it, one a site.
-        second: Another line, dashed.
     """
     with rc_context(_STYLE):
         figure, axes = _figure(_HEIGHT)
         single = len({x for x, _ in mean}) == 1  # one round is a point, not a line
         for points in faint.values():
             axes.plot(*_columns(points), color=MUTED, linewidth=0.9, alpha=0.45, marker="o" if single else None, ms=3)
-        if second:
-            axes.plot(*_columns(second), color=MUTED, linewidth=1.6, linestyle="--", marker="D", ms=4)
         axes.plot(*_columns(mean), color=ACCENT, linewidth=2.2, marker="o", ms=5)
         axes.set_xlabel("round")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.grid(axis="y")
         if single:
             axes.set_xlim(mean[0][0] - 1, mean[0][0] + 1)
@@ -99,7 +98,7 @@ def dots_figure(lines: Sequence[Line]) -> str:
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
-        figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.2, fontsize=8.5)
+        figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.2, fontsize=9.5)
         return _svg(figure)
 
 
@@ -118,11 +117,11 @@ def bytes_figure(received: Mapping[str, int], sent: Mapping[str, int]) -> str:
         axes.set_ylim(len(names) - 0.5, -0.5)
         axes.set_xlabel("megabytes")
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_major_locator(MaxNLocator(5))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
-        figure.legend(loc="outside upper left", ncols=2, handlelength=1.0, fontsize=8.5)
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.0, fontsize=9.5)
         return _svg(figure)
 
 
@@ -138,8 +137,7 @@ def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[f
 def _svg(figure: Figure) -> str:
     """Return the figure as an `svg` element that stands in HTML."""
     file = StringIO()
-    salt = {"svg.hashsalt": repr([(line.get_xydata().tolist()) for axes in figure.axes for line in axes.lines])}
-    with rc_context(salt), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has the font
         figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
     text = file.getvalue()

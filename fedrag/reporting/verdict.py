@@ -11,6 +11,7 @@ FEW_QUESTIONS = 30
 
 METRIC_WORDS = {"exact_match": "exact match", "mrr": "MRR", "f1": "F1", "recall_at_1": "recall@1"}
 
+_INTERVAL = "95\N{NO-BREAK SPACE}% interval"
 _NAMES = {"untouched": "the untouched models", "local": "the sites alone", "pooled": "centralised training"}
 
 
@@ -73,7 +74,7 @@ def percent(value: float, sign: bool = False) -> str:
 
 
 def _more(arm: str, d: Interval) -> str:
-    return f"{_NAMES[arm]} by {percent(d.mean_difference)} points (95 % interval {percent(d.low)} to {percent(d.high)})"
+    return f"{_NAMES[arm]} by {percent(d.mean_difference)} points ({_INTERVAL} {percent(d.low)} to {percent(d.high)})"
 
 
 def _less(arm: str, d: Interval) -> str:
@@ -81,11 +82,8 @@ def _less(arm: str, d: Interval) -> str:
 
 
 def _open(arm: str, d: Interval) -> str:
-    interval = f"{percent(d.low, sign=True)} to {percent(d.high, sign=True)}"
-    return (
-        f"{_NAMES[arm]} (difference {percent(d.mean_difference, sign=True)} points; "
-        f"the 95 % interval, {interval}, holds zero)"
-    )
+    interval = f"{_INTERVAL} {percent(d.low, sign=True)} to {percent(d.high, sign=True)}, which holds zero"
+    return f"{_NAMES[arm]} ({percent(d.mean_difference, sign=True)} points, {interval})"
 
 
 def _same(arm: str, d: Interval) -> str:
