@@ -85,9 +85,7 @@ def bytes_by_site(totals: Mapping[str, rounds.SiteTotals]) -> list[Plot]:
     """Return the plot of what each site received and sent; none where none was asked."""
     if not totals:
         return []
-    told = "; ".join(
-        f"{name}: {size_text(t.received)} received, {size_text(t.sent)} sent" for name, t in totals.items()
-    )
+    told = "; ".join(f"{n}: {size_text(t.received)} received, {size_text(t.sent)} sent" for n, t in totals.items())
     svg = bytes_figure({n: t.received for n, t in totals.items()}, {n: t.sent for n, t in totals.items()})
     caption = "Weights in training messages; greeting, validation and delivery come on top."
     return [Plot("Bytes by site", caption, f"Bytes by site. {told}.", svg)]
