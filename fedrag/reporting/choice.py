@@ -80,7 +80,7 @@ def rule(compared: bool, answers: bool) -> str:
         else "the first that is right and the first that is wrong"
     )
     right = (
-        "the answer matches a right answer exactly, small things such as case and articles aside"
+        "the answer matches a right answer exactly, case, punctuation and articles aside"
         if answers
         else "a labelled passage was retrieved first"
     )

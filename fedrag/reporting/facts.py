@@ -21,8 +21,16 @@ MEANINGS = {
 }
 
 
-def state(run: RunFolder, scores: Mapping[str, Scores]) -> str | None:
-    """Say what is missing of a run; None: nothing."""
+def warnings(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
+    """Say what the reader must know before anything else."""
+    unfinished = _unfinished(run, scores)
+    said = [unfinished] if unfinished else []
+    if any(model["name"].startswith("fedrag/tiny-") for model in run.facts.get("models", {}).values()):
+        said.append("This run used random models, made for tests: its figures mean nothing.")
+    return said
+
+
+def _unfinished(run: RunFolder, scores: Mapping[str, Scores]) -> str | None:
     done, wanted = len(run.rounds()), run.config.federation.rounds
     go_on = f"Go on with: fedrag simulate --resume {shlex.quote(str(run.path))}"
     if not run.is_finished:
@@ -58,8 +66,6 @@ def notes(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
         untrained = sorted(name for name in run.facts.get("data", {}) if not _was_trained_alone(run, name))
         if untrained:
             said.append(f"Not trained alone, and therefore untouched in the column Local: {', '.join(untrained)}.")
-    if any(model["name"].startswith("fedrag/tiny-") for model in run.facts.get("models", {}).values()):
-        said.append("This run used random models, made for tests: its figures mean nothing.")
     return said
 
 

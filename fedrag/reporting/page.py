@@ -65,7 +65,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
     totals, lines = rounds.site_totals(records), overall_lines(scores)
     return {
         "name": run.path.resolve().name,
-        "state": facts.state(run, scores),
+        "warnings": facts.warnings(run, scores),
         "verdicts": _verdicts(run, lines, headlines),
         "summary": facts.summary(run, records, totals),
         "facts": facts.facts(run, records, totals, scores),

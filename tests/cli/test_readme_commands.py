@@ -140,6 +140,7 @@ def test_the_shown_commands_on_the_data_that_ships_run_as_shown(clone: Path):
         assert result.exit_code == 0, f"{line}\n{result.output}"
     assert {path.name for path in (clone / "runs").iterdir()} == {"tiny-1", "one-round"}
     assert (clone / "result.json").is_file()
+    assert (clone / "tiny.html").is_file()
 
 
 @pytest.mark.slow

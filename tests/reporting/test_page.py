@@ -44,6 +44,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
+        self.text += " "
         self._open = tag
         if ("role", "img") in attrs:
             self.labels.append(dict(attrs)["aria-label"])
