@@ -12,10 +12,11 @@ if TYPE_CHECKING:
     from fedrag.errors import FedragError
     from fedrag.evaluation.ask import ask
     from fedrag.evaluation.evaluate import evaluate_run
+    from fedrag.reporting.page import write_report
     from fedrag.simulation import simulate
     from fedrag.training.losses import Losses
 
-__all__ = ["Config", "FedragError", "Losses", "__version__", "ask", "evaluate_run", "simulate"]
+__all__ = ["Config", "FedragError", "Losses", "__version__", "ask", "evaluate_run", "simulate", "write_report"]
 
 # Looked up on first use: `import fedrag` alone loads neither torch nor Flower.
 _HOMES = {
@@ -25,6 +26,7 @@ _HOMES = {
     "ask": "fedrag.evaluation.ask",
     "evaluate_run": "fedrag.evaluation.evaluate",
     "simulate": "fedrag.simulation",
+    "write_report": "fedrag.reporting.page",
 }
 
 

@@ -1,4 +1,4 @@
-"""What a long computation tells the person who waits for it."""
+"""What a long computation tells the person who waits for it, and how sizes are written."""
 
 from __future__ import annotations
 
@@ -59,6 +59,19 @@ class LogDisplay:
             self._last = now
             left = (now - started) / done * (total - done)
             self.say(f"  {task}: {done} of {total}, {_duration(left)} left")
+
+
+def size_text(count: float) -> str:
+    """Return a number of bytes with a unit that suits it.
+
+    >>> size_text(950), size_text(69_632), size_text(2_703_360), size_text(1.4e10)
+    ('950 B', '69.6 kB', '2.7 MB', '14.0 GB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:,.1f} GB"
 
 
 def _duration(seconds: float) -> str:

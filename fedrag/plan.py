@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
+from fedrag.display import size_text
 from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state, needed_models
 from fedrag.models.store import count_parameters
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
@@ -124,19 +125,6 @@ def _evaluation_line(config: Config) -> str:
 
 def _asked(config: Config, sites: int) -> int:
     return max(1, math.ceil(config.federation.fraction * sites - 1e-9))
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes with a unit that suits it.
-
-    >>> size_text(950), size_text(69_632), size_text(2_703_360), size_text(1.4e10)
-    ('950 B', '69.6 kB', '2.7 MB', '14.0 GB')
-    """
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
 
 
 def _plural(count: int, one: str, many: str = "") -> str:

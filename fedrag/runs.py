@@ -8,7 +8,9 @@ runs/<scenario>-<n>/
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
   delivery.json          which sites took the result
   final/                 the trained models
-  evaluation/            what was measured
+  evaluation/            what was measured, question by question
+  results.json           what was measured, in means
+  report.html            the page about the run
 ```
 """
 

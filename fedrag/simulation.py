@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,7 @@ from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.display import Display, Quiet
 from fedrag.errors import FedragError, QuorumError, RunError, StorageError
 from fedrag.evaluation.evaluate import measure_sites
-from fedrag.evaluation.measure import Measured, summarise_by_site
+from fedrag.evaluation.records import Measured, measured_lines, summarise_by_site
 from fedrag.facts import collect_facts
 from fedrag.federation.aggregation import Rule
 from fedrag.federation.rounds import run_rounds
@@ -187,8 +186,7 @@ def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]
     path = run.path / "evaluation" / f"{arm}.json"
     if not path.is_file():
         measured = measure()
-        lines = "".join(json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in measured)
-        write_text(path.with_suffix(".jsonl"), lines)
+        write_text(path.with_suffix(".jsonl"), measured_lines(measured))
         write_json(path, summarise_by_site(measured))
     return read_json(path)
 

@@ -67,6 +67,7 @@ def test_the_wheel_holds_fedrag_alone(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
     assert {name.split("/")[0] for name in names} == {"fedrag", "fedrag-0.1.0.dist-info"}
     assert "fedrag/py.typed" in names
+    assert {"fedrag/reporting/templates/page.html.jinja", "fedrag/reporting/templates/page.css"} <= set(names)
     assert "fedrag-0.1.0.dist-info/licenses/LICENSE" in names
 
 
@@ -101,3 +102,4 @@ def test_a_simulation_runs_away_from_the_checkout(run: Callable[..., str], tmp_p
     output = run("fedrag", "simulate", "simulations/scenarios/tiny.toml", "--set", "federation.rounds=1")
     assert "round 1/1: 3 of 3 sites" in output
     assert (tmp_path / "runs" / "tiny-1" / "results.json").is_file()
+    assert (tmp_path / "runs" / "tiny-1" / "report.html").is_file()

@@ -11,7 +11,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from fedrag.cli import ask, data, evaluate, models, new, simulate
+from fedrag.cli import ask, data, evaluate, models, new, report, simulate
 from fedrag.errors import FedragError
 
 INTERRUPTED = 130
@@ -55,6 +55,7 @@ app = typer.Typer(
 app.command("simulate")(simulate.simulate_command)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
+app.command("report")(report.report)
 app.command("ask")(ask.ask_command)
 app.command("new")(new.new)
 app.add_typer(data.app, name="data")

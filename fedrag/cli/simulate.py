@@ -46,6 +46,7 @@ def simulate_command(
 
         print_lines(plan_lines(config))
         return
+    from fedrag.reporting.page import write_report
     from fedrag.simulation import resume, simulate
 
     with open_display() as display:
@@ -62,7 +63,7 @@ def simulate_command(
         print_table(_title(run.config), arms)
     else:
         print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])
-    print_lines([f"run folder: {run.path}"])
+    print_lines([f"report: {write_report(run)}", f"run folder: {run.path}"])
 
 
 def _title(config: Config) -> str:

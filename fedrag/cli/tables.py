@@ -9,18 +9,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from fedrag.evaluation.records import TITLES
+
 LOG_WIDTH = 140
 
-COLUMNS = {
-    "n_questions": "Questions",
-    "exact_match": "EM",
-    "f1": "F1",
-    "rouge_l": "ROUGE-L",
-    "recall_at_1": "Recall@1",
-    "recall_at_5": "Recall@5",
-    "mrr": "MRR",
-    "ndcg_at_10": "nDCG@10",
-}
+COLUMNS = {"n_questions": "Questions", **TITLES}
 
 
 def print_table(title: str, rows: Mapping[str, Mapping[str, Any]], last_apart: bool = False) -> None:

@@ -1,25 +1,23 @@
-"""Compares two finished runs, question by question."""
+"""Compares two finished runs, or two arms of one, question by question."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fedrag.errors import RunError
-from fedrag.evaluation.measure import METRICS
+from fedrag.evaluation.records import METRICS, Scores, read_measured, scores_by_question
 from fedrag.evaluation.significance import Interval, paired_bootstrap
 from fedrag.runs import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One metric of two runs.
+    """One metric on two sides.
 
     Attributes:
         metric: Its name.
-        first: Mean of the first run.
+        first: Mean of the first side.
         second: Mean of the second.
         difference: Second minus first, over the questions that both measured.
     """
@@ -37,25 +35,29 @@ def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Row], i
         RunError: A run is not finished, measured nothing, or they have no question in common.
     """
     ours, theirs = _measured(first), _measured(second)
-    common = sorted(ours.keys() & theirs.keys())
+    common = len(ours.keys() & theirs.keys())
     if not common:
         raise RunError(
             f"{first} and {second} measured no question in common; both must measure the same sites and split"
         )
-    rows = []
-    for metric in METRICS:
-        pairs = [(ours[key][metric], theirs[key][metric]) for key in common]
-        both = [(a, b) for a, b in pairs if a is not None and b is not None]
-        if both:
-            a, b = [pair[0] for pair in both], [pair[1] for pair in both]
-            rows.append(Row(metric, sum(a) / len(a), sum(b) / len(b), paired_bootstrap(b, a, seed=seed)))
-    return rows, len(common)
+    rows = (compare_scores(ours, theirs, metric, seed) for metric in METRICS)
+    return [row for row in rows if row is not None], common
 
 
-def _measured(path: Path) -> dict[tuple[str, str], dict[str, Any]]:
+def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) -> Row | None:
+    """Compare a metric over the questions that have it on both sides; None where there are none."""
+    common = sorted(first.keys() & second.keys())
+    pairs = [(first[key][metric], second[key][metric]) for key in common]
+    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    if not both:
+        return None
+    a, b = [pair[0] for pair in both], [pair[1] for pair in both]
+    return Row(metric, sum(a) / len(a), sum(b) / len(b), paired_bootstrap(b, a, seed=seed))
+
+
+def _measured(path: Path) -> Scores:
     RunFolder.open(path)
     file = path / "evaluation" / "federated.jsonl"
     if not file.is_file():
         raise RunError(f"{path}: measured nothing (it is not finished, or its evaluation.split is none)")
-    lines = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
-    return {(line["site"], line["question_id"]): line["metrics"] for line in lines}
+    return scores_by_question(read_measured(file))

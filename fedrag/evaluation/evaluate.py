@@ -10,7 +10,8 @@ from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.display import Display, Quiet
 from fedrag.errors import DataError
-from fedrag.evaluation.measure import Measured, MeasuredSplit, measure_site, summarise_by_site
+from fedrag.evaluation.measure import MeasuredSplit, measure_site
+from fedrag.evaluation.records import Measured, summarise_by_site
 from fedrag.models.resident import RoundModels
 from fedrag.runs import RunFolder
 from fedrag.types import Site, State
@@ -36,7 +37,7 @@ def evaluate_run(
         display: Shows lines and progress.
 
     Returns:
-        `run`, `models`, `split`, `overall` and `sites`; see `fedrag.evaluation.measure`.
+        `run`, `models`, `split`, `overall` and `sites`; see `fedrag.evaluation.records`.
 
     Raises:
         RunError: The run is not finished or damaged.

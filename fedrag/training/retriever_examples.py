@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from fedrag.config import ContrastiveConfig, LsrConfig, RagConfig
 from fedrag.data.chunking import chunk_passages
+from fedrag.data.questions import question_key
 from fedrag.models.generator import Example, Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.pipeline import prompt_builder
@@ -76,15 +77,6 @@ def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
     for question in questions:
         right[question_key(question.question)].update(question.passage_ids)
     return {key: frozenset(ids) for key, ids in right.items()}
-
-
-def question_key(text: str) -> str:
-    """Return what makes two question texts the same.
-
-    >>> question_key("Who  is it?") == question_key("who is it?")
-    True
-    """
-    return " ".join(text.casefold().split())
 
 
 def add_hard_negatives(

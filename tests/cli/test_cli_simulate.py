@@ -66,6 +66,7 @@ def finished(folder: Path, tiny_home: Path) -> tuple[str, RunFolder]:
 def test_a_log_tells_of_rounds_delivery_baselines_and_the_folder(finished: tuple[str, RunFolder]):
     lines = finished[0].splitlines()
     assert lines[0] == lines[-1] == "run folder: runs/whole"
+    assert lines[-2] == "report: runs/whole/report.html"
     assert re.fullmatch(r"round 1/2: 3 of 3 sites, generator loss \d\.\d{4}, retriever loss \d\.\d{4}, \d+ s", lines[1])
     assert lines[2].startswith("round 2/2: 3 of 3 sites, ")
     assert lines[3] == "the result was delivered to 3 of 3 sites"
@@ -163,10 +164,19 @@ def test_a_dry_run_tells_who_sits_out_and_who_is_held_out(fedrag: Fedrag, tmp_pa
 def test_help_is_quick_and_shows_every_verb():
     program = [sys.executable, "-X", "importtime", "-c", "from fedrag.cli.main import main; main()", "--help"]
     result = subprocess.run(program, capture_output=True, text=True, check=True)
-    for verb in ("simulate", "evaluate", "compare", "ask", "new", "data", "models"):
+    for verb in ("simulate", "evaluate", "compare", "report", "ask", "new", "data", "models"):
         assert re.search(rf"│ {verb} ", result.stdout)
     total = [int(line.split("|")[1]) for line in result.stderr.splitlines() if line.endswith("| fedrag.cli.main")]
     assert total[0] < 1_000_000  # microseconds
+
+
+@pytest.mark.parametrize(
+    "verb",
+    ["simulate", "evaluate", "compare", "report", "data check", "data partition", "data import squad", "models fetch"],
+)
+def test_every_verb_shows_an_example(verb: str):
+    result = CliRunner().invoke(app, [*verb.split(), "--help"])
+    assert f"Example: fedrag {verb} " in " ".join(result.stdout.split())
 
 
 def test_results_are_json_that_other_programs_read(finished: tuple[str, RunFolder]):

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from fedrag.cli.main import app
 from fedrag.errors import DataError
 
-HEAVY = ("torch", "transformers", "flwr", "ray", "datasets", "faiss", "sentence_transformers", "matplotlib")
+HEAVY = ("torch", "transformers", "flwr", "ray", "datasets", "faiss", "sentence_transformers", "matplotlib", "jinja2")
 
 
 def test_the_command_line_loads_nothing_heavy():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from fedrag.config import Config
 from fedrag.errors import RunError
 from fedrag.evaluation.compare import compare_runs
-from fedrag.evaluation.measure import METRICS
+from fedrag.evaluation.records import METRICS, Measured, measured_lines
 from fedrag.evaluation.significance import paired_bootstrap
 from fedrag.files import write_text
 from fedrag.runs import RunFolder
@@ -22,10 +21,10 @@ def run_with(path: Path, values: dict[tuple[str, str], dict[str, float | None]] 
     run = RunFolder.create(CONFIG, path)
     if values is not None:
         lines = [
-            {"site": site, "question_id": question, "metrics": dict.fromkeys(METRICS) | metrics}
+            Measured(site, question, (), None, dict.fromkeys(METRICS) | metrics)
             for (site, question), metrics in values.items()
         ]
-        write_text(run.path / "evaluation" / "federated.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+        write_text(run.path / "evaluation" / "federated.jsonl", measured_lines(lines))
     return path
 
 

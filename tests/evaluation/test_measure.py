@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from fedrag.config import Config
-from fedrag.evaluation.measure import METRICS, Measured, distinct_questions, measure_site, summarise, summarise_by_site
+from fedrag.data.questions import distinct_questions
+from fedrag.evaluation.measure import measure_site
+from fedrag.evaluation.records import METRICS, Measured, summarise, summarise_by_site
 from fedrag.rag.pipeline import build_index
 from fedrag.types import Passage, Question, Site
 

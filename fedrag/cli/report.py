@@ -1,0 +1,25 @@
+"""`fedrag report`: one HTML page about a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrag.cli.tables import print_lines
+
+
+def report(
+    run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.", show_default=False)],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page; by default report.html in the run folder.")
+    ] = None,
+) -> None:
+    """Write a page about a run: what it showed, how it went, and examples.
+
+    Example: fedrag report runs/xquad-1 --out xquad.html
+    """
+    from fedrag.reporting.page import write_report
+
+    print_lines([f"report: {write_report(run, out)}"])

@@ -1,0 +1,31 @@
+"""Which questions are the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from fedrag.types import Question
+
+
+def question_key(text: str) -> str:
+    """Return what makes two question texts the same.
+
+    >>> question_key("Who  is it?") == question_key("who is it?")
+    True
+    """
+    return " ".join(text.casefold().split())
+
+
+def distinct_questions(questions: Iterable[Question]) -> list[Question]:
+    """Merge questions with the same text: all their answers and labelled passages are right."""
+    merged: dict[str, Question] = {}
+    for question in questions:
+        key = question_key(question.question)
+        before = merged.get(key)
+        if before is None:
+            merged[key] = question
+        else:
+            answers = tuple(dict.fromkeys(before.answers + question.answers))
+            passages = tuple(dict.fromkeys(before.passage_ids + question.passage_ids))
+            merged[key] = Question(before.id, before.question, answers, passages)
+    return list(merged.values())

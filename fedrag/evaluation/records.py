@@ -1,0 +1,119 @@
+"""What was measured: one record a question, and means over them. No torch here."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from fedrag.errors import RunError
+
+ANSWER_METRICS = ("exact_match", "f1", "rouge_l")
+RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
+METRICS = ANSWER_METRICS + RETRIEVAL_METRICS
+
+TITLES = {
+    "exact_match": "EM",
+    "f1": "F1",
+    "rouge_l": "ROUGE-L",
+    "recall_at_1": "Recall@1",
+    "recall_at_5": "Recall@5",
+    "mrr": "MRR",
+    "ndcg_at_10": "nDCG@10",
+}
+"""The metrics as tables name them."""
+
+QuestionKey = tuple[str, str]
+"""A site's name and a question's id there."""
+
+Scores = Mapping[QuestionKey, Mapping[str, float | None]]
+"""The metrics of each question; None: not measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """One question's result; a metric that was not measured is None.
+
+    Attributes:
+        site: Name of its site.
+        question_id: Its id there.
+        retrieved: Ids of the passages that were put before the generator, best first.
+        answer: What the generator said, or None.
+        metrics: Values by name, each in [0, 1].
+    """
+
+    site: str
+    question_id: str
+    retrieved: tuple[str, ...]
+    answer: str | None
+    metrics: dict[str, float | None]
+
+    @property
+    def key(self) -> QuestionKey:
+        """What tells it from the other questions of a run."""
+        return self.site, self.question_id
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        return asdict(self)
+
+
+def measured_lines(measured: Iterable[Measured]) -> str:
+    """Return JSON lines, one a question; see `read_measured`."""
+    return "".join(json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in measured)
+
+
+def read_measured(path: Path) -> list[Measured]:
+    """Read what `measured_lines` wrote.
+
+    Raises:
+        RunError: The file cannot be read, or a line is no record.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="\n") as file:  # splitlines would cut answers that hold U+2028
+            return [_parse(line, f"{path}:{number}") for number, line in enumerate(file, start=1)]
+    except (OSError, UnicodeDecodeError) as error:
+        raise RunError(f"{path}: cannot be read: {error}") from None
+
+
+def _parse(line: str, where: str) -> Measured:
+    try:
+        row = json.loads(line)
+        metrics = dict.fromkeys(METRICS) | row["metrics"]
+        return Measured(row["site"], row["question_id"], tuple(row["retrieved"]), row["answer"], metrics)
+    except (ValueError, KeyError, TypeError):
+        raise RunError(f"{where}: expected the JSON record of a measured question") from None
+
+
+def scores_by_question(measured: Iterable[Measured]) -> dict[QuestionKey, dict[str, float | None]]:
+    """Return each question's metrics; of one that several models answered, the mean over the models.
+
+    So it is where sites that took no part are measured with every site's own model.
+    """
+    by_key: dict[QuestionKey, list[Measured]] = defaultdict(list)
+    for item in measured:
+        by_key[item.key].append(item)
+    return {key: {name: mean(items, name) for name in METRICS} for key, items in by_key.items()}
+
+
+def mean(measured: Iterable[Measured], metric: str) -> float | None:
+    """Return the mean of a metric over the questions that have it; None where none has."""
+    values = [value for item in measured if (value := item.metrics[metric]) is not None]
+    return sum(values) / len(values) if values else None
+
+
+def summarise(measured: Sequence[Measured]) -> dict[str, float | int | None]:
+    """Return the mean of each metric over the questions that have it, and the number of questions."""
+    return {"n_questions": len(measured), **{name: mean(measured, name) for name in METRICS}}
+
+
+def summarise_by_site(measured: Sequence[Measured]) -> dict[str, Any]:
+    """Return `overall` over all questions and `sites.<name>`."""
+    names = sorted({item.site for item in measured})
+    return {
+        "overall": summarise(measured),
+        "sites": {name: summarise([item for item in measured if item.site == name]) for name in names},
+    }

@@ -1,0 +1,76 @@
+"""What was measured, side by side: the means of each arm, and federated minus each other arm."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedrag.evaluation.compare import compare_scores
+from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, read_measured
+from fedrag.evaluation.significance import Interval
+from fedrag.runs import RunFolder
+
+ARMS = {"untouched": "Untouched", "local": "Local", "federated": "Federated", "pooled": "Centralised"}
+"""The arms of a run in the order of the tables, and what the page calls them."""
+
+BY_SITE = ("exact_match", "f1", "recall_at_1", "mrr")
+"""Metrics that are shown for each site too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a table of results.
+
+    Attributes:
+        label: What stands in front.
+        n_questions: Questions that have the metric.
+        means: Mean of each arm; None: it has none.
+        differences: Federated minus each other arm, question by question.
+    """
+
+    label: str
+    n_questions: int
+    means: dict[str, float | None]
+    differences: dict[str, Interval | None]
+
+
+def read_arms(run: RunFolder) -> dict[str, list[Measured]]:
+    """Return the records of each arm that was measured to its end.
+
+    Raises:
+        RunError: A file of them is damaged.
+    """
+    folder = run.path / "evaluation"
+    whole = [arm for arm in ARMS if (folder / f"{arm}.json").is_file()]  # written after the records
+    return {arm: read_measured(folder / f"{arm}.jsonl") for arm in whole}
+
+
+def measured_metrics(scores: Mapping[str, Scores]) -> list[str]:
+    """Return the metrics that any question of any arm has."""
+    return [m for m in METRICS if any(found[m] is not None for arm in scores.values() for found in arm.values())]
+
+
+def overall_lines(scores: Mapping[str, Scores]) -> list[Line]:
+    """Return a line for each metric that was measured, over all questions."""
+    return [_line(TITLES[metric], metric, scores) for metric in measured_metrics(scores)]
+
+
+def site_lines(scores: Mapping[str, Scores], metric: str) -> list[Line]:
+    """Return a line for each site that has the metric."""
+    sites = sorted({site for arm in scores.values() for site, _ in arm})
+    lines = [
+        _line(site, metric, {arm: {k: v for k, v in found.items() if k[0] == site} for arm, found in scores.items()})
+        for site in sites
+    ]
+    return [line for line in lines if line.n_questions]
+
+
+def _line(label: str, metric: str, scores: Mapping[str, Scores]) -> Line:
+    values = {arm: [v for found in s.values() if (v := found[metric]) is not None] for arm, s in scores.items()}
+    differences: dict[str, Interval | None] = {}
+    for arm in scores:
+        if arm != "federated" and "federated" in scores:
+            row = compare_scores(scores[arm], scores["federated"], metric)
+            differences[arm] = row.difference if row else None
+    means = {arm: sum(found) / len(found) if found else None for arm, found in values.items()}
+    return Line(label, max((len(found) for found in values.values()), default=0), means, differences)

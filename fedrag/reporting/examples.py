@@ -1,0 +1,150 @@
+"""Examples of questions, with the passages and answers before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedrag.data.questions import distinct_questions
+from fedrag.data.site_folder import hash_site, load_site, site_folders, site_name
+from fedrag.errors import DataError
+from fedrag.evaluation.records import Measured
+from fedrag.reporting.choice import Pair, by_site, chosen, kinds
+from fedrag.runs import RunFolder
+from fedrag.types import SPLITS, Passage, Question
+
+EXCERPT = 420  # characters of a passage
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """A site's measured questions and its passages by their ids."""
+
+    questions: dict[str, Question]
+    passages: dict[str, Passage]
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A retrieved passage: its title or else its id, whether it is labelled as right, and a part of its text."""
+
+    title: str
+    is_labelled: bool
+    excerpt: Excerpt
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A question with what was retrieved and answered; `before` is None where nothing was measured before."""
+
+    title: str
+    question: str
+    answers: tuple[str, ...]
+    before: str | None
+    after: str | None
+    sources_before: list[Source] | None
+    sources_after: list[Source]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """The examples of a site.
+
+    Attributes:
+        site: Its name.
+        counts: Number of questions by what became of them.
+        examples: Those that are shown.
+        gone: Why no text can be shown, or None.
+    """
+
+    site: str
+    counts: dict[str, int]
+    examples: list[Example]
+    gone: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Excerpt:
+    """A part of a passage; `match` is the first right answer in it, or empty."""
+
+    before: str
+    match: str
+    after: str
+
+
+def example_blocks(run: RunFolder, arms: Mapping[str, Sequence[Measured]]) -> list[Block]:
+    """Return a block for each site that was measured with the federated models."""
+    before = arms.get("untouched")
+    titles = kinds(before is not None)
+    blocks = []
+    for site, pairs in by_site(before, arms.get("federated", ())).items():
+        counts = {title: len(pairs[kind]) for kind, title in titles.items()}
+        try:
+            texts = read_texts(run, site)
+        except DataError as error:
+            blocks.append(Block(site, counts, [], str(error)))
+            continue
+        shown = chosen(pairs, before is not None)
+        blocks.append(Block(site, counts, [_example(titles[kind], pair, texts) for kind, pair in shown.items()]))
+    return blocks
+
+
+def _example(title: str, pair: Pair, texts: Texts) -> Example:
+    question = texts.questions[pair.after.question_id]
+
+    def sources(measured: Measured) -> list[Source]:
+        passages = [texts.passages[passage_id] for passage_id in measured.retrieved]
+        return [
+            Source(p.title or p.id, p.id in question.passage_ids, excerpt(p.text, question.answers)) for p in passages
+        ]
+
+    return Example(
+        title,
+        question.question,
+        question.answers,
+        pair.before.answer if pair.before else None,
+        pair.after.answer,
+        sources(pair.before) if pair.before else None,
+        sources(pair.after),
+    )
+
+
+def read_texts(run: RunFolder, site: str) -> Texts:
+    """Read the questions and passages of a site that was measured.
+
+    Raises:
+        DataError: They are gone, or are no longer what the run used.
+    """
+    folders = {site_name(folder): folder for folder in site_folders(Path(run.config.data.sites))}
+    if site not in folders:
+        raise DataError(f"{run.config.data.sites}: no site {site}")
+    if run.facts.get("data", {}).get(site) not in (None, hash_site(folders[site])):
+        raise DataError(f"{folders[site]}: has changed since the run")
+    loaded, split = load_site(folders[site]), run.config.evaluation.split
+    asked = [q for name in SPLITS if split in (name, "all") for q in loaded.split(name)]
+    return Texts({q.id: q for q in distinct_questions(asked)}, {p.id: p for p in loaded.passages})
+
+
+def excerpt(text: str, answers: Sequence[str], width: int = EXCERPT) -> Excerpt:
+    """Cut a passage to a window around the first right answer in it, or to its beginning.
+
+    >>> excerpt("The dough rests for eighteen hours in the cold.", ["eighteen hours"], width=28)
+    Excerpt(before='… for ', match='eighteen hours', after=' in …')
+    """
+    places = [(place, answer) for answer in answers if (place := text.casefold().find(answer.casefold())) >= 0]
+    # casefold can lengthen a text (ß); then the place is not the place in the text itself
+    exact = [
+        (place, answer) for place, answer in places if text[place : place + len(answer)].casefold() == answer.casefold()
+    ]
+    place, answer = min(exact, default=(0, ""))
+    start = max(0, min(place - (width - len(answer)) // 2, len(text) - width))
+    end = max(place + len(answer), min(len(text), start + width))
+    if start > 0:
+        start = max(text.find(" ", start, place), start)
+    if end < len(text):
+        space = text.rfind(" ", place + len(answer), end)
+        end = space if space >= 0 else end
+    match = text[place : place + len(answer)]
+    head, tail = text[start:place], text[place + len(answer) : end]
+    return Excerpt(f"…{head}" if start > 0 else head, match, f"{tail} …" if end < len(text) else tail)

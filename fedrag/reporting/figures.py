@@ -1,0 +1,151 @@
+"""The plots of the page: SVG whose colours come from the page, so that they suit dark and light."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from io import StringIO
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from fedrag.reporting.arms import ARMS, Line
+
+# Stand-ins that matplotlib draws with; each becomes a colour of the page.
+INK, MUTED, FAINT, ACCENT, PAPER = (f"#00000{n}" for n in range(1, 6))
+_CSS = {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--faint)", ACCENT: "var(--accent)", PAPER: "var(--paper)"}
+
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "fedrag",  # the same run gives the same page
+    "svg.fonttype": "none",  # text stays text, in the page's own type
+    "text.parse_math": False,  # a site may be called "$"
+    "font.size": 10.0,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": MUTED,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": MUTED,
+    "ytick.labelcolor": MUTED,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.5,
+    "legend.frameon": False,
+}
+_WIDTH, _HEIGHT = 4.8, 2.6  # inches; a column of the page
+_MARKERS = {"untouched": "o", "local": "s", "pooled": "D"}
+
+Curve = Sequence[tuple[int, float]]
+"""Values by round."""
+
+
+def curve_figure(mean: Curve, faint: Mapping[str, Curve]) -> str:
+    """Draw a value over the rounds.
+
+    Args:
+        mean: The line that counts.
+        faint: Lines behind it, one a site.
+    """
+    with rc_context(_STYLE):
+        figure, axes = _figure(_HEIGHT)
+        single = len({x for x, _ in mean}) == 1  # one round is a point, not a line
+        for points in faint.values():
+            axes.plot(*_columns(points), color=MUTED, linewidth=0.9, alpha=0.45, marker="o" if single else None, ms=3)
+        axes.plot(*_columns(mean), color=ACCENT, linewidth=2.2, marker="o", ms=5)
+        axes.set_xlabel("round")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.grid(axis="y")
+        if single:
+            axes.set_xlim(mean[0][0] - 1, mean[0][0] + 1)
+            axes.set_xticks([mean[0][0]])
+        return _svg(figure)
+
+
+def dots_figure(lines: Sequence[Line]) -> str:
+    """Draw the means of all arms in per cent, a row a line; the first line stands on top."""
+    with rc_context(_STYLE):
+        figure, axes = _figure(0.9 + 0.3 * len(lines))
+        rows = range(len(lines))
+        for row, line in zip(rows, lines, strict=True):
+            values = [100 * value for value in line.means.values() if value is not None]
+            axes.plot([min(values), max(values)], [row, row], color=FAINT, linewidth=1.2, zorder=1)
+        for arm in (name for name in ARMS if any(name in line.means for line in lines)):
+            points = [
+                (100 * v, row) for row, line in zip(rows, lines, strict=True) if (v := line.means.get(arm)) is not None
+            ]
+            of_federation = arm == "federated"
+            axes.plot(
+                *_columns(points),
+                linestyle="",
+                marker=_MARKERS.get(arm, "o"),
+                ms=7.5 if of_federation else 5.5,
+                color=ACCENT if of_federation else PAPER,
+                markeredgecolor=ACCENT if of_federation else INK,
+                markeredgewidth=1.1,
+                zorder=3 if of_federation else 2,
+                label=ARMS[arm],
+                clip_on=False,
+            )
+        axes.set_yticks(list(rows), [line.label for line in lines])
+        axes.set_ylim(len(lines) - 0.5, -0.5)
+        axes.set_xlabel("per cent")
+        axes.grid(axis="x")
+        axes.tick_params(axis="y", length=0)
+        axes.spines["left"].set_visible(False)
+        figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.2, fontsize=9.5)
+        return _svg(figure)
+
+
+def bytes_figure(received: Mapping[str, int], sent: Mapping[str, int]) -> str:
+    """Draw how many bytes each site received and sent, in megabytes."""
+    names = sorted(received)
+    with rc_context(_STYLE):
+        figure, axes = _figure(0.9 + 0.36 * len(names))
+        rows = range(len(names))
+        for values, offset, colour, label in (
+            (received, -0.17, MUTED, "to the site"),
+            (sent, 0.17, ACCENT, "back to the server"),
+        ):
+            axes.barh([r + offset for r in rows], [values[n] / 1e6 for n in names], 0.3, color=colour, label=label)
+        axes.set_yticks(list(rows), names)
+        axes.set_ylim(len(names) - 0.5, -0.5)
+        axes.set_xlabel("megabytes")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        axes.tick_params(axis="y", length=0)
+        figure.legend(loc="outside upper left", ncols=2, handlelength=1.0, fontsize=9.5)
+        return _svg(figure)
+
+
+def _figure(height: float) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    return figure, figure.add_subplot()
+
+
+def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:
+    return [x for x, _ in points], [y for _, y in points]
+
+
+def _svg(figure: Figure) -> str:
+    """Return the figure as an `svg` element that stands in HTML."""
+    file = StringIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has the font
+        figure.savefig(file, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator")))
+    text = file.getvalue()
+    text = re.sub(r"\s*<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(
+        r'(<svg [^>]*?)width="[^"]*"', r"\1", re.sub(r'(<svg [^>]*?)height="[^"]*"', r"\1", text, count=1), count=1
+    )
+    text = re.sub(r'font: ([\d.]+)px [^;"]*', r"font-size: \1px", text)
+    for stand_in, colour in _CSS.items():
+        text = text.replace(stand_in, colour)
+    return text.replace("<svg ", '<svg aria-hidden="true" ', 1)

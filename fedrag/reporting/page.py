@@ -1,0 +1,96 @@
+"""Writes the report of a run."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedrag.display import size_text
+from fedrag.evaluation.records import TITLES, scores_by_question
+from fedrag.files import write_text
+from fedrag.reporting import facts, plots, rounds
+from fedrag.reporting.arms import ARMS, BY_SITE, Line, measured_metrics, overall_lines, read_arms, site_lines
+from fedrag.reporting.choice import rule
+from fedrag.reporting.examples import example_blocks
+from fedrag.reporting.verdict import headline_metrics, percent, verdict
+from fedrag.runs import RunFolder
+from fedrag.schedule import trained_components
+
+
+def write_report(run: RunFolder | Path | str, out: Path | str | None = None) -> Path:
+    """Write one self-contained HTML page about a run, finished or not.
+
+    Args:
+        run: The run or its folder.
+        out: The file; by default `report.html` in the run folder.
+
+    Returns:
+        The file that was written.
+
+    Raises:
+        RunError: It is no run folder, or what it holds is damaged.
+        StorageError: The file cannot be written.
+    """
+    if not isinstance(run, RunFolder):
+        run = RunFolder.open(Path(run))
+    path = Path(out) if out is not None else run.path / "report.html"
+    write_text(path, render(run))
+    return path
+
+
+def render(run: RunFolder) -> str:
+    """Return the page as HTML text."""
+    environment = Environment(
+        loader=PackageLoader("fedrag.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["percent"] = percent
+    environment.filters["size"] = size_text
+    environment.filters["duration"] = facts.duration
+    return environment.get_template("page.html.jinja").render(_content(run))
+
+
+def _content(run: RunFolder) -> dict[str, Any]:
+    records, arms = run.rounds(), read_arms(run)
+    scores = {arm: scores_by_question(measured) for arm, measured in arms.items()}
+    metrics = measured_metrics(scores)
+    headlines = headline_metrics(trained_components(run.config.federation), metrics)
+    totals, lines = rounds.site_totals(records), overall_lines(scores)
+    return {
+        "name": run.path.resolve().name,
+        "warnings": facts.warnings(run, scores),
+        "verdicts": _verdicts(run, lines, headlines),
+        "summary": facts.summary(run, records, totals),
+        "facts": facts.facts(run, records, totals, scores),
+        "command": f"fedrag simulate {shlex.quote(str(run.path / 'scenario.toml'))}",
+        "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
+        "meanings": facts.MEANINGS,
+        "notes": facts.notes(run, scores),
+        "overall": lines,
+        "by_site": {TITLES[metric]: site_lines(scores, metric) for metric in metrics if metric in BY_SITE},
+        "dots": plots.dots(scores, lines, headlines),
+        "curves": plots.curves(records),
+        "totals": totals,
+        "bytes": plots.bytes_by_site(totals),
+        "left_out": rounds.left_out(records),
+        "examples": example_blocks(run, arms),
+        "rule": rule("untouched" in arms, "exact_match" in metrics),
+    }
+
+
+def _verdicts(run: RunFolder, lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:
+    by_title = {line.label: line for line in lines}
+    shown = [(metric, by_title[TITLES[metric]]) for metric in metrics]
+    found = [
+        verdict(metric, federated, line.differences, line.n_questions)
+        for metric, line in shown
+        if (federated := line.means.get("federated")) is not None
+    ]
+    return found or [facts.nothing_measured(run)]

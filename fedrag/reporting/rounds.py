@@ -1,0 +1,81 @@
+"""What the log of the rounds says: time, bytes, and the curves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Records = Sequence[dict[str, Any]]
+"""Lines of rounds.jsonl."""
+
+Points = list[tuple[int, float]]
+"""Values by round."""
+
+
+@dataclass(slots=True)
+class SiteTotals:
+    """What one site did in all rounds.
+
+    Attributes:
+        rounds: Rounds in which its reply was used.
+        examples: Most questions that one component learned from in a round.
+        seconds: Time it took to train.
+        received: Bytes of the messages that asked it to train.
+        sent: Bytes of its replies that were used.
+    """
+
+    rounds: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    received: int = 0
+    sent: int = 0
+
+
+def site_totals(records: Records) -> dict[str, SiteTotals]:
+    """Return what each site that was asked did, by name."""
+    totals: dict[str, SiteTotals] = defaultdict(SiteTotals)
+    for record in records:
+        for name in record["asked"]:
+            totals[name].received += record["bytes_to_each_site"]
+        for name, told in record["sites"].items():
+            site = totals[name]
+            site.rounds += 1
+            site.examples = max([site.examples, *(int(v) for key, v in told.items() if key.endswith(".examples"))])
+            site.seconds += told.get("seconds", 0.0)
+            site.sent += told["bytes"]
+    return dict(sorted(totals.items()))
+
+
+def site_losses(records: Records, component: str) -> dict[str, Points]:
+    """Return each site's mean loss by round."""
+    curves: dict[str, Points] = defaultdict(list)
+    for record in records:
+        for name, told in record["sites"].items():
+            if f"{component}.loss" in told:
+                curves[name].append((record["round"], told[f"{component}.loss"]))
+    return dict(curves)
+
+
+def mean_curve(curves: dict[str, Points]) -> Points:
+    """Return the mean over the sites by round.
+
+    >>> mean_curve({"a": [(1, 2.0), (2, 1.0)], "b": [(1, 4.0)]})
+    [(1, 3.0), (2, 1.0)]
+    """
+    values: dict[int, list[float]] = defaultdict(list)
+    for points in curves.values():
+        for number, value in points:
+            values[number].append(value)
+    return [(number, sum(found) / len(found)) for number, found in sorted(values.items())]
+
+
+def curve(records: Records, key: str, component: str) -> Points:
+    """Return what the server logged for a component by round, where it did."""
+    return [(r["round"], r[key][component]) for r in records if component in r[key]]
+
+
+def left_out(records: Records) -> list[str]:
+    """Say which replies were not used, and why."""
+    return [f"Round {r['round']}: {name}: {reason}" for r in records for name, reason in r["left_out"].items()]

@@ -1,0 +1,43 @@
+"""What the log of the rounds comes to."""
+
+from __future__ import annotations
+
+from fedrag.reporting.rounds import SiteTotals, curve, left_out, mean_curve, site_losses, site_totals
+
+RECORDS = [
+    {
+        "round": 1,
+        "asked": ["a", "b"],
+        "bytes_to_each_site": 100,
+        "sites": {
+            "a": {"generator.loss": 2.0, "generator.examples": 4, "seconds": 1.5, "bytes": 30},
+            "b": {"generator.loss": 4.0, "generator.examples": 6, "seconds": 2.5, "bytes": 30},
+        },
+        "left_out": {},
+        "validation": {},
+    },
+    {
+        "round": 2,
+        "asked": ["a", "b"],
+        "bytes_to_each_site": 100,
+        "sites": {"a": {"generator.loss": 1.0, "generator.examples": 4, "seconds": 1.5, "bytes": 20}},
+        "left_out": {"b": "out-of-memory (4711)"},
+        "validation": {"generator": -0.5},
+    },
+]
+
+
+def test_a_site_that_was_left_out_still_received():
+    assert site_totals(RECORDS) == {"a": SiteTotals(2, 4, 3.0, 200, 50), "b": SiteTotals(1, 6, 2.5, 200, 30)}
+
+
+def test_curves_hold_the_rounds_in_which_a_site_took_part():
+    losses = site_losses(RECORDS, "generator")
+    assert losses == {"a": [(1, 2.0), (2, 1.0)], "b": [(1, 4.0)]}
+    assert mean_curve(losses) == [(1, 3.0), (2, 1.0)]
+    assert site_losses(RECORDS, "retriever") == {}
+    assert curve(RECORDS, "validation", "generator") == [(2, -0.5)]
+
+
+def test_a_reply_that_was_left_out_is_named_with_its_reason():
+    assert left_out(RECORDS) == ["Round 2: b: out-of-memory (4711)"]
