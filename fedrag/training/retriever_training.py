@@ -13,6 +13,7 @@ from fedrag.training.losses import Losses, lsr_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged
 from fedrag.training.ralt import epoch_batches
 from fedrag.training.result import OnStep, TrainingResult
+from fedrag.training.retriever_batches import distinct_batches
 from fedrag.training.retriever_examples import PassageText, RetrieverExample
 from fedrag.types import Tensors
 
@@ -49,7 +50,7 @@ def train_retriever(
     optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu)
     passages = _Passages(retriever, examples)
     torch.manual_seed(seed)
-    batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
+    batches = _batches(examples, settings, seed)
     history: list[float] = []
     retriever.learner.train(settings.dropout)
     try:
@@ -68,6 +69,12 @@ def train_retriever(
     if settings.weights == "lora":
         retriever.set_state(optimizer.state())  # the encoder that searches learns what its short copy has learnt
     return TrainingResult.of(optimizer.update(), history)
+
+
+def _batches(examples: Sequence[RetrieverExample], settings: RetrieverConfig, seed: int) -> list[list[int]]:
+    if settings.uses_contrastive:
+        return distinct_batches(examples, settings.batch_size, settings.epochs, seed)
+    return epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
 
 
 def batch_loss(

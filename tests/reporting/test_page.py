@@ -256,7 +256,10 @@ def test_the_command_writes_the_page_where_it_is_told(copied: RunFolder, tmp_pat
 
 def test_what_is_no_run_or_is_damaged_is_told_in_one_sentence(copied: RunFolder, tmp_path: Path):
     result = invoke(tmp_path)
-    assert (result.exit_code, result.stderr) == (2, f"Error: {tmp_path}: is no run folder (it has no scenario.toml)\n")
+    assert (result.exit_code, result.stderr) == (
+        2,
+        f"Error: {tmp_path}: is no run folder (it has no scenario.toml); fedrag simulate makes runs/<scenario>-<n>\n",
+    )
     file = copied.path / "evaluation" / "local.jsonl"
     file.write_text("{\n")
     with pytest.raises(RunError, match=r"local\.jsonl:1: expected the JSON record"):

@@ -188,13 +188,10 @@ def infonce_by_hand(retriever: Retriever, rows: list[tuple[str, str, list[str]]]
     return float(np.mean(terms))
 
 
-def test_the_same_passage_of_another_question_is_no_negative(load_retriever):
+def test_the_right_passage_that_another_question_brings_is_no_negative(load_retriever):
     retriever = load_retriever(**settings_of())
-    examples = [labelled("How long?", "rye"), labelled("What rests?", "rye"), labelled("Who?", "tram")]
-    expected = infonce_by_hand(
-        retriever,
-        [("How long?", "rye", ["tram"]), ("What rests?", "rye", ["tram"]), ("Who?", "tram", ["rye", "rye"])],
-    )
+    examples = [labelled("How long?", "rye"), labelled("Who?", "tram", hard=("rye",))]
+    expected = infonce_by_hand(retriever, [("How long?", "rye", ["tram"]), ("Who?", "tram", ["rye", "rye"])])
     assert first_loss(retriever, examples) == pytest.approx(expected, abs=1e-5)
 
 

@@ -1,0 +1,49 @@
+"""Batches for the contrastive loss: no passage twice, so that none is right for being frequent."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+
+from fedrag.seeding import derive_seed
+from fedrag.training.retriever_examples import RetrieverExample
+
+
+def distinct_batches(examples: Sequence[RetrieverExample], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
+    """Return the rows of every step; in a batch each labelled passage stands for one question.
+
+    A site has few passages, and some answer many of its questions. Where such a passage is right for several
+    questions of a batch and wrong for few, the encoder learns that it is popular, which helps at no other site.
+    A question whose passage is in the batch already waits for the next one. Last batches may be smaller; one
+    with a single question and nothing to tell its passage from teaches nothing and is left out.
+    """
+    batches: list[list[int]] = []
+    for epoch in range(epochs):
+        waiting = list(range(len(examples)))
+        random.Random(derive_seed(seed, "epoch", epoch)).shuffle(waiting)
+        while waiting:
+            batch, waiting = _next_batch(examples, waiting, batch_size)
+            if len(batch) > 1 or _learns_alone(examples[batch[0]]):
+                batches.append(batch)
+    return batches or [list(range(len(examples)))]
+
+
+def _next_batch(
+    examples: Sequence[RetrieverExample], waiting: Sequence[int], batch_size: int
+) -> tuple[list[int], list[int]]:
+    """Take the first rows whose passages differ; return them and the rows that go on waiting."""
+    batch: list[int] = []
+    others: list[int] = []
+    taken: set[str] = set()
+    for row in waiting:
+        positive = examples[row].positive
+        if len(batch) < batch_size and (positive is None or positive.passage_id not in taken):
+            batch.append(row)
+            taken |= {positive.passage_id} if positive else set()
+        else:
+            others.append(row)
+    return batch, others
+
+
+def _learns_alone(example: RetrieverExample) -> bool:
+    return bool(example.hard_negatives) or len(example.candidates) > 1
