@@ -95,6 +95,8 @@ def dots_figure(lines: Sequence[Line]) -> str:
         axes.set_yticks(list(rows), [line.label for line in lines])
         axes.set_ylim(len(lines) - 0.5, -0.5)
         axes.set_xlabel("per cent")
+        axes.set_xlim(*_limits([100 * v for line in lines for v in line.means.values() if v is not None]))
+        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)
@@ -128,6 +130,17 @@ def bytes_figure(received: Mapping[str, int], sent: Mapping[str, int]) -> str:
 def _figure(height: float) -> tuple[Figure, Axes]:
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     return figure, figure.add_subplot()
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the ends of an axis in per cent, a little beyond the values, so that small differences stay small.
+
+    >>> _limits([0.0, 0.0]), _limits([40.0, 60.0])
+    ((0.0, 10.0), (38.0, 62.0))
+    """
+    margin = max(0.1 * (max(values) - min(values)), 0.5 * (10 - (max(values) - min(values))))
+    low = min(max(0.0, min(values) - margin), 90.0)
+    return low, max(min(100.0, max(values) + margin), low + 10)
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

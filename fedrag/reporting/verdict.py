@@ -46,7 +46,7 @@ def verdict(metric: str, federated: float, differences: Mapping[str, Interval | 
     ]
     caution = ""
     if n_questions < FEW_QUESTIONS:
-        caution = " So few questions cannot carry these intervals; take them as a sketch."
+        caution = " So few questions tell little."
     return f"{reached}. It {'; it '.join(clauses)}.{caution}"
 
 
