@@ -16,9 +16,9 @@ def report(
         Path | None, typer.Option("--out", metavar="FILE", help="The page; by default report.html in the run folder.")
     ] = None,
 ) -> None:
-    """Write a page about a run: what it showed, how it went, and examples.
+    """Write the page that shows what a run did.
 
-    Example: fedrag report runs/xquad-1 --out xquad.html
+    Example: fedrag report runs/tiny-1 --out tiny.html
     """
     from fedrag.reporting.page import write_report
 
