@@ -19,7 +19,7 @@ from fedrag.models.store import find_model
 from fedrag.types import SPLITS, Question, Site
 
 SPACE = Path("simulations/data/space")
-SHARES = (0.35, 0.2, 0.45)
+SHARES = (0.28, 0.37, 0.35)
 SITES = [load_site(folder) for folder in site_folders(SPACE)]
 
 each_site = pytest.mark.parametrize("site", SITES, ids=lambda site: site.name)
