@@ -98,7 +98,7 @@ def dots_figure(lines: Sequence[Line]) -> str:
         axes.set_xlim(*_limits([100 * v for line in lines for v in line.means.values() if v is not None]))
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         axes.grid(axis="x")
-        axes.tick_params(axis="y", length=0)
+        axes.tick_params(axis="y", length=0, pad=9)  # a mark may lie on the axis
         axes.spines["left"].set_visible(False)
         figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.2, fontsize=9.5)
         return _svg(figure)
