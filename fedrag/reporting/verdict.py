@@ -19,9 +19,9 @@ def headline_metrics(trained: Collection[str], measured: Collection[str]) -> lis
     """Return the metrics that the verdict is about: of the answers, and of retrieval where it was trained.
 
     >>> headline_metrics(["retriever"], ["recall_at_1", "mrr"])
-    ['mrr']
+    ['recall_at_1']
     """
-    wanted = ["exact_match", *(["mrr"] if "retriever" in trained or "exact_match" not in measured else [])]
+    wanted = ["exact_match", *(["recall_at_1"] if "retriever" in trained or "exact_match" not in measured else [])]
     return [metric for metric in wanted if metric in measured]
 
 

@@ -81,7 +81,7 @@ def test_the_page_has_all_its_parts(whole_run: RunFolder):
     labels = [label.split(".")[0] for label in page.labels]
     assert labels == [
         "Exact match in per cent",
-        "MRR in per cent",
+        "Recall@1 in per cent",
         *(
             f"{what} by round"
             for component in ("generator", "retriever")
@@ -100,9 +100,9 @@ def test_the_page_agrees_with_the_results(whole_run: RunFolder):
     page = Page(render(whole_run))
     results = whole_run.results()
     for site in ("b", HOSTILE_NAME):
-        told = next(label for label in page.labels if label.startswith("MRR"))
+        told = next(label for label in page.labels if label.startswith("Recall@1"))
         values = [
-            f"{name} {100 * results[arm]['sites'][site]['mrr']:.1f}"
+            f"{name} {100 * results[arm]['sites'][site]['recall_at_1']:.1f}"
             for arm, name in (
                 ("untouched", "untouched"),
                 ("local", "local"),
