@@ -1,6 +1,7 @@
 """Whole scenarios on real models and public data, against the figures they must reach.
 
-They need data/xquad and data/policyqa, imported as simulations/README.md says, and hours on two cores.
+All but the demo need data/xquad and data/policyqa, imported as simulations/README.md says; together they take hours
+on two cores.
 """
 
 from __future__ import annotations
@@ -13,6 +14,10 @@ import pytest
 
 from fedrag.config import Config
 from fedrag.display import LogDisplay
+from fedrag.evaluation.compare import compare_scores
+from fedrag.evaluation.records import scores_by_question
+from fedrag.reporting.arms import read_arms
+from fedrag.runs import RunFolder
 from fedrag.simulation import simulate
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(4 * 3600)]
@@ -33,6 +38,17 @@ def run(scenario: str, overrides: list[str], out: Path) -> dict[str, Any]:
     simulate(config, out=out, display=LogDisplay())
     results: dict[str, Any] = json.loads((out / "results.json").read_text())
     return {arm: results[arm]["overall"] for arm in results if arm != "run"}
+
+
+def test_demo_beats_the_untouched_models_and_each_site_alone(tmp_path: Path) -> None:
+    overall = run("demo", [], tmp_path / "run")
+    arms = read_arms(RunFolder.open(tmp_path / "run"))
+    scores = {arm: scores_by_question(measured) for arm, measured in arms.items()}
+    for metric in ("exact_match", "recall_at_1"):
+        gain = compare_scores(scores["untouched"], scores["federated"], metric)
+        assert gain
+        assert gain.difference.low > 0
+        assert overall["federated"][metric] > overall["local"][metric]
 
 
 def test_xquad_generator_reaches_its_figures(tmp_path: Path) -> None:
