@@ -53,11 +53,12 @@ def test_it_runs_as_it_stands_from_outside_and_from_inside(tmp_path: Path, monke
         assert folder.results()["federated"]["overall"]["n_questions"] == 10
 
 
-def test_it_says_what_to_type_next_and_that_works():
+def test_it_says_what_to_type_next_and_that_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "nothing fetched"))
     first, *commands = fedrag("new", "my federation").splitlines()
     assert first == "my federation: a scenario, two example sites and a README. Next:"
     assert commands == [
-        "  fedrag models fetch",  # the session's home holds tiny models alone
+        "  fedrag models fetch",
         "  fedrag data check 'my federation/sites'",
         "  fedrag simulate 'my federation/scenario.toml'",
     ]

@@ -24,6 +24,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
+from fedrag.models import resident
 from fedrag.models.store import find_model
 
 NOT_RUN = {
@@ -117,6 +118,7 @@ def clone(tmp_path: Path, tiny_home: Path, monkeypatch: pytest.MonkeyPatch) -> P
     home = tmp_path / "home"
     shutil.copytree(tiny_home, home, ignore=shutil.ignore_patterns("HuggingFaceTB*", "sentence-transformers*"))
     monkeypatch.setenv("FEDRAG_HOME", str(home))
+    monkeypatch.setattr(resident, "_RESIDENT", {})  # an earlier test may have loaded the real models under their names
     monkeypatch.chdir(tmp_path)
     shutil.copytree(causal, tmp_path / "path" / "to" / "my-model")
     for folder, name in (
