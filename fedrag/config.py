@@ -167,7 +167,7 @@ class RetrieverConfig(OptimizerSection):
     dropout: bool = False
     """Whether the encoder's own dropout is on in training; off: about 30 % less work."""
     batch_size: Count = 32
-    """Examples in one optimizer step; also the number of in-batch negatives."""
+    """Examples in one optimizer step; also the most passages that a question is told apart from."""
     contrastive: ContrastiveConfig = ContrastiveConfig()
     """Settings of the contrastive loss."""
     lsr: LsrConfig = LsrConfig()

@@ -1,4 +1,4 @@
-"""What a long computation tells the person who waits for it, and how sizes are written."""
+"""What a long computation tells the person who waits for it, and how numbers are written."""
 
 from __future__ import annotations
 
@@ -72,6 +72,15 @@ def size_text(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} GB"
+
+
+def plural(count: int, one: str, many: str = "") -> str:
+    """Return a number with its noun.
+
+    >>> plural(1, "site"), plural(1_200, "pass", "passes")
+    ('1 site', '1,200 passes')
+    """
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
-from fedrag.display import size_text
+from fedrag.display import plural, size_text
 from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state, needed_models
 from fedrag.models.store import count_parameters
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
@@ -33,7 +33,7 @@ def plan_lines(config: Config) -> list[str]:
     sizes = {component: sum(tensor.size for tensor in tensors.values()) for component, tensors in state.items()}
     federation = config.federation
     return [
-        f"{config.name}: {_plural(federation.rounds, 'round')}, schedule {federation.schedule}",
+        f"{config.name}: {plural(federation.rounds, 'round')}, schedule {federation.schedule}",
         "",
         *_site_lines(config, sites, able),
         "",
@@ -73,7 +73,7 @@ def _training_lines(config: Config, able: Sequence[Site], sizes: dict[Component,
         epochs = config.generator.epochs if component == "generator" else config.retriever.epochs
         lines.append(
             f"{component}: {size:,} weights learn from {questions:,} {'labelled ' if labelled else ''}questions, "
-            f"{_plural(epochs, 'pass', 'passes')} a round, in {_plural(rounds, 'round')}"
+            f"{plural(epochs, 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
         )
     if config.federation.fraction < 1:
         lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
@@ -106,7 +106,7 @@ def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> s
     processes = "this process"
     if config.simulation.grid == "ray":
         room = max(1, cpu_count() // config.simulation.cpus_per_actor)
-        processes = f"this process and each of {_plural(min(config.simulation.actors or room, clients), 'actor')}"
+        processes = f"this process and each of {plural(min(config.simulation.actors or room, clients), 'actor')}"
     return (
         f"memory: base models {size_text(base)} and training {size_text(training)} in {processes}, "
         f"server {size_text(server)}; activations come on top"
@@ -125,7 +125,3 @@ def _evaluation_line(config: Config) -> str:
 
 def _asked(config: Config, sites: int) -> int:
     return max(1, math.ceil(config.federation.fraction * sites - 1e-9))
-
-
-def _plural(count: int, one: str, many: str = "") -> str:
-    return f"{count:,} {one if count == 1 else many or one + 's'}"

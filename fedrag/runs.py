@@ -32,7 +32,7 @@ from fedrag.errors import ConfigError, RunError, StorageError
 from fedrag.files import read_json, replacing_folder, sha256_of, storage_errors, write_json, write_text
 from fedrag.types import COMPONENTS, Component, State
 
-FORMAT = 1
+FORMAT = 2
 KEPT_CHECKPOINTS = 3
 
 

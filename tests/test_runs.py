@@ -89,7 +89,7 @@ def test_a_folder_without_a_scenario_is_no_run(tmp_path: Path):
 def test_a_run_of_another_version_is_refused(run: RunFolder):
     facts = json.loads((run.path / "run.json").read_text())
     (run.path / "run.json").write_text(json.dumps(facts | {"format": 99}))
-    with pytest.raises(RunError, match="was written in run format 99, this fedrag reads format 1"):
+    with pytest.raises(RunError, match="was written in run format 99, this fedrag reads format 2"):
         RunFolder.open(run.path)
 
 

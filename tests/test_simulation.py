@@ -51,7 +51,7 @@ def test_a_run_folder_holds_the_resolved_scenario_and_what_the_run_depends_on(fi
     run, _ = finished
     assert Config.from_file(run.path / "scenario.toml") == run.config
     facts = read_json(run.path / "run.json")
-    assert (facts["format"], facts["fedrag"], facts["threads"]) == (1, fedrag.__version__, 1)
+    assert (facts["format"], facts["fedrag"], facts["threads"]) == (2, fedrag.__version__, 1)
     assert facts["dtype"] == {"generator": "float32", "retriever": "float32"}
     assert facts["data"] == {name: hash_site(sites / name) for name in ("a", "b")}
     for component, name in {"generator": "fedrag/tiny-causal", "retriever": "fedrag/tiny-encoder"}.items():
@@ -223,7 +223,7 @@ def test_a_run_with_other_models_is_not_resumed_and_the_component_is_named(begun
 def test_a_run_of_another_format_is_not_read(begun):
     facts = read_json(begun / "run.json")
     (begun / "run.json").write_text(json.dumps({**facts, "format": 99}))
-    with pytest.raises(RunError, match="run format 99, this fedrag reads format 1"):
+    with pytest.raises(RunError, match="run format 99, this fedrag reads format 2"):
         resume(begun)
 
 

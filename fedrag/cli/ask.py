@@ -109,30 +109,11 @@ def _answer(reply: Reply) -> Text:
 
 
 def _passage(found: Found, asked: Asked, reply: Reply, room: int) -> Text:
+    from fedrag.reporting.excerpts import excerpt
+
     mark = "*" if found.is_given else " "
     right = " (right)" if found.is_labelled else ""
     head = f"{mark} {found.score:.3f}  {found.passage.title or found.passage.id}{right}\n"
-    text = excerpt(found.passage.text, (*asked.right_answers, reply.answer), room)
-    return Text.assemble((head, "cyan"), text, "\n")
-
-
-def excerpt(text: str, wanted: tuple[str, ...], room: int) -> str:
-    """Shorten a text to whole words, at most `room` characters, around the first wanted string that it holds.
-
-    >>> excerpt("One two three four five six.", (), 13)
-    'One two ...'
-    >>> excerpt("One two three four five six seven eight.", ("eleven", "FIVE"), 20)
-    '... five six ...'
-    """
-    text = " ".join(text.split())
-    if len(text) <= room:
-        return text
-    places = [text.lower().find(string.lower()) for string in wanted if string]
-    place = next((place for place in places if place >= 0), 0)
-    start = min(max(0, place - room // 3), len(text) - room)
-    piece = text[start : start + room]
-    if start > 0:
-        piece = "... " + piece[4:].partition(" ")[2]
-    if start + room < len(text):
-        piece = piece[:-4].rpartition(" ")[0] + " ..."
-    return piece
+    answers = [answer for answer in (*asked.right_answers, reply.answer) if answer]
+    part = excerpt(" ".join(found.passage.text.split()), answers, room)
+    return Text.assemble((head, "cyan"), part.before, (part.match, "bold"), part.after, "\n")

@@ -11,10 +11,11 @@ from fedrag.data.site_folder import hash_site, load_site, site_folders, site_nam
 from fedrag.errors import DataError
 from fedrag.evaluation.records import Measured
 from fedrag.reporting.choice import Pair, by_site, chosen, kinds
+from fedrag.reporting.excerpts import Excerpt, excerpt
 from fedrag.runs import RunFolder
 from fedrag.types import SPLITS, Passage, Question
 
-EXCERPT = 420  # characters of a passage
+WIDTH = 420  # characters of a passage that are shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,15 +65,6 @@ class Block:
     gone: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Excerpt:
-    """A part of a passage; `match` is the first right answer in it, or empty."""
-
-    before: str
-    match: str
-    after: str
-
-
 def example_blocks(run: RunFolder, arms: Mapping[str, Sequence[Measured]]) -> list[Block]:
     """Return a block for each site that was measured with the federated models."""
     before = arms.get("untouched")
@@ -93,11 +85,12 @@ def example_blocks(run: RunFolder, arms: Mapping[str, Sequence[Measured]]) -> li
 def _example(title: str, pair: Pair, texts: Texts) -> Example:
     question = texts.questions[pair.after.question_id]
 
+    def source(passage: Passage) -> Source:
+        labelled = passage.id in question.passage_ids
+        return Source(passage.title or passage.id, labelled, excerpt(passage.text, question.answers, WIDTH))
+
     def sources(measured: Measured) -> list[Source]:
-        passages = [texts.passages[passage_id] for passage_id in measured.retrieved]
-        return [
-            Source(p.title or p.id, p.id in question.passage_ids, excerpt(p.text, question.answers)) for p in passages
-        ]
+        return [source(texts.passages[passage_id]) for passage_id in measured.retrieved]
 
     return Example(
         title,
@@ -124,27 +117,3 @@ def read_texts(run: RunFolder, site: str) -> Texts:
     loaded, split = load_site(folders[site]), run.config.evaluation.split
     asked = [q for name in SPLITS if split in (name, "all") for q in loaded.split(name)]
     return Texts({q.id: q for q in distinct_questions(asked)}, {p.id: p for p in loaded.passages})
-
-
-def excerpt(text: str, answers: Sequence[str], width: int = EXCERPT) -> Excerpt:
-    """Cut a passage to a window around the first right answer in it, or to its beginning.
-
-    >>> excerpt("The dough rests for eighteen hours in the cold.", ["eighteen hours"], width=28)
-    Excerpt(before='… for ', match='eighteen hours', after=' in …')
-    """
-    places = [(place, answer) for answer in answers if (place := text.casefold().find(answer.casefold())) >= 0]
-    # casefold can lengthen a text (ß); then the place is not the place in the text itself
-    exact = [
-        (place, answer) for place, answer in places if text[place : place + len(answer)].casefold() == answer.casefold()
-    ]
-    place, answer = min(exact, default=(0, ""))
-    start = max(0, min(place - (width - len(answer)) // 2, len(text) - width))
-    end = max(place + len(answer), min(len(text), start + width))
-    if start > 0:
-        start = max(text.find(" ", start, place), start)
-    if end < len(text):
-        space = text.rfind(" ", place + len(answer), end)
-        end = space if space >= 0 else end
-    match = text[place : place + len(answer)]
-    head, tail = text[start:place], text[place + len(answer) : end]
-    return Excerpt(f"…{head}" if start > 0 else head, match, f"{tail} …" if end < len(text) else tail)

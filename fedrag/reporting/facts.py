@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 
-from fedrag.display import size_text
+from fedrag.display import plural, size_text
 from fedrag.evaluation.records import Scores
 from fedrag.reporting.arms import ARMS
 from fedrag.reporting.rounds import Records, SiteTotals
@@ -78,7 +78,7 @@ def summary(run: RunFolder, records: Records, totals: Mapping[str, SiteTotals]) 
     """Say in one line how large the run was."""
     sites = len(run.facts.get("data") or totals)
     exchanged = sum(total.received + total.sent for total in totals.values())
-    parts = [_plural(sites, "site"), _plural(len(records), "round"), duration(sum(r["seconds"] for r in records))]
+    parts = [plural(sites, "site"), plural(len(records), "round"), duration(sum(r["seconds"] for r in records))]
     return f"{', '.join(parts)}; {size_text(exchanged)} of weights exchanged, no question and no passage"
 
 
@@ -110,17 +110,13 @@ def facts(
         found["Measured on"] = f"{questions:,} {split}questions of {of}"
     if recorded:
         machine = recorded.get("machine", {})
-        threads = _plural(recorded["threads"], "thread")
+        threads = plural(recorded["threads"], "thread")
         found["Started"] = recorded["started"].replace("T", " ").replace("Z", " UTC")
         formats = ", ".join(f"{component} in {dtype}" for component, dtype in recorded["dtype"].items())
         found["Machine"] = f"{machine.get('processor')}, {machine.get('device')}, {threads}; {formats}"
         versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
         found["Versions"] = f"fedrag {recorded['fedrag']}, {versions}"
     return found
-
-
-def _plural(count: int, one: str) -> str:
-    return f"{count:,} {one if count == 1 else one + 's'}"
 
 
 def duration(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Batches for the contrastive loss: no passage twice, so that none is right for being frequent."""
+"""Batches for the contrastive loss: no passage is the right one twice, as in sentence-transformers' NO_DUPLICATES."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def distinct_batches(examples: Sequence[RetrieverExample], batch_size: int, epoc
     """Return the rows of every step; in a batch each labelled passage stands for one question.
 
     A site has few passages, and some answer many of its questions. Where such a passage is right for several
-    questions of a batch and wrong for few, the encoder learns that it is popular, which helps at no other site.
+    questions of a batch and wrong for few, an encoder can win by learning that it is popular.
     A question whose passage is in the batch already waits for the next one. Last batches may be smaller; one
     with a single question and nothing to tell its passage from teaches nothing and is left out.
     """

@@ -427,7 +427,7 @@ def test_what_is_no_run_is_named(verb: str):
 def test_a_run_of_another_version_is_refused(run: Path):
     facts = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps({**facts, "format": 99}))
-    sentence = "run: was written in run format 99, this fedrag reads format 1"
+    sentence = "run: was written in run format 99, this fedrag reads format 2"
     assert refusal("simulate", "--resume", run) == sentence
     assert refusal("evaluate", run, "--data", "sites") == sentence
     (run / "run.json").write_text(json.dumps(facts))

@@ -18,7 +18,7 @@ from fedrag.models.retriever import Retriever
 from fedrag.models.store import find_model
 from fedrag.types import SPLITS, Question, Site
 
-SPACE = Path("simulations/data/space")
+SPACE = Path(__file__).parents[2] / "simulations" / "data" / "space"
 SHARES = (0.28, 0.37, 0.35)
 SITES = [load_site(folder) for folder in site_folders(SPACE)]
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fedrag.reporting.examples import Excerpt, excerpt
+from fedrag.reporting.excerpts import Excerpt, excerpt
 
+WIDE = 400
 LONG = f"{'before ' * 100}the answer{' after' * 100}"
 
 
@@ -12,9 +13,9 @@ def whole(part: Excerpt) -> str:
 
 
 def test_a_short_passage_is_shown_whole_with_its_first_right_answer():
-    assert excerpt("It ends at Eight, at eight.", ["at eight"]) == Excerpt("It ends ", "at Eight", ", at eight.")
-    assert excerpt("No answer here.", ["at eight"]) == Excerpt("", "", "No answer here.")
-    assert excerpt("b then a", ["a", "b"]).match == "b"
+    assert excerpt("It ends at Eight, at eight.", ["at eight"], WIDE) == Excerpt("It ends ", "at Eight", ", at eight.")
+    assert excerpt("No answer here.", ["at eight"], WIDE) == Excerpt("", "", "No answer here.")
+    assert excerpt("b then a", ["a", "b"], WIDE).match == "b"
 
 
 def test_a_long_passage_is_cut_around_the_answer_between_words():
@@ -37,6 +38,6 @@ def test_a_text_without_spaces_is_cut_anywhere():
 
 def test_letters_that_change_their_length_do_not_shift_the_mark():
     """casefold makes two letters of one ß: the place of the answer is then another."""
-    part = excerpt("ß ß ß then the answer.", ["the answer"])
+    part = excerpt("ß ß ß then the answer.", ["the answer"], WIDE)
     assert part.match in ("", "the answer")
     assert whole(part) == "ß ß ß then the answer."
