@@ -1,10 +1,10 @@
-# make setup · make demo · make check · make test: each works from a bare clone and says what it does.
+# make setup · make demo · make check · make test · make bench: each works from a bare clone and says what it does.
 
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: setup demo check test clean
+.PHONY: setup demo check test bench clean
 
 setup: $(READY)
 
@@ -29,6 +29,11 @@ test: $(READY)
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
 	@echo "Left out: faults (processes that are killed): $(BIN)/pytest -m faults"
+
+# Needs the machine to itself; the peers it is compared with are installed first.
+bench: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/python tests/benchmarks/run.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021): the only place that knows peft.
+"""Low-rank adapters (LoRA, Hu et al. 2021) in a model; with `lora_linear`, the only place that knows peft.
 
 Adapters are injected into a model in place. The model keeps its class and its base weights; in the
 number format of the base the adapter adds two thin products per layer and no casts.
@@ -23,6 +23,7 @@ from transformers.pytorch_utils import Conv1D
 
 from fedrag.config import LoraSection
 from fedrag.errors import ModelError
+from fedrag.models.lora_linear import accumulate_in_place
 from fedrag.types import Tensors
 
 _ADAPTER = "default"
@@ -53,6 +54,7 @@ def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -
     config = peft_config(lora, targets)
     config.exclude_modules = paths or None
     inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+    accumulate_in_place(model)
     return tuple(targets)
 
 

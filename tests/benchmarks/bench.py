@@ -1,0 +1,76 @@
+"""What every benchmark file uses: timings in turn, rows with targets, one JSON file a question.
+
+A ratio of two times is only worth something if both were taken on the same machine in the same minutes: contenders
+run one after the other, several times over, and their medians are compared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path("build/bench")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        what: What was compared with what.
+        value: The measured ratio, share or rate.
+        unit: Its unit: "x", "%", "GB/s", "s".
+        target: What it has to reach; None: it is shown only.
+        most: Whether the target is the most it may be; else it is the least.
+        figures: The measurements behind it, by name, with the unit in the name.
+    """
+
+    what: str
+    value: float
+    unit: str
+    target: float | None = None
+    most: bool = False
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is reached; without one, yes."""
+        if self.target is None:
+            return True
+        return self.value <= self.target if self.most else self.value >= self.target
+
+
+def in_turn(times: int, **contenders: Callable[[], object]) -> dict[str, float]:
+    """Run contenders one after the other, `times` times over; return the median seconds of each."""
+    taken: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(times):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            run()
+            taken[name].append(time.perf_counter() - start)
+    return {name: statistics.median(seconds) for name, seconds in taken.items()}
+
+
+def peak_mb() -> float:
+    """Return the most memory that this process has held, in MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def main(measure: Callable[[], list[Row]]) -> None:
+    """Measure one question and write its rows to build/bench/NAME.json, or where --out says."""
+    name = Path(measure.__code__.co_filename).stem
+    parser = argparse.ArgumentParser(description=measure.__doc__)
+    parser.add_argument("--out", type=Path, default=RESULTS / f"{name}.json")
+    out: Path = parser.parse_args().out
+    rows = measure()
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
+    for row in rows:
+        print(f"{'ok    ' if row.met else 'MISSED'} {row.value:.3g} {row.unit}  {row.what}")

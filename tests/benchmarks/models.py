@@ -1,0 +1,103 @@
+"""The real models and the data that ships, as every benchmark uses them, and the operations that a pass takes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from torch import nn
+
+from fedrag.config import Config
+from fedrag.data.site_folder import load_sites
+from fedrag.models.generator import Example, Generator
+from fedrag.models.resident import best_device, computing_dtype
+from fedrag.models.retriever import Retriever
+from fedrag.models.store import find_model
+from fedrag.rag.pipeline import build_index, retrieve
+from fedrag.training.ralt import answer_examples
+from fedrag.types import Site
+
+transformers.utils.logging.disable_progress_bar()
+
+SPACE = Path(__file__).parents[2] / "simulations" / "data" / "space"
+
+
+def config(*overrides: str) -> Config:
+    """Return a scenario with the shipped sites and default settings, changed by `section.key=value` strings."""
+    return Config.from_toml(f'name = "bench"\n[data]\nsites = "{SPACE}"\n', overrides=overrides)
+
+
+def sites() -> list[Site]:
+    """Return the shipped sites."""
+    return load_sites(SPACE)
+
+
+def load_generator(dtype: str = "auto") -> Generator:
+    """Return the default generator with its adapter."""
+    settings = config()
+    device = best_device()
+    fetched = find_model(settings.models.generator)
+    return Generator.load(fetched, settings.generator.lora, computing_dtype(dtype, device), device)
+
+
+def load_retriever() -> Retriever:
+    """Return the default retriever with its adapter."""
+    settings = config()
+    device = best_device()
+    dtype = computing_dtype(settings.models.retriever_dtype, device)
+    return Retriever.load(find_model(settings.models.retriever), settings.retriever, device, dtype)
+
+
+def training_examples(generator: Generator, passages: int, most: int) -> list[Example]:
+    """Return tokenised training examples of the shipped sites, with the passages that the untouched retriever finds."""
+    settings = config(f"rag.passages={passages}")
+    retriever = load_retriever()
+    examples: list[Example] = []
+    for site in sites():
+        index = build_index(retriever, site.passages, settings.rag.chunk_overlap)
+        hits = retrieve(retriever, index, [question.question for question in site.train], passages)
+        by_id = {passage.id: passage for passage in site.passages}
+        examples += answer_examples(generator, site.train, hits, by_id, settings.rag, 0.0, seed=0)
+    return examples[:most]
+
+
+def lora_training_flops(model: nn.Module, lengths: list[int], scored: int) -> float:
+    """Return the operations of a forward and a backward pass that trains an adapter alone.
+
+    A product of (m, k) and (k, n) is 2 m k n. A frozen weight costs its forward product and the gradient of its
+    input: 4 N P for N tokens and P weights, and 4 T V d for the head at T scored positions. An adapter's weight costs
+    one more, the gradient of itself: 6 N P. Attention over a text of L tokens costs 4 H D L^2 a layer forward (H heads
+    of D, the scores and their product with the values, the masked half included) and twice that backward. Norms,
+    softmax and activations are not counted.
+
+    Args:
+        model: With its adapter.
+        lengths: Tokens of each text.
+        scored: Positions at which the head is computed.
+    """
+    attention = 4 * attention_width(model) * sum(length * length for length in lengths)
+    tokens = sum(lengths)
+    frozen = linear_weights(model, "base_layer")
+    adapter = linear_weights(model, "lora_")
+    return 4 * tokens * frozen + 6 * tokens * adapter + 4 * scored * head_weights(model) + 3 * attention
+
+
+def linear_weights(model: nn.Module, part: str = "") -> int:
+    """Return the weights in the linear layers but the head, of those whose name holds a part."""
+    head = model.get_output_embeddings()  # type: ignore[operator]
+    layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
+    return sum(layer.weight.numel() for name, layer in layers if layer is not head and part in name)
+
+
+def head_weights(model: nn.Module) -> int:
+    """Return the weights of the output head."""
+    weight: torch.Tensor = model.get_output_embeddings().weight  # type: ignore[operator,union-attr]
+    return weight.numel()
+
+
+def attention_width(model: nn.Module) -> int:
+    """Return heads times their dimension, summed over the layers."""
+    shape = model.config
+    head_dim = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
+    return int(shape.num_attention_heads * head_dim * shape.num_hidden_layers)

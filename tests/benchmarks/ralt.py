@@ -1,0 +1,149 @@
+"""RALT against TRL's SFTTrainer: tokens a second and peak memory of training the generator's adapter.
+
+Both train the same model (SmolLM2-135M-Instruct) with LoRA of rank 16 on all linear layers, in bfloat16 where the
+processor computes in it, on the same token ids in batches of the same size, with the loss on the answer alone. The
+peer runs as a user would configure it: `SFTTrainer` with `completion_only_loss`, and `bf16` where the model is bfloat16.
+Each run is a process of its own, so that its peak memory is its own; the model is loaded and one batch is trained before
+the clock starts. Tokens are those of the examples, without padding.
+The share of the ceilings counts the operations that `models.lora_training_flops` states.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import torch
+from bench import Row, main, peak_mb
+from machine import SQUARE, linear_shapes, product_rate
+from models import config, load_generator, lora_training_flops, training_examples
+
+BATCH, STEPS, TURNS = 8, 4, 3
+
+
+def ours() -> dict[str, Any]:
+    """Train a warm-up batch and then the timed ones with fedrag."""
+    from fedrag.training.ralt import train_generator
+
+    generator = load_generator()
+    settings = config(f"generator.batch_size={BATCH}").generator
+    examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
+    train_generator(generator, examples[:BATCH], settings, seed=0)
+    timed = examples[BATCH:]
+    start = time.perf_counter()
+    train_generator(generator, timed, settings, seed=0)
+    seconds = time.perf_counter() - start
+    lengths = [example.length for example in timed]
+    peak = peak_mb()
+    flops = lora_training_flops(generator.model, lengths, sum(len(example.answer) for example in timed))
+    dtype = generator.dtype
+    square = product_rate([(SQUARE, SQUARE, SQUARE)], dtype)
+    forward = linear_shapes(generator.model, settings.micro_batch_tokens)
+    own = product_rate([*forward, *((m, n, k) for m, k, n in forward)], dtype)
+    return {"seconds": seconds, "tokens": sum(lengths), "flops": flops, "square": square, "own": own, "peak_mb": peak}
+
+
+def trl() -> dict[str, Any]:
+    """Train the same batches with TRL."""
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, TrainerCallback
+    from trl import SFTConfig, SFTTrainer
+
+    generator = load_generator()
+    settings = config().generator
+    examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
+    rows = [
+        {
+            "input_ids": example.prompt + example.answer,
+            "completion_mask": [0] * len(example.prompt) + [1] * len(example.answer),
+        }
+        for example in examples
+    ]
+    folder, tokenizer, dtype = generator.fetched.folder, generator.tokenizer, generator.dtype
+    del generator
+    started: list[float] = []
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            started.append(time.perf_counter())
+
+    with tempfile.TemporaryDirectory() as out:
+        trainer = SFTTrainer(
+            model=AutoModelForCausalLM.from_pretrained(folder, dtype=dtype),
+            args=SFTConfig(
+                output_dir=out,
+                per_device_train_batch_size=BATCH,
+                max_steps=STEPS + 1,
+                bf16=dtype == torch.bfloat16,
+                completion_only_loss=True,
+                max_length=None,
+                learning_rate=settings.learning_rate,
+                report_to=[],
+                save_strategy="no",
+                logging_strategy="no",
+                disable_tqdm=True,
+                use_cpu=not torch.cuda.is_available(),
+                gradient_checkpointing=False,
+                train_sampling_strategy="sequential",
+            ),
+            train_dataset=Dataset.from_list(rows),
+            processing_class=tokenizer,
+            peft_config=LoraConfig(
+                r=settings.lora.rank, lora_alpha=settings.lora.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
+            callbacks=[Clock()],
+        )
+        trainer.train()
+    tokens = sum(example.length for example in examples[BATCH:])
+    return {"seconds": started[-1] - started[0], "tokens": tokens, "peak_mb": peak_mb()}
+
+
+def measure() -> list[Row]:
+    """Compare RALT with TRL's SFTTrainer."""
+    runs: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
+    for _ in range(TURNS):
+        for name, found in runs.items():
+            found.append(_in_a_process(name))
+    rates = {name: statistics.median(run["tokens"] / run["seconds"] for run in found) for name, found in runs.items()}
+    memory = {name: max(run["peak_mb"] for run in found) for name, found in runs.items()}
+    speed = statistics.median(run["flops"] / run["seconds"] for run in runs["ours"])
+    square = statistics.median(run["square"] for run in runs["ours"])
+    own = statistics.median(run["own"] for run in runs["ours"])
+    figures = {f"{name}_tokens_a_second": rate for name, rate in rates.items()}
+    figures |= {"gflops": speed / 1e9, "square_gflops": square / 1e9, "own_shapes_gflops": own / 1e9}
+    return [
+        Row("RALT, tokens a second: against TRL's SFTTrainer", rates["ours"] / rates["trl"], "x", 4, figures=figures),
+        Row(
+            "RALT, peak memory: share of SFTTrainer's",
+            100 * memory["ours"] / memory["trl"],
+            "%",
+            100,
+            most=True,
+            figures={f"{name}_peak_mb": megabytes for name, megabytes in memory.items()},
+        ),
+        Row("RALT: share of the machine's peak", 100 * speed / square, "%"),
+        Row("RALT: share of the ceiling of its own shapes", 100 * speed / own, "%"),
+    ]
+
+
+def _in_a_process(name: str) -> dict[str, Any]:
+    done = subprocess.run([sys.executable, __file__, "--only", name], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{name}: {found}", flush=True)
+    return found
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--only"]:
+        result = {"ours": ours, "trl": trl}[sys.argv[2]]()
+        print(json.dumps(result))
+    else:
+        main(measure)

@@ -1,0 +1,116 @@
+"""Answer scores (LSR): our scoring against the loop that peers run, one question and passage at a time in float32.
+
+Both score the same pairs: the training questions of a shipped site, each with the eight passages that the untouched
+retriever finds. The peers' loop runs the whole model with its head over every position of one pair; it is timed on
+every PEERS_SHARE-th pair, since it is slow, and compared by pairs a second. Ours is `score_answers` over all pairs, in
+the number format that the processor is quick in. Both give the same scores: tests/rag/test_answer_scores.py.
+
+The share of the ceilings counts the operations that are done: the tokens of a passage once for all its questions.
+For N tokens read in all: 2 N P for the linear layers' P weights, 2 T V d for the head at the T answer positions, and
+4 H D Lq Lk a layer for attention of Lq new tokens over Lk.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from bench import Row, in_turn, main
+from machine import SQUARE, Shape, linear_shapes, product_rate
+from models import attention_width, config, head_weights, linear_weights, load_generator, load_retriever, sites
+
+from fedrag.models.generator import Example, Generator
+from fedrag.rag.answer_scores import ScoreCache, plan_scoring, score_answers
+from fedrag.rag.pipeline import build_index, retrieve
+from fedrag.training.retriever_examples import choose_candidates, lsr_pairs
+
+TURNS, PEERS_SHARE = 3, 12
+
+
+def site_pairs(generator: Generator) -> list[Example]:
+    """Return the pairs of the first shipped site."""
+    settings = config("rag.passages=1")
+    site = sites()[0]
+    retriever = load_retriever()
+    index = build_index(retriever, site.passages, settings.rag.chunk_overlap)
+    hits = retrieve(retriever, index, [question.question for question in site.train], len(index))
+    chosen = [choose_candidates(h, q, settings.retriever.lsr) for h, q in zip(hits, site.train, strict=True)]
+    return lsr_pairs(generator, site.train, chosen, {p.id: p for p in site.passages}, settings.rag)
+
+
+def one_at_a_time(generator: Generator, pairs: Sequence[Example]) -> list[float]:
+    """Score as peers do: a pair a pass, the head over all positions."""
+    scores = []
+    for pair in pairs:
+        ids = torch.tensor([pair.prompt + pair.answer])
+        with torch.no_grad():
+            logits = generator.model(input_ids=ids).logits[0, len(pair.prompt) - 1 : -1]
+        chosen = torch.log_softmax(logits, dim=-1)[range(len(pair.answer)), pair.answer]
+        scores.append(chosen.mean().item())
+    return scores
+
+
+def flops(generator: Generator, pairs: Sequence[Example], batch_tokens: int) -> tuple[float, list[Shape]]:
+    """Return the operations of scoring all pairs, and the products of the linear layers one batch after the other."""
+    total = 0.0
+    shapes: list[Shape] = []
+    for plan in plan_scoring(pairs, batch_tokens):
+        batch = [pairs[row] for row in plan.rows]
+        own = [example.length - 1 - plan.shared for example in batch]
+        reads = [(length, plan.shared + length) for length in own]
+        if plan.shared:
+            reads.append((plan.shared, plan.shared))
+            shapes += linear_shapes(generator.model, plan.shared)
+        shapes += linear_shapes(generator.model, len(own) * max(own))
+        total += 2 * sum(new for new, _ in reads) * linear_weights(generator.model)
+        total += 2 * sum(len(example.answer) for example in batch) * head_weights(generator.model)
+        total += sum(4 * attention_width(generator.model) * new * seen for new, seen in reads)
+    return total, shapes
+
+
+def measure() -> list[Row]:
+    """Compare answer scoring with the peers' loop."""
+    fast, plain = load_generator(), load_generator("float32")
+    batch_tokens = config().retriever.lsr.batch_tokens
+    pairs = site_pairs(fast)
+    few = pairs[::PEERS_SHARE]
+    score_answers(fast, few, batch_tokens)
+    one_at_a_time(plain, few[:2])
+    with torch.inference_mode():
+        taken = in_turn(
+            TURNS,
+            ours=lambda: score_answers(fast, pairs, batch_tokens),
+            peers=lambda: one_at_a_time(plain, few),
+        )
+    rates = {"ours": len(pairs) / taken["ours"], "peers": len(few) / taken["peers"]}
+    work, shapes = flops(fast, pairs, batch_tokens)
+    speed = work / taken["ours"]
+    square = product_rate([(SQUARE, SQUARE, SQUARE)], fast.dtype)
+    own = product_rate(shapes[:: max(1, len(shapes) // 400)], fast.dtype)
+    again = _from_cache(fast, pairs, batch_tokens)
+    dtype = str(fast.dtype).removeprefix("torch.")
+    figures = {f"{name}_pairs_a_second": rate for name, rate in rates.items()} | {"pairs": len(pairs)}
+    ceilings = {"gflops": speed / 1e9, "square_gflops": square / 1e9, "own_shapes_gflops": own / 1e9}
+    faster = rates["ours"] / rates["peers"]
+    return [
+        Row(f"answer scores in {dtype}: against one pair at a time", faster, "x", 10, figures=figures),
+        Row(f"answer scores: share of the machine's {dtype} peak", 100 * speed / square, "%", figures=ceilings),
+        Row("answer scores: share of the ceiling of its own shapes", 100 * speed / own, "%", 85),
+        Row("answer scores: a second epoch, from the cache", taken["ours"] / again, "x", 50),
+    ]
+
+
+def _from_cache(generator: Generator, pairs: Sequence[Example], batch_tokens: int) -> float:
+    with tempfile.TemporaryDirectory() as folder:
+        cache = ScoreCache(Path(folder), "benchmark")
+        score_answers(generator, pairs, batch_tokens, cache)
+        start = time.perf_counter()
+        score_answers(generator, pairs, batch_tokens, cache)
+        return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main(measure)
