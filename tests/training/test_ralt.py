@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from fedrag.config import GeneratorConfig, RagConfig
+from fedrag.config import GeneratorConfig, LoraSection, RagConfig
 from fedrag.models.generator import Example, Generator
+from fedrag.models.store import find_model
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.training.losses import answer_loss
@@ -311,11 +312,38 @@ def test_every_epoch_sees_every_example_once_in_a_new_order(examples, batch_size
     assert batches == epoch_batches(examples, batch_size, 3, seed=1)
 
 
+LOAVES = [
+    ("How heavy is a loaf?", "Each loaf weighs one kilogram.", "one kilogram"),
+    ("How long does the dough rest?", "The dough rests for eighteen hours in the cold.", "eighteen hours"),
+    ("Who owns the mill?", "The mill belongs to the village.", "the village"),
+    ("When does the oven cool?", "On Mondays the oven cools.", "On Mondays"),
+]
+
+
+def loss_curve(dtype: torch.dtype) -> list[float]:
+    generator = Generator.load(find_model("HuggingFaceTB/SmolLM2-135M-Instruct"), LoraSection(), dtype, "cpu")
+    generator.set_adapter(generator.initial_state(seed=1))
+    builder = prompt_builder(generator, RagConfig())
+    examples = [
+        Example(builder.prompt(question, [passage]), builder.answer(answer, end=True))
+        for question, passage, answer in LOAVES
+    ]
+    losses: list[float] = []
+    settings = GeneratorConfig(epochs=10, batch_size=4)
+    train_generator(generator, examples, settings, seed=0, on_step=lambda done, of, loss: losses.append(loss))
+    return losses
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_models")
+def test_training_in_bfloat16_follows_training_in_float32():
+    exact, short = loss_curve(torch.float32), loss_curve(torch.bfloat16)
+    assert exact[-1] < exact[0] / 4
+    assert short == pytest.approx(exact, abs=0.1 * exact[0])
+
+
 @pytest.mark.slow
 def test_the_real_generator_learns_an_answer_by_heart_and_its_base_stays(real_models):
-    from fedrag.config import LoraSection
-    from fedrag.models.store import find_model
-
     generator = Generator.load(
         find_model("HuggingFaceTB/SmolLM2-135M-Instruct"), LoraSection(rank=8), torch.bfloat16, "cpu"
     )
