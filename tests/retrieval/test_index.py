@@ -1,11 +1,13 @@
-"""The index against brute force."""
+"""The index against brute force, and its lists against exact search."""
 
 from __future__ import annotations
 
+import faiss
 import numpy as np
 import pytest
 
 from fedrag.retrieval.index import PassageIndex
+from fedrag.types import Hit
 
 
 def unit_vectors(rows: int, dim: int, seed: int) -> np.ndarray:
@@ -45,3 +47,78 @@ def test_it_counts_passages_and_keeps_the_texts_of_chunks(chunked):
 def test_no_query_has_no_result(chunked):
     index, _, _ = chunked
     assert index.search(np.zeros((0, 8), np.float32), 3) == []
+
+
+# A large corpus, in lists
+
+
+def clusters(copies: int, bases: int, seed: int) -> np.ndarray:
+    """Return unit vectors that lie close together around some others, as sentences repeat themselves."""
+    base = np.tile(unit_vectors(bases, 16, seed), (copies, 1))
+    moved = base + 0.1 * unit_vectors(len(base), 16, seed + 1)
+    return moved / np.linalg.norm(moved, axis=1, keepdims=True)
+
+
+@pytest.fixture(scope="module")
+def large() -> tuple[PassageIndex, PassageIndex, np.ndarray]:
+    """Index 12,000 chunks of 6,000 passages, with and without lists."""
+    vectors = clusters(copies=60, bases=200, seed=3)
+    owners, texts = [f"p{row % 6000}" for row in range(12_000)], [""] * 12_000
+    return PassageIndex(owners, texts, vectors, 11_999), PassageIndex(owners, texts, vectors, 12_000), vectors
+
+
+def recall(found: list[list[Hit]], right: list[list[Hit]]) -> float:
+    shares = [
+        len({h.passage_id for h in a} & {h.passage_id for h in b}) / len(b) for a, b in zip(found, right, strict=True)
+    ]
+    return sum(shares) / len(shares)
+
+
+def test_beyond_the_border_nearly_all_of_the_best_passages_are_found(large):
+    lists, exact, vectors = large
+    for queries in (clusters(copies=1, bases=200, seed=3), unit_vectors(200, 16, seed=9)):
+        found, right = lists.search(queries, 10), exact.search(queries, 10)
+        assert 0.95 <= recall(found, right) <= 1.0
+        for query, hits in zip(queries, found, strict=True):
+            scores = [hit.score for hit in hits]
+            assert len({hit.passage_id for hit in hits}) == 10
+            assert scores == sorted(scores, reverse=True)
+            np.testing.assert_allclose(scores, vectors[[hit.chunk for hit in hits]] @ query, atol=1e-4)
+
+
+def test_lists_look_into_a_part_of_the_corpus_only(large):
+    lists, exact, _ = large
+    queries = unit_vectors(500, 16, seed=9)
+    assert recall(lists.search(queries, 100), exact.search(queries, 100)) < 1.0
+
+
+@pytest.mark.parametrize("k", [201, 6000, 7000])
+def test_long_and_whole_rankings_of_a_large_corpus_are_exact(large, k):
+    lists, exact, _ = large
+    queries = unit_vectors(3, 16, seed=5)
+    assert lists.search(queries, k) == exact.search(queries, k)
+    assert len(lists.search(queries, k)[0]) == min(k, len(lists))
+
+
+def test_passages_of_very_many_chunks_do_not_shorten_a_ranking():
+    """The 200 chunks that lists are asked for were all of one passage."""
+    vectors = clusters(copies=1000, bases=4, seed=7)
+    owners = [f"big {row % 4}" if row < 3600 else f"p{row}" for row in range(4000)]
+    lists, exact = (PassageIndex(owners, [""] * 4000, vectors, border) for border in (0, 4000))
+    queries = unit_vectors(20, 16, seed=8)
+    assert [[hit.passage_id for hit in hits] for hits in lists.search(queries, 3)] == [
+        [hit.passage_id for hit in hits] for hits in exact.search(queries, 3)
+    ]
+
+
+def test_the_same_vectors_give_the_same_lists_whatever_the_number_of_threads(large):
+    lists, _, vectors = large
+    queries = unit_vectors(100, 16, seed=9)
+    threads = faiss.omp_get_max_threads()
+    found = []
+    for count in (1, 2):
+        faiss.omp_set_num_threads(count)
+        again = PassageIndex(lists.passage_ids, lists.texts, vectors, 11_999)
+        found.append(again.search(queries, 10))
+    faiss.omp_set_num_threads(threads)
+    assert found[0] == found[1]
