@@ -9,13 +9,13 @@ from pathlib import Path
 from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.display import plural, size_text
+from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state, needed_models
 from fedrag.models.store import count_parameters
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.schedule import components_of, trained_components
 from fedrag.types import SPLITS, Component, Site
 
-_WIRE_BYTES = {"float32": 4, "bfloat16": 2}
 _AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 a weight
 _OPTIMIZER_BYTES = 12  # a gradient and the two moments of AdamW, float32
 
@@ -82,10 +82,12 @@ def _training_lines(config: Config, able: Sequence[Site], sizes: dict[Component,
 
 def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
     """Say what the arrays of all messages come to; the text around them is some kilobytes a message."""
-    width, federation = _WIRE_BYTES[config.federation.wire], config.federation
-    down = sum(sizes.values()) * width
-    up = [sum(sizes[c] for c in components_of(federation, r)) * width for r in range(1, federation.rounds + 1)]
-    total = _asked(config, able) * (down * federation.rounds + sum(up)) + down * able * federation.deliver
+    federation = config.federation
+    down = sum(byte_count(size, state_wire(federation.wire)) for size in sizes.values())
+    back = {component: byte_count(size, federation.wire) for component, size in sizes.items()}
+    up = [sum(back[c] for c in components_of(federation, r)) for r in range(1, federation.rounds + 1)]
+    delivered = sum(byte_count(size, "float32") for size in sizes.values()) * able * federation.deliver
+    total = _asked(config, able) * (down * federation.rounds + sum(up)) + delivered
     return (
         f"bytes ({federation.wire}): in a round at most {size_text(down)} to a site and {size_text(max(up))} back; "
         f"at most {size_text(total)} in all"

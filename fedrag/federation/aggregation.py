@@ -20,11 +20,17 @@ from fedrag.types import Array, Tensors
 Rule = Callable[[list[Tensors], list[int]], Tensors]
 """A user's aggregation: the sites' differences and weights, in order of site name, to one difference."""
 
-BLOCK = 32_768  # elements at a time: the work arrays stay in the processor's cache
+BLOCK = 16_384  # elements at a time: the work arrays stay in the processor's cache
+AT_ONCE = 4  # updates of one pass: most of the time goes into fetching the limbs from memory
+AT_ONCE_BYTES = 2**26  # but not more than this is kept waiting
 WEIGHT_LIMIT = 2**29  # a float32 (24 bits) times a smaller weight is exact in float64 (53 bits)
 HIGH_BITS = 61  # the sum of the high limbs stays below 2**61, so that carries cannot overflow it
 LOW_BITS = 52  # one low limb stays within 2**51
 ADDS_PER_CARRY = 1024  # 2**10 of them within 2**61
+UNITS = 1.5 * 2.0**52  # a float64 from 2**52 to 2**53 has its value in its lowest bits, in units of 1
+SMALL = 2.0**51  # smaller terms than this stay there when UNITS is added
+PARTS = 1.5  # and one from 1 to 2 in units of 2**-52
+UNITS_BITS, PARTS_BITS = (int(np.float64(value).view(np.int64)) for value in (UNITS, PARTS))
 
 
 class Aggregator(Protocol):
@@ -60,23 +66,28 @@ class ExactMean:
         self._low = np.zeros(size, dtype=np.int64)
         self._work = np.empty((2, BLOCK), dtype=np.float64)
         self._limb = np.empty(BLOCK, dtype=np.int64)
+        self._at_once = max(1, min(AT_ONCE, AT_ONCE_BYTES // (4 * max(1, size))))
+        self._waiting: list[tuple[Array, float, bool]] = []
+        self._uncarried = 0
+        self._bits = [0, 0]  # what UNITS_BITS and PARTS_BITS have come to in the two limbs
         self.weight_sum = 0
         self.count = 0
 
     def add(self, flat: Array, weight: int, site: str = "") -> None:
         """Add one update; the site's name is not needed, since order does not matter.
 
+        Up to four are kept as they are until they are folded in together: the caller may not change them.
+
         Raises:
             MessageError: Shape, weight or values are out of bounds; nothing was added then.
         """
-        self._check(flat, weight)
         factor = weight * self._scale
-        for part in self._blocks():
-            self._fold(flat[part], factor, part)
+        is_small = self._checked_largest(flat, weight) * factor < SMALL
+        self._waiting.append((flat, factor, is_small))
         self.weight_sum += weight
         self.count += 1
-        if self.count % ADDS_PER_CARRY == 0:
-            self._carry()
+        if len(self._waiting) >= self._at_once:
+            self._fold_waiting()
 
     def result(self) -> Array:
         """Return `sum(weight * update) / sum(weight)`: one division in float64, then float32.
@@ -86,6 +97,7 @@ class ExactMean:
         """
         if self.count == 0:
             raise QuorumError("there is no update to average")
+        self._fold_waiting()
         self._carry()
         mean = np.empty(self._high.size, dtype=np.float32)
         for part in self._blocks():
@@ -97,7 +109,8 @@ class ExactMean:
             mean[part] = high
         return mean
 
-    def _check(self, flat: Array, weight: int) -> None:
+    def _checked_largest(self, flat: Array, weight: int) -> float:
+        """Check an update and return its largest absolute value."""
         if flat.dtype != np.float32 or flat.shape != self._high.shape:
             raise MessageError(
                 f"an update is {flat.dtype} of shape {flat.shape}, expected float32 of shape {self._high.shape}"
@@ -109,36 +122,69 @@ class ExactMean:
                 f"the weights of the updates add up to {self.weight_sum + weight}, "
                 f"more than the agreed {self._max_weight_sum}"
             )
-        # Written so that NaN fails too.
-        if flat.size and not (flat.max() <= self._max_norm and flat.min() >= -self._max_norm):
+        largest = max(float(flat.max()), -float(flat.min())) if flat.size else 0.0
+        if not largest <= self._max_norm:  # written so that NaN fails too
             raise MessageError(f"an update holds a value that is not within +-{self._max_norm:g}")
+        return largest
 
-    def _fold(self, values: Array, factor: float, part: slice) -> None:
-        """Add `values * factor`, split into its two limbs, to one block; exact up to the last step."""
+    def _fold_waiting(self) -> None:
+        """Fold in what waits, one block of all updates after the other."""
+        for part in self._blocks():
+            for flat, factor, is_small in self._waiting:
+                self._fold(flat[part], factor, part, is_small)
+        self._bits[0] += UNITS_BITS * sum(is_small for _, _, is_small in self._waiting)
+        self._bits[1] += PARTS_BITS * len(self._waiting)
+        self._uncarried += len(self._waiting)
+        self._waiting.clear()
+        if self._uncarried > ADDS_PER_CARRY - AT_ONCE:
+            self._carry()
+
+    def _fold(self, values: Array, factor: float, part: slice, is_small: bool) -> None:
+        """Add `values * factor`, split into its two limbs, to one block; exact up to the last step.
+
+        UNITS plus a small whole number, read as an integer, is UNITS_BITS plus this number, and likewise with
+        PARTS for the rest: no conversion is needed. The integers wrap around, and so does the carry that takes
+        away what these bits have come to. A term of 2**51 or more is converted; both ways give the same sum.
+        """
         term, high = self._work[:, : values.size]
-        limb = self._limb[: values.size]
+        high_limb, low_limb = self._high[part], self._low[part]
         np.copyto(term, values)
         term *= factor
-        np.rint(term, out=high)
+        if is_small:
+            np.add(term, UNITS, out=high)  # rounds to a whole number, as rint does
+            high_limb += high.view(np.int64)
+            high -= UNITS
+        else:
+            np.rint(term, out=high)
+            limb = self._limb[: values.size]
+            np.copyto(limb, high, casting="unsafe")
+            high_limb += limb
         term -= high
-        term *= 2.0**LOW_BITS
-        np.copyto(limb, high, casting="unsafe")
-        self._high[part] += limb
-        np.copyto(limb, term, casting="unsafe")  # cut off below 2**-113 of the bound, whatever the order
-        self._low[part] += limb
+        term += PARTS  # rounds at 2**-113 of the bound, whatever the order
+        low_limb += term.view(np.int64)
 
     def _carry(self) -> None:
         """Move whole units of the low limbs to the high ones; the sum stays the same."""
+        high_bits, low_bits = (_wrapped(bits) for bits in self._bits)
         for part in self._blocks():
-            low = self._low[part]
+            high, low = self._high[part], self._low[part]
             limb = self._limb[: low.size]
+            high -= high_bits
+            low -= low_bits
             np.right_shift(low, LOW_BITS, out=limb)
-            self._high[part] += limb
+            high += limb
             low &= 2**LOW_BITS - 1
+        self._bits = [0, 0]
+        self._uncarried = 0
 
     def _blocks(self) -> Iterator[slice]:
         size = self._high.size
         return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
+
+
+def _wrapped(number: int) -> np.int64:
+    """Return a whole number as the 64-bit integer that it wraps around to."""
+    return np.int64((number + 2**63) % 2**64 - 2**63)
 
 
 class CollectedRule:

@@ -16,7 +16,7 @@ from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Aggregator, CollectedRule, ExactMean, Rule
 from fedrag.federation.exchange import KnownSite, replies_as_they_come
 from fedrag.federation.lora_error import AggregationError
-from fedrag.federation.messages import TRAIN, Reply, Request, array_bytes, open_reply
+from fedrag.federation.messages import TRAIN, Reply, Request, array_bytes, drop_arrays, open_reply
 from fedrag.federation.update import Manifest, add, manifest_of, norm, unflatten
 from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
@@ -72,6 +72,8 @@ def fold_replies(
             display.say(f"{name} is left out of round {request.round_number}: {error}")
         else:
             folded.sites[name] = _told(reply, message)
+        finally:
+            drop_arrays(message)
         display.progress(task, done, len(chosen))
     for name in names.values():
         if name not in folded.sites and name not in folded.left_out:
@@ -129,7 +131,7 @@ class _Fold:
             weight = reply.num_examples[component] if by_examples else 1
             self._aggregators[component].add(flat, weight, site)
             self._trained.add(component)
-            self._errors[component].add(add(self._state[component], differences[component]), weight)
+            self._errors[component].add(self._state[component], differences[component], weight)
         self.valid += 1
 
     def difference(self) -> State:

@@ -16,8 +16,9 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
-from fedrag.federation.codec import decode, encode
+from fedrag.federation.codec import decode, encode, state_wire
 from fedrag.federation.update import Manifest, all_finite, flatten, manifest_of, unflatten
+from fedrag.seeding import derive_seed
 from fedrag.types import COMPONENTS, Component, State
 from fedrag.types import Array as FlatArray
 
@@ -73,7 +74,7 @@ class Request:
         components: Those to train.
         past_rounds: Rounds that trained a component before, by component.
         deadline_s: Seconds the site has.
-        wire: Number format of the arrays, both ways.
+        wire: Number format of the updates, and by `codec.state_wire` of the state.
     """
 
     scenario: str
@@ -121,7 +122,7 @@ def request_content(request: Request) -> RecordDict:
         manifest = manifest_of(tensors)
         config[f"manifest.{component}"] = manifest.to_json()
         config[f"past-rounds.{component}"] = request.past_rounds.get(component, 0)
-        arrays[component] = Array(encode(flatten(tensors, manifest), request.wire))
+        arrays[component] = Array(encode(flatten(tensors, manifest), state_wire(request.wire)))
     return RecordDict({"request": config, "state": ArrayRecord(arrays)})
 
 
@@ -141,7 +142,7 @@ def open_request(message: Message) -> Request:
             if component in message.content.array_records["state"]:
                 manifest = Manifest.from_json(str(config[f"manifest.{component}"]))
                 raw = message.content.array_records["state"][component].numpy()
-                state[component] = unflatten(decode(raw, wire, manifest.size), manifest)
+                state[component] = unflatten(decode(raw, state_wire(wire), manifest.size), manifest)
         names = config["components"]
         assert isinstance(names, list)
         return Request(
@@ -185,12 +186,20 @@ def open_greeting(message: Message) -> Greeting:
     return greeting
 
 
-def reply_content(reply: Reply, manifests: Mapping[Component, Manifest], wire: str) -> RecordDict:
-    """Write a reply."""
+def reply_content(reply: Reply, manifests: Mapping[Component, Manifest], wire: str, seed: int = 0) -> RecordDict:
+    """Write a reply.
+
+    Args:
+        reply: What to say.
+        manifests: Manifest of each component of its update.
+        wire: Number format of its arrays.
+        seed: Decides which way int8 rounds: of the run, the round and the site.
+    """
     if reply.refusal:
         refusal = ConfigRecord({"code": reply.refusal, "error-id": reply.error_id})
         return RecordDict({"refusal": refusal})
-    arrays: dict[str, Array] = {c: Array(encode(flat, wire)) for c, flat in reply.update.items()}
+    seeds = {component: derive_seed(seed, component) for component in reply.update}
+    arrays: dict[str, Array] = {c: Array(encode(flat, wire, seeds[c])) for c, flat in reply.update.items()}
     digests = ConfigRecord({component: manifests[component].sha256 for component in reply.update})
     numbers: dict[str, int | float] = {f"num-examples.{c}": n for c, n in reply.num_examples.items()}
     numbers |= {f"metric.{name}": float(value) for name, value in reply.metrics.items()}
@@ -244,6 +253,17 @@ def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: 
 def array_bytes(content: RecordDict) -> int:
     """Return the bytes of all arrays of a message."""
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+def drop_arrays(message: Message) -> None:
+    """Let go of the arrays of a message that was read.
+
+    Flower's records refer to themselves in a circle: without this their bytes stay until Python's collector
+    next looks for such, and the server's memory grows with the replies.
+    """
+    if message.has_content():
+        for record in message.content.array_records.values():
+            record.clear()
 
 
 def _open_array(array: Array, component: Component, wire: str, size: int) -> FlatArray:

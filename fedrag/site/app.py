@@ -33,6 +33,7 @@ from fedrag.federation.messages import (
 )
 from fedrag.federation.update import manifest_of
 from fedrag.models.resident import base_tensor_hashes
+from fedrag.seeding import derive_seed
 from fedrag.site.delivery import keep_delivered
 from fedrag.site.settings import SiteSettings
 from fedrag.site.steps import OnProgress, Workbench, train_site
@@ -114,7 +115,8 @@ def _answer(
         bench = Workbench(site, settings.cache, config, losses)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)
         manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
-        return reply_content(reply, manifests, request.wire)
+        seed = derive_seed(config.seed, request.round_number, settings.name, "rounding")
+        return reply_content(reply, manifests, request.wire, seed)
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")
 

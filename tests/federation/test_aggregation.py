@@ -101,6 +101,33 @@ def test_carries_between_the_limbs_lose_nothing(monkeypatch):
     assert mean_of(updates, weights).tobytes() == mean.tobytes()
 
 
+@pytest.mark.parametrize("count", [1, 3, 4, 5, 9])
+def test_folding_several_updates_in_one_pass_changes_no_bit(monkeypatch, count):
+    updates = [update(aggregation.BLOCK + 1, seed) for seed in range(count)]
+    weights = [37 * seed + 11 for seed in range(count)]
+    together = mean_of(updates, weights)
+    monkeypatch.setattr(aggregation, "AT_ONCE", 1)
+    assert mean_of(updates, weights).tobytes() == together.tobytes()
+
+
+def test_terms_that_are_converted_give_the_bits_of_terms_that_are_not(monkeypatch):
+    """A limit of 2**40 makes a mixture, one of 0 converts all terms."""
+    updates = [update(aggregation.BLOCK + 1, seed) for seed in range(6)]
+    weights = [1, 2, 3, 40, 500, 6000]
+    quick = mean_of(updates, weights)
+    monkeypatch.setattr(aggregation, "SMALL", 2.0**40)
+    assert mean_of(updates, weights).tobytes() == quick.tobytes()
+    monkeypatch.setattr(aggregation, "SMALL", 0.0)
+    assert mean_of(updates, weights).tobytes() == quick.tobytes()
+
+
+@pytest.mark.parametrize("value", [2.0**-9, -(2.0**-9), 2.0**-9 - 2.0**-33, 1.5 * 2.0**-10, 2.0**-10 + 2.0**-33])
+def test_terms_around_the_limit_of_the_quick_way_are_exact(value):
+    mean = ExactMean(3, 1.0, 1)
+    mean.add(np.array([value, -value, value / 3], np.float32), 1)
+    assert mean.result().tolist() == np.array([value, -value, value / 3], np.float32).tolist()
+
+
 def test_thousands_of_updates_at_the_bound_do_not_overflow():
     # The rest below the high limb is as large as it can be, and always of the same sign.
     count = 5000

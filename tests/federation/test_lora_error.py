@@ -43,7 +43,8 @@ def dense_error(sites, weights) -> float:
 def sketched_error(sites, weights, mean=None, seed=0):
     sketch = AggregationError(manifest_of(sites[0]), seed)
     for site, weight in zip(sites, weights, strict=True):
-        sketch.add(site, weight)
+        half = {name: value / 2 for name, value in site.items()}
+        sketch.add(half, half, weight)
     return sketch.result(mean or mean_of(sites, weights))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from fedrag.federation.messages import (
     Reply,
     Request,
     array_bytes,
+    drop_arrays,
     greeting_content,
     open_greeting,
     open_reply,
@@ -73,6 +76,17 @@ def test_a_component_is_one_array_and_bfloat16_halves_its_bytes():
     assert (full, half) == (2 * header + 4 * 9, 2 * header + 2 * 9)
 
 
+def test_where_updates_are_int8_the_state_goes_in_bfloat16():
+    """A state of 2**-9 more than 1 is a tie of bfloat16; in int8 it would be rounded anew in every round."""
+    state = {"generator": {"a": np.array([1.0, 1 + 2**-9, 1e-6, 300.0], np.float32)}}
+    found, half = (
+        open_request(message(request_content(Request("", state=state, wire=w)))) for w in ("int8", "bfloat16")
+    )
+    assert found.wire == "int8"
+    np.testing.assert_array_equal(found.state["generator"]["a"], half.state["generator"]["a"])
+    np.testing.assert_allclose(found.state["generator"]["a"], state["generator"]["a"], rtol=2**-8)
+
+
 def test_the_arrays_of_a_request_can_be_written_to_at_the_site():
     found = open_request(message(request_content(Request("", state=STATE))))
     found.state["generator"]["a"][0] = 5.0
@@ -111,6 +125,30 @@ def test_a_reply_comes_back_as_it_was_written():
     assert found.metrics == REPLY.metrics
     for component, flat in REPLY.update.items():
         np.testing.assert_array_equal(found.update[component], flat)
+
+
+def test_a_reply_in_int8_is_rounded_by_the_sites_seed_and_each_component_by_its_own():
+    update = np.random.default_rng(0).standard_normal(640).astype(np.float32)
+    manifests = {component: manifest_of({"w": update}) for component in ("generator", "retriever")}
+    reply = Reply(dict.fromkeys(manifests, update), dict.fromkeys(manifests, 1))
+
+    def opened(seed):
+        return open_reply(message(reply_content(reply, manifests, "int8", seed)), manifests, "int8").update
+
+    one, again, other = opened(1), opened(1), opened(2)
+    for component in manifests:
+        np.testing.assert_array_equal(one[component], again[component])
+        assert (one[component] != other[component]).mean() > 0.2
+        assert np.abs(one[component] - update).max() < np.abs(update).max() / 127 * 1.001
+    assert (one["generator"] != one["retriever"]).mean() > 0.2
+
+
+@pytest.mark.parametrize("wire", ["float32", "bfloat16", "int8"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_an_update_that_is_not_finite_is_refused_in_any_number_format(wire, value):
+    reply = Reply({"retriever": np.array([1.0, value], np.float32)}, {"retriever": 4})
+    with pytest.raises(MessageError, match="NaN or infinity"):
+        open_reply(message(reply_content(reply, MANIFESTS, wire)), MANIFESTS, wire)
 
 
 def test_a_reply_may_hold_fewer_components_than_were_asked_for():
@@ -206,3 +244,18 @@ def test_a_greeting_without_one_of_its_records_is_refused(record):
 def test_arrays_of_all_records_are_counted():
     record = ArrayRecord({"x": Array(np.zeros(5, np.uint8))})
     assert array_bytes(RecordDict({"a": record, "b": record})) == 2 * len(record["x"].data)
+
+
+def test_a_message_that_was_read_holds_no_bytes_even_while_the_collector_sleeps():
+    """Flower's records refer to themselves: a server with a thousand sites kept the replies of many of them."""
+    reply = message(reply_content(REPLY, MANIFESTS, "float32"))
+    array = weakref.ref(reply.content["update"]["generator"])
+    open_reply(reply, MANIFESTS, "float32")
+    gc.disable()
+    try:
+        drop_arrays(reply)
+        del reply
+        assert array() is None
+    finally:
+        gc.enable()
+    drop_arrays(Message(Error(code=0), reply_to=message(RecordDict())))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.schedule import components_of, rounds_training, trained_components
 from fedrag.seeding import derive_seed
 from fedrag.site.app import make_client_app
+from fedrag.site.steps import train_site
 from fedrag.training.optimizer import Progress
 from fedrag.training.ralt import answer_examples, train_generator
 from fedrag.training.retriever_examples import labelled_examples
@@ -275,6 +277,45 @@ def test_bfloat16_on_the_wire_halves_the_bytes_and_stays_close(sites, tmp_path):
         moved = norm(subtract(tensors, before))
         # Adam's first steps are as long for small gradients as for large ones: rounding turns some of them.
         assert 0 < norm(subtract(half[component], tensors)) < 0.1 * moved
+
+
+def test_int8_takes_about_a_quarter_of_the_bytes_back_and_stays_close(sites, tmp_path):
+    only = {"only": ["a", "b"]}
+    full, full_run = federate(tiny_config(sites, data=only), tmp_path / "full")
+    config = tiny_config(sites, data=only, federation={"wire": "int8"})
+    rounded, run = federate(config, tmp_path / "int8")
+    again, _ = federate(config, tmp_path / "again")
+    assert_same_state(again, rounded)
+    for record, full_record in zip(run.rounds(), full_run.rounds(), strict=True):
+        weights = full_record["bytes_to_each_site"] - 2 * ARRAY_HEADER
+        assert record["bytes_to_each_site"] == weights / 2 + 2 * ARRAY_HEADER  # the state, in bfloat16
+        assert {told["bytes"] for told in record["sites"].values()} <= {weights * 68 / 256 + 2 * ARRAY_HEADER}
+    for component, tensors in full.items():
+        before = initial_state(config, (component,))[component]
+        moved = norm(subtract(tensors, before))
+        assert 0 < norm(subtract(rounded[component], tensors)) < 0.1 * moved
+
+
+def test_sites_with_the_same_update_round_it_each_in_its_own_way_in_int8(sites, tmp_path):
+    """Errors that were the same at all sites would not average out."""
+    config = tiny_config(sites, federation={"rounds": 1, "schedule": "generator", "wire": "int8"})
+    nodes = [{"site-name": name, "site-folder": str(sites / "b"), "site-cache": str(tmp_path)} for name in ("x", "y")]
+    sent = []
+
+    def noting(message, context, real):
+        reply = real(message, context)
+        sent.append(reply.content["update"]["generator"].numpy())
+        return reply
+
+    def train_as_b(bench, request):
+        return train_site(replace(bench, site=replace(bench.site, name="b")), request)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedrag.site.app.train_site", train_as_b)
+        federate(config, tmp_path / "run", nodes=nodes, app=with_faults({"x": noting, "y": noting}))
+    scales = sent[0].size // 68 * 4  # 4 bytes of 68 a block
+    np.testing.assert_array_equal(sent[0][:scales], sent[1][:scales])
+    assert (sent[0][scales:] != sent[1][scales:]).mean() > 0.2
 
 
 def validating_as(scores, per_site=None):
