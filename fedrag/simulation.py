@@ -14,7 +14,7 @@ from fedrag.baselines import train_local, train_pooled
 from fedrag.config import Config
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.display import Display, Quiet
-from fedrag.errors import FedragError, QuorumError, RunError, StorageError
+from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, StorageError
 from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.records import Measured, measured_lines, summarise_by_site
 from fedrag.facts import collect_facts
@@ -39,6 +39,7 @@ def simulate(
     losses: Losses = Losses(),
     rule: Rule | None = None,
     display: Display = Quiet(),
+    ray_address: str | None = None,
 ) -> RunFolder:
     """Run a federation on this machine and measure what it did.
 
@@ -48,6 +49,8 @@ def simulate(
         losses: Loss functions, each of which can be one's own.
         rule: An aggregation rule of one's own: differences and weights in, one difference out.
         display: Shows lines and progress.
+        ray_address: A running Ray cluster to work in, such as "10.0.0.5:6379", instead of a Ray of its own. All
+            its nodes need the sites' folders, the run folder, the models and this fedrag.
 
     Returns:
         The finished run; its `results()` hold what was measured.
@@ -57,12 +60,13 @@ def simulate(
     """
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
+    _check_ray(config, ray_address)
     folders, facts = _prepare(config)  # what is wrong with data or models is said before a folder is made
     run = RunFolder.create(_with_absolute_path(config), Path(out) if out else None)
     try:
         run.record_facts(facts)
         display.say(f"run folder: {run.path}")
-        return _finish(run, folders, losses, rule, display)
+        return _finish(run, folders, losses, rule, display, ray_address)
     except FedragError:
         run.discard_if_unbegun()
         raise
@@ -74,6 +78,7 @@ def resume(
     losses: Losses = Losses(),
     rule: Rule | None = None,
     display: Display = Quiet(),
+    ray_address: str | None = None,
 ) -> RunFolder:
     """Go on with a run that was interrupted, at whatever moment; its configuration comes from its folder.
 
@@ -81,6 +86,7 @@ def resume(
         RunError: It is no run, or its data, models or threads are no longer what they were.
     """
     run = RunFolder.open(Path(path))
+    _check_ray(run.config, ray_address)
     folders, facts = _prepare(run.config)
     if not run.facts:
         run.record_facts(facts)
@@ -95,7 +101,18 @@ def resume(
                 f"{run.path}: cannot be resumed, its {what} changed: "
                 f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
             )
-    return _finish(run, folders, losses, rule, display)
+    return _finish(run, folders, losses, rule, display, ray_address)
+
+
+def _check_ray(config: Config, address: str | None) -> None:
+    """Refuse the address of a cluster that nothing would use, or that does not answer."""
+    if address is None:
+        return
+    if config.simulation.grid != "ray":
+        raise ConfigError(f'a Ray address needs simulation.grid = "ray"; this run has "{config.simulation.grid}"')
+    from fedrag.grids.ray_actors import require_cluster  # Ray takes seconds to import
+
+    require_cluster(address)
 
 
 def _prepare(config: Config) -> tuple[list[Path], dict[str, Any]]:
@@ -111,12 +128,19 @@ def _with_absolute_path(config: Config) -> Config:
     return config.model_copy(update={"data": data})
 
 
-def _finish(run: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule | None, display: Display) -> RunFolder:
+def _finish(
+    run: RunFolder,
+    folders: Sequence[Path],
+    losses: Losses,
+    rule: Rule | None,
+    display: Display,
+    ray_address: str | None,
+) -> RunFolder:
     """Do what is left of a run: rounds, export, baselines, evaluation."""
     torch.set_num_threads(run.facts["threads"])
     try:
-        state = _federate(run, run, folders, losses, rule, display)
-        results = _evaluate(run, folders, state, losses, display)
+        state = _federate(run, run, folders, losses, rule, display, ray_address)
+        results = _evaluate(run, folders, state, losses, display, ray_address)
         write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
         if run.has_begun:
@@ -126,14 +150,20 @@ def _finish(run: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule 
 
 
 def _federate(
-    run: RunFolder, whole: RunFolder, folders: Sequence[Path], losses: Losses, rule: Rule | None, display: Display
+    run: RunFolder,
+    whole: RunFolder,
+    folders: Sequence[Path],
+    losses: Losses,
+    rule: Rule | None,
+    display: Display,
+    ray_address: str | None,
 ) -> State:
     """Run the rounds that are left and export the result; sites keep their caches in the whole run's folder."""
     config = run.config
     components = trained_components(config.federation)
     if run.is_finished:
         return run.load_result()
-    with open_grid(run, whole.path / "sites", folders, losses, display) as grid:
+    with open_grid(run, whole.path / "sites", folders, losses, display, ray_address) as grid:
         state = run_rounds(grid, config, run, lambda: initial_state(config, components), rule=rule, display=display)
     export_models(config, state, run.path / "final")
     run.save_result(state)
@@ -141,7 +171,7 @@ def _federate(
 
 
 def _evaluate(
-    run: RunFolder, folders: Sequence[Path], state: State, losses: Losses, display: Display
+    run: RunFolder, folders: Sequence[Path], state: State, losses: Losses, display: Display, ray_address: str | None
 ) -> dict[str, Any]:
     """Measure the federation and what the scenario sets beside it, each arm once."""
     evaluation = run.config.evaluation
@@ -158,7 +188,7 @@ def _evaluate(
     def train(baseline: RunFolder, folder: Path) -> State:
         display.say(f"baseline: {baseline.path.name}")
         try:
-            return _federate(baseline, run, [folder], losses, None, display)
+            return _federate(baseline, run, [folder], losses, None, display, ray_address)
         except QuorumError as error:  # a site that diverges alone must not cost the whole run
             display.say(f"{baseline.path.name} could not be trained and is measured untouched: {error}")
             return {}
@@ -193,7 +223,12 @@ def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]
 
 @contextmanager
 def open_grid(
-    run: RunFolder, caches: Path, folders: Sequence[Path], losses: Losses, display: Display
+    run: RunFolder,
+    caches: Path,
+    folders: Sequence[Path],
+    losses: Losses,
+    display: Display,
+    ray_address: str | None = None,
 ) -> Iterator[Grid]:
     """Give the grid that the scenario names, with one client per site folder."""
     simulation = run.config.simulation
@@ -217,6 +252,7 @@ def open_grid(
         cpus_per_actor=simulation.cpus_per_actor,
         gpus_per_actor=simulation.gpus_per_actor,
         threads=run.facts["threads"],
+        address=ray_address,
     ) as grid:
         yield grid
 

@@ -28,15 +28,28 @@ def simulate_command(
         Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show what would run.")] = False,
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="HOST:PORT",
+            help='Use a running Ray cluster; this machine must belong to it. With simulation.grid = "ray" only; every '
+            "node needs the sites' folders, the run folder, the models and the same fedrag.",
+        ),
+    ] = None,
 ) -> None:
-    """Run a federation on this machine and show what it did.
+    """Run a federation on this machine, or on a Ray cluster, and show what it did.
 
     Example: fedrag simulate simulations/scenarios/tiny.toml --set federation.rounds=1
+
+    On a cluster: fedrag simulate simulations/scenarios/tiny.toml --set simulation.grid=ray --ray-address 10.0.0.5:6379
     """
     if (scenario is None) == (resume_run is None):
         raise ConfigError("expected a scenario file or --resume RUN, one of the two")
     if resume_run is not None and (overrides or out or dry_run):
         raise ConfigError("--resume takes its settings from the run folder; leave out --set, --out and --dry-run")
+    if dry_run and ray_address:
+        raise ConfigError("--dry-run looks at this machine alone; leave out --ray-address")
     from fedrag.config import Config
 
     config = Config.from_file(scenario, overrides or ()) if scenario is not None else None
@@ -46,15 +59,20 @@ def simulate_command(
 
         print_lines(plan_lines(config))
         return
+    if config is not None and config.simulation.grid == "ray":
+        from fedrag.grids.ray_actors import warm_up
+
+        simulation = config.simulation
+        warm_up(ray_address, simulation.actors, simulation.cpus_per_actor)  # the imports below take as long
     from fedrag.reporting.page import write_report
     from fedrag.simulation import resume, simulate
 
     with open_display() as display:
         if config is not None:
-            run = simulate(config, out=out, display=display)
+            run = simulate(config, out=out, display=display, ray_address=ray_address)
         else:
             assert resume_run is not None
-            run = resume(resume_run, display=display)
+            run = resume(resume_run, display=display, ray_address=ray_address)
     results = run.results()
     arms: dict[str, Any] = {
         arm: results[arm]["overall"] for arm in ("untouched", "local", "federated", "pooled") if arm in results

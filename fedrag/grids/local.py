@@ -34,6 +34,9 @@ class LocalGrid(Grid):
     passed is forgotten when the next ones are pushed, so a late client does not hold memory for ever.
     """
 
+    one_reply_a_pull = True
+    """Tells a server that it may ask for all its messages at once; see `pull_messages`."""
+
     def __init__(self, node_configs: Sequence[dict[str, str]]) -> None:
         self._node_configs = dict(enumerate(node_configs, start=FIRST_NODE_ID))
         self._waiting: dict[str, Message] = {}

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -19,16 +21,18 @@ import ray
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from fedrag.errors import ConfigError
 from fedrag.grids.local import LocalGrid, answer, error_reply, is_expired
 
 PULL_WAIT_S = 0.1
+PROBE_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 300
 LOST = "client process lost"
 
 logger = logging.getLogger(__name__)
+_connecting = threading.Lock()
 
 
 class ClientActor:
@@ -55,15 +59,15 @@ class Flight:
     actor: Any
     reply: Any
     """Reference to the reply, which stays in Ray's object store until it is pulled."""
-    is_retry: bool
 
 
 class RayGrid(LocalGrid):
     """Clients in Ray actors; a context manager that ends them.
 
-    An actor that dies is replaced and its message goes once more to the new one; if that dies too, the reply
-    is an error. An actor that still works on a message past its time to live is replaced at the next push.
-    What clients print goes to the log files of Ray's session.
+    It is ready with the first actor; the others join as they get ready. An actor that dies is replaced and
+    its message goes once more to another; if that dies too, the reply is an error. An actor that still works
+    on a message past its time to live is replaced at the next push. What clients print goes to the log files
+    of Ray's session.
 
     Args:
         client_app_factory: Builds the client app, once in each actor. It is pickled.
@@ -72,10 +76,10 @@ class RayGrid(LocalGrid):
         cpus_per_actor: CPUs that one actor holds.
         gpus_per_actor: Share of a GPU that one actor holds; with 0 it sees none.
         threads: torch threads of an actor; 0: cpus_per_actor.
-        address: A running Ray cluster; None: the one this process is connected to, else a new local one.
+        address: A running Ray cluster; None: a new local one. One that this process is connected to is used anyway.
 
     Raises:
-        ConfigError: The cluster is too small.
+        ConfigError: The cluster does not answer, or is too small.
     """
 
     def __init__(
@@ -92,15 +96,23 @@ class RayGrid(LocalGrid):
         super().__init__(node_configs)
         self._start_arguments = (client_app_factory, threads or cpus_per_actor)
         self._idle: list[Any] = []
+        self._starting: dict[Any, Any] = {}
         self._flights: dict[Any, Flight] = {}
         self._landed: dict[str, Flight] = {}
-        self._started_ray = _connect(address)
+        self._retried: set[str] = set()
+        self._connected = _connect(address)
         try:
             count = _count_actors(actors, len(node_configs), cpus_per_actor, gpus_per_actor)
             self._actor_class = ray.remote(
-                num_cpus=cpus_per_actor, num_gpus=gpus_per_actor, runtime_env=_same_imports(), max_restarts=0
+                num_cpus=cpus_per_actor,
+                num_gpus=gpus_per_actor,
+                runtime_env=_same_environment(),
+                scheduling_strategy="SPREAD",  # over the nodes of a cluster; Ray would fill one first
+                max_restarts=0,
             )(ClientActor)
-            _await_start([self._add_actor() for _ in range(count)])
+            for _ in range(count):
+                self._add_actor()
+            _await_first(list(self._starting))
         except BaseException:
             self.close()
             raise
@@ -114,17 +126,18 @@ class RayGrid(LocalGrid):
         self.close()
 
     def close(self) -> None:
-        """End the actors, and Ray too if this grid started it. Replies not yet pulled are gone."""
-        for actor in [*self._idle, *(flight.actor for flight in self._flights.values())]:
+        """End the actors, and Ray or the connection to it if this grid made it. Replies not yet pulled are gone."""
+        for actor in [*self._idle, *self._starting.values(), *(flight.actor for flight in self._flights.values())]:
             ray.kill(actor)
-        self._idle, self._flights, self._landed = [], {}, {}
-        if self._started_ray:
-            ray.shutdown()
-            self._started_ray = False
+        self._idle, self._starting, self._flights, self._landed = [], {}, {}, {}
+        if self._connected:
+            ray.shutdown()  # a cluster that was there before stays
+            self._connected = False
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Queue messages for their nodes and return their ids; idle actors begin at once."""
         message_ids = super().push_messages(messages)
+        self._collect(wait_s=0.0)
         self._dispatch()
         return message_ids
 
@@ -134,39 +147,61 @@ class RayGrid(LocalGrid):
         If there is none yet, wait a little for one, so that a loop over this method needs no sleep.
         """
         wanted = set(message_ids)
-        self._collect(wait_s=PULL_WAIT_S if wanted.isdisjoint(self._landed) else 0.0)
+        is_here = not wanted.isdisjoint(self._landed)
+        self._collect(wait_s=0.0 if is_here else PULL_WAIT_S)
+        # Replies that nobody fetches would fill the memory: a slow server gets no more of them for now.
+        if not is_here or len(self._landed) <= len(self._idle) + len(self._flights):
+            self._dispatch()
         first = next((message_id for message_id in self._landed if message_id in wanted), None)
-        return [] if first is None else [ray.get(self._landed.pop(first).reply)]
+        return [] if first is None else self._fetch(first)
 
-    def _add_actor(self) -> Any:
-        """Start an idle actor and return the reference that tells when it is ready."""
+    def _fetch(self, message_id: str) -> list[Message]:
+        """Return the reply to a message; where it was lost with its node, ask again."""
+        flight = self._landed.pop(message_id)
+        try:
+            return [ray.get(flight.reply)]
+        except RayError:
+            self._ask_again(flight)
+            return []
+
+    def _add_actor(self) -> None:
+        """Start an actor; it is idle once it is ready."""
         actor = self._actor_class.remote()
-        self._idle.append(actor)
-        return actor.start.remote(*self._start_arguments)
+        self._starting[actor.start.remote(*self._start_arguments)] = actor
 
     def _dispatch(self) -> None:
         """Send waiting messages to idle actors."""
         while self._waiting and self._idle:
             message = self._waiting.pop(next(iter(self._waiting)))
-            self._launch(message, is_retry=False)
-
-    def _launch(self, message: Message, *, is_retry: bool) -> None:
-        actor = self._idle.pop()
-        context = self._context_for(message)
-        # Two results: the reply stays where it is until it is pulled; the small outcome says how it went.
-        reply, outcome = actor.handle.options(num_returns=2).remote(message, context)
-        self._flights[outcome] = Flight(message, actor, reply, is_retry)
+            actor = self._idle.pop()
+            context = self._context_for(message)
+            # Two results: the reply stays where it is until it is pulled; the small outcome says how it went.
+            reply, outcome = actor.handle.options(num_returns=2).remote(message, context)
+            self._flights[outcome] = Flight(message, actor, reply)
 
     def _collect(self, wait_s: float) -> None:
-        """Land every message that is done, after waiting for the first, and send out the next ones."""
-        if not self._flights:
+        """Land every message that is done and take in every actor that is ready, after waiting for the first."""
+        awaited = [*self._flights, *self._starting]
+        if not awaited:
             return
-        outcomes = list(self._flights)
-        ray.wait(outcomes, num_returns=1, timeout=wait_s)
-        done, _ = ray.wait(outcomes, num_returns=len(outcomes), timeout=0)
-        for outcome in done:
-            self._land(outcome, self._flights.pop(outcome))
-        self._dispatch()
+        ray.wait(awaited, num_returns=1, timeout=wait_s)
+        done, _ = ray.wait(awaited, num_returns=len(awaited), timeout=0)
+        for reference in done:
+            if reference in self._flights:
+                self._land(reference, self._flights.pop(reference))
+            else:
+                self._take_in(reference, self._starting.pop(reference))
+
+    def _take_in(self, start: Any, actor: Any) -> None:
+        """Note that an actor is ready, or start another if it died before it was."""
+        try:
+            ray.get(start)
+        except RayTaskError as error:  # it would fail again; the first actor did not
+            logger.error("a client process could not start:\n%s", error)
+        except RayError:
+            self._add_actor()
+        else:
+            self._idle.append(actor)
 
     def _land(self, outcome: Any, flight: Flight) -> None:
         """Take note of a finished message and free its actor, or replace the actor if it died."""
@@ -176,23 +211,24 @@ class RayGrid(LocalGrid):
             trace = str(error)
             flight = _failed(flight, ErrorCode.UNKNOWN, type(error.cause).__name__)
         except RayError:
-            self._replace_actor(flight)
+            self._add_actor()
+            self._ask_again(flight)
             return
         if trace:
             logger.error("client %s failed:\n%s", self._name_of(flight), trace)
         self._idle.append(flight.actor)
         self._landed[flight.message.metadata.message_id] = flight
 
-    def _replace_actor(self, flight: Flight) -> None:
-        """Put a new actor in the place of a dead one and retry the message, once."""
-        self._add_actor()
-        if flight.is_retry:
+    def _ask_again(self, flight: Flight) -> None:
+        """Retry a message whose actor or reply is gone, once."""
+        message_id = flight.message.metadata.message_id
+        if message_id in self._retried:
             logger.error("client %s: %s twice", self._name_of(flight), LOST)
-            lost = _failed(flight, ErrorCode.CLIENT_APP_CRASHED, LOST)
-            self._landed[flight.message.metadata.message_id] = lost
+            self._landed[message_id] = _failed(flight, ErrorCode.CLIENT_APP_CRASHED, LOST)
         else:
             logger.warning("client %s: %s; it is asked once more", self._name_of(flight), LOST)
-            self._launch(flight.message, is_retry=True)
+            self._retried.add(message_id)
+            self._waiting = {message_id: flight.message, **self._waiting}
 
     def _forget_expired(self) -> None:
         super()._forget_expired()
@@ -213,49 +249,112 @@ def _failed(flight: Flight, code: int, reason: str) -> Flight:
     return replace(flight, reply=ray.put(error_reply(flight.message, code, reason)))
 
 
+def require_cluster(address: str) -> None:
+    """Check that something answers at the address of a Ray cluster.
+
+    Ray itself waits for minutes and then ends the process.
+
+    Raises:
+        ConfigError: The address has no port, or nothing answers there.
+    """
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not (host and port.isdigit()):
+        raise ConfigError(f'"{address}" is no address of a Ray cluster: expected HOST:PORT, such as 10.0.0.5:6379')
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
+    except (OSError, OverflowError) as error:
+        raise ConfigError(f"no Ray cluster answers at {address} ({error}); start one with: ray start --head") from None
+
+
+def warm_up(address: str | None, actors: int, cpus_per_actor: int) -> None:
+    """Start Ray, or connect to it, and have worker processes import what clients need, while the caller goes on.
+
+    Ray gives a worker that has done so to an actor of the same environment. What goes wrong here goes wrong
+    again, and is told, when the grid is opened.
+    """
+
+    def begin() -> None:
+        try:
+            _connect(address)
+            count = _count_actors(actors, sys.maxsize, cpus_per_actor, 0.0)
+        except ConfigError:
+            return
+        importing = ray.remote(num_cpus=cpus_per_actor, runtime_env=_same_environment())(_import_client)
+        for _ in range(count):
+            importing.remote()
+
+    threading.Thread(target=begin, daemon=True).start()
+
+
+def _import_client() -> None:
+    import fedrag.site.app  # noqa: F401  # in the worker: the caller's own imports run at the same time
+
+
 def _connect(address: str | None) -> bool:
-    """Connect to Ray unless this process already is; return whether a local Ray was started."""
+    """Connect to Ray unless this process already is; return whether it was not."""
+    with _connecting:  # a warm-up may be at it
+        return _connect_alone(address)
+
+
+def _connect_alone(address: str | None) -> bool:
     if ray.is_initialized():
         return False
+    if address is not None:
+        require_cluster(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage to its makers by default
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # this grid reports each loss, once
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # about GPUs of actors that hold none: we rely on none
-        ray.init(
-            address=address or "local",
-            include_dashboard=False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    return address is None
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                logging_level=logging.ERROR,
+                log_to_driver=False,
+            )
+        except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:  # Ray exits where no Ray answers
+            if address is None:
+                raise
+            raise ConfigError(f"no Ray cluster that this machine belongs to answers at {address} ({error})") from error
+    return True
 
 
-def _same_imports() -> dict[str, Any]:
-    """Return the runtime environment in which an actor finds every module that this process finds."""
-    return {"env_vars": {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}}
+def _same_environment() -> dict[str, Any]:
+    """Return the runtime environment in which an actor finds every module and model that this process finds."""
+    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
+    # The actors of a cluster that was there before have its environment, not this process's.
+    home = {name: os.environ[name] for name in ("FEDRAG_HOME",) if name in os.environ}
+    return {"env_vars": {"PYTHONPATH": paths, **home}}
 
 
 def _count_actors(asked: int, clients: int, cpus_per_actor: int, gpus_per_actor: float) -> int:
     """Return the number of actors to start; Ray would wait for ever for one that does not fit."""
-    resources = ray.cluster_resources()
-    cpus, gpus = resources.get("CPU", 0), resources.get("GPU", 0)
-    room = int(cpus // cpus_per_actor)
-    if gpus_per_actor > 0:
-        room = min(room, int(gpus) * int(1 / gpus_per_actor + 1e-9))  # an actor's share lies on one GPU
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    room = sum(_room(node, cpus_per_actor, gpus_per_actor) for node in nodes)
     wanted = min(asked or max(room, 1), clients)
     if wanted > room:
+        cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
         raise ConfigError(
             f"simulation.actors: {wanted} with {cpus_per_actor} CPUs and {gpus_per_actor:g} GPUs each "
-            f"do not fit into {cpus:g} CPUs and {gpus:g} GPUs"
+            f"do not fit into {cpus:g} CPUs and {gpus:g} GPUs{f' of {len(nodes)} nodes' if len(nodes) > 1 else ''}"
         )
     return wanted
 
 
-def _await_start(starts: list[Any]) -> None:
-    """Wait for the actors; an exception of the client app's factory comes up as it was raised."""
+def _room(node: dict[str, float], cpus_per_actor: int, gpus_per_actor: float) -> int:
+    """Return how many actors one node holds: an actor's CPUs, and its share of a GPU, lie on one node."""
+    room = int(node.get("CPU", 0) // cpus_per_actor)
+    if gpus_per_actor > 0:
+        room = min(room, int(node.get("GPU", 0)) * int(1 / gpus_per_actor + 1e-9))
+    return room
+
+
+def _await_first(starts: list[Any]) -> None:
+    """Wait for an actor; an exception of the client app's factory comes up as it was raised."""
+    ready, _ = ray.wait(starts, num_returns=1, timeout=START_TIMEOUT_S)
+    if not ready:
+        raise ConfigError(f"the Ray actors did not start in {START_TIMEOUT_S} s: is the cluster busy?")
     try:
-        ray.get(starts, timeout=START_TIMEOUT_S)
+        ray.get(ready)
     except RayTaskError as error:
         raise error.cause from error
-    except GetTimeoutError:
-        raise ConfigError(f"the Ray actors did not start in {START_TIMEOUT_S} s: is the cluster busy?") from None

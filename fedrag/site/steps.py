@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
 from fedrag.config import Config
@@ -37,6 +38,9 @@ from fedrag.types import Component, Site
 OnProgress = Callable[[str, int, int], None]
 """Called with (what, done, in all) while a site works; stays at the site."""
 
+GetIndex = Callable[[], PassageIndex]
+"""Gives the index of the site's passages, encoded when it is first asked for: not every round retrieves."""
+
 
 @dataclass(frozen=True, slots=True)
 class Workbench:
@@ -64,7 +68,11 @@ def train_site(bench: Workbench, request: Request) -> Reply:
     """
     started = time.monotonic()
     models = RoundModels(bench.config, request.state)
-    index = build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap)
+
+    @cache
+    def index() -> PassageIndex:
+        return build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap)
+
     results: dict[Component, tuple[TrainingResult, int]] = {}
     retriever_examples: list[RetrieverExample] = []
     if "retriever" in request.components:
@@ -79,7 +87,7 @@ def train_site(bench: Workbench, request: Request) -> Reply:
     return _reply(results, request, time.monotonic() - started)
 
 
-def prepare_retriever_examples(bench: Workbench, models: RoundModels, index: PassageIndex) -> list[RetrieverExample]:
+def prepare_retriever_examples(bench: Workbench, models: RoundModels, index: GetIndex) -> list[RetrieverExample]:
     """Collect what the retriever learns from in this round."""
     settings = bench.config.retriever
     labelled: list[RetrieverExample] = []
@@ -88,21 +96,21 @@ def prepare_retriever_examples(bench: Workbench, models: RoundModels, index: Pas
         labelled = labelled_examples(models.retriever, bench.site.train, bench.site.passages, settings.train_tokens)
         if settings.contrastive.hard_negatives and labelled:
             texts = list(dict.fromkeys(example.question for example in labelled))
-            hits = dict(zip(texts, retrieve(models.retriever, index, texts, len(index)), strict=True))
-            labelled = add_hard_negatives(labelled, hits, index, settings.contrastive)
+            hits = dict(zip(texts, retrieve(models.retriever, index(), texts, len(index())), strict=True))
+            labelled = add_hard_negatives(labelled, hits, index(), settings.contrastive)
     if settings.uses_lsr:
         scored = _score_candidates(bench, models, index)
     return merge_examples(labelled, scored)
 
 
-def _score_candidates(bench: Workbench, models: RoundModels, index: PassageIndex) -> list[RetrieverExample]:
+def _score_candidates(bench: Workbench, models: RoundModels, index: GetIndex) -> list[RetrieverExample]:
     """Let the generator score the candidates of the site's questions, from the cache where it can."""
     lsr = bench.config.retriever.lsr
     drawn = draw_questions(bench.site.train, lsr.max_questions, derive_seed(bench.config.seed, bench.site.name, "lsr"))
     untouched = lsr.candidates_from == "untouched"
     with models.retriever.untouched() if untouched else nullcontext():
         base = (
-            build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap) if untouched else index
+            build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap) if untouched else index()
         )
         found = retrieve(models.retriever, base, [question.question for question in drawn], len(base))
     chosen = [choose_candidates(h, q, lsr) for h, q in zip(found, drawn, strict=True)]
@@ -122,10 +130,10 @@ def _score_candidates(bench: Workbench, models: RoundModels, index: PassageIndex
     return scored_examples(drawn, chosen, scores.tolist(), base)
 
 
-def _train_generator(bench: Workbench, models: RoundModels, index: PassageIndex, request: Request) -> TrainingResult:
+def _train_generator(bench: Workbench, models: RoundModels, index: GetIndex, request: Request) -> TrainingResult:
     config, site = bench.config, bench.site
     seed = derive_seed(config.seed, request.round_number, site.name, "generator")
-    hits = retrieve(models.retriever, index, [q.question for q in site.train], config.rag.passages)
+    hits = retrieve(models.retriever, index(), [q.question for q in site.train], config.rag.passages)
     examples = answer_examples(
         models.generator,
         site.train,

@@ -17,7 +17,7 @@ from models import config, load_generator, load_retriever, sites
 from fedrag.models.generator import Generator
 from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, prompt_builder, prompt_groups, retrieve
 
-QUESTIONS, TURNS, PEERS_SHARE = 96, 3, 8
+QUESTIONS, TURNS, PEERS_SHARE = 48, 3, 8
 
 
 def asked() -> list[Retrieved]:

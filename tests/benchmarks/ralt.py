@@ -2,10 +2,10 @@
 
 Both train the same model (SmolLM2-135M-Instruct) with LoRA of rank 16 on all linear layers, in bfloat16 where the
 processor computes in it, on the same token ids in batches of the same size, with the loss on the answer alone. The
-peer runs as a user would configure it: `SFTTrainer` with `completion_only_loss`, and `bf16` where the model is bfloat16.
-Each run is a process of its own, so that its peak memory is its own; the model is loaded and one batch is trained before
-the clock starts. Tokens are those of the examples, without padding.
-The share of the ceilings counts the operations that `models.lora_training_flops` states.
+peer runs as a user would configure it: `SFTTrainer` with `completion_only_loss`, and `bf16` where the model is
+bfloat16. Each run is a process of its own, so that its peak memory is its own; the model is loaded and one batch is
+trained before the clock starts. Tokens are those of the examples, without padding. The share of the ceilings counts
+the operations that `models.lora_training_flops` states.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from bench import Row, main, peak_mb
 from machine import SQUARE, linear_shapes, product_rate
 from models import config, load_generator, lora_training_flops, training_examples
 
-BATCH, STEPS, TURNS = 8, 4, 3
+BATCH, STEPS, TURNS = 8, 3, 3
 
 
 def ours() -> dict[str, Any]:

@@ -7,15 +7,29 @@ import signal
 import subprocess
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from fedrag_process import await_moment, started
-from tiny_federation import Lines, assert_same_state, tiny_config, write_small_sites
+from flwr.clientapp import ClientApp
+from tiny_federation import (
+    Lines,
+    assert_same_state,
+    client_folders,
+    federate,
+    node_configs,
+    tiny_config,
+    write_small_sites,
+)
 
 from fedrag.files import read_json
+from fedrag.grids.ray_actors import RayGrid
+from fedrag.models.generator import Generator
+from fedrag.models.retriever import Retriever
 from fedrag.simulation import resume, simulate
+from fedrag.site.app import make_client_app
 from fedrag.training.losses import Losses, answer_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
@@ -82,6 +96,36 @@ def test_one_s_own_loss_and_rule_work_on_ray_too(sites, tmp_path):
     assert_same_run(on_ray, expected)
     told, plainly = (run.rounds()[0]["sites"]["a"]["generator.loss"] for run in (on_ray, plain))
     assert told == pytest.approx(plainly / 2, rel=1e-3)
+
+
+class CountedClients:
+    """Builds the real client app, and has the process note each base model that it loads."""
+
+    def __init__(self, notes: Path) -> None:
+        self.notes = notes
+
+    def __call__(self) -> ClientApp:
+        for kind in (Generator, Retriever):
+            kind.load = partial(self.load, kind.load)
+        return make_client_app()
+
+    def load(self, load, fetched, *settings):
+        with self.notes.open("a") as file:
+            file.write(f"{os.getpid()} {fetched.name}\n")
+        return load(fetched, *settings)
+
+
+def test_an_actor_loads_each_base_model_once_however_many_clients_it_serves(tmp_path):
+    sites = write_small_sites(tmp_path / "sites", a=2, b=2, c=2, d=2, e=2, f=2)
+    config = tiny_config(sites, federation={"rounds": 2})
+    clients = CountedClients(tmp_path / "loads")
+    with RayGrid(clients, node_configs(client_folders(config), tmp_path / "caches"), actors=2) as grid:
+        _, run = federate(config, tmp_path / "run", grid=lambda app, nodes: grid)
+    assert [len(record["sites"]) for record in run.rounds()] == [6, 6]
+    loads = clients.notes.read_text().splitlines()
+    pids = {line.split()[0] for line in loads}
+    assert len(pids) == 2
+    assert sorted(loads) == sorted(f"{pid} fedrag/tiny-{kind}" for pid in pids for kind in ("causal", "encoder"))
 
 
 def ray_actors() -> list[int]:

@@ -15,7 +15,8 @@ from fedrag.errors import ConfigError
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import manifest_of, unflatten
 from fedrag.models.resident import RoundModels, initial_state
-from fedrag.rag.pipeline import prompt_builder
+from fedrag.rag.pipeline import build_index, prompt_builder
+from fedrag.site import steps
 from fedrag.site.delivery import keep_delivered
 from fedrag.site.settings import SiteSettings
 from fedrag.site.steps import Workbench, train_site
@@ -104,6 +105,25 @@ def test_a_question_with_two_labelled_passages_counts_once(work):
     twice = replace(site.train[0], passage_ids=tuple(passage.id for passage in site.passages[:2]))
     reply = train_site(*work(replace(site, train=(twice, site.train[1])), ("retriever",)))
     assert reply.num_examples == {"retriever": 2}
+
+
+@pytest.mark.parametrize(
+    ("components", "retriever", "indexes"),
+    [
+        (("retriever",), {}, 0),
+        (("retriever",), {"contrastive": {"hard_negatives": 1}}, 1),
+        (("retriever",), {"loss": "lsr", "lsr": {"candidates": 3}}, 1),
+        (("retriever",), {"loss": "lsr", "lsr": {"candidates": 3, "candidates_from": "current"}}, 1),
+        (("generator",), {}, 1),
+        (BOTH, {"loss": "lsr", "lsr": {"candidates": 3, "candidates_from": "current"}}, 1),
+    ],
+)
+def test_passages_are_indexed_once_and_only_in_rounds_that_retrieve(work, monkeypatch, components, retriever, indexes):
+    built = []
+    monkeypatch.setattr(steps, "build_index", lambda *given: built.append(given) or build_index(*given))
+    bench, request = work(components=components, retriever=retriever)
+    assert list(train_site(bench, request).update) == [c for c in BOTH if c in components]
+    assert len(built) == indexes
 
 
 def test_scores_are_computed_once_for_a_generator_that_stays_the_same(work):
