@@ -33,16 +33,14 @@ def simulate_command(
         typer.Option(
             "--ray-address",
             metavar="HOST:PORT",
-            help='Use a running Ray cluster; this machine must belong to it. With simulation.grid = "ray" only; every '
-            "node needs the sites' folders, the run folder, the models and the same fedrag.",
+            help="Use a running Ray cluster that this machine belongs to, such as 10.0.0.5:6379. With --set "
+            "simulation.grid=ray; every node needs the sites' folders, the run folder, the models and the same fedrag.",
         ),
     ] = None,
 ) -> None:
     """Run a federation on this machine, or on a Ray cluster, and show what it did.
 
     Example: fedrag simulate simulations/scenarios/tiny.toml --set federation.rounds=1
-
-    On a cluster: fedrag simulate simulations/scenarios/tiny.toml --set simulation.grid=ray --ray-address 10.0.0.5:6379
     """
     if (scenario is None) == (resume_run is None):
         raise ConfigError("expected a scenario file or --resume RUN, one of the two")

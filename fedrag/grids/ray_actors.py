@@ -280,8 +280,9 @@ def warm_up(address: str | None, actors: int, cpus_per_actor: int) -> None:
         except ConfigError:
             return
         importing = ray.remote(num_cpus=cpus_per_actor, runtime_env=_same_environment())(_import_client)
-        for _ in range(count):
-            importing.remote()
+        kept = [importing.remote() for _ in range(count)]  # a task that nobody refers to may be dropped
+        threading.Event().wait()  # Linux ends what a thread has started, Ray here, together with the thread
+        del kept
 
     threading.Thread(target=begin, daemon=True).start()
 
