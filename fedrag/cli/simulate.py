@@ -57,11 +57,6 @@ def simulate_command(
 
         print_lines(plan_lines(config))
         return
-    if config is not None and config.simulation.grid == "ray":
-        from fedrag.grids.ray_actors import warm_up
-
-        simulation = config.simulation
-        warm_up(ray_address, simulation.actors, simulation.cpus_per_actor)  # the imports below take as long
     from fedrag.reporting.page import write_report
     from fedrag.simulation import resume, simulate
 

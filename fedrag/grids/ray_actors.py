@@ -10,7 +10,6 @@ import logging
 import os
 import socket
 import sys
-import threading
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ import ray
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, RayError, RayTaskError
 
 from fedrag.errors import ConfigError
 from fedrag.grids.local import LocalGrid, answer, error_reply, is_expired
@@ -32,7 +31,6 @@ START_TIMEOUT_S = 300
 LOST = "client process lost"
 
 logger = logging.getLogger(__name__)
-_connecting = threading.Lock()
 
 
 class ClientActor:
@@ -112,7 +110,8 @@ class RayGrid(LocalGrid):
             )(ClientActor)
             for _ in range(count):
                 self._add_actor()
-            _await_first(list(self._starting))
+            _await_start(list(self._starting))
+            self._idle, self._starting = list(self._starting.values()), {}
         except BaseException:
             self.close()
             raise
@@ -266,39 +265,12 @@ def require_cluster(address: str) -> None:
         raise ConfigError(f"no Ray cluster answers at {address} ({error}); start one with: ray start --head") from None
 
 
-def warm_up(address: str | None, actors: int, cpus_per_actor: int) -> None:
-    """Start Ray, or connect to it, and have worker processes import what clients need, while the caller goes on.
-
-    Ray gives a worker that has done so to an actor of the same environment. What goes wrong here goes wrong
-    again, and is told, when the grid is opened.
-    """
-
-    def begin() -> None:
-        try:
-            _connect(address)
-            count = _count_actors(actors, sys.maxsize, cpus_per_actor, 0.0)
-        except ConfigError:
-            return
-        importing = ray.remote(num_cpus=cpus_per_actor, runtime_env=_same_environment())(_import_client)
-        kept = [importing.remote() for _ in range(count)]  # a task that nobody refers to may be dropped
-        threading.Event().wait()  # Linux ends what a thread has started, Ray here, together with the thread
-        del kept
-
-    threading.Thread(target=begin, daemon=True).start()
-
-
-def _import_client() -> None:
-    import fedrag.site.app  # noqa: F401  # in the worker: the caller's own imports run at the same time
-
-
 def _connect(address: str | None) -> bool:
     """Connect to Ray unless this process already is; return whether it was not."""
-    with _connecting:  # a warm-up may be at it
-        return _connect_alone(address)
-
-
-def _connect_alone(address: str | None) -> bool:
     if ray.is_initialized():
+        connected = ray.get_runtime_context().gcs_address
+        if address not in (None, connected):
+            raise ConfigError(f"this process is connected to the Ray cluster at {connected} already, not to {address}")
         return False
     if address is not None:
         require_cluster(address)
@@ -350,12 +322,11 @@ def _room(node: dict[str, float], cpus_per_actor: int, gpus_per_actor: float) ->
     return room
 
 
-def _await_first(starts: list[Any]) -> None:
-    """Wait for an actor; an exception of the client app's factory comes up as it was raised."""
-    ready, _ = ray.wait(starts, num_returns=1, timeout=START_TIMEOUT_S)
-    if not ready:
-        raise ConfigError(f"the Ray actors did not start in {START_TIMEOUT_S} s: is the cluster busy?")
+def _await_start(starts: list[Any]) -> None:
+    """Wait for the actors; an exception of the client app's factory comes up as it was raised."""
     try:
-        ray.get(ready)
+        ray.get(starts, timeout=START_TIMEOUT_S)
     except RayTaskError as error:
         raise error.cause from error
+    except GetTimeoutError:
+        raise ConfigError(f"the Ray actors did not start in {START_TIMEOUT_S} s: is the cluster busy?") from None
