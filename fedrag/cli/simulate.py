@@ -38,7 +38,7 @@ def simulate_command(
         ),
     ] = None,
 ) -> None:
-    """Run a federation on this machine, or on a Ray cluster, and show what it did.
+    """Run a federation on this machine and show what it did.
 
     Example: fedrag simulate simulations/scenarios/tiny.toml --set federation.rounds=1
     """
