@@ -10,6 +10,8 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -61,6 +63,16 @@ def in_turn(times: int, **contenders: Callable[[], object]) -> dict[str, float]:
 def peak_mb() -> float:
     """Return the most memory that this process has held, in MB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
+def in_a_process(file: str, *contender: str) -> dict[str, Any]:
+    """Run `file --only CONTENDER` in a process of its own; return the JSON of the last line that it prints."""
+    done = subprocess.run([sys.executable, file, "--only", *contender], capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(done.stderr)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    print(f"{', '.join(contender)}: {found}", flush=True)
+    return found
 
 
 def main(measure: Callable[[], list[Row]]) -> None:

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from typing import Any
 
 import torch
-from bench import Row, main, peak_mb
+from bench import Row, in_a_process, main, peak_mb
 from machine import SQUARE, linear_shapes, product_rate
 from models import config, load_generator, lora_training_flops, training_examples
 
@@ -109,7 +108,7 @@ def measure() -> list[Row]:
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
     for _ in range(TURNS):
         for name, found in runs.items():
-            found.append(_in_a_process(name))
+            found.append(in_a_process(__file__, name))
     rates = {name: statistics.median(run["tokens"] / run["seconds"] for run in found) for name, found in runs.items()}
     memory = {name: max(run["peak_mb"] for run in found) for name, found in runs.items()}
     speed = statistics.median(run["flops"] / run["seconds"] for run in runs["ours"])
@@ -130,15 +129,6 @@ def measure() -> list[Row]:
         Row("RALT: share of the machine's peak", 100 * speed / square, "%"),
         Row("RALT: share of the ceiling of its own shapes", 100 * speed / own, "%"),
     ]
-
-
-def _in_a_process(name: str) -> dict[str, Any]:
-    done = subprocess.run([sys.executable, __file__, "--only", name], capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{name}: {found}", flush=True)
-    return found
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench import Row, in_turn, main, peak_mb
+from bench import Row, in_a_process, in_turn, main, peak_mb
 from models import config, load_retriever, sites
 
 from fedrag.models.resident import best_device, computing_dtype
@@ -144,7 +143,7 @@ def training(weights: str) -> Row:
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name in CONTENDERS}
     for _ in range(TURNS):
         for name, found in runs.items():
-            found.append(_in_a_process(name, weights))
+            found.append(in_a_process(__file__, name, weights))
     rates = {name: statistics.median(run["examples_a_second"] for run in found) for name, found in runs.items()}
     figures: dict[str, Any] = {f"{name}_examples_a_second": rate for name, rate in rates.items()}
     figures |= {f"{name}_peak_mb": max(run["peak_mb"] for run in found) for name, found in runs.items()}
@@ -178,16 +177,6 @@ def indexing() -> Row:
 def measure() -> list[Row]:
     """Compare the retriever's training with sentence-transformers' trainer, and indexing with a plain loop."""
     return [training("full"), training("lora"), indexing()]
-
-
-def _in_a_process(name: str, weights: str) -> dict[str, Any]:
-    command = [sys.executable, __file__, "--only", name, weights]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(done.stderr)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    print(f"{name}, {weights}: {found}", flush=True)
-    return found
 
 
 if __name__ == "__main__":

@@ -24,8 +24,6 @@ def _cluster():
 @pytest.fixture(scope="module")
 def grid(_cluster):
     with RayGrid(build_app, NODE_CONFIGS, actors=2, threads=3) as grid:
-        while len(grid._idle) < 2:  # it is ready with the first
-            grid.pull_messages([])
         yield grid
     assert ray.is_initialized()  # it was not this grid that started Ray
 
