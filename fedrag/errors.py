@@ -7,7 +7,9 @@ FedragError                 something the user can mend; the message is one sent
 ├── ModelError              a model that is missing, incomplete or of the wrong kind
 ├── RunError                a run folder that is missing, damaged or of another version
 ├── MessageError            a message between server and site that is not what was agreed
+│   └── SignatureError      one that is not signed by the one it should come from
 ├── QuorumError             too few good replies to go on; the run can be resumed
+├── ServiceError            a coordinator or site that does not run, or runs already
 └── StorageError            a file could not be written
 ```
 """
@@ -41,8 +43,16 @@ class MessageError(FedragError):
     """A message between server and site is not what was agreed."""
 
 
+class SignatureError(MessageError):
+    """A message is not signed by the one it should come from."""
+
+
 class QuorumError(FedragError):
     """Fewer sites than the quorum gave a valid reply; the run stops and can be resumed."""
+
+
+class ServiceError(FedragError):
+    """A coordinator or a site does not run, runs already, or cannot be reached."""
 
 
 class StorageError(FedragError):

@@ -12,7 +12,8 @@ from typing import Any
 from fedrag import __version__
 from fedrag.config import Config
 from fedrag.data.site_folder import hash_site, site_name
-from fedrag.models.resident import best_device, computing_dtype, cpu_count, needed_models
+from fedrag.models.needed import needed_models
+from fedrag.models.resident import best_device, computing_dtype, cpu_count
 
 
 def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.display import plural, size_text
 from fedrag.federation.codec import byte_count, state_wire
-from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state, needed_models
+from fedrag.models.needed import needed_models
+from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state
 from fedrag.models.store import count_parameters
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.schedule import components_of, trained_components

@@ -13,7 +13,8 @@ from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.errors import ConfigError, DataError, ModelError
 from fedrag.federation.exchange import can_train
 from fedrag.models.generator import load_tokenizer
-from fedrag.models.resident import initial_state, needed_models, resident_retriever
+from fedrag.models.needed import needed_models
+from fedrag.models.resident import initial_state, resident_retriever
 from fedrag.models.retriever import Retriever
 from fedrag.models.store import FetchedModel, fetch_command, verify_model
 from fedrag.schedule import trained_components

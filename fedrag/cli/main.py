@@ -11,7 +11,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from fedrag.cli import ask, data, evaluate, models, new, report, simulate
+from fedrag.cli import ask, client, data, evaluate, models, new, report, server, simulate
 from fedrag.errors import FedragError
 
 INTERRUPTED = 130
@@ -60,6 +60,8 @@ app.command("ask")(ask.ask_command)
 app.command("new")(new.new)
 app.add_typer(data.app, name="data")
 app.add_typer(models.app, name="models")
+app.add_typer(server.app, name="server")
+app.add_typer(client.app, name="client")
 
 
 def _print_version(wanted: bool) -> None:

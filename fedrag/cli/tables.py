@@ -7,6 +7,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedrag.evaluation.records import TITLES
@@ -27,6 +28,19 @@ def print_table(title: str, rows: Mapping[str, Mapping[str, Any]], last_apart: b
         if last_apart and position == len(rows) - 1:
             table.add_section()
         table.add_row(name, *(_cell(key, row[key]) for key in shown))
+    show(table)
+
+
+def print_rows(rows: Sequence[Mapping[str, Any]], empty: str) -> None:
+    """Print one row a mapping, its keys as titles; `empty` where there is none."""
+    if not rows:
+        print_lines([empty])
+        return
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in rows[0]:
+        table.add_column(name.replace("_", " ").capitalize())
+    for row in rows:
+        table.add_row(*(escape(str(value)) for value in row.values()))
     show(table)
 
 

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from flwr.app import Message
 from flwr.serverapp import Grid
 
+from fedrag import __version__
 from fedrag.config import Config
 from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.messages import GREET, Greeting, Request, open_greeting, request_content
-from fedrag.models.resident import base_tensor_hashes
+from fedrag.federation.messages import GREET, Greeting, Request, minor_version, open_greeting, request_content
+from fedrag.models.needed import base_tensor_hashes
 from fedrag.schedule import trained_components
 from fedrag.types import Component
 
@@ -50,7 +51,7 @@ def greet_sites(grid: Grid, config: Config, display: Display) -> list[KnownSite]
         new = [node_id for node_id in grid.get_node_ids() if node_id not in known]
         messages = [grid.create_message(request_content(request), GREET, node, "0") for node in new]
         for message, node_id in replies_as_they_come(grid, messages, max(0.0, end - time.monotonic())):
-            known[node_id] = _open_greeting(message, node_id, len(known), display)
+            known[node_id] = _open_greeting(grid, message, node_id, len(known), display)
         sites = sorted((site for site in known.values() if site), key=lambda site: (site.name, site.node_id))
         enough = len(known) >= len(list(grid.get_node_ids())) and len(sites) >= settings.min_sites
         if enough or time.monotonic() > end:
@@ -107,11 +108,16 @@ def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: flo
             time.sleep(POLL_S)
 
 
-def _open_greeting(message: Message, node_id: int, number: int, display: Display) -> KnownSite | None:
+def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, display: Display) -> KnownSite | None:
+    """Read a greeting; a grid that has `registered_names` vouches for who sent it."""
+    registered: str | None = getattr(grid, "registered_names", {}).get(node_id)
     try:
-        return KnownSite(node_id, open_greeting(message))
+        greeting = open_greeting(message)
+        if registered not in (None, greeting.name):
+            raise MessageError("it greets with another name than it is registered under")
+        return KnownSite(node_id, greeting)
     except MessageError as error:
-        display.say(f"client {number + 1} takes no part: {error}")
+        display.say(f"{registered or f'client {number + 1}'} takes no part: {error}")
         return None
 
 
@@ -126,6 +132,8 @@ def _who_takes_part(sites: Sequence[KnownSite], config: Config, display: Display
         elif not any(can_train(site.greeting.counts, component, config) for component in components):
             labelled = "labelled " if site.greeting.counts.get("train_questions") else ""
             display.say(f"{site.name} sits out: it has no {labelled}training questions")
+        elif minor_version(site.greeting.version) != minor_version(__version__):
+            display.say(f"{site.name} takes no part: it runs fedrag {site.greeting.version}, the server {__version__}")
         elif site.greeting.tensor_hashes != hashes:
             display.say(f"{site.name} takes no part: its base models have other tensors than the server's")
         else:

@@ -38,6 +38,20 @@ REFUSALS = {
     "out-of-memory": "it ran out of memory",
     "no-disk-space": "its disk is full",
     "error": "an error occurred there",
+    "bad-signature": "the request's signature is not the coordinator's",
+    "replayed": "it had seen this request before",
+    "version": "it runs another version of fedrag",
+    "worker": "its worker died",
+    "policy-component": "its policy does not allow work on this component",
+    "policy-schedule": "its policy does not allow this schedule",
+    "policy-model": "its policy does not allow these base models",
+    "policy-rounds": "its policy does not allow more rounds today",
+    "policy-minutes": "its policy does not allow more work today",
+    "policy-quiet-hours": "its policy does not allow work at this time of day",
+    "policy-message-size": "its policy does not allow messages this large",
+    "policy-few-examples": "its policy does not allow training on so few questions",
+    "policy-counts": "its policy does not allow weighting by counts, which it does not tell",
+    "policy-update-norm": "its policy does not allow an update this large to leave",
 }
 """Codes a site may refuse with, and what they mean."""
 
@@ -248,6 +262,15 @@ def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: 
         if _METRIC.fullmatch(name) and isinstance(value, (int, float)) and math.isfinite(value)
     }
     return Reply(update, counts, metrics)
+
+
+def minor_version(version: str) -> tuple[str, ...]:
+    """Return major and minor version: two that differ in it do not work together.
+
+    >>> minor_version("1.4.2")
+    ('1', '4')
+    """
+    return tuple(version.split(".")[:2])
 
 
 def array_bytes(content: RecordDict) -> int:

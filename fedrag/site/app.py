@@ -32,10 +32,12 @@ from fedrag.federation.messages import (
     reply_content,
 )
 from fedrag.federation.update import manifest_of
-from fedrag.models.resident import base_tensor_hashes
+from fedrag.models.needed import base_tensor_hashes
 from fedrag.seeding import derive_seed
 from fedrag.site.delivery import keep_delivered
+from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.settings import SiteSettings
+from fedrag.site.site_config import Policy
 from fedrag.site.steps import OnProgress, Workbench, train_site
 from fedrag.site.validation import validate_site
 from fedrag.training.losses import Losses
@@ -51,21 +53,24 @@ class DeadlinePassed(Exception):
     """The server no longer waits for this reply."""
 
 
-def make_client_app(losses: Losses = Losses(), on_progress: OnProgress | None = None) -> ClientApp:
+def make_client_app(
+    losses: Losses = Losses(), on_progress: OnProgress | None = None, policy: Policy | None = None
+) -> ClientApp:
     """Return the client app of a site.
 
     Args:
         losses: The loss functions it trains with.
         on_progress: Called with (what, done, in all) while it works; nothing of it leaves the site.
+        policy: What of its greetings and replies may leave the site; None: all of them.
     """
     app = ClientApp()
 
     def handle(message: Message, context: Context, step: Step) -> Message:
-        return Message(_answer(message, context, step, losses, on_progress), reply_to=message)
+        return Message(_answer(message, context, step, losses, on_progress, policy), reply_to=message)
 
     @app.query(GREET.partition(".")[2])
     def greet(message: Message, context: Context) -> Message:
-        return Message(_greet(message, context), reply_to=message)
+        return Message(_greet(message, context, policy), reply_to=message)
 
     @app.train(TRAIN.partition(".")[2])
     def train(message: Message, context: Context) -> Message:
@@ -82,13 +87,14 @@ def make_client_app(losses: Losses = Losses(), on_progress: OnProgress | None = 
     return app
 
 
-def _greet(message: Message, context: Context) -> RecordDict:
+def _greet(message: Message, context: Context, policy: Policy | None) -> RecordDict:
     try:
         config = Config.from_toml(open_request(message).scenario)
         settings = SiteSettings.from_node_config(context.node_config, config)
         site = load_site(settings.folder)
         hashes = {str(component): digest for component, digest in base_tensor_hashes(config).items()}
-        return greeting_content(Greeting(settings.name, __version__, question_counts(site), hashes))
+        greeting = Greeting(settings.name, __version__, question_counts(site), hashes)
+        return greeting_content(apply_to_greeting(policy, greeting) if policy else greeting)
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")
 
@@ -103,7 +109,12 @@ def question_counts(site: Site) -> dict[str, int]:
 
 
 def _answer(
-    message: Message, context: Context, step: Step, losses: Losses, on_progress: OnProgress | None
+    message: Message,
+    context: Context,
+    step: Step,
+    losses: Losses,
+    on_progress: OnProgress | None,
+    policy: Policy | None,
 ) -> RecordDict:
     """Do one step; whatever goes wrong becomes a refusal code."""
     request: Request | None = None
@@ -112,8 +123,10 @@ def _answer(
         config = Config.from_toml(request.scenario)
         settings = SiteSettings.from_node_config(context.node_config, config)
         site = replace(load_site(settings.folder), name=settings.name)  # seeds come from the name it greets with
-        bench = Workbench(site, settings.cache, config, losses)
+        bench = Workbench(site, settings.cache, config, losses, run=settings.run)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)
+        if policy:
+            reply = apply_to_reply(policy, reply, len(site.train), len(site.validation))
         manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
         seed = derive_seed(config.seed, request.round_number, settings.name, "rounding")
         return reply_content(reply, manifests, request.wire, seed)

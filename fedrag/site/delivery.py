@@ -11,8 +11,8 @@ from fedrag.site.steps import Workbench
 
 
 def keep_delivered(bench: Workbench, request: Request) -> Reply:
-    """Write the delivered tensors and the scenario to `<cache>/models/<scenario>/`."""
-    folder = bench.cache / "models" / bench.config.name
+    """Write the delivered tensors and the scenario to `<cache>/models/<run, or scenario>/`."""
+    folder = bench.cache / "models" / (bench.run or bench.config.name)
     folder.mkdir(parents=True, exist_ok=True)
     for component, tensors in request.state.items():
         path = folder / f"{component}.safetensors"

@@ -20,11 +20,13 @@ class SiteSettings:
         name: The site's name.
         folder: Its data folder.
         cache: Where answer scores and delivered models are kept.
+        run: Name of the run, where it has one; delivered models are kept under it.
     """
 
     name: str
     folder: Path
     cache: Path
+    run: str = ""
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SiteSettings:
@@ -41,7 +43,8 @@ class SiteSettings:
             folder = _folder_of_partition(node_config, config)
         name = str(node_config.get("site-name", site_name(folder)))
         cache = node_config.get("site-cache")
-        return cls(name, folder, Path(str(cache)) if cache else fedrag_home() / "sites" / name)
+        run = str(node_config.get("run", ""))
+        return cls(name, folder, Path(str(cache)) if cache else fedrag_home() / "sites" / name, run)
 
 
 def _folder_of_partition(node_config: Mapping[str, object], config: Config) -> Path:

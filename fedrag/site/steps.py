@@ -52,6 +52,7 @@ class Workbench:
         config: The scenario.
         losses: The loss functions.
         on_progress: Told how far the work is.
+        run: Name of the run, or "" where it has none.
     """
 
     site: Site
@@ -59,6 +60,7 @@ class Workbench:
     config: Config
     losses: Losses = field(default_factory=Losses)
     on_progress: OnProgress = lambda what, done, total: None
+    run: str = ""
 
 
 def train_site(bench: Workbench, request: Request) -> Reply:

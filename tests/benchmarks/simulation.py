@@ -78,10 +78,11 @@ def no_op_client() -> Any:
     from flwr.app import Message
     from flwr.clientapp import ClientApp
 
+    from fedrag import __version__ as fedrag_version
     from fedrag.config import Config
     from fedrag.federation.messages import Greeting, Reply, greeting_content, open_request, reply_content
     from fedrag.federation.update import manifest_of
-    from fedrag.models.resident import base_tensor_hashes
+    from fedrag.models.needed import base_tensor_hashes
 
     app = ClientApp()
 
@@ -89,7 +90,7 @@ def no_op_client() -> Any:
     def greet(message: Message, context: Any) -> Message:
         hashes = base_tensor_hashes(Config.from_toml(open_request(message).scenario))
         counts = {"train_questions": 1, "labelled_questions": 1, "validation_questions": 0}
-        content = greeting_content(Greeting(context.node_config["site-name"], "bench", counts, dict(hashes)))
+        content = greeting_content(Greeting(context.node_config["site-name"], fedrag_version, counts, dict(hashes)))
         return Message(content, reply_to=message)
 
     @app.train("round")

@@ -9,11 +9,12 @@ from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from tiny_federation import Lines, tiny_config
 
+from fedrag import __version__
 from fedrag.errors import QuorumError
 from fedrag.federation.exchange import KnownSite, choose_sites, greet_sites, replies_as_they_come
 from fedrag.federation.messages import GREET, Greeting, Reply, greeting_content, reply_content
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.models.resident import base_tensor_hashes
+from fedrag.models.needed import base_tensor_hashes
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
@@ -37,7 +38,7 @@ def greeter(told):
 
 
 def greeting(name, counts=COUNTS, **hashes):
-    return Greeting(name, "1", counts, {**base_tensor_hashes(CONFIG), **hashes})
+    return Greeting(name, __version__, counts, {**base_tensor_hashes(CONFIG), **hashes})
 
 
 def grid_of(told, kind=InProcessGrid):

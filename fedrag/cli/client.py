@@ -1,0 +1,51 @@
+"""`fedrag client`: a site."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedrag.cli.client_audit import audit
+
+app = typer.Typer(help="Take part in a federation as a site.", no_args_is_help=True)
+app.command("audit")(audit)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
+
+
+@app.command()
+def init(
+    folder: Folder,
+    name: Annotated[str, typer.Option(help="The site's name: small letters, digits and hyphens.")],
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the coordinator is.")],
+    data: Annotated[str, typer.Option(metavar="FOLDER", help="The site's questions and passages.")] = "data",
+) -> None:
+    """Make a site: its key pair and its settings.
+
+    Example: fedrag client init clinic --name clinic --server rag.example.org:8443
+    """
+    from fedrag.security.keys import fingerprint, load_public_key
+    from fedrag.site.folder import create_site
+
+    create_site(folder, name, server, data)
+    typer.echo(f"made {folder}; read {folder / 'site.toml'} and set what the site allows")
+    typer.echo(f"send to the coordinator: {folder / 'site.pub'}")
+    typer.echo(f"its fingerprint, to be read out on the telephone: {fingerprint(load_public_key(folder / 'site.pub'))}")
+    typer.echo(f"get from the coordinator: ca.crt and coordinator.pub, into {folder}")
+    typer.echo(f"then: fedrag client start {folder}")
+
+
+@app.command()
+def start(folder: Folder) -> None:
+    """Run the site in the foreground until Ctrl-C or SIGTERM.
+
+    Example: fedrag client start clinic
+    """
+    from fedrag.site.folder import open_site
+    from fedrag.site.service import serve
+
+    config = open_site(folder)
+    serve(folder.absolute(), config, lambda line: typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"))

@@ -1,0 +1,85 @@
+"""`fedrag client audit`: what has left a site, for whoever answers for its data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedrag.cli.tables import print_lines, show
+from fedrag.display import plural
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from fedrag.site.egress import AuditRow
+
+
+def audit(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+) -> None:
+    """Show everything that has left a site: when, what, how much.
+
+    Example: fedrag client audit clinic
+    """
+    from fedrag.site.egress import ALSO_LEAVES, EGRESS_FILE, audit_rows, count_unreadable, read_egress
+    from fedrag.site.site_config import SITE_FILE, SiteConfig
+
+    name = SiteConfig.from_file(folder / SITE_FILE).name
+    path = folder / EGRESS_FILE
+    lines, unreadable = read_egress(path), count_unreadable(path)
+    if as_json:
+        report = {"site": name, "replies": lines, "unreadable_lines": unreadable, "also_leaves": ALSO_LEAVES}
+        typer.echo(json.dumps(report, indent=2))
+        return
+    runs = audit_rows(lines)
+    for run, rows in runs.items():
+        _show_run(run, rows)
+    print_lines(_summary(name, runs, unreadable))
+    print_lines(["", "What else leaves, and what an update can tell:", *(f"- {line}" for line in ALSO_LEAVES)])
+
+
+def _show_run(run: str, rows: list[AuditRow]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title=_text(f"Run {run}"), box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    for heading in ("When", "Round", "What", "Components"):
+        table.add_column(heading, no_wrap=True)
+    table.add_column("Bytes", justify="right", no_wrap=True)
+    table.add_column("Told in clear")
+    for row in rows:
+        cells = (row.when, str(row.round_number), row.kind, " and ".join(row.components) or "-")
+        table.add_row(*map(_text, cells), f"{row.n_bytes:,}", _text(", ".join(row.told)))
+    table.add_section()
+    table.add_row("", "", f"{len(rows):,} in all", "", f"{sum(row.n_bytes for row in rows):,}", "")
+    show(table)
+
+
+def _text(told: str) -> Text:
+    """Return text without markup or control characters: the coordinator chose the name of the run."""
+    from rich.text import Text
+
+    return Text("".join(character if character.isprintable() else "?" for character in told))
+
+
+def _summary(name: str, runs: dict[str, list[AuditRow]], unreadable: int) -> list[str]:
+    replies = [row for rows in runs.values() for row in rows]
+    if not replies:
+        lines = [f"Nothing has left {name} yet."]
+    else:
+        updates = sum(bool(row.components) for row in replies)
+        n_bytes = sum(row.n_bytes for row in replies)
+        lines = [
+            f"In all, {plural(len(replies), 'reply', 'replies')} left {name} in {plural(len(runs), 'run')}, "
+            f"{updates:,} of them with an update, {n_bytes:,} bytes of arrays."
+        ]
+    if unreadable:
+        lines.append(
+            f"{plural(unreadable, 'line')} of the log cannot be read: cut off by a crash, "
+            "and then the reply was not sent, or changed since."
+        )
+    return lines

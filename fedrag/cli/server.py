@@ -1,0 +1,196 @@
+"""`fedrag server`: the coordinator."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def init(
+    folder: Folder,
+    name: Annotated[str, typer.Option(help="Host name or address under which the sites reach this machine.")],
+    port: Annotated[int, typer.Option(help="Port of the public door.")] = 8443,
+    superlink_port: Annotated[int, typer.Option(help="Port of Flower's SuperLink, on loopback only.")] = 8444,
+    listen: Annotated[str, typer.Option(help="Address of this machine that the public door listens on.")] = "0.0.0.0",
+) -> None:
+    """Make a coordinator: its keys, certificates and register.
+
+    Example: fedrag server init coordinator --name rag.example.org
+    """
+    from fedrag.coordinator.folder import ServerConfig, ServerFolder
+
+    config = ServerConfig(name=name, listen=listen, port=port, superlink_port=superlink_port)
+    made = ServerFolder.create(folder, config)
+    typer.echo(f"made {folder}")
+    typer.echo(f"give every site the two files in {made.for_sites}: they are not secret, but must arrive unchanged")
+    typer.echo(f"fingerprint of the signing key, to be read out on the telephone: {made.signing_fingerprint}")
+    typer.echo(f"enter each site's public key with: fedrag server add-site {folder} SITE.pub --name SITE")
+    typer.echo(f"then: fedrag server start {folder}")
+
+
+@app.command()
+def start(folder: Folder) -> None:
+    """Run the coordinator in the foreground until Ctrl-C or SIGTERM.
+
+    Example: fedrag server start coordinator
+    """
+    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.service import serve
+
+    serve(ServerFolder.open(folder), _say)
+
+
+@app.command("add-site")
+def add_site(
+    folder: Folder,
+    key: Annotated[Path, typer.Argument(metavar="SITE.pub", help="The site's public key.")],
+    name: Annotated[str, typer.Option(help="The site's name, as in its site.toml.")],
+) -> None:
+    """Let a site in by its public key.
+
+    Example: fedrag server add-site coordinator north.pub --name north
+    """
+    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.security.keys import fingerprint
+
+    opened = ServerFolder.open(folder)
+    site = opened.add_site(name, key)
+    if opened.is_running:
+        opened.link.register(site.name, site.public_key)
+    typer.echo(f"{name} is registered with the key {fingerprint(site.public_key)}")
+
+
+@app.command("remove-site")
+def remove_site(folder: Folder, name: Annotated[str, typer.Argument(metavar="NAME", help="The site's name.")]) -> None:
+    """Put a site out, at once; its key never gets in again.
+
+    Example: fedrag server remove-site coordinator north
+    """
+    from fedrag.coordinator.folder import ServerFolder
+
+    opened = ServerFolder.open(folder)
+    site = opened.remove_site(name)
+    if opened.is_running:
+        opened.link.unregister(site.public_key)
+    typer.echo(f"{name} is removed; its key never gets in again")
+
+
+@app.command()
+def sites(folder: Folder, as_json: AsJson = False) -> None:
+    """Show the registered sites, and which of them are online.
+
+    Example: fedrag server sites coordinator
+    """
+    from fedrag.cli.tables import print_rows
+    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.overview import site_rows
+
+    rows = site_rows(ServerFolder.open(folder))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2))
+    else:
+        print_rows(rows, empty="no site is registered")
+
+
+@app.command()
+def run(
+    folder: Folder,
+    scenario: Annotated[Path, typer.Argument(metavar="SCENARIO", help="A scenario file (TOML).")],
+    change: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin a run; the coordinator works on it in the background.
+
+    Example: fedrag server run coordinator scenario.toml
+    """
+    from fedrag.config import Config, read_scenario
+    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.jobs import begin_run
+
+    config = Config.from_toml(read_scenario(scenario), str(scenario), change or ())
+    name = begin_run(ServerFolder.open(folder), config)
+    if as_json:
+        typer.echo(json.dumps({"run": name}))
+    else:
+        typer.echo(f"{name} begins; how far it is: fedrag server status {folder}")
+
+
+@app.command()
+def resume(
+    folder: Folder,
+    name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")],
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run that was stopped, after its last checkpoint.
+
+    Example: fedrag server resume coordinator tiny-1
+    """
+    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.jobs import resume_run
+
+    resume_run(ServerFolder.open(folder), name)
+    typer.echo(json.dumps({"run": name}) if as_json else f"{name} goes on")
+
+
+@app.command()
+def stop(folder: Folder, as_json: AsJson = False) -> None:
+    """Stop the run that is on; it can be resumed.
+
+    Example: fedrag server stop coordinator
+    """
+    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.jobs import stop_run
+
+    name = stop_run(ServerFolder.open(folder))
+    typer.echo(
+        json.dumps({"run": name}) if as_json else f"{name} stops; go on with: fedrag server resume {folder} {name}"
+    )
+
+
+@app.command()
+def status(folder: Folder, as_json: AsJson = False) -> None:
+    """Show the coordinator, its runs and how far they are.
+
+    Example: fedrag server status coordinator
+    """
+    from fedrag.cli.tables import print_rows
+    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.overview import overview
+
+    found = overview(ServerFolder.open(folder))
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+        return
+    running = "running" if found["running"] else "not running"
+    days, disk = found["certificate_days"], found["disk"]
+    typer.echo(f"coordinator {found['name']}: {running}; certificate ends in {days} days; {disk} on disk")
+    print_rows(found["runs"], empty="no run yet")
+
+
+@app.command()
+def rotate(folder: Folder) -> None:
+    """Renew the certificate of the public door; the sites notice nothing.
+
+    Example: fedrag server rotate coordinator
+    """
+    from fedrag.coordinator.folder import ServerFolder
+
+    opened = ServerFolder.open(folder)
+    opened.renew_certificate()
+    typer.echo("the certificate is renewed" + ("; it holds from the next start" if opened.is_running else ""))
+
+
+def _say(line: str) -> None:
+    typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")

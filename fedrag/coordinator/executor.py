@@ -1,0 +1,95 @@
+"""The process that runs the rounds of one run: `python -m fedrag.coordinator.executor DIR`.
+
+It takes the run that DIR/current.json names, goes on after its last checkpoint, and notes how it ended. When it
+dies, the coordinator's service starts another, which goes on in the same way.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from datetime import datetime
+from pathlib import Path
+
+from flwr.serverapp import Grid
+
+from fedrag.coordinator.flower import SuperLink
+from fedrag.coordinator.folder import ServerFolder
+from fedrag.coordinator.outcome import Outcome, write_outcome
+from fedrag.coordinator.signed_grid import Member, SignedGrid
+from fedrag.display import LogDisplay
+from fedrag.errors import FedragError, ServiceError
+from fedrag.facts import collect_facts
+from fedrag.federation.rounds import run_rounds
+from fedrag.models.export import export_models
+from fedrag.models.resident import initial_state
+from fedrag.runs import RunFolder
+from fedrag.schedule import trained_components
+from fedrag.security.keys import load_private_key
+from fedrag.supervision import Stop, stop_on_signals
+
+
+class TimedLog(LogDisplay):
+    """Plain lines with the time of day before each."""
+
+    def say(self, line: str) -> None:
+        """Print one line."""
+        super().say(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
+
+
+def main(path: Path) -> None:
+    """Run the current run to its end."""
+    stop_on_signals()
+    folder = ServerFolder.open(path)
+    name = folder.current()["run"]
+    run = RunFolder.open(folder.runs / name)
+    display = TimedLog()
+    write_outcome(run.path, Outcome("running"))
+    try:
+        _run(folder, name, run, display)
+    except Stop:
+        raise SystemExit(0) from None  # whoever stopped it notes why
+    except FedragError as error:
+        display.say(f"{name} stopped: {error}")
+        write_outcome(run.path, Outcome("stopped", str(error)))
+    except Exception:
+        traceback.print_exc()
+        raise SystemExit(1) from None  # the service tries again
+    else:
+        display.say(f"{name} is finished")
+        write_outcome(run.path, Outcome("finished"))
+    folder.end()
+
+
+def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> None:
+    config = run.config
+    if not run.facts:
+        run.record_facts(collect_facts(config, folders=()))
+    components = trained_components(config.federation)
+    link = folder.link
+    if left := folder.current()["flower_run"]:
+        link.stop_run(left)  # the process before this one died in it; sites shall not work for it any more
+    number = link.start_run()
+    folder.note(flower_run=number)
+    with link.grid(number) as flower:
+        grid = _signed(folder, link, flower, name, display)
+        state = run_rounds(grid, config, run, lambda: initial_state(config, components), display=display)
+    export_models(config, state, run.path / "final")
+    run.save_result(state)
+
+
+def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, display: TimedLog) -> SignedGrid:
+    keys = {site.name: site.public_key for site in folder.sites()}
+
+    def members() -> list[Member]:
+        registered = {site.name for site in folder.sites()}  # read anew: one may have been removed meanwhile
+        nodes = [node for node in link.nodes() if node.online and node.name in registered]
+        return [Member(node.node_id, node.name, keys[node.name]) for node in nodes if node.name in keys]
+
+    if not keys:
+        raise ServiceError(f"no site is registered; enter one with: fedrag server add-site {folder.path} SITE.pub")
+    return SignedGrid(flower, name, load_private_key(folder.path / "signing.key"), members, display)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

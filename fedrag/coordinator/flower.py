@@ -1,0 +1,240 @@
+"""Flower's SuperLink on loopback, seen from the coordinator: the only file that knows its control and runtime APIs.
+
+They are not public interfaces of Flower: its version is pinned, and a test runs every call against a real SuperLink.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import tomli_w
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from flwr.cli.build import build_fab_from_files
+from flwr.common.constant import SubStatus
+from flwr.common.serde import fab_to_proto, run_from_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
+from flwr.supercore.constant import TaskType
+from flwr.supercore.control import ControlHttpClient
+from flwr.supercore.fab import Fab
+from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.interceptors import (
+    RuntimeVersionHttpInterceptor,
+    SuperExecAuthHttpInterceptor,
+)
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.retry import make_simple_http_retry_invoker
+from flwr.supercore.runtime import RuntimeHttpClient
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from fedrag import __version__
+from fedrag.errors import ServiceError
+
+ACQUIRE_POLL_S = 0.2
+ACQUIRE_TIMEOUT_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A registered node as the SuperLink knows it.
+
+    Attributes:
+        node_id: Its address: never shown.
+        name: The name it was registered under.
+        public_key: Its key, as bytes of Flower's encoding.
+        online: Whether its heartbeat is recent.
+        last_seen: When it came or, if it is offline, when it went; ISO 8601, or "" if it never came.
+    """
+
+    node_id: int
+    name: str
+    public_key: bytes
+    online: bool
+    last_seen: str
+
+
+@dataclass(frozen=True, slots=True)
+class SuperLink:
+    """Where the SuperLink is and what it takes to speak with it.
+
+    Attributes:
+        address: Such as "127.0.0.1:8443".
+        ca: The coordinator's own certificate authority.
+        secret: File of the secret that lets a process take tasks.
+    """
+
+    address: str
+    ca: Path
+    secret: Path
+
+    def is_ready(self) -> bool:
+        """Say whether it answers."""
+        try:
+            return httpx.get(f"https://{self.address}/health", verify=str(self.ca), timeout=2.0).status_code == 200
+        except httpx.HTTPError:
+            return False
+
+    def register(self, name: str, key: EllipticCurvePublicKey) -> None:
+        """Let a node in by its key; one that is in already stays."""
+        known = {node.public_key for node in self.nodes()}
+        encoded = public_key_to_bytes(key)
+        if encoded not in known:
+            with self._control() as client:
+                client.RegisterNode(RegisterNodeRequest(public_key=encoded, name=name))
+
+    def unregister(self, key: EllipticCurvePublicKey) -> None:
+        """Put a node out; its key never gets in again."""
+        encoded = public_key_to_bytes(key)
+        for node in self.nodes():
+            if node.public_key == encoded:
+                with self._control() as client:
+                    client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
+
+    def nodes(self) -> list[Node]:
+        """Return the nodes that may come, whether they are there or not."""
+        with self._control() as client:
+            infos = client.ListNodes(ListNodesRequest()).nodes_info
+        return [
+            Node(
+                info.node_id,
+                info.name,
+                info.public_key,
+                info.status == "online",
+                info.last_activated_at if info.status == "online" else info.last_deactivated_at,
+            )
+            for info in infos
+            if info.status != "unregistered"
+        ]
+
+    def stop_run(self, run_id: int) -> None:
+        """End a run of Flower's, if it still goes on."""
+        try:
+            with self._control() as client:
+                client.StopRun(StopRunRequest(run_id=run_id))
+        except httpx.HTTPStatusError:
+            return  # it ended before
+
+    def start_run(self) -> int:
+        """Begin a run of Flower's and return its id."""
+        content = _bundle()
+        fab = Fab(hashlib.sha256(content).hexdigest(), content, {})
+        with self._control() as client:
+            reply = client.StartRun(StartRunRequest(fab=fab_to_proto(fab)))
+        if not reply.HasField("run_id"):
+            raise ServiceError("Flower's SuperLink did not start the run; its log says why")
+        return int(reply.run_id)
+
+    @contextmanager
+    def grid(self, run_id: int) -> Iterator[HttpGrid]:
+        """Take over a run as the process that runs its rounds, and give its grid.
+
+        The run ends with the block, whatever happens in it.
+        """
+        token = self._acquire(run_id)
+        grid = HttpGrid(self.address, root_certificates=self.ca.read_bytes(), token=token)
+        client = grid._runtime_client
+        heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
+        heartbeat.start()
+        outcome = PushTaskOutputRequest(
+            sub_status=SubStatus.FAILED, details=""
+        )  # no text of ours: sites can ask for it
+        try:
+            given = client.PullTaskInput(PullTaskInputRequest())
+            TaskIdentity.task_id = given.task_id
+            TaskIdentity.run_id = given.run.run_id
+            TaskIdentity.node_id = given.context.node_id
+            grid.set_run(run_from_proto(given.run))
+            yield grid
+            outcome.sub_status = SubStatus.COMPLETED
+        finally:
+            heartbeat.stop()
+            grid._retry_invoker.max_tries = 1  # on the way out nothing waits for a SuperLink that is gone
+            try:
+                client.PushTaskOutput(outcome)
+            except httpx.HTTPError as error:
+                print(f"the SuperLink was not told that the run ended: {error}", file=sys.stderr)  # noqa: T201  # a process's log
+            grid.close()
+
+    def _acquire(self, run_id: int) -> str:
+        """Take the task of a run and return its token."""
+        client = RuntimeHttpClient.from_server_address(
+            self.address,
+            insecure=False,
+            root_certificates=self.ca.read_bytes(),
+            interceptors=[
+                RuntimeVersionHttpInterceptor(component_name="SuperExec"),
+                SuperExecAuthHttpInterceptor(
+                    master_secret=self.secret.read_bytes(), protected_methods={"/flwr.proto.Runtime/AcquireTask"}
+                ),
+            ],
+            retry_invoker=make_simple_http_retry_invoker(),
+        )
+        end = time.monotonic() + ACQUIRE_TIMEOUT_S
+        try:
+            while time.monotonic() < end:
+                found = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
+                if found.token and found.task.run_id == run_id:
+                    return str(found.token)
+                if not found.token:  # a token of another run: one that was never taken up; left to expire
+                    time.sleep(ACQUIRE_POLL_S)
+        finally:
+            client.close()
+        raise ServiceError(f"Flower's SuperLink gave no task for the run within {ACQUIRE_TIMEOUT_S:g} s")
+
+    @contextmanager
+    def _control(self) -> Iterator[ControlHttpClient]:
+        client = ControlHttpClient.from_server_address(
+            self.address,
+            insecure=False,
+            root_certificates=self.ca.read_bytes(),
+            interceptors=[RuntimeVersionHttpInterceptor(component_name="flwr CLI")],
+        )
+        try:
+            yield client
+        except httpx.TransportError as error:
+            raise ServiceError(
+                f"the coordinator does not answer at {self.address} ({type(error).__name__}); "
+                "is `fedrag server start` running?"
+            ) from None
+        finally:
+            client.close()
+
+
+def superlink_command(link: SuperLink, certificate: Path, key: Path, database: Path) -> list[str]:
+    """Return the command that runs a SuperLink on loopback: TLS, node authentication, SQLite."""
+    host, port = link.address.rsplit(":", 1)
+    return [
+        str(Path(sys.executable).with_name("flower-superlink")),
+        *("--host", host, "--port", port),
+        *("--ssl-ca-certfile", str(link.ca), "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
+        "--enable-supernode-auth",
+        *("--database", str(database)),
+        *("--isolation", "process", "--superexec-auth-secret-file", str(link.secret)),
+        "--disable-runtime-dependency-installation",
+    ]
+
+
+def _bundle() -> bytes:
+    """Return the bundle that a run of Flower's must have. Nobody runs it: each side runs what is installed there."""
+    app = {"publisher": "fedrag", "components": {"serverapp": "server.app:app", "clientapp": "clients.app:app"}}
+    project = {"name": "fedrag", "version": __version__, "dependencies": []}
+    files = {
+        "pyproject.toml": tomli_w.dumps({"project": project, "tool": {"flwr": {"app": app}}}).encode(),
+        "server/app.py": b"",
+        "clients/app.py": b"",
+    }
+    return build_fab_from_files(files)[0]

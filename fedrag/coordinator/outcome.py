@@ -1,0 +1,38 @@
+"""How far a coordinator's run is, in a small file beside it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from fedrag.files import read_json, write_json
+
+State = Literal["waiting", "running", "finished", "stopped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How far a run is.
+
+    Attributes:
+        state: "waiting" to be taken up, "running", "finished", "stopped" (it can be resumed), or "failed".
+        why: Why it stopped or failed, in one sentence.
+        since: When that was; ISO 8601.
+    """
+
+    state: State
+    why: str = ""
+    since: str = ""
+
+
+def write_outcome(run: Path, outcome: Outcome) -> None:
+    """Note how far a run is; the time is added."""
+    write_json(run / "outcome.json", asdict(outcome) | {"since": datetime.now(UTC).isoformat(timespec="seconds")})
+
+
+def read_outcome(run: Path) -> Outcome:
+    """Return how far a run is."""
+    path = run / "outcome.json"
+    return Outcome(**read_json(path)) if path.is_file() else Outcome("waiting")

@@ -1,0 +1,158 @@
+"""The coordinator as a service: the SuperLink, the public door, and the executor while a run is on."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from fedrag.coordinator.door import door_command, door_config, door_ready
+from fedrag.coordinator.flower import superlink_command
+from fedrag.coordinator.folder import ServerFolder
+from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
+from fedrag.errors import ServiceError
+from fedrag.files import write_text
+from fedrag.runs import RunFolder
+from fedrag.security.certificates import days_left
+from fedrag.supervision import Child, Stop, stop_on_signals
+
+TICK_S = 0.3
+READY_S = 60.0
+TRIES = 3  # an executor that dies so often without a new round has a fault that trying again does not mend
+WARN_DAYS = 30
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
+    """Run the coordinator until it is told to end.
+
+    Args:
+        folder: The coordinator's folder.
+        say: Takes a line for the operator.
+
+    Raises:
+        ServiceError: Another process serves the folder, or a child does not get ready.
+    """
+    with folder.lock():
+        stop_on_signals()
+        superlink, door = _children(folder)
+        executor = _Executor(folder, say)
+        try:
+            _start(folder, superlink, door, say)
+            while True:
+                superlink.tend(say)
+                door.tend(say)
+                executor.tend()
+                time.sleep(TICK_S)
+        except Stop:
+            say("the coordinator ends")
+        finally:
+            for child in (executor.child, door, superlink):
+                child.end()
+
+
+def enter_sites(folder: ServerFolder) -> None:
+    """Bring the SuperLink's list of nodes in line with the register."""
+    for site in folder.sites(removed=True):
+        if site.removed:
+            folder.link.unregister(site.public_key)
+        else:
+            folder.link.register(site.name, site.public_key)
+
+
+def _children(folder: ServerFolder) -> tuple[Child, Child]:
+    path, config = folder.path, folder.config
+    certificate, key = path / "server.crt", path / "server.key"
+    environment = {**QUIET, "FLWR_HOME": str(path / "flower")}
+    superlink = Child(
+        "SuperLink",
+        superlink_command(folder.link, certificate, key, path / "superlink.db"),
+        folder.logs / "superlink.log",
+        environment,
+    )
+    nginx = path / "door" / "nginx.conf"
+    text = door_config(
+        folder=path / "door",
+        listen_host=config.listen,
+        listen_port=config.port,
+        upstream_port=config.superlink_port,
+        ca=path / "ca.crt",
+        certificate=certificate,
+        key=key,
+    )
+    write_text(nginx, text)
+    return superlink, Child("public door", door_command(nginx), folder.logs / "door.log")
+
+
+def _start(folder: ServerFolder, superlink: Child, door: Child, say: Callable[[str], None]) -> None:
+    """Start both and wait until a site could come in."""
+    superlink.start()
+    _wait(superlink, folder.link.is_ready)
+    enter_sites(folder)
+    door.start()
+    _wait(door, lambda: door_ready(folder.config.port, folder.path / "ca.crt", 1.0))
+    left = days_left(folder.path / "server.crt", datetime.now(UTC))
+    say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate ends in {left} days")
+    if left < WARN_DAYS:
+        say(f"renew the certificate with: fedrag server rotate {folder.path}")
+
+
+def _wait(child: Child, ready: Callable[[], bool]) -> None:
+    end = time.monotonic() + READY_S
+    while not ready():
+        if not child.pid:
+            raise ServiceError(f"the {child.name} does not start; its log says why: {child.log}")
+        if time.monotonic() > end:
+            raise ServiceError(f"the {child.name} is not ready after {READY_S:g} s; its log: {child.log}")
+        time.sleep(TICK_S)
+
+
+class _Executor:
+    """Sees to it that a run that is on has a process, and that one that was stopped has none."""
+
+    def __init__(self, folder: ServerFolder, say: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._say = say
+        self._run = ""
+        self._rounds = -1
+        command = [sys.executable, "-m", "fedrag.coordinator.executor", str(folder.path)]
+        self.child = Child("executor", command, folder.logs / "executor.log", QUIET)
+
+    def tend(self) -> None:
+        current = self._folder.current()
+        name = str(current.get("run", ""))
+        if current.get("stop"):
+            self.child.end()
+            write_outcome(self._folder.runs / name, Outcome("stopped", "it was told to stop"))
+            self._say(f"{name} is stopped; go on with: fedrag server resume {self._folder.path} {name}")
+            self._folder.end()
+        elif name and not self.child.pid:
+            self._start(name, int(current["tries"]))
+        elif not name and self._run and not self.child.pid:
+            self._say(f"{self._run}: {self._outcome_line()}")
+            self._run = ""
+
+    def _start(self, name: str, tries: int) -> None:
+        rounds = len(RunFolder.open(self._folder.runs / name).rounds())
+        if name == self._run and rounds == self._rounds and tries >= TRIES:
+            why = f"its process died {tries} times in the same round; {self.child.log} says why"
+            write_outcome(self._folder.runs / name, Outcome("failed", why))
+            self._folder.end()
+            return
+        again = name == self._run
+        self._say(f"{name}: {'the executor died; another goes on' if again else 'begins'} after round {rounds}")
+        self._folder.note(tries=tries + 1 if again and rounds == self._rounds else 0)
+        self._run, self._rounds = name, rounds
+        self.child.start()
+
+    def _outcome_line(self) -> str:
+        outcome = read_outcome(self._folder.runs / self._run)
+        return outcome.state + (f": {outcome.why}" if outcome.why else "")

@@ -1,0 +1,222 @@
+"""The log of everything that leaves a site: one line a reply, on disk before the reply is sent."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ArrayRecord, RecordDict
+
+from fedrag.errors import StorageError
+from fedrag.federation.messages import DELIVER, GREET, TRAIN, VALIDATE, array_bytes
+from fedrag.federation.signing import Slip
+from fedrag.files import storage_errors
+
+EGRESS_FILE = "egress.jsonl"
+
+KEYS = ("time", "run", "round", "kind", "arrays", "bytes", "numbers", "texts", "request", "seconds")
+
+KINDS = {GREET: "greet", TRAIN: "train", VALIDATE: "validate", DELIVER: "deliver"}
+
+_LABEL = re.compile(r"^(metrics\.metric|metrics|counts|greeting|refusal)\.")
+"""The part of a name that a person need not see."""
+
+ALSO_LEAVES = (
+    "Every reply also carries the name of this site, the version of fedrag, the time and a signature.",
+    "Flower's own connection sends a heartbeat every 30 seconds and version numbers, and the server sees the network "
+    "address of this site. None of that is in this log.",
+    "The update of a single site can carry traces of the questions and passages it was trained on. Nothing hides it "
+    "from the coordinator until secure aggregation is on.",
+)
+"""What the log cannot show, for whoever answers for the data."""
+
+
+@dataclass(frozen=True, slots=True)
+class EgressLog:
+    """The log of one site; its file is the owner's alone.
+
+    Attributes:
+        path: The file.
+    """
+
+    path: Path
+
+    def write(self, content: RecordDict, slip: Slip, group: str, seconds: float) -> None:
+        """Write down a reply; when this returns, the line is on disk and the reply may be sent.
+
+        Args:
+            content: The reply, not yet signed.
+            slip: What its signature will cover; its time is the line's.
+            group: Group of the message that it answers, which is the number of the round where it has one.
+            seconds: Time the site worked on it.
+
+        Raises:
+            StorageError: It cannot be written; the reply must not be sent.
+        """
+        head = {
+            "time": datetime.fromtimestamp(slip.time).astimezone().isoformat(timespec="seconds"),
+            "run": slip.run,
+            "round": int(group) if re.fullmatch("[0-9]{1,9}", group) else 0,
+            "kind": "refusal" if "refusal" in content.config_records else KINDS.get(slip.kind, slip.kind),
+        }
+        line = head | describe(content) | {"request": slip.request, "seconds": round(seconds, 3)}
+        text = json.dumps(line, allow_nan=False)
+        with storage_errors(self.path), _locked(self.path) as file:
+            size = os.lseek(file, 0, os.SEEK_END)
+            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
+            try:
+                _write_all(file, b"\n" * torn + text.encode() + b"\n")
+                os.fsync(file)
+            except OSError:
+                with suppress(OSError):
+                    os.ftruncate(file, size)  # what is not sent does not stand in the log, not even in part
+                raise
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[int]:
+    """Open the log for one writer at a time: a worker that is being ended may still write its last line."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _write_all(handle: int, raw: bytes) -> None:
+    rest = memoryview(raw)
+    while rest:
+        rest = rest[os.write(handle, rest) :]
+
+
+def describe(content: RecordDict) -> dict[str, Any]:
+    """Say what a reply holds: of each array what identifies it, and all else in clear.
+
+    Returns:
+        `arrays`, `bytes` (of all arrays), `numbers` and `texts`; names are `record.key`.
+    """
+    arrays: list[dict[str, Any]] = []
+    numbers: dict[str, Any] = {}
+    texts: dict[str, Any] = {}
+    for record_name, record in content.items():
+        if isinstance(record, ArrayRecord):
+            arrays += [
+                {
+                    "name": f"{record_name}.{key}",
+                    "dtype": array.dtype,
+                    "shape": list(array.shape),
+                    "bytes": len(array.data),
+                    "sha256": hashlib.sha256(array.data).hexdigest(),
+                }
+                for key, array in record.items()
+            ]
+            continue
+        for key, value in record.items():
+            plain = _plain(value)
+            first = plain[0] if isinstance(plain, list) and plain else plain
+            (numbers if isinstance(first, int | float) else texts)[f"{record_name}.{key}"] = plain
+    return {"arrays": arrays, "bytes": array_bytes(content), "numbers": numbers, "texts": texts}
+
+
+def _plain(value: object) -> Any:
+    """Return what JSON can hold: bytes as hexadecimal digits, NaN and infinity as texts."""
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def read_egress(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a log, oldest first; those that cannot be read are passed over. No file: no lines.
+
+    Raises:
+        StorageError: The file cannot be read.
+    """
+    return [line for line in map(_parsed, _raw_lines(path)) if line is not None]
+
+
+def count_unreadable(path: Path) -> int:
+    """Return how many lines of a log `read_egress` passes over.
+
+    Raises:
+        StorageError: The file cannot be read.
+    """
+    return sum(_parsed(raw) is None for raw in _raw_lines(path))
+
+
+def _raw_lines(path: Path) -> list[bytes]:
+    try:
+        return [raw for raw in path.read_bytes().split(b"\n") if raw.strip()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _parsed(raw: bytes) -> dict[str, Any] | None:
+    """Read one line; None where it is torn or lacks what each line has."""
+    try:
+        line = json.loads(raw)
+        datetime.fromisoformat(line["time"])
+        return {key: line[key] for key in KEYS}
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditRow:
+    """One reply, for whoever answers for the data.
+
+    Attributes:
+        when: Local date and time as they were noted.
+        round_number: From 1; 0 in a greeting.
+        kind: What it was, such as "train".
+        components: Those whose tensors left.
+        n_bytes: Bytes of all arrays.
+        told: Numbers and texts, as `name value`.
+    """
+
+    when: str
+    round_number: int
+    kind: str
+    components: tuple[str, ...]
+    n_bytes: int
+    told: tuple[str, ...]
+
+
+def audit_rows(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[AuditRow]]:
+    """Return one row a reply by run, the runs in the order in which they began."""
+    rows: dict[str, list[AuditRow]] = {}
+    for line in lines:
+        rows.setdefault(str(line["run"]), []).append(
+            AuditRow(
+                when=datetime.fromisoformat(line["time"]).strftime("%Y-%m-%d %H:%M"),
+                round_number=int(line["round"]),
+                kind=str(line["kind"]),
+                components=tuple(array["name"].rpartition(".")[2] for array in line["arrays"]),
+                n_bytes=int(line["bytes"]),
+                told=tuple(
+                    f"{_LABEL.sub('', name)} {_short(value)}"
+                    for name, value in (line["numbers"] | line["texts"]).items()
+                ),
+            )
+        )
+    return rows
+
+
+def _short(value: object) -> str:
+    """Return a value as a table shows it; of a hash or a signature the first digits."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= 32 else f"{text[:12]}..."

@@ -1,0 +1,52 @@
+"""A site's folder: its key, its settings, what it received and what it sent.
+
+```
+DIR/
+  site.toml            the site's settings and its policy
+  site.key  site.pub   its key pair; the private key never leaves
+  ca.crt               from the coordinator: whom to trust on the line
+  coordinator.pub      from the coordinator: whose requests to take
+  egress.jsonl         a line for every reply, written before it is sent
+  requests.jsonl       the requests that were taken up
+  answer-scores/  models/<run>/  logs/
+```
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedrag.errors import ConfigError
+from fedrag.files import storage_errors, write_text
+from fedrag.security.keys import new_key
+from fedrag.site.site_config import SiteConfig, site_toml
+
+
+def create_site(folder: Path, name: str, server: str, data: str) -> None:
+    """Make a site's folder: a key pair and a site.toml.
+
+    Raises:
+        ConfigError: There is something in the folder already, or a value is not valid.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder}: is not empty; a site is made in a new folder")
+    text = site_toml(name, server, data)  # what is wrong is said before anything is written
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    new_key(folder / "site.key")
+    write_text(folder / "site.toml", text)
+
+
+def open_site(folder: Path) -> SiteConfig:
+    """Return a site's settings.
+
+    Raises:
+        ConfigError: It is no site's folder, or something it needs from the coordinator is missing.
+    """
+    if not (folder / "site.toml").is_file():
+        raise ConfigError(f"{folder}: is no site's folder (it has no site.toml); fedrag client init makes one")
+    config = SiteConfig.from_file(folder / "site.toml")
+    for name in (config.ca, config.coordinator_key):
+        if not Path(name).is_file():
+            raise ConfigError(f"{name}: is missing; the coordinator gives it to every site")
+    return config

@@ -1,0 +1,154 @@
+"""What a site lets in and out, by its policy: pure functions, to which the time of day is handed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from fedrag.config import Config
+from fedrag.federation.messages import Greeting, Reply
+from fedrag.federation.update import norm
+from fedrag.site.site_config import Policy, quiet_minutes
+from fedrag.types import COMPONENTS, Component
+
+MEGABYTE = 1_000_000
+
+NOT_FROM_QUESTIONS = ("seconds", "delivered")
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """What a site did on the present day.
+
+    Attributes:
+        rounds_today: Updates that left it.
+        minutes_today: Minutes of work behind all replies, refusals too.
+    """
+
+    rounds_today: int = 0
+    minutes_today: float = 0.0
+
+
+def ledger_of(lines: Iterable[Mapping[str, Any]], now: datetime) -> Ledger:
+    """Add up the lines of the egress log that fall on the calendar day of `now`, in its time zone."""
+    today = [line for line in lines if datetime.fromisoformat(line["time"]).astimezone(now.tzinfo).date() == now.date()]
+    return Ledger(sum(line["kind"] == "train" for line in today), sum(line["seconds"] for line in today) / 60)
+
+
+def refusal_of_request(
+    policy: Policy,
+    *,
+    components: Sequence[Component],
+    config: Config,
+    base_hashes: Mapping[Component, str],
+    train_questions: int,
+    message_bytes: int,
+    now: datetime,
+    ledger: Ledger,
+    validates: bool = False,
+) -> str:
+    """Return the code of the first rule that a request breaks, or "".
+
+    Args:
+        policy: What the site allows.
+        components: What is to be trained or measured; none in a delivery, which no limit on work concerns.
+        config: The scenario of the request.
+        base_hashes: sha256 of the tensors of each base model that would run.
+        train_questions: Questions the site has to learn from.
+        message_bytes: Bytes of the request's arrays.
+        now: The time, in the site's time zone.
+        ledger: What the site did today.
+        validates: Whether it only measures: the number of rounds and of training questions do not count then.
+    """
+    broken = {
+        "policy-component": not set(components) <= set(policy.components),
+        "policy-schedule": config.federation.schedule not in policy.schedules,
+        "policy-model": not _models_are_allowed(policy, components, config, base_hashes),
+    }
+    if components and not validates:
+        broken["policy-rounds"] = 0 < policy.rounds_a_day <= ledger.rounds_today
+    if components:
+        broken["policy-minutes"] = 0 < policy.minutes_a_day <= ledger.minutes_today
+        broken["policy-quiet-hours"] = is_quiet(policy, now)
+    broken["policy-message-size"] = message_bytes > policy.max_message_mb * MEGABYTE
+    if components and not validates:
+        broken["policy-few-examples"] = train_questions < policy.min_examples
+    broken["policy-counts"] = not policy.tell_counts and config.federation.weighting != "equal"
+    return next((code for code, is_broken in broken.items() if is_broken), "")
+
+
+def is_quiet(policy: Policy, now: datetime) -> bool:
+    """Say whether a time lies in the quiet hours; when they end, it no longer does."""
+    start, end = quiet_minutes(policy.quiet_hours)
+    minute = 60 * now.hour + now.minute
+    return start <= minute < end if start <= end else minute >= start or minute < end
+
+
+def _models_are_allowed(
+    policy: Policy, components: Sequence[Component], config: Config, base_hashes: Mapping[Component, str]
+) -> bool:
+    """Compare name and tensors; a model whose tensors are not known is not allowed."""
+    if not policy.base_models:
+        return True
+    names: dict[Component, str] = {"generator": config.models.generator, "retriever": config.models.retriever}
+    used = [component for component in COMPONENTS if component in components or component in base_hashes]
+    allowed = [policy.base_models.get(names[component]) for component in used]
+    return None not in allowed and allowed == [base_hashes.get(component) for component in used]
+
+
+def apply_to_greeting(policy: Policy, greeting: Greeting) -> Greeting:
+    """Return the greeting that may leave: its counts as 1 or 0 where they are not told."""
+    if policy.tell_counts:
+        return greeting
+    return replace(greeting, counts={name: min(count, 1) for name, count in greeting.counts.items()})
+
+
+def apply_to_reply(policy: Policy, reply: Reply, train_questions: int, validation_questions: int = 1) -> Reply:
+    """Return the reply that may leave, or a refusal instead.
+
+    Args:
+        policy: What the site allows.
+        reply: What the step gave.
+        train_questions: Questions the site has to learn from.
+        validation_questions: Questions behind the sums of a validation; where it is not known, the fewest there can be.
+    """
+    if policy.max_update_norm and not all(
+        norm({component: flat}) <= policy.max_update_norm for component, flat in reply.update.items()
+    ):  # written so that NaN is too large
+        return Reply(refusal="policy-update-norm")
+    metrics = {
+        name: value
+        for name, value in reply.metrics.items()
+        if name in NOT_FROM_QUESTIONS
+        or _questions_behind(name, reply, train_questions, validation_questions) >= policy.min_examples_for_metrics
+    }
+    if policy.tell_counts:
+        return replace(reply, metrics=metrics)
+    return replace(reply, num_examples=dict.fromkeys(reply.num_examples, 1), metrics=_without_counts(metrics))
+
+
+def _questions_behind(metric: str, reply: Reply, train_questions: int, validation_questions: int) -> int:
+    """Return the fewest questions that a metric may have been computed from."""
+    component, _, what = metric.partition(".")
+    if what in ("sum", "count"):
+        # The retriever counts labelled questions; the generator counts tokens, which says little of questions.
+        return int(reply.metrics.get(f"{component}.count", 0)) if component == "retriever" else validation_questions
+    counts = {str(name): count for name, count in reply.num_examples.items()}
+    questions = min(train_questions, counts.get(component, 0))
+    if what != "last_loss":
+        return questions
+    # The mean over the last tenth of the steps, of which the very last may hold a single question.
+    steps = max(1, int(reply.metrics.get(f"{component}.steps", 1)))
+    return min(questions, 1 + (max(1, steps // 10) - 1) * (questions // steps))
+
+
+def _without_counts(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Drop steps and tokens, which tell the number of questions, and turn a sum over questions into its mean."""
+    told = {name: value for name, value in metrics.items() if not name.endswith((".steps", ".tokens"))}
+    for component in COMPONENTS:
+        total, count = told.get(f"{component}.sum"), told.get(f"{component}.count")
+        if total is not None and count:
+            told |= {f"{component}.sum": total / count, f"{component}.count": 1.0}
+    return told

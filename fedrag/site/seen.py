@@ -1,0 +1,49 @@
+"""The requests that a site has taken up: none is taken up twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+
+from fedrag.files import storage_errors
+
+KEPT_S = 2 * 86_400.0
+"""An older request is refused, so its id need not be remembered."""
+
+
+class SeenRequests:
+    """Remembers the ids of requests, over restarts.
+
+    Args:
+        path: Where they are kept: a line a request.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._seen: dict[str, float] = {}
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            try:
+                self._seen |= {str(request): float(when) for request, when in json.loads(line).items()}
+            except (ValueError, AttributeError):
+                continue  # a line that a crash cut off: its request was not taken up
+
+    def is_new(self, request: str, when: float, now: float | None = None) -> bool:
+        """Say whether a request is new, and remember it.
+
+        Args:
+            request: Its id.
+            when: When it was signed, in seconds since the epoch.
+            now: The time now; by default the clock's.
+        """
+        now = time.time() if now is None else now
+        if request in self._seen or when < now - KEPT_S:
+            return False
+        self._seen = {known: then for known, then in self._seen.items() if then > now - KEPT_S}
+        self._seen[request] = when
+        with storage_errors(self._path), self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({request: when}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        return True

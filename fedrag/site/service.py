@@ -1,0 +1,42 @@
+"""A site as a service: its node, kept alive."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fedrag.site.site_config import SiteConfig
+from fedrag.supervision import Child, Stop, stop_on_signals
+
+TICK_S = 0.3
+
+QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "HF_HUB_OFFLINE": "1",
+}
+
+
+def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
+    """Run a site until it is told to end.
+
+    Args:
+        folder: The site's folder.
+        config: Its settings.
+        say: Takes a line for the administrator.
+    """
+    stop_on_signals()
+    command = [sys.executable, "-m", "fedrag.site.node", str(folder)]
+    node = Child("node", command, folder / "logs" / "node.log", {**QUIET, "FLWR_HOME": str(folder / "flower")})
+    say(f"{config.name} takes part at {config.server}; what it does: {node.log}; what leaves: fedrag client audit")
+    try:
+        while True:
+            node.tend(say)
+            time.sleep(TICK_S)
+    except Stop:
+        say("the site ends")
+    finally:
+        node.end()

@@ -1,0 +1,214 @@
+"""The site.toml: what a site decides for itself. It never leaves the site, and no server can change it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from fedrag.config import Schedule, Section, parse_section
+from fedrag.errors import ConfigError
+from fedrag.types import COMPONENTS, Component
+
+SITE_FILE = "site.toml"
+PATH_SETTINGS = ("data", "ca", "coordinator_key", "private_key")
+
+_HEADER = f"""\
+# {SITE_FILE}: what this site decides. The coordinator learns the name and nothing else of this file,
+# and nothing it sends can change it. A line that is left out means the default.
+"""
+_POLICY_HEADER = (
+    "# What this site allows. A request that asks for more is refused, and the coordinator learns which rule."
+)
+
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([\w.-]*[A-Za-z0-9])?):([0-9]{1,5})", re.ASCII)
+_QUIET = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])-([01][0-9]|2[0-3]):([0-5][0-9])", re.ASCII)
+_SHA256 = re.compile("[0-9a-f]{64}")
+
+
+def _expected(what: str) -> PydanticCustomError:
+    """Return the fault of a value that is not what was expected, for `config_errors.explain`."""
+    return PydanticCustomError("expected", "{what}", {"what": what})
+
+
+def _server(text: str) -> str:
+    match = _SERVER.fullmatch(text)
+    if not match or not 1 <= int(match[3]) <= 65535:
+        raise _expected('HOST:PORT, for example "fedrag.example.org:8443"')
+    return text
+
+
+def _proxy(text: str) -> str:
+    try:
+        url = urlsplit(text)
+        good = url.scheme in ("http", "https") and bool(url.hostname) and url.port != 0
+    except ValueError:  # of a port that is no number
+        good = False
+    if text and not good:
+        raise _expected('empty or a URL, for example "http://proxy.example.org:3128"')
+    return text
+
+
+def _path(text: str) -> str:
+    if not text:
+        raise _expected("a path")
+    return text
+
+
+def _one_or_more(names: tuple[Any, ...]) -> tuple[Any, ...]:
+    # Elsewhere an empty list means all; here it would mean none. Neither reading is left to a guess.
+    if not names:
+        raise _expected("a list of at least one name")
+    return names
+
+
+def _table(value: object) -> object:
+    if not isinstance(value, dict):
+        raise _expected('a table such as { "name of the model" = "its sha256" }')
+    return value
+
+
+def _sha256(text: str) -> str:
+    if not _SHA256.fullmatch(text):
+        raise _expected("64 of the characters 0-9 and a-f; fedrag models list --json shows the sha256")
+    return text
+
+
+def _quiet_hours(text: str) -> str:
+    match = _QUIET.fullmatch(text)
+    if text and (not match or match.group(1, 2) == match.group(3, 4)):
+        raise _expected('empty or two different times of day, for example "08:00-18:00"')
+    return text
+
+
+def quiet_minutes(quiet_hours: str) -> tuple[int, int]:
+    """Return the first quiet minute of the day and the first that no longer is; equal where none is quiet.
+
+    >>> quiet_minutes("22:30-06:00")
+    (1350, 360)
+    """
+    match = _QUIET.fullmatch(quiet_hours)
+    if match is None:
+        return 0, 0
+    start_hour, start_minute, end_hour, end_minute = map(int, match.groups())
+    return 60 * start_hour + start_minute, 60 * end_hour + end_minute
+
+
+AtLeast0 = Annotated[int, Field(ge=0)]
+AtLeast1 = Annotated[int, Field(ge=1)]
+Location = Annotated[str, AfterValidator(_path)]
+
+
+class SiteSection(Section):
+    """A part of site.toml: no value is bent into another type, "yes" is not true."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class Policy(SiteSection):
+    """What a site allows."""
+
+    # strict=False of a tuple: TOML has lists alone. What is in them stays strict.
+    components: Annotated[tuple[Component, ...], Field(strict=False), AfterValidator(_one_or_more)] = COMPONENTS
+    """Models that may be trained or measured here."""
+    schedules: Annotated[tuple[Schedule, ...], Field(strict=False), AfterValidator(_one_or_more)] = get_args(Schedule)
+    """Orders of training that a run may use; the coordinator's scenario names one."""
+    base_models: Annotated[dict[str, Annotated[str, AfterValidator(_sha256)]], BeforeValidator(_table)] = {}
+    """Models that may run here, each with its sha256 from fedrag models list --json; empty: all fetched."""
+    rounds_a_day: AtLeast0 = 0
+    """Rounds of training on one calendar day; 0: no limit."""
+    minutes_a_day: AtLeast0 = 0
+    """Minutes of work on one calendar day, after which no more work starts; 0: no limit."""
+    quiet_hours: Annotated[str, AfterValidator(_quiet_hours)] = ""
+    """No work starts in these hours of local time, such as "08:00-18:00" or "22:00-06:00"; empty: it always may."""
+    max_message_mb: Annotated[float, Field(gt=0.0)] = 500.0
+    """Largest request that is accepted, in megabytes (a million bytes)."""
+    max_update_norm: Annotated[float, Field(ge=0.0)] = 0.0
+    """An update whose L2 norm (its length) is larger does not leave the site; 0: no limit."""
+    min_examples: AtLeast1 = 1
+    """Fewest training questions with which this site takes part."""
+    min_examples_for_metrics: AtLeast1 = 1
+    """Fewest questions behind a number that is told, such as a loss; one from fewer does not leave the site."""
+    tell_counts: bool = True
+    """false: numbers of questions are told as 1 or 0, and only runs that give all sites equal weight are joined."""
+
+
+class SiteConfig(SiteSection):
+    """A site's own settings.
+
+    Paths are absolute once they are read from a file: there they are relative to its folder.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
+    """Name of this site, as it is registered at the coordinator: small letters, digits and hyphens."""
+    server: Annotated[str, AfterValidator(_server)]
+    """Where the coordinator is reached: HOST:PORT."""
+    data: Location
+    """Folder of this site's questions and passages; a relative path starts at the folder of this file."""
+    device: Literal["", "cpu", "cuda"] = ""
+    """What the models run on, "cpu" or "cuda" (a GPU); empty: the best there is."""
+    proxy: Annotated[str, AfterValidator(_proxy)] = ""
+    """Proxy on the way to the coordinator, such as "http://proxy.example.org:3128"; empty: none."""
+    ca: Location = "ca.crt"
+    """Certificate of the coordinator's authority, which the coordinator hands out."""
+    coordinator_key: Location = "coordinator.pub"
+    """Public key of the coordinator; a request that is not signed with its other half is refused."""
+    private_key: Location = "site.key"
+    """Private key of this site; it never leaves this machine."""
+    policy: Policy = Policy()
+
+    @classmethod
+    def from_file(cls, path: Path | str) -> SiteConfig:
+        """Read a site.toml; its paths become absolute.
+
+        Raises:
+            ConfigError: It cannot be read, is not TOML, a key is unknown, or a value is not what it must be.
+        """
+        path = Path(path)
+        config = parse_section(cls, _read(path), str(path))
+        folder = path.parent.absolute()
+        return config.model_copy(update={key: str(folder / getattr(config, key)) for key in PATH_SETTINGS})
+
+
+def site_toml(name: str, server: str, data: str = "data") -> str:
+    """Return the text of a new site.toml: every setting with its default and what it means.
+
+    Args:
+        name: The site's name.
+        server: The coordinator, as HOST:PORT.
+        data: Folder of the questions and passages.
+
+    Raises:
+        ConfigError: One of them is not valid.
+    """
+    lines = [_HEADER, *_setting_lines(SiteConfig, {"name": name, "server": server, "data": data})]
+    text = "\n".join([*lines, _POLICY_HEADER, "[policy]", "", *_setting_lines(Policy, {})])
+    parse_section(SiteConfig, text, SITE_FILE)
+    return text
+
+
+def _setting_lines(section: type[Section], values: dict[str, str]) -> Iterator[str]:
+    """Yield a comment, the setting and a blank line for each setting of a section."""
+    for key, field in section.model_fields.items():
+        if isinstance(field.default, Section):
+            continue
+        # The values that occur here are written the same in JSON and in TOML.
+        value = json.dumps(values.get(key, field.default), ensure_ascii=False)
+        yield f"# {field.description}\n{key} = {value}\n"
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; fedrag client init DIR makes a site's folder") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None

@@ -1,0 +1,143 @@
+"""Keeps child processes alive: starts them, starts a dead one again, ends all of them together."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedrag.files import storage_errors
+
+PATIENCE_S = 15.0  # after SIGTERM, before SIGKILL
+FIRST_WAIT_S = 1.0
+LONGEST_WAIT_S = 30.0
+STEADY_S = 60.0  # a child that lived so long starts again without waiting
+LOG_BYTES = 20_000_000
+_PR_SET_PDEATHSIG = 1
+
+
+@dataclass(slots=True)
+class Child:
+    """A process that is to run as long as its parent does.
+
+    Attributes:
+        name: What to call it.
+        command: Program and arguments.
+        log: File that takes what it prints.
+        environment: Variables beside those of the parent.
+        keep: Whether it is started again when it ends.
+    """
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: Mapping[str, str] = field(default_factory=dict)
+    keep: bool = True
+    _process: subprocess.Popen[bytes] | None = None
+    _started: float = 0.0
+    _wait_s: float = 0.0
+    _next_start: float = 0.0
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 while it does not run."""
+        return self._process.pid if self._process and self._process.poll() is None else 0
+
+    @property
+    def exit_code(self) -> int | None:
+        """How it ended the last time; None while it runs or before it was started."""
+        return self._process.poll() if self._process else None
+
+    def start(self) -> None:
+        """Start it. It is ended by the system when its parent dies, however that happens."""
+        with storage_errors(self.log):
+            self.log.parent.mkdir(parents=True, exist_ok=True)
+            _rotate(self.log)
+            with self.log.open("ab") as log:
+                self._process = subprocess.Popen(
+                    self.command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **self.environment},
+                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                    start_new_session=True,  # Ctrl-C reaches the parent alone, which ends all in order
+                )
+        self._started = time.monotonic()
+
+    def tend(self, say: Callable[[str], None]) -> None:
+        """Start it if it does not run; one that dies again and again waits longer each time."""
+        if self.pid:
+            return
+        now = time.monotonic()
+        if self._process is None:
+            self.start()
+        elif self._next_start == 0.0:
+            steady = now - self._started > STEADY_S
+            self._wait_s = FIRST_WAIT_S if steady or not self._wait_s else min(2 * self._wait_s, LONGEST_WAIT_S)
+            self._next_start = now + self._wait_s
+            say(f"{self.name} {_how_it_ended(self.exit_code)}; it starts again in {self._wait_s:.0f} s ({self.log})")
+        elif now >= self._next_start:
+            self._next_start = 0.0
+            self.start()
+
+    def signal(self, number: int) -> None:
+        """Send it a signal, if it runs."""
+        if self._process and self.pid:
+            self._process.send_signal(number)
+
+    def end(self, patience_s: float = PATIENCE_S) -> None:
+        """Ask it to end; after a while, end it."""
+        self.signal(signal.SIGTERM)
+        if self._process:
+            try:
+                self._process.wait(patience_s)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+class Stop(BaseException):
+    """The process was asked to end; no `except Exception` on the way may take it for a failure."""
+
+
+def stop_on_signals() -> None:
+    """Let SIGTERM and SIGINT raise Stop in the main thread."""
+
+    def stop(number: int, frame: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is an orderly end
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise Stop
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the system end this process when its parent dies; for processes that start themselves."""
+    if sys.platform == "linux":
+        _die_with_parent()
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _how_it_ended(code: int | None) -> str:
+    if code is not None and code < 0:
+        return f"was ended by {signal.Signals(-code).name}"
+    return f"ended with code {code}"
+
+
+def _rotate(log: Path) -> None:
+    """Keep a log and the one before it, so that weeks of messages do not fill the disk."""
+    if log.is_file() and log.stat().st_size > LOG_BYTES:
+        os.replace(log, log.with_suffix(".1.log"))

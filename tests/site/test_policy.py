@@ -1,0 +1,314 @@
+"""What a site's policy lets in and out."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime, timedelta, timezone
+
+import numpy as np
+import pytest
+
+from fedrag.config import Config
+from fedrag.federation.messages import REFUSALS, Greeting, Reply
+from fedrag.site.policy import (
+    Ledger,
+    apply_to_greeting,
+    apply_to_reply,
+    is_quiet,
+    ledger_of,
+    refusal_of_request,
+)
+from fedrag.site.site_config import Policy
+
+NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
+HASHES = {"generator": "a" * 64, "retriever": "b" * 64}
+MODELS = {"org/generator": "a" * 64, "org/retriever": "b" * 64}
+BOTH = ("generator", "retriever")
+REPLY = Reply(
+    update={"generator": np.array([3.0, 4.0], np.float32), "retriever": np.array([1.0], np.float32)},
+    num_examples={"generator": 40, "retriever": 12},
+    metrics={
+        "seconds": 7.5,
+        "generator.loss": 2.0,
+        "generator.last_loss": 1.5,
+        "generator.steps": 40.0,
+        "generator.tokens": 900.0,
+        "generator.norm": 5.0,
+        "retriever.loss": 0.5,
+        "retriever.last_loss": 0.25,
+        "retriever.steps": 2.0,
+        "retriever.norm": 1.0,
+    },
+)
+VALIDATION = Reply(
+    metrics={"generator.sum": -30.0, "generator.count": 60.0, "retriever.sum": 3.0, "retriever.count": 4.0}
+)
+
+
+def config_of(*overrides):
+    tree = ["models.generator=org/generator", "models.retriever=org/retriever", *overrides]
+    return Config.from_toml('name = "a"\n[data]\nsites = "x"\n', overrides=tree)
+
+
+def refusal(*overrides, policy=None, **changes):
+    """Return the refusal of a request that the default policy grants."""
+    request = {
+        "components": BOTH,
+        "config": config_of(*overrides),
+        "base_hashes": HASHES,
+        "train_questions": 10,
+        "message_bytes": 1_000,
+        "now": NOON,
+        "ledger": Ledger(3, 90.0),
+    }
+    return refusal_of_request(Policy.model_validate(policy or {}), **(request | changes))
+
+
+@pytest.mark.parametrize("schedule", ["generator", "retriever", "joint", "alternate", "staged"])
+def test_the_default_policy_grants_what_the_federation_knows(schedule):
+    assert refusal(f"federation.schedule={schedule}") == ""
+
+
+def test_components_that_are_not_allowed_are_refused():
+    assert refusal(policy={"components": ["retriever"]}) == "policy-component"
+    assert refusal(policy={"components": ["retriever"]}, components=("retriever",)) == ""
+
+
+def test_schedules_that_are_not_allowed_are_refused():
+    assert refusal("federation.schedule=staged", policy={"schedules": ["joint"]}) == "policy-schedule"
+    assert refusal("federation.schedule=joint", policy={"schedules": ["joint"]}) == ""
+
+
+def test_a_base_model_must_have_the_listed_name_and_tensors():
+    assert refusal(policy={"base_models": MODELS}) == ""
+    assert refusal("models.generator=org/other", policy={"base_models": MODELS}) == "policy-model"
+    altered = HASHES | {"retriever": "c" * 64}
+    assert refusal(policy={"base_models": MODELS}, base_hashes=altered) == "policy-model"
+    assert refusal(policy={"base_models": {"org/generator": "a" * 64}}) == "policy-model"
+
+
+def test_a_base_model_whose_tensors_are_unknown_is_refused_where_models_are_listed():
+    known = {"retriever": "b" * 64}
+    assert refusal(policy={"base_models": MODELS}, base_hashes=known) == "policy-model"
+    assert refusal(policy={"base_models": MODELS}, base_hashes=known, components=("retriever",)) == ""
+    assert refusal(policy={"base_models": {"x": "a" * 64}}, base_hashes={}) == "policy-model"
+
+
+def test_a_model_that_only_scores_must_be_listed_too():
+    listed = {"org/retriever": "b" * 64}
+    assert refusal(policy={"base_models": listed}, components=("retriever",)) == "policy-model"
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0, ""), (3, "policy-rounds"), (4, "")])
+def test_rounds_a_day_are_counted(limit, code):
+    assert refusal(policy={"rounds_a_day": limit}) == code
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0, ""), (89, "policy-minutes"), (90, "policy-minutes"), (91, "")])
+def test_minutes_a_day_are_counted(limit, code):
+    assert refusal(policy={"minutes_a_day": limit}) == code
+
+
+@pytest.mark.parametrize(
+    ("hours", "quiet"),
+    [
+        ("", []),
+        ("08:00-18:00", [("08:00", True), ("17:59", True), ("07:59", False), ("18:00", False)]),
+        ("22:30-06:00", [("22:30", True), ("00:00", True), ("05:59", True), ("06:00", False), ("22:29", False)]),
+        ("00:00-06:00", [("00:00", True), ("06:00", False), ("23:59", False)]),
+        ("18:00-00:00", [("18:00", True), ("23:59", True), ("00:00", False)]),
+    ],
+)
+def test_quiet_hours_begin_and_end_at_their_minute(hours, quiet):
+    policy = Policy(quiet_hours=hours)
+    assert not is_quiet(Policy(), NOON)
+    for time, expected in quiet:
+        hour, minute = map(int, time.split(":"))
+        assert is_quiet(policy, NOON.replace(hour=hour, minute=minute)) is expected
+
+
+def test_in_quiet_hours_no_work_is_taken_on():
+    assert refusal(policy={"quiet_hours": "11:00-13:00"}) == "policy-quiet-hours"
+    assert refusal(policy={"quiet_hours": "11:00-13:00"}, now=NOON.replace(hour=14)) == ""
+
+
+@pytest.mark.parametrize(("size", "code"), [(1_500_000, ""), (1_500_001, "policy-message-size")])
+def test_messages_above_the_limit_are_refused(size, code):
+    assert refusal(policy={"max_message_mb": 1.5}, message_bytes=size) == code
+
+
+@pytest.mark.parametrize(("limit", "code"), [(10, ""), (11, "policy-few-examples")])
+def test_a_site_with_few_questions_takes_no_part(limit, code):
+    assert refusal(policy={"min_examples": limit}) == code
+
+
+def test_a_site_that_tells_no_counts_joins_only_where_all_weigh_the_same():
+    assert refusal("federation.weighting=examples", policy={"tell_counts": False}) == "policy-counts"
+    assert refusal("federation.weighting=equal", policy={"tell_counts": False}) == ""
+
+
+STRICT = {"rounds_a_day": 1, "minutes_a_day": 1, "quiet_hours": "11:00-13:00", "min_examples": 11}
+
+
+def test_no_limit_on_work_concerns_a_delivery():
+    assert refusal(policy=STRICT) == "policy-rounds"
+    assert refusal(policy=STRICT, components=()) == ""
+    assert refusal(policy=STRICT | {"base_models": {"x": "a" * 64}}, components=()) == "policy-model"
+
+
+def test_a_validation_is_no_round_of_training_but_is_work():
+    assert refusal(policy={"rounds_a_day": 1, "min_examples": 11}, validates=True) == ""
+    assert refusal(policy={"minutes_a_day": 1}, validates=True) == "policy-minutes"
+    assert refusal(policy={"quiet_hours": "11:00-13:00"}, validates=True) == "policy-quiet-hours"
+    assert refusal(policy={"components": ["generator"]}, validates=True) == "policy-component"
+
+
+def test_every_refusal_has_a_meaning_for_the_coordinator():
+    policies = [
+        {"components": ["retriever"]},
+        {"schedules": ["staged"]},
+        {"base_models": {"x": "a" * 64}},
+        {"rounds_a_day": 1},
+        {"minutes_a_day": 1},
+        {"quiet_hours": "11:00-13:00"},
+        {"max_message_mb": 0.0001},
+        {"min_examples": 99},
+        {"tell_counts": False},
+    ]
+    codes = [refusal(policy=policy) for policy in policies]
+    assert len(set(codes)) == len(policies)
+    told = {code for code in REFUSALS if code.startswith("policy-")}
+    assert set(codes) | {apply_to_reply(Policy(max_update_norm=1.0), REPLY, 40).refusal} == told
+
+
+def line(time, kind, seconds):
+    return {"time": time, "kind": kind, "seconds": seconds}
+
+
+def test_the_ledger_counts_the_trainings_and_all_work_of_the_day():
+    lines = [
+        line("2026-03-01T23:59:59+00:00", "train", 600.0),
+        line("2026-03-02T00:00:00+00:00", "train", 60.0),
+        line("2026-03-02T09:00:00+00:00", "validate", 30.0),
+        line("2026-03-02T10:00:00+00:00", "refusal", 90.0),
+        line("2026-03-02T11:00:00+00:00", "greet", 0.0),
+        line("2026-03-02T11:30:00+00:00", "train", 120.0),
+    ]
+    assert ledger_of(lines, NOON) == Ledger(2, 5.0)
+    assert ledger_of([], NOON) == Ledger(0, 0.0)
+
+
+def test_the_ledger_s_day_is_that_of_the_site_s_own_clock():
+    lines = [line("2026-03-01T23:30:00+00:00", "train", 60.0)]
+    assert ledger_of(lines, NOON) == Ledger(0, 0.0)
+    east = NOON.astimezone(timezone(timedelta(hours=1)))
+    assert ledger_of(lines, east) == Ledger(1, 1.0)
+
+
+def test_the_default_policy_changes_no_reply_and_no_greeting():
+    assert apply_to_reply(Policy(), REPLY, 40) == REPLY
+    assert apply_to_reply(Policy(), VALIDATION, 40) == VALIDATION
+    greeting = Greeting("clinic", "0.1.0", {"train_questions": 40}, {})
+    assert apply_to_greeting(Policy(), greeting) == greeting
+
+
+@pytest.mark.parametrize(("limit", "refused"), [(0.0, ""), (5.0, ""), (4.99, "policy-update-norm")])
+def test_an_update_above_the_norm_does_not_leave(limit, refused):
+    left = apply_to_reply(Policy(max_update_norm=limit), REPLY, 40)
+    assert left == (Reply(refusal=refused) if refused else REPLY)
+
+
+def test_the_norm_is_of_each_component_by_itself():
+    update = {"generator": np.array([4.0], np.float32), "retriever": np.array([4.0], np.float32)}
+    reply = Reply(update, {"generator": 1, "retriever": 1})
+    assert apply_to_reply(Policy(max_update_norm=4.0), reply, 1).refusal == ""
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
+def test_an_update_whose_norm_is_no_small_number_does_not_leave(value):
+    """3e38 squared is infinite in float32."""
+    reply = Reply({"generator": np.array([value], np.float32)}, {"generator": 1})
+    assert apply_to_reply(Policy(max_update_norm=1e30), reply, 1).refusal == "policy-update-norm"
+    assert apply_to_reply(Policy(max_update_norm=1e39), Reply(dict(reply.update)), 1).refusal == (
+        "" if value == 3e38 else "policy-update-norm"
+    )
+
+
+def test_a_refusal_leaves_as_it_is():
+    refused = Reply(refusal="deadline", error_id="0123abcd")
+    assert apply_to_reply(Policy(tell_counts=False, max_update_norm=1.0), refused, 0) == refused
+
+
+def test_numbers_from_few_questions_are_not_told():
+    left = apply_to_reply(Policy(min_examples_for_metrics=13), REPLY, 40)
+    assert set(left.metrics) == {
+        "seconds",
+        "generator.loss",
+        "generator.steps",
+        "generator.tokens",
+        "generator.norm",
+    }
+    assert (left.update, left.num_examples) == (REPLY.update, REPLY.num_examples)
+    assert set(apply_to_reply(Policy(min_examples_for_metrics=41), REPLY, 40).metrics) == {"seconds"}
+
+
+def test_no_more_questions_than_the_site_has_are_behind_a_number():
+    """A component may count several examples a question."""
+    assert set(apply_to_reply(Policy(min_examples_for_metrics=11), REPLY, 10).metrics) == {"seconds"}
+
+
+def test_the_last_loss_may_come_from_one_question_of_the_last_step():
+    """40 steps on 40 questions: the last tenth is four steps of one question."""
+    told = {
+        limit: set(apply_to_reply(Policy(min_examples_for_metrics=limit), REPLY, 40).metrics) for limit in (1, 2, 4, 5)
+    }
+    assert "retriever.last_loss" in told[1]
+    assert "retriever.last_loss" not in told[2]
+    assert "retriever.loss" in told[2]
+    assert "generator.last_loss" in told[4]
+    assert "generator.last_loss" not in told[5]
+
+
+def test_of_a_validation_labelled_questions_and_not_tokens_are_what_counts():
+    policy = Policy(min_examples_for_metrics=4)
+    retriever = {name: value for name, value in VALIDATION.metrics.items() if name.startswith("retriever")}
+    assert apply_to_reply(policy, VALIDATION, 40, 3).metrics == retriever
+    assert apply_to_reply(policy, VALIDATION, 40, 4).metrics == VALIDATION.metrics
+    assert apply_to_reply(Policy(min_examples_for_metrics=5), VALIDATION, 40, 4).metrics == {}
+
+
+def test_where_the_number_of_validation_questions_is_unknown_a_policy_takes_it_for_one():
+    assert "generator.sum" in apply_to_reply(Policy(), VALIDATION, 40).metrics
+    assert "generator.sum" not in apply_to_reply(Policy(min_examples_for_metrics=2), VALIDATION, 40).metrics
+
+
+def test_a_delivery_is_confirmed_under_any_policy():
+    reply = Reply(metrics={"delivered": 2})
+    assert apply_to_reply(Policy(min_examples_for_metrics=1000, tell_counts=False), reply, 0, 0) == reply
+
+
+def test_counts_that_are_not_told_leave_as_one_and_what_gives_them_away_is_left_out():
+    left = apply_to_reply(Policy(tell_counts=False), REPLY, 40)
+    assert left.num_examples == {"generator": 1, "retriever": 1}
+    assert left.update == REPLY.update
+    assert set(left.metrics) == {
+        "seconds",
+        *(f"{component}.{what}" for component in BOTH for what in ("loss", "last_loss", "norm")),
+    }
+
+
+def test_a_validation_without_counts_is_a_mean_that_counts_once():
+    left = apply_to_reply(Policy(tell_counts=False), VALIDATION, 40)
+    assert left.metrics == {
+        "generator.sum": -0.5,
+        "generator.count": 1.0,
+        "retriever.sum": 0.75,
+        "retriever.count": 1.0,
+    }
+
+
+def test_a_greeting_without_counts_tells_whether_there_are_questions():
+    counts = {"train_questions": 40, "labelled_questions": 0, "validation_questions": 1}
+    left = apply_to_greeting(Policy(tell_counts=False), Greeting("clinic", "0.1.0", counts, {"retriever": "b" * 64}))
+    assert left.counts == {"train_questions": 1, "labelled_questions": 0, "validation_questions": 1}
+    assert (left.name, left.version, left.tensor_hashes) == ("clinic", "0.1.0", {"retriever": "b" * 64})
