@@ -8,6 +8,7 @@ FedragError                 something the user can mend; the message is one sent
 ├── RunError                a run folder that is missing, damaged or of another version
 ├── MessageError            a message between server and site that is not what was agreed
 │   └── SignatureError      one that is not signed by the one it should come from
+├── TrainingDiverged        a loss that is no longer a number
 ├── QuorumError             too few good replies to go on; the run can be resumed
 ├── ServiceError            a coordinator or site that does not run, or runs already
 └── StorageError            a file could not be written
@@ -45,6 +46,10 @@ class MessageError(FedragError):
 
 class SignatureError(MessageError):
     """A message is not signed by the one it should come from."""
+
+
+class TrainingDiverged(FedragError):
+    """The loss or its gradient is not a finite number; this site's round is lost."""
 
 
 class QuorumError(FedragError):

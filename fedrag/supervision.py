@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,7 @@ PATIENCE_S = 15.0  # after SIGTERM, before SIGKILL
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 STEADY_S = 60.0  # a child that lived so long starts again without waiting
+WATCH_S = 0.5
 LOG_BYTES = 20_000_000
 _PR_SET_PDEATHSIG = 1
 
@@ -31,14 +34,17 @@ class Child:
         command: Program and arguments.
         log: File that takes what it prints.
         environment: Variables beside those of the parent.
-        keep: Whether it is started again when it ends.
+        meanings: What an exit code means, for the operator.
+        death_signal: What the system sends it when its parent dies; one with children of its own must be able
+            to end them.
     """
 
     name: str
     command: Sequence[str]
     log: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    keep: bool = True
+    meanings: Mapping[int, str] = field(default_factory=dict)
+    death_signal: signal.Signals = signal.SIGKILL
     _process: subprocess.Popen[bytes] | None = None
     _started: float = 0.0
     _wait_s: float = 0.0
@@ -56,6 +62,7 @@ class Child:
 
     def start(self) -> None:
         """Start it. It is ended by the system when its parent dies, however that happens."""
+        self._end_group()
         with storage_errors(self.log):
             self.log.parent.mkdir(parents=True, exist_ok=True)
             _rotate(self.log)
@@ -66,7 +73,7 @@ class Child:
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     env={**os.environ, **self.environment},
-                    preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+                    preexec_fn=self._die_with_parent,
                     start_new_session=True,  # Ctrl-C reaches the parent alone, which ends all in order
                 )
         self._started = time.monotonic()
@@ -82,7 +89,7 @@ class Child:
             steady = now - self._started > STEADY_S
             self._wait_s = FIRST_WAIT_S if steady or not self._wait_s else min(2 * self._wait_s, LONGEST_WAIT_S)
             self._next_start = now + self._wait_s
-            say(f"{self.name} {_how_it_ended(self.exit_code)}; it starts again in {self._wait_s:.0f} s ({self.log})")
+            say(f"{self.name} {self._how_it_ended()}; it starts again in {self._wait_s:.0f} s ({self.log})")
         elif now >= self._next_start:
             self._next_start = 0.0
             self.start()
@@ -101,6 +108,26 @@ class Child:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+            self._end_group()
+
+    def _end_group(self) -> None:
+        """End what is left of its own children: one that was killed could not do it."""
+        if self._process:
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+
+    def _die_with_parent(self) -> None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, self.death_signal)
+
+    def _how_it_ended(self) -> str:
+        code = self.exit_code
+        assert code is not None
+        if code in self.meanings:
+            return self.meanings[code]
+        if code < 0:
+            return f"was ended by {signal.Signals(-code).name}"
+        return f"ended with code {code}"
 
 
 class Stop(BaseException):
@@ -120,21 +147,18 @@ def stop_on_signals() -> None:
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the system end this process when its parent dies; for processes that start themselves."""
-    if sys.platform == "linux":
-        _die_with_parent()
-        if os.getppid() != parent:  # it died in between
-            os._exit(1)
+    """Let this process end when its parent is gone.
 
+    The system's own death signal will not do where a thread of the parent starts the process: it comes when
+    that thread ends.
+    """
 
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os._exit(1)
 
-
-def _how_it_ended(code: int | None) -> str:
-    if code is not None and code < 0:
-        return f"was ended by {signal.Signals(-code).name}"
-    return f"ended with code {code}"
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _rotate(log: Path) -> None:

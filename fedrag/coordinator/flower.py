@@ -8,16 +8,18 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from flwr.app import Error, Message, Metadata
+from flwr.app.message.message import make_message
 from flwr.cli.build import build_fab_from_files
-from flwr.common.constant import SubStatus
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -26,11 +28,24 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, PushTaskOutputRequest
-from flwr.supercore.constant import TaskType
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.runtime_pb2 import (
+    AcquireTaskRequest,
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+)
+from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE, TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import (
+    ObjectPullError,
+    ObjectUnavailableError,
+    inflate_object_from_contents,
+)
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
@@ -65,6 +80,76 @@ class Node:
     public_key: bytes
     online: bool
     last_seen: str
+
+
+class PatientGrid(HttpGrid):
+    """A grid that does not wait for a reply of which only a part is here.
+
+    Flower's own blocks until the site has sent the rest, which one that died, or means harm, never does: all other
+    replies would wait with it.
+    """
+
+    def __init__(self, link: SuperLink, token: str) -> None:
+        super().__init__(link.address, root_certificates=link.ca.read_bytes(), token=token)
+        self._coming: dict[str, _Coming] = {}
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        """Return the replies that are here as a whole."""
+        wanted = list(message_ids)
+        if unseen := [message_id for message_id in wanted if message_id not in self._coming]:
+            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unseen))
+            for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
+                self._coming[head.metadata.reply_to_message_id] = _Coming(head.metadata.message_id, tree)
+        replies = [self._whole(message_id) for message_id in wanted if message_id in self._coming]
+        return [reply for reply in replies if reply is not None]
+
+    def _whole(self, message_id: str) -> Message | None:
+        """Fetch what is here of a reply; return it once that is all."""
+        coming = self._coming[message_id]
+        run_id = self.run.run_id
+        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
+        try:
+            for tree in iterate_object_tree(coming.tree):
+                if tree.object_id not in coming.parts:
+                    coming.parts[tree.object_id] = pull(tree.object_id)
+        except ObjectUnavailableError:
+            return None
+        except ObjectPullError:
+            del self._coming[message_id]
+            return _lost(run_id, message_id)
+        del self._coming[message_id]
+        self._runtime_client.ConfirmMessageReceived(
+            ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=coming.reply_id)
+        )
+        message = inflate_object_from_contents(coming.reply_id, coming.parts)
+        assert isinstance(message, Message)
+        message.metadata.__dict__["_message_id"] = coming.reply_id
+        return message
+
+
+@dataclass(slots=True)
+class _Coming:
+    """A reply of which the head is here."""
+
+    reply_id: str
+    tree: ObjectTree
+    parts: dict[str, bytes] = field(default_factory=dict)
+
+
+def _lost(run_id: int, message_id: str) -> Message:
+    """Return the error that stands for a reply whose rest never came."""
+    metadata = Metadata(
+        run_id=run_id,
+        message_id="",
+        src_node_id=SUPERLINK_NODE_ID,
+        dst_node_id=SUPERLINK_NODE_ID,
+        reply_to_message_id=message_id,
+        group_id="",
+        created_at=time.time(),
+        ttl=0,
+        message_type=SYSTEM_MESSAGE_TYPE,
+    )
+    return make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, "reply_is_incomplete"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,13 +224,13 @@ class SuperLink:
         return int(reply.run_id)
 
     @contextmanager
-    def grid(self, run_id: int) -> Iterator[HttpGrid]:
+    def grid(self, run_id: int) -> Iterator[PatientGrid]:
         """Take over a run as the process that runs its rounds, and give its grid.
 
         The run ends with the block, whatever happens in it.
         """
         token = self._acquire(run_id)
-        grid = HttpGrid(self.address, root_certificates=self.ca.read_bytes(), token=token)
+        grid = PatientGrid(self, token)
         client = grid._runtime_client
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
         heartbeat.start()

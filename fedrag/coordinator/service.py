@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -89,7 +90,7 @@ def _children(folder: ServerFolder) -> tuple[Child, Child]:
         key=key,
     )
     write_text(nginx, text)
-    return superlink, Child("public door", door_command(nginx), folder.logs / "door.log")
+    return superlink, Child("public door", door_command(nginx), folder.logs / "door.log", death_signal=signal.SIGTERM)
 
 
 def _start(folder: ServerFolder, superlink: Child, door: Child, say: Callable[[str], None]) -> None:

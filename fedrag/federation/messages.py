@@ -39,6 +39,7 @@ REFUSALS = {
     "no-disk-space": "its disk is full",
     "error": "an error occurred there",
     "bad-signature": "the request's signature is not the coordinator's",
+    "other-name": "it has another name than it is registered under",
     "replayed": "it had seen this request before",
     "version": "it runs another version of fedrag",
     "worker": "its worker died",

@@ -5,7 +5,6 @@ What goes wrong stays at the site: a refusal code and the id of an entry in the 
 
 from __future__ import annotations
 
-import errno
 import logging
 import secrets
 import time
@@ -18,7 +17,7 @@ from flwr.clientapp import ClientApp
 from fedrag import __version__
 from fedrag.config import Config
 from fedrag.data.site_folder import load_site
-from fedrag.errors import ConfigError, DataError, FedragError, MessageError, ModelError
+from fedrag.errors import FedragError, TrainingDiverged
 from fedrag.federation.messages import (
     DELIVER,
     GREET,
@@ -36,21 +35,17 @@ from fedrag.models.needed import base_tensor_hashes
 from fedrag.seeding import derive_seed
 from fedrag.site.delivery import keep_delivered
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
+from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.settings import SiteSettings
 from fedrag.site.site_config import Policy
 from fedrag.site.steps import OnProgress, Workbench, train_site
 from fedrag.site.validation import validate_site
 from fedrag.training.losses import Losses
-from fedrag.training.optimizer import TrainingDiverged
 from fedrag.types import Site
 
 log = logging.getLogger("fedrag.site")
 
 Step = Callable[[Workbench, Request], Reply]
-
-
-class DeadlinePassed(Exception):
-    """The server no longer waits for this reply."""
 
 
 def make_client_app(
@@ -153,27 +148,6 @@ def _refusal(error: Exception) -> Reply:
     foreseen = isinstance(error, (FedragError, TrainingDiverged, DeadlinePassed))  # its text says all
     log.error("error %s: %s: %s", error_id, type(error).__name__, error, exc_info=None if foreseen else error)
     return Reply(refusal=refusal_code(error), error_id=error_id)
-
-
-def refusal_code(error: Exception) -> str:
-    """Return the code for an error.
-
-    >>> refusal_code(OSError(errno.ENOSPC, "No space left on device"))
-    'no-disk-space'
-    """
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-        return "no-disk-space"
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return "out-of-memory"
-    codes: dict[type[Exception], str] = {
-        TrainingDiverged: "diverged",
-        DeadlinePassed: "deadline",
-        DataError: "bad-data",
-        ModelError: "bad-model",
-        MessageError: "bad-request",
-        ConfigError: "bad-request",
-    }
-    return next((code for kind, code in codes.items() if isinstance(error, kind)), "error")
 
 
 app = make_client_app()

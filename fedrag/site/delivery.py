@@ -2,22 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
-from safetensors.numpy import save_file
-
 from fedrag.federation.messages import Reply, Request
+from fedrag.site.delivered import keep
 from fedrag.site.steps import Workbench
 
 
 def keep_delivered(bench: Workbench, request: Request) -> Reply:
-    """Write the delivered tensors and the scenario to `<cache>/models/<run, or scenario>/`."""
-    folder = bench.cache / "models" / (bench.run or bench.config.name)
-    folder.mkdir(parents=True, exist_ok=True)
-    for component, tensors in request.state.items():
-        path = folder / f"{component}.safetensors"
-        partial = path.with_suffix(f".{os.getpid()}.partial")
-        save_file(tensors, partial)
-        partial.replace(path)
-    (folder / "scenario.toml").write_text(request.scenario, encoding="utf-8")
+    """Keep the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/`; they are current then."""
+    keep(bench.cache, bench.run or bench.config.name, request.state, request.scenario)
     return Reply(metrics={"delivered": len(request.state)})

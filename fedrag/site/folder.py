@@ -8,6 +8,8 @@ DIR/
   coordinator.pub      from the coordinator: whose requests to take
   egress.jsonl         a line for every reply, written before it is sent
   requests.jsonl       the requests that were taken up
+  inbox  outbox        the request that is being worked on, and the reply while it is sent
+  address              where the coordinator reaches this site
   answer-scores/  models/<run>/  logs/
 ```
 """

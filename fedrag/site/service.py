@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from fedrag.site.node import NOT_LET_IN, NOT_TRUSTED
+from fedrag.site.self_evaluation import SelfEvaluation
 from fedrag.site.site_config import SiteConfig
 from fedrag.supervision import Child, Stop, stop_on_signals
 
@@ -30,13 +32,26 @@ def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
     """
     stop_on_signals()
     command = [sys.executable, "-m", "fedrag.site.node", str(folder)]
-    node = Child("node", command, folder / "logs" / "node.log", {**QUIET, "FLWR_HOME": str(folder / "flower")})
+    node = Child(
+        "node",
+        command,
+        folder / "logs" / "node.log",
+        {**QUIET, "FLWR_HOME": str(folder / "flower")},
+        {
+            NOT_LET_IN: f"was not let in: is its key registered at {config.server}, and is this machine's clock right?",
+            NOT_TRUSTED: f"was not answered by the coordinator: {config.server} shows no certificate that {config.ca} "
+            "vouches for",
+        },
+    )
+    evaluation = SelfEvaluation(folder, config)
     say(f"{config.name} takes part at {config.server}; what it does: {node.log}; what leaves: fedrag client audit")
     try:
         while True:
             node.tend(say)
+            evaluation.tend(say)
             time.sleep(TICK_S)
     except Stop:
         say("the site ends")
     finally:
+        evaluation.end()
         node.end()

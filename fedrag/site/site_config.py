@@ -161,6 +161,8 @@ class SiteConfig(SiteSection):
     """Public key of the coordinator; a request that is not signed with its other half is refused."""
     private_key: Location = "site.key"
     """Private key of this site; it never leaves this machine."""
+    evaluate: bool = True
+    """Whether delivered models are measured here, on this site's own test questions; nothing of it leaves."""
     policy: Policy = Policy()
 
     @classmethod

@@ -10,12 +10,8 @@ import torch
 from torch import nn
 
 from fedrag.config import OptimizerSection
-from fedrag.errors import FedragError
+from fedrag.errors import TrainingDiverged
 from fedrag.types import Tensors
-
-
-class TrainingDiverged(FedragError):
-    """The loss or its gradient is not a finite number; this site's round is lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from fedrag.config import GeneratorConfig, RagConfig
+from fedrag.errors import TrainingDiverged
 from fedrag.models.generator import Example, Generator
 from fedrag.rag.batches import plan_batches
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import AnswerLoss, answer_loss
-from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged
+from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.types import Hit, Passage, Question, Tensors
 

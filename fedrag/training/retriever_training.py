@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from fedrag.config import RetrieverConfig
+from fedrag.errors import TrainingDiverged
 from fedrag.models.retriever import Retriever
 from fedrag.training.losses import Losses, lsr_loss
-from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged
+from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.ralt import epoch_batches
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.retriever_batches import distinct_batches

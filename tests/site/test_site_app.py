@@ -11,12 +11,12 @@ from flwr.app import Array
 from tiny_federation import Lines, federate, node_configs, small_site, tiny_config, write_small_sites
 
 from fedrag.data.writing import write_site
-from fedrag.errors import ConfigError, DataError, MessageError, ModelError, QuorumError
+from fedrag.errors import ConfigError, DataError, MessageError, ModelError, QuorumError, TrainingDiverged
 from fedrag.federation.messages import REFUSALS
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.site.app import DeadlinePassed, make_client_app, question_counts, refusal_code
+from fedrag.site.app import make_client_app, question_counts
+from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.training.losses import Losses
-from fedrag.training.optimizer import TrainingDiverged
 from fedrag.types import Passage, Question, Site
 
 pytestmark = pytest.mark.usefixtures("tiny_home")

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from fedrag.config import OptimizerSection
-from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged, learning_rate
+from fedrag.errors import TrainingDiverged
+from fedrag.training.optimizer import MasterOptimizer, Progress, learning_rate
 
 CONSTANT = {"schedule": "constant", "warmup": 0.0, "learning_rate": 0.1, "clip_norm": 1e6}
 

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from fedrag.config import GeneratorConfig, LoraSection, RagConfig
+from fedrag.errors import TrainingDiverged
 from fedrag.models.generator import Example, Generator
 from fedrag.models.store import find_model
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.training.losses import answer_loss
-from fedrag.training.optimizer import MasterOptimizer, Progress, TrainingDiverged
+from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.ralt import answer_examples, epoch_batches, train_generator
 from fedrag.types import Hit, Passage, Question
 

@@ -13,10 +13,10 @@ from sentence_transformers.sentence_transformer.losses import MultipleNegativesR
 from transformers import PreTrainedModel
 
 from fedrag.config import RetrieverConfig
+from fedrag.errors import TrainingDiverged
 from fedrag.models.retriever import Retriever
 from fedrag.models.store import find_model
 from fedrag.training.losses import Losses
-from fedrag.training.optimizer import TrainingDiverged
 from fedrag.training.retriever_examples import PassageText, RetrieverExample
 from fedrag.training.retriever_training import train_retriever
 

@@ -1,0 +1,33 @@
+"""What becomes of an error at a site: a code, which leaves it, and a text, which does not."""
+
+from __future__ import annotations
+
+import errno
+
+from fedrag.errors import ConfigError, DataError, MessageError, ModelError, StorageError, TrainingDiverged
+
+
+class DeadlinePassed(Exception):
+    """The server no longer waits for this reply."""
+
+
+def refusal_code(error: Exception) -> str:
+    """Return the code for an error.
+
+    >>> refusal_code(OSError(errno.ENOSPC, "No space left on device"))
+    'no-disk-space'
+    """
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return "no-disk-space"
+    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+        return "out-of-memory"
+    codes: dict[type[Exception], str] = {
+        TrainingDiverged: "diverged",
+        DeadlinePassed: "deadline",
+        DataError: "bad-data",
+        ModelError: "bad-model",
+        MessageError: "bad-request",
+        ConfigError: "bad-request",
+        StorageError: "no-disk-space",
+    }
+    return next((code for kind, code in codes.items() if isinstance(error, kind)), "error")

@@ -1,0 +1,100 @@
+"""A coordinator and two sites, as real processes on loopback, with the tiny models."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+from deployment import Deployment
+from tiny_federation import assert_same_state, federate, tiny_config, write_small_sites
+
+from fedrag.config import Config
+from fedrag.errors import ServiceError
+from fedrag.runs import RunFolder
+from fedrag.site.egress import read_egress
+from fedrag.types import State
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
+
+NAMES = ("north", "south")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
+
+
+@pytest.fixture(scope="module")
+def config(data) -> Config:
+    """Two rounds, each of which takes long enough to be hit in its middle."""
+    return tiny_config(
+        data,
+        generator={"epochs": 40},
+        federation={"rounds": 2, "deadline_s": 120.0, "quorum": 0.5, "greeting_timeout_s": 60.0},
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(config, tmp_path_factory) -> State:
+    """The result of the same sites in one process."""
+    state, _ = federate(config, tmp_path_factory.mktemp("undisturbed") / "run")
+    return state
+
+
+@pytest.fixture(scope="module")
+def deployment(data, tmp_path_factory):
+    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in NAMES}) as running:
+        yield running
+
+
+def result(run: RunFolder) -> State:
+    return run.load_result()
+
+
+def assert_all_took_part(run: RunFolder) -> None:
+    for line in run.rounds():
+        assert sorted(line["sites"]) == list(NAMES), line["left_out"]
+
+
+def test_a_deployed_run_gives_the_bits_of_a_simulated_one_and_the_sites_get_them(deployment, config, undisturbed):
+    name = deployment.begin(config)
+    run = deployment.wait_until_done(name)
+    assert_same_state(result(run), undisturbed)
+    assert_all_took_part(run)
+    for site in NAMES:
+        delivered = deployment.root / site / "models" / name
+        assert (delivered / "generator.safetensors").is_file()
+        kinds = [line["kind"] for line in read_egress(deployment.root / site / "egress.jsonl")]
+        assert kinds[-4:] == ["greet", "train", "train", "deliver"]
+
+
+def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
+    name = deployment.begin(config)
+    with pytest.raises(ServiceError, match=f"{name} is running"):
+        deployment.begin(config)
+    deployment.stop()
+    deployment.wait(lambda: not deployment.server.current(), 30, "the run stopped")
+    assert deployment.outcome(name).state == "stopped"
+
+
+@pytest.mark.parametrize("victim", ["worker", "node", "executor", "superlink", "door"])
+def test_a_process_killed_in_mid_training_costs_nothing(deployment, config, undisturbed, victim):
+    name = deployment.begin(config)
+    deployment.wait_for_round(name, 1)
+    time.sleep(2.0)  # now round 2 trains
+    pids = {
+        "worker": lambda: deployment.worker_pids("north"),
+        "node": lambda: deployment.node_pids("north"),
+        "executor": deployment.executor_pids,
+        "superlink": deployment.superlink_pids,
+        "door": deployment.door_pids,
+    }[victim]()
+    assert pids
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    run = deployment.wait_until_done(name)
+    assert_all_took_part(run)
+    assert_same_state(result(run), undisturbed)
