@@ -17,7 +17,7 @@ from rich.text import Text
 from fedrag.cli.tables import LOG_WIDTH, print_lines, show
 
 if TYPE_CHECKING:
-    from fedrag.evaluation.ask import Asked, Found, Reply
+    from fedrag.evaluation.ask import Asked, BeforeAndAfter, Found, Reply
 
 EXCERPT_LINES = 4
 PROMPT = "Question: "
@@ -42,7 +42,12 @@ def ask_command(
     with Console(stderr=True).status("Loading the models and indexing the passages ..."):
         from fedrag.evaluation.ask import BeforeAndAfter
 
-        both = BeforeAndAfter(run, data, passages)
+        both = BeforeAndAfter.of_run(run, data, passages)
+    ask_all(both, question, as_json)
+
+
+def ask_all(both: BeforeAndAfter, question: str | None, as_json: bool) -> None:
+    """Print both replies to one question, or to all that are typed."""
     if question is None and not as_json:
         print_lines([f"Answers come from the passages of {both.site}. An empty line or Ctrl-D ends it."])
     for asked in [question] if question is not None else _typed("" if as_json else PROMPT):

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from fedrag.cli.client_audit import audit
+from fedrag.cli.client_check import check
+from fedrag.cli.client_models import ask, evaluate, models, purge, rollback
 
 app = typer.Typer(help="Take part in a federation as a site.", no_args_is_help=True)
 app.command("audit")(audit)
@@ -49,3 +51,7 @@ def start(folder: Folder) -> None:
 
     config = open_site(folder)
     serve(folder.absolute(), config, lambda line: typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"))
+
+
+for verb in (check, ask, models, rollback, evaluate, purge):
+    app.command()(verb)

@@ -194,3 +194,18 @@ def rotate(folder: Folder) -> None:
 
 def _say(line: str) -> None:
     typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
+
+
+@app.command()
+def console(
+    folder: Folder,
+    port: Annotated[int, typer.Option(min=1024, max=65535, help="Port of 127.0.0.1.")] = 8090,
+) -> None:
+    """Show sites, runs and curves in a browser on this machine until Ctrl-C.
+
+    Example: fedrag server console coordinator --port 8090
+    """
+    from fedrag.coordinator.console import serve_console
+    from fedrag.coordinator.folder import ServerFolder
+
+    serve_console(ServerFolder.open(folder), port, _say)

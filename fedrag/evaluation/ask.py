@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fedrag.config import Config
 from fedrag.data.questions import distinct_questions, question_key
 from fedrag.data.site_folder import load_site, site_folders
 from fedrag.errors import ConfigError
@@ -13,7 +14,7 @@ from fedrag.models.resident import RoundModels
 from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, retrieve
 from fedrag.retrieval.index import PassageIndex
 from fedrag.runs import RunFolder
-from fedrag.types import COMPONENTS, SPLITS, Component, Passage, Split, State
+from fedrag.types import COMPONENTS, SPLITS, Component, Passage, Site, Split, State
 
 _NAMES_SHOWN = 10
 
@@ -49,7 +50,7 @@ class Asked:
 
     Attributes:
         question: As it was asked.
-        run: Name of the run folder.
+        run: Name of the run.
         site: Name of the site whose passages were searched.
         components: What the run trained; the other component is untouched on both sides.
         splits: Those of the site's question files in which the question stands.
@@ -76,30 +77,42 @@ class BeforeAndAfter:
     """The untouched and the trained models of a run over one site's passages, loaded and indexed once.
 
     Args:
-        path: The run folder.
-        data: Folder of a site, or one with a single site in it.
+        run: Name of the run.
+        config: Its scenario.
+        trained: Its tensors by component; a component that is absent is untouched on both sides.
+        site: The site.
         passages: Passages to find for a question; None: as many as the run gives the generator. It is
             given the first of them, never more than in the run.
 
     Raises:
-        RunError: The run is not finished or damaged.
-        ConfigError: The folder holds several sites.
-        DataError: The site is malformed.
         ModelError: A model is not fetched.
     """
 
-    def __init__(self, path: Path | str, data: Path | str, passages: int | None = None) -> None:
-        run = RunFolder.open(Path(path))
-        self._trained = run.load_result()
+    def __init__(self, run: str, config: Config, trained: State, site: Site, passages: int | None = None) -> None:
         self._run = run
-        self._config = run.config
-        self._n_found = passages or run.config.rag.passages
-        self._site = load_site(_only_site(Path(data)))
+        self._config = config
+        self._trained = trained
+        self._site = site
+        self._n_found = passages or config.rag.passages
         self._known = {
             question_key(q.question): q for q in distinct_questions(q for s in SPLITS for q in self._site.split(s))
         }
         self._untouched_index = self._index({})
         self._trained_index = self._index(self._trained) if "retriever" in self._trained else self._untouched_index
+
+    @classmethod
+    def of_run(cls, path: Path | str, data: Path | str, passages: int | None = None) -> BeforeAndAfter:
+        """Open a run folder and a site's folder, or one with a single site in it.
+
+        Raises:
+            RunError: The run is not finished or damaged.
+            ConfigError: The folder holds several sites.
+            DataError: The site is malformed.
+            ModelError: A model is not fetched.
+        """
+        run = RunFolder.open(Path(path))
+        trained = run.load_result()
+        return cls(run.path.resolve().name, run.config, trained, load_site(_only_site(Path(data))), passages)
 
     @property
     def site(self) -> str:
@@ -119,7 +132,7 @@ class BeforeAndAfter:
         labelled = known.passage_ids if known else ()
         return Asked(
             question=question,
-            run=self._run.path.resolve().name,
+            run=self._run,
             site=self._site.name,
             components=tuple(component for component in COMPONENTS if component in self._trained),
             splits=tuple(split for split in SPLITS if self._stands_in(question, split)),
@@ -155,9 +168,9 @@ class BeforeAndAfter:
 def ask(path: Path | str, question: str, data: Path | str, *, passages: int | None = None) -> Asked:
     """Answer one question from a site's passages, with a run's untouched and trained models.
 
-    For several questions `BeforeAndAfter` loads and indexes only once; see there for arguments and errors.
+    For several questions `BeforeAndAfter.of_run` loads and indexes only once; see there for arguments and errors.
     """
-    return BeforeAndAfter(path, data, passages).ask(question)
+    return BeforeAndAfter.of_run(path, data, passages).ask(question)
 
 
 def _only_site(root: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from fedrag.evaluation.records import Measured
 from fedrag.reporting.choice import Pair, by_site, chosen, kinds
 from fedrag.reporting.excerpts import Excerpt, excerpt
 from fedrag.runs import RunFolder
-from fedrag.types import SPLITS, Passage, Question
+from fedrag.types import SPLITS, Passage, Question, Site
 
 WIDTH = 420  # characters of a passage that are shown
 
@@ -65,15 +65,20 @@ class Block:
     gone: str | None = None
 
 
-def example_blocks(run: RunFolder, arms: Mapping[str, Sequence[Measured]]) -> list[Block]:
-    """Return a block for each site that was measured with the federated models."""
+def example_blocks(arms: Mapping[str, Sequence[Measured]], texts_of: Callable[[str], Texts]) -> list[Block]:
+    """Return a block for each site that was measured with the federated models.
+
+    Args:
+        arms: The records of each arm.
+        texts_of: Returns the texts of a site by its name; a DataError says why there are none.
+    """
     before = arms.get("untouched")
     titles = kinds(before is not None)
     blocks = []
     for site, pairs in by_site(before, arms.get("federated", ())).items():
         counts = {title: len(pairs[kind]) for kind, title in titles.items()}
         try:
-            texts = read_texts(run, site)
+            texts = texts_of(site)
         except DataError as error:
             blocks.append(Block(site, counts, [], str(error)))
             continue
@@ -114,6 +119,15 @@ def read_texts(run: RunFolder, site: str) -> Texts:
         raise DataError(f"{run.config.data.sites}: no site {site}")
     if run.facts.get("data", {}).get(site) not in (None, hash_site(folders[site])):
         raise DataError(f"{folders[site]}: has changed since the run")
-    loaded, split = load_site(folders[site]), run.config.evaluation.split
-    asked = [q for name in SPLITS if split in (name, "all") for q in loaded.split(name)]
-    return Texts({q.id: q for q in distinct_questions(asked)}, {p.id: p for p in loaded.passages})
+    return texts_of_site(load_site(folders[site]), run.config.evaluation.split)
+
+
+def texts_of_site(site: Site, split: str) -> Texts:
+    """Return the texts of a site.
+
+    Args:
+        site: The site.
+        split: The questions that were measured: a split, or "all".
+    """
+    asked = [q for name in SPLITS if split in (name, "all") for q in site.split(name)]
+    return Texts({q.id: q for q in distinct_questions(asked)}, {p.id: p for p in site.passages})

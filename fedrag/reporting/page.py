@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from fedrag.files import write_text
 from fedrag.reporting import facts, plots, rounds
 from fedrag.reporting.arms import ARMS, BY_SITE, Line, measured_metrics, overall_lines, read_arms, site_lines
 from fedrag.reporting.choice import rule
-from fedrag.reporting.examples import example_blocks
+from fedrag.reporting.examples import example_blocks, read_texts
 from fedrag.reporting.verdict import headline_metrics, percent, verdict
 from fedrag.runs import RunFolder
 from fedrag.schedule import trained_components
@@ -44,6 +44,15 @@ def write_report(run: RunFolder | Path | str, out: Path | str | None = None) -> 
 
 def render(run: RunFolder) -> str:
     """Return the page as HTML text."""
+    return fill(_content(run))
+
+
+def fill(content: Mapping[str, Any]) -> str:
+    """Return a page as HTML text.
+
+    Args:
+        content: A value for every name that the template uses.
+    """
     environment = Environment(
         loader=PackageLoader("fedrag.reporting"),
         autoescape=True,
@@ -54,7 +63,7 @@ def render(run: RunFolder) -> str:
     environment.filters["percent"] = percent
     environment.filters["size"] = size_text
     environment.filters["duration"] = facts.duration
-    return environment.get_template("page.html.jinja").render(_content(run))
+    return environment.get_template("page.html.jinja").render(content)
 
 
 def _content(run: RunFolder) -> dict[str, Any]:
@@ -66,10 +75,10 @@ def _content(run: RunFolder) -> dict[str, Any]:
     return {
         "name": run.path.resolve().name,
         "warnings": facts.warnings(run, scores),
-        "verdicts": _verdicts(run, lines, headlines),
+        "verdicts": verdicts(lines, headlines) or [facts.nothing_measured(run)],
         "summary": facts.summary(run, records, totals),
         "facts": facts.facts(run, records, totals, scores),
-        "command": f"fedrag simulate {shlex.quote(str(run.path / 'scenario.toml'))}",
+        "command": facts.command(run),
         "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
         "meanings": facts.MEANINGS,
         "notes": facts.notes(run, scores),
@@ -78,19 +87,20 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "dots": plots.dots(scores, lines, headlines),
         "curves": plots.curves(records),
         "totals": totals,
+        "deployed": facts.is_deployed(run),
         "bytes": plots.bytes_by_site(totals),
         "left_out": rounds.left_out(records),
-        "examples": example_blocks(run, arms),
+        "examples": example_blocks(arms, partial(read_texts, run)),
         "rule": rule("untouched" in arms, "exact_match" in metrics),
     }
 
 
-def _verdicts(run: RunFolder, lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:
+def verdicts(lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:
+    """Say what the numbers show, in a sentence a metric; nothing where the federated models were not measured."""
     by_title = {line.label: line for line in lines}
     shown = [(metric, by_title[TITLES[metric]]) for metric in metrics]
-    found = [
+    return [
         verdict(metric, federated, line.differences, line.n_questions)
         for metric, line in shown
         if (federated := line.means.get("federated")) is not None
     ]
-    return found or [facts.nothing_measured(run)]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+_ERROR_ID = re.compile(r"; error [0-9a-f]{8} in the site's log")
 
 Records = Sequence[dict[str, Any]]
 """Lines of rounds.jsonl."""
@@ -77,5 +80,12 @@ def curve(records: Records, key: str, component: str) -> Points:
 
 
 def left_out(records: Records) -> list[str]:
-    """Say which replies were not used, and why."""
-    return [f"Round {r['round']}: {name}: {reason}" for r in records for name, reason in r["left_out"].items()]
+    """Say which replies were not used and why, by site and reason; ids of errors, new each time, are left off."""
+    rounds: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for record in records:
+        for name, reason in record["left_out"].items():
+            rounds[name, _ERROR_ID.sub("", reason)].append(str(record["round"]))
+    return [
+        f"{name}: {reason}: {'round' if len(numbers) == 1 else 'rounds'} {', '.join(numbers)}"
+        for (name, reason), numbers in sorted(rounds.items())
+    ]

@@ -36,6 +36,7 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
 from flwr.supercore.primitives.asymmetric import public_key_to_bytes
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
@@ -128,9 +129,9 @@ class Connection:
         request = ActivateNodeRequest(public_key=public_key, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
         try:
             self.node = Node(node_id=self.call(self._client.ActivateNode, request).node_id)
-        except httpx.HTTPStatusError:
+        except httpx.HTTPStatusError as error:
             if not (self.node.node_id and self.beat()):
-                raise
+                raise NotLetIn(f"{self._server} does not let this site in ({error.response.status_code})") from None
 
     def log_out(self) -> None:
         """Tell the coordinator that this site goes."""
@@ -205,7 +206,7 @@ def connect(
         NotLetIn: The coordinator refuses this site.
         NotTrusted: It is not the coordinator that answers.
     """
-    interceptors = [
+    interceptors: list[ProtobufClientInterceptor] = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),
         NodeAuthHttpInterceptor(key, key.public_key()),
     ]

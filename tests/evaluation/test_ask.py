@@ -31,7 +31,7 @@ def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 @pytest.fixture(scope="module")
 def both(run: RunFolder) -> BeforeAndAfter:
-    return BeforeAndAfter(run.path, NORTH)
+    return BeforeAndAfter.of_run(run.path, NORTH)
 
 
 def test_both_sides_say_what_an_evaluation_measures(run: RunFolder, both: BeforeAndAfter):
@@ -48,10 +48,10 @@ def test_both_sides_say_what_an_evaluation_measures(run: RunFolder, both: Before
     assert any(one.untouched.found != one.trained.found for one in asked.values())
 
 
-def test_a_question_of_the_site_comes_with_its_answers_and_labels_in_any_spelling(both: BeforeAndAfter):
+def test_a_question_of_the_site_comes_with_its_answers_and_labels_in_any_spelling(run: RunFolder, both: BeforeAndAfter):
     asked = both.ask("  what does a LATE book  cost? ")
     assert (asked.site, asked.splits, asked.right_answers) == ("north", ("test",), ("two coins a week",))
-    whole = BeforeAndAfter(both._run.path, NORTH, passages=8).ask("What does a late book cost?")
+    whole = BeforeAndAfter.of_run(run.path, NORTH, passages=8).ask("What does a late book cost?")
     assert [found.passage.id for found in whole.trained.found if found.is_labelled] == ["north-3"]
     other = both.ask("What is the price of a book that is late?")
     assert (other.splits, other.right_answers) == ((), ())
@@ -60,13 +60,13 @@ def test_a_question_of_the_site_comes_with_its_answers_and_labels_in_any_spellin
 
 def test_the_generator_is_given_no_more_passages_than_in_the_run(run: RunFolder):
     question = "What does a late book cost?"
-    three, one = (BeforeAndAfter(run.path, NORTH, passages=k).ask(question) for k in (3, 1))
+    three, one = (BeforeAndAfter.of_run(run.path, NORTH, passages=k).ask(question) for k in (3, 1))
     assert [found.is_given for found in three.trained.found] == [True, True, False]
     assert [found.is_given for found in one.trained.found] == [True]
     scores = [found.score for found in three.trained.found]
     assert scores == sorted(scores, reverse=True)
     assert fedrag.ask(run.path, question, NORTH).trained == replace(three.trained, found=three.trained.found[:2])
-    assert len(BeforeAndAfter(run.path, NORTH, passages=100).ask(question).trained.found) == 8
+    assert len(BeforeAndAfter.of_run(run.path, NORTH, passages=100).ask(question).trained.found) == 8
 
 
 def test_a_component_that_was_not_trained_is_the_untouched_one_on_both_sides(tmp_path: Path, tiny_home: Path):
@@ -80,19 +80,19 @@ def test_a_component_that_was_not_trained_is_the_untouched_one_on_both_sides(tmp
 
 def test_a_folder_of_several_sites_is_refused_with_what_to_say(run: RunFolder, tmp_path: Path):
     with pytest.raises(ConfigError) as caught:
-        BeforeAndAfter(run.path, SHIPPED)
+        BeforeAndAfter.of_run(run.path, SHIPPED)
     assert str(caught.value) == (
         f"{SHIPPED}: holds 3 sites (east, north, south); name one of them, for example: --data {SHIPPED / 'east'}"
     )
     for number in range(12):
         write_site(tmp_path / f"site-{number:02}", small_site("any"))
     with pytest.raises(ConfigError, match=r"site-09 and 2 more\)"):
-        BeforeAndAfter(run.path, tmp_path)
+        BeforeAndAfter.of_run(run.path, tmp_path)
 
 
 def test_a_folder_with_a_single_site_in_it_is_that_site(run: RunFolder, tmp_path: Path):
     write_site(tmp_path / "alone", small_site("alone"))
-    assert BeforeAndAfter(run.path, tmp_path).site == "alone"
+    assert BeforeAndAfter.of_run(run.path, tmp_path).site == "alone"
 
 
 @pytest.mark.parametrize("question", ["", " \t", "half a pair: \ud83d"])
@@ -105,6 +105,6 @@ def test_an_unfinished_run_and_a_damaged_site_are_refused(run: RunFolder, tmp_pa
     shutil.copytree(run.path, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "final")
     with pytest.raises(RunError, match="is not finished; go on with: fedrag simulate --resume"):
-        BeforeAndAfter(tmp_path / "run", NORTH)
+        BeforeAndAfter.of_run(tmp_path / "run", NORTH)
     with pytest.raises(DataError, match="no such folder"):
-        BeforeAndAfter(run.path, tmp_path / "none")
+        BeforeAndAfter.of_run(run.path, tmp_path / "none")

@@ -39,5 +39,8 @@ def test_curves_hold_the_rounds_in_which_a_site_took_part():
     assert curve(RECORDS, "validation", "generator") == [(2, -0.5)]
 
 
-def test_a_reply_that_was_left_out_is_named_with_its_reason():
-    assert left_out(RECORDS) == ["Round 2: b: out-of-memory (4711)"]
+def test_replies_that_were_left_out_are_named_by_site_and_reason_without_the_ids_of_errors():
+    assert left_out(RECORDS) == ["b: out-of-memory (4711): round 2"]
+    reasons = [f"its disk is full (no-disk-space; error 0000000{n} in the site's log)" for n in (1, 2)]
+    records = [{"round": n, "left_out": {"b": reason, "a": "no reply"}} for n, reason in enumerate(reasons, start=4)]
+    assert left_out(records) == ["a: no reply: rounds 4, 5", "b: its disk is full (no-disk-space): rounds 4, 5"]

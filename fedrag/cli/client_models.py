@@ -1,0 +1,192 @@
+"""`fedrag client ask, models, rollback, evaluate, purge`: what a site does with the models that it received."""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import click
+import typer
+from rich.console import Console
+
+from fedrag.cli.ask import ask_all
+from fedrag.cli.display import open_display
+from fedrag.cli.evaluate import SplitName
+from fedrag.cli.tables import print_lines, print_rows, print_table
+from fedrag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedrag.site.delivered import Delivery
+
+Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def ask(
+    folder: Folder,
+    question: Annotated[
+        str | None, typer.Argument(help="The question; without it, questions are read until an empty line.")
+    ] = None,
+    passages: Annotated[
+        int | None,
+        typer.Option("--passages", min=1, help="Passages to find; by default as many as the run gives the generator."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a question, and nothing else.")] = False,
+) -> None:
+    """Answer a question with the untouched models and with those that the site received.
+
+    Example: fedrag client ask clinic "What does a late book cost?"
+    """
+    from fedrag.site.delivered import open_current
+    from fedrag.site.device import choose_device
+    from fedrag.site.site_config import SITE_FILE, SiteConfig
+
+    config = SiteConfig.from_file(folder / SITE_FILE)
+    delivered = open_current(folder)
+    choose_device(config)
+    with Console(stderr=True).status("Loading the models and indexing the passages ..."):
+        from fedrag.evaluation.ask import BeforeAndAfter
+        from fedrag.site.home import load_own_site
+
+        both = BeforeAndAfter(delivered.run, delivered.config, delivered.state, load_own_site(config), passages)
+    ask_all(both, question, as_json)
+
+
+def models(folder: Folder, as_json: AsJson = False) -> None:
+    """List the models that the site received, and which of them it uses.
+
+    Example: fedrag client models clinic
+    """
+    from fedrag.site.delivered import REPORT_FILE, current_delivery, deliveries, models_folder
+    from fedrag.site.site_config import SITE_FILE, SiteConfig
+
+    SiteConfig.from_file(folder / SITE_FILE)
+    found = deliveries(folder)
+    current = current_delivery(found)
+    rows = [
+        {
+            "run": delivery.run,
+            "delivered": delivery.time,
+            "components": list(delivery.components),
+            "state": "current" if delivery == current else "taken back" if delivery.taken_back else "earlier",
+            "report": str(report) if (report := models_folder(folder, delivery.run) / REPORT_FILE).is_file() else None,
+        }
+        for delivery in found
+    ]
+    if as_json:
+        typer.echo(json.dumps({"current": current.run if current else None, "models": rows}, indent=2))
+        return
+    shown = [
+        row
+        | {
+            "delivered": f"{datetime.fromisoformat(delivery.time):%Y-%m-%d %H:%M}",
+            "components": ", ".join(delivery.components),
+            "report": row["report"] or "none yet",
+        }
+        for row, delivery in zip(rows, found, strict=True)
+    ]
+    print_rows(shown, empty="no models were delivered yet")
+    if found and current is None:
+        print_lines(["the untouched models are current: all that were delivered are taken back"])
+
+
+def rollback(folder: Folder) -> None:
+    """Go back to the models that were delivered before, or to the untouched ones.
+
+    Example: fedrag client rollback clinic
+    """
+    from fedrag.site.delivered import roll_back
+    from fedrag.site.site_config import SITE_FILE, SiteConfig
+
+    SiteConfig.from_file(folder / SITE_FILE)
+    taken_back, current = roll_back(folder)
+    print_lines([f"{taken_back.run} is taken back; {_in_use(current)} now"])
+
+
+def _in_use(current: Delivery | None) -> str:
+    return f"{current.run} is current" if current else "the untouched models are current"
+
+
+def evaluate(
+    folder: Folder,
+    split: Annotated[SplitName, typer.Option("--split", help="Questions to measure.")] = SplitName.TEST,
+    background: Annotated[
+        bool, typer.Option("--background", help="Let all other work on this machine go first.")
+    ] = False,
+) -> None:
+    """Measure the untouched models and those that the site received on its own questions.
+
+    Example: fedrag client evaluate clinic
+    """
+    if background:
+        _let_others_go_first()
+    from fedrag.site.delivered import RESULTS_FILE, open_current
+    from fedrag.site.device import choose_device
+    from fedrag.site.site_config import SITE_FILE, SiteConfig
+
+    config = SiteConfig.from_file(folder / SITE_FILE)
+    delivered = open_current(folder)
+    choose_device(config)
+    from fedrag.evaluation.records import summarise
+    from fedrag.files import write_json
+    from fedrag.reporting.site_page import write_site_report
+    from fedrag.site.home import load_own_site, measure_at_home
+
+    site = load_own_site(config)
+    with open_display() as display:
+        measured = measure_at_home(site, config.policy, delivered, split.value, display)
+    means = {arm: summarise(found) for arm, found in measured.items()}
+    report = write_site_report(folder, site, delivered, split.value, measured)
+    write_json(
+        delivered.folder / RESULTS_FILE, {"run": delivered.run, "site": site.name, "split": split.value, **means}
+    )
+    print_table(
+        f"{delivered.run} at {site.name}: {split.value} questions, in per cent",
+        {"untouched": means["untouched"], "delivered": means["federated"]},
+    )
+    print_lines([f"report: {report} (it quotes this site's data and stays here)"])
+
+
+def _let_others_go_first() -> None:
+    """Take the lowest priority, and be the first to go where memory runs out."""
+    os.nice(19)
+    with suppress(OSError):  # not on this system
+        Path("/proc/self/oom_score_adj").write_text("1000")
+
+
+def purge(
+    folder: Folder,
+    run: Annotated[
+        str | None, typer.Option("--run", metavar="RUN", help="Of the models, remove those of this run alone.")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Remove what runs left at a site: the models it received, caches and logs.
+
+    Example: fedrag client purge clinic
+    """
+    from fedrag.site.delivered import current_delivery, deliveries
+    from fedrag.site.purge import KEPT, left_by_runs, remove
+    from fedrag.site.site_config import SITE_FILE, SiteConfig
+
+    SiteConfig.from_file(folder / SITE_FILE)
+    left = left_by_runs(folder, run)
+    if not left.lines:
+        print_lines(["there is nothing to remove", *KEPT])
+        return
+    print_lines(["This removes for good:", *(f"  {line}" for line in left.lines), *KEPT])
+    if not yes:
+        try:
+            sure = typer.confirm("Remove it?")
+        except click.Abort:
+            typer.echo(err=True)
+            raise ConfigError("nothing was removed: nobody answered; --yes skips the question") from None
+        if not sure:
+            print_lines(["nothing was removed"])
+            return
+    remove(folder, left)
+    print_lines([f"removed; {_in_use(current_delivery(deliveries(folder)))}"])

@@ -1,0 +1,176 @@
+"""The coordinator's console: a page that shows what goes on, for this machine alone, and changes nothing.
+
+The page is made here, section by section; an event stream sends a section anew when it has changed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from fedrag.coordinator.console_page import render_page, render_sections
+from fedrag.coordinator.folder import ServerFolder
+from fedrag.coordinator.jobs import run_names
+from fedrag.errors import ServiceError
+from fedrag.supervision import Stop, stop_on_signals
+
+HOST = "127.0.0.1"
+TICK_S = 1.0
+HEARTBEAT_S = 15.0  # that a browser is gone may show only when something is sent to it
+MOST_CONNECTIONS = 50
+PATIENCE_S = 5  # for requests under way when the console ends
+
+FILES = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "no-store",
+}
+"""What every answer says to the browser."""
+
+
+def serve_console(folder: ServerFolder, port: int, say: Callable[[str], None]) -> None:
+    """Show the console until it is told to end, by Ctrl-C or SIGTERM.
+
+    Args:
+        folder: The coordinator's folder; the coordinator itself need not run.
+        port: A port of 127.0.0.1.
+        say: Takes a line for the operator.
+
+    Raises:
+        ServiceError: The port cannot be used.
+    """
+    listener, server = _listener(port), console_server(folder, port)
+    stop_on_signals()
+    try:
+        say(f"the console is at http://{HOST}:{port}/ for everyone who works on this machine; Ctrl-C ends it")
+        server.run(sockets=[listener])
+    except Stop:
+        say("the console ends")
+
+
+def console_server(folder: ServerFolder, port: int) -> uvicorn.Server:
+    """Return the console as a server, to be run on a socket of 127.0.0.1.
+
+    Args:
+        folder: The coordinator's folder.
+        port: The port that browsers name in their requests.
+    """
+    config = uvicorn.Config(
+        _guarded(_pages(folder, lambda: server.should_exit), {f"{HOST}:{port}", f"localhost:{port}"}),
+        loop="asyncio",
+        http="h11",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=PATIENCE_S,
+    )
+    server = uvicorn.Server(config)
+    return server
+
+
+def _pages(folder: ServerFolder, stopping: Callable[[], bool]) -> ASGIApp:
+    """Return the page, its files and its event stream, which ends when `stopping` says so."""
+
+    def chosen_run(request: Request) -> str | None:
+        """Return the run that is asked for, "" for the newest, or None for one that does not exist."""
+        name = request.query_params.get("run", "")
+        return name if not name or name in run_names(folder) else None
+
+    def page(request: Request) -> Response:
+        run = chosen_run(request)
+        return _refusal(404, "there is no such run") if run is None else HTMLResponse(render_page(folder, run))
+
+    def file(request: Request) -> Response:
+        name = request.url.path.removeprefix("/")
+        return FileResponse(Path(__file__).with_name("templates") / name, media_type=FILES[name])
+
+    def events(request: Request) -> Response:
+        run = chosen_run(request)
+        if run is None:
+            return _refusal(404, "there is no such run")
+        return StreamingResponse(_events(folder, run, stopping), media_type="text/event-stream")
+
+    routes = [Route("/", page), Route("/events", events), *(Route(f"/{name}", file) for name in FILES)]
+    return Starlette(routes=routes)
+
+
+async def _events(folder: ServerFolder, run: str, stopping: Callable[[], bool]) -> AsyncIterator[str]:
+    """Yield the sections that have changed, as a JSON object of HTML by name; all of them first."""
+    shown: dict[str, str] = {}
+    sent = time.monotonic()
+    while not stopping():
+        sections = await run_in_threadpool(render_sections, folder, run)
+        changed = {name: html for name, html in sections.items() if shown.get(name) != html}
+        if changed or time.monotonic() - sent > HEARTBEAT_S:
+            yield f"data: {json.dumps(changed)}\n\n"
+            shown, sent = sections, time.monotonic()
+        await asyncio.sleep(TICK_S)
+
+
+def _guarded(app: ASGIApp, hosts: set[str]) -> ASGIApp:
+    """Let in nothing but GET requests that a page of ours, or a person, makes under a name of this machine."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(HEADERS)
+            await send(message)
+
+        await (_refused(scope, hosts) or app)(scope, receive, send_with_headers)
+
+    return answer
+
+
+def _refused(scope: Scope, hosts: set[str]) -> Response | None:
+    """Return the answer to a request that is not let in."""
+    headers = Headers(scope=scope)
+    if headers.get("host", "").lower() not in hosts:  # another site's name may have been made to point here
+        return _refusal(421, f"this console answers to {' and '.join(sorted(hosts))} alone")
+    if scope["method"] != "GET":
+        return PlainTextResponse("this console shows and changes nothing\n", 405, {"Allow": "GET"})
+    from_elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
+    if from_elsewhere and headers.get("sec-fetch-mode") != "navigate":  # a link may lead here
+        return _refusal(403, "another site's page may not read this console")
+    return None
+
+
+def _refusal(status: int, sentence: str) -> Response:
+    return PlainTextResponse(f"{sentence}\n", status)
+
+
+def _listener(port: int) -> socket.socket:
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((HOST, port))
+    except OSError as error:
+        listener.close()
+        raise ServiceError(
+            f"port {port} of {HOST} cannot be used: {error.strerror}; choose another with --port"
+        ) from None
+    return listener

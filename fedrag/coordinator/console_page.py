@@ -1,0 +1,254 @@
+"""What the console's page shows, section by section. Never a node id, never a key beyond its fingerprint."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar
+
+import httpx
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedrag.coordinator.curves import Curve, curve, mean_of
+from fedrag.coordinator.folder import ServerFolder
+from fedrag.coordinator.jobs import run_names
+from fedrag.coordinator.outcome import read_outcome
+from fedrag.coordinator.overview import run_rows, site_rows
+from fedrag.display import size_text
+from fedrag.errors import FedragError
+from fedrag.files import read_json
+from fedrag.runs import RunFolder
+from fedrag.schedule import trained_components
+from fedrag.security.certificates import days_left
+from fedrag.security.keys import fingerprint
+from fedrag.types import Component
+
+SECTIONS = ("state", "sites", "run", "runs")
+WARN_DAYS = 30
+
+_UNKNOWN_RUN = {"state": "unknown", "round": "", "since": "", "why": ""}
+_POLICY_CODE = re.compile(r"\((policy-[a-z-]+)\b")
+_ERROR_ID = re.compile(r"; error [0-9a-f]{8} in the site's log")
+_VALIDATION = {
+    "generator": "Mean log-probability of an answer token; higher is better.",
+    "retriever": "Mean reciprocal rank; higher is better.",
+}
+
+Records = Sequence[Mapping[str, Any]]
+"""Lines of rounds.jsonl."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Replies of a site that were left out for one reason.
+
+    Attributes:
+        site: Its name.
+        reason: Why, as it was told the last time.
+        rounds: The rounds.
+    """
+
+    site: str
+    reason: str
+    rounds: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What went to a site and came back, in training messages.
+
+    Attributes:
+        asked: Rounds in which it was asked to train.
+        used: Rounds in which its reply was used.
+        received: Bytes to the site.
+        sent: Bytes back, of replies that were used.
+    """
+
+    asked: int
+    used: int
+    received: int
+    sent: int
+
+
+def render_page(folder: ServerFolder, run: str) -> str:
+    """Return the page as HTML; `run` is the run that is shown, "" the newest."""
+    sections = render_sections(folder, run)
+    name = f"{folder.config.name}:{folder.config.port}"
+    return _environment().get_template("console.html.jinja").render(name=name, sections=sections)
+
+
+def render_sections(folder: ServerFolder, run: str) -> dict[str, str]:
+    """Return each section of the page as HTML, by name. What cannot be read is named in the first one.
+
+    Args:
+        folder: The coordinator's folder.
+        run: Name of the run that is shown; "" for the newest.
+    """
+    content = _content(folder, run)
+    return {name: _environment().get_template(f"{name}.html.jinja").render(content) for name in SECTIONS}
+
+
+def failures(records: Records) -> list[Failure]:
+    """Return which replies were left out, by site and reason."""
+    rounds: dict[tuple[str, str], list[int]] = {}
+    last: dict[tuple[str, str], str] = {}
+    for record in records:
+        for site, reason in record["left_out"].items():
+            key = site, _ERROR_ID.sub("", reason)
+            rounds.setdefault(key, []).append(record["round"])
+            last[key] = reason
+    return [Failure(key[0], last[key], tuple(numbers)) for key, numbers in sorted(rounds.items())]
+
+
+def traffic(records: Records) -> dict[str, Traffic]:
+    """Return what each site that was asked received and sent, by name."""
+    names = sorted({name for record in records for name in record["asked"]})
+    found = {}
+    for name in names:
+        asked = [record for record in records if name in record["asked"]]
+        told = [record["sites"][name] for record in asked if name in record["sites"]]
+        received = sum(record["bytes_to_each_site"] for record in asked)
+        found[name] = Traffic(len(asked), len(told), received, sum(line["bytes"] for line in told))
+    return found
+
+
+def policy_codes(records: Records) -> dict[str, dict[str, int]]:
+    """Return the policy codes of each site's refusals with the last round of each, the latest first."""
+    found: dict[str, dict[str, int]] = {}
+    for record in reversed(records):
+        for site, reason in record["left_out"].items():
+            if code := _POLICY_CODE.search(reason):
+                found.setdefault(site, {}).setdefault(code[1], record["round"])
+    return found
+
+
+def curves(records: Records, components: Sequence[Component], rounds: int) -> list[Curve]:
+    """Return loss, validation and aggregation error of each component, where there are any.
+
+    Args:
+        records: The rounds so far.
+        components: Those that are trained.
+        rounds: Rounds that the run will have.
+    """
+    found = []
+    for component in components:
+        losses: dict[str, list[tuple[int, float]]] = {}
+        for record in records:
+            for site, told in record["sites"].items():
+                if f"{component}.loss" in told:
+                    losses.setdefault(site, []).append((record["round"], told[f"{component}.loss"]))
+        faint = list(losses.values()) if len(losses) > 1 else []
+        validation, error = (
+            [(record["round"], record[key][component]) for record in records if component in record[key]]
+            for key in ("validation", "aggregation_error")
+        )
+        caption = "Mean over the sites; each site faint." if faint else "One site."
+        found += [
+            curve(f"Training loss of the {component}", caption, mean_of(losses), faint, rounds),
+            curve(f"Validation of the {component}", _VALIDATION[component], validation, [], rounds),
+            curve(
+                f"Aggregation error of the {component}",
+                "How far the mean of the LoRA factors is from the mean of their products, relative to the latter.",
+                error,
+                [],
+                rounds,
+            ),
+        ]
+    return [one for one in found if one is not None]
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("fedrag.coordinator"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["size"] = size_text
+    environment.filters["time"] = lambda text: text[:19].replace("T", " ")
+    return environment
+
+
+def _content(folder: ServerFolder, run: str) -> dict[str, Any]:
+    problems: list[str] = []
+
+    def read(reader: Callable[[], T]) -> T | None:
+        """Return what can be read; what cannot is told, and the rest of the page stands."""
+        try:
+            return reader()
+        except (FedragError, OSError, httpx.HTTPError) as error:
+            problems.append(str(error))
+            return None
+
+    running = bool(read(lambda: folder.is_running))
+    names = read(lambda: run_names(folder)) or []
+    shown = run or (names[-1] if names else "")
+    rows = read(lambda: run_rows(folder)) or [{"run": name, **_UNKNOWN_RUN} for name in names]
+    disk = read(lambda: shutil.disk_usage(folder.path))
+    return {
+        "folder": str(folder.path),
+        "name": f"{folder.config.name}:{folder.config.port}",
+        "running": running,
+        "warn_days": WARN_DAYS,
+        "certificate_days": read(lambda: days_left(folder.path / "server.crt", datetime.now(UTC))),
+        "fingerprint": read(lambda: folder.signing_fingerprint) or "unknown",
+        "used": size_text(sum(_sizes(folder.path))),
+        "free": size_text(disk.free) if disk else "unknown",
+        "sites": read(lambda: site_rows(folder)) or read(lambda: _sites_unknown(folder)) or [],
+        "runs": [row | {"state": _state(row["state"], running)} for row in reversed(rows)],
+        "shown": shown,
+        "run": read(lambda: _run_content(folder, shown, running)) if shown else None,
+        "problems": list(dict.fromkeys(problems)),
+    }
+
+
+def _run_content(folder: ServerFolder, name: str, running: bool) -> dict[str, Any]:
+    run = RunFolder.open(folder.runs / name)
+    records, outcome, rounds = run.rounds(), read_outcome(run.path), run.config.federation.rounds
+    delivery = run.path / "delivery.json"
+    return {
+        "name": name,
+        "state": _state(outcome.state, running),
+        "why": outcome.why,
+        "since": outcome.since,
+        "done": records[-1]["round"] if records else 0,
+        "rounds": rounds,
+        "curves": curves(records, trained_components(run.config.federation), rounds),
+        "traffic": traffic(records),
+        "failures": failures(records),
+        "policies": policy_codes(records),
+        "delivered": read_json(delivery)["delivered_to"] if delivery.is_file() else None,
+    }
+
+
+def _state(state: str, running: bool) -> str:
+    """Return a run's state; one that is on while the coordinator is not goes on when that starts again."""
+    return "interrupted" if state in ("waiting", "running") and not running else state
+
+
+def _sites_unknown(folder: ServerFolder) -> list[dict[str, Any]]:
+    """Return the registered sites where the SuperLink does not say which of them are there."""
+    return [
+        {"name": site.name, "state": "unknown", "last_seen": "", "key": fingerprint(site.public_key)}
+        for site in folder.sites()
+    ]
+
+
+def _sizes(path: Path) -> Iterator[int]:
+    """Give the bytes of each file below a folder."""
+    for root, _, files in os.walk(path):  # unlike rglob, it bears a folder that goes meanwhile
+        for name in files:
+            try:
+                yield os.lstat(os.path.join(root, name)).st_size
+            except FileNotFoundError:
+                continue

@@ -1,0 +1,139 @@
+"""Curves over rounds as plain geometry, which a template draws as SVG."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+WIDTH, HEIGHT = 400, 210
+LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 34  # what lies around the area of the lines
+MOST_MARKS = 60  # beyond that the marks would hide the line
+
+Points = Sequence[tuple[int, float]]
+"""Values by round."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """A labelled place on an axis, in units of the drawing."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A point of the line that counts, in units of the drawing, with what it says in words."""
+
+    x: float
+    y: float
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """A value over the rounds.
+
+    Attributes:
+        title: What it is.
+        caption: What the reader must know of it.
+        alt: The values in words.
+        x_ticks: Rounds.
+        y_ticks: Values.
+        line: The line that counts, as the points of a polyline.
+        marks: Its points; none where they are too many.
+        faint: Lines behind it, one a site.
+    """
+
+    title: str
+    caption: str
+    alt: str
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    line: str
+    marks: tuple[Mark, ...]
+    faint: tuple[str, ...]
+
+
+def curve(title: str, caption: str, points: Points, faint: Sequence[Points], rounds: int) -> Curve | None:
+    """Place a value over the rounds in a drawing; values that are not finite are passed over.
+
+    Args:
+        title: What it is.
+        caption: What the reader must know of it.
+        points: The line that counts.
+        faint: Lines behind it, one a site.
+        rounds: Rounds that the run will have: the width of the drawing.
+
+    Returns:
+        The curve; None where there is no value.
+    """
+    points, *faint = ([(x, y) for x, y in line if math.isfinite(y)] for line in (points, *faint))
+    if not points:
+        return None
+    y_ticks = nice_ticks([y for line in (points, *faint) for _, y in line], 4)
+    low, high, last = y_ticks[0], y_ticks[-1], max(rounds, points[-1][0], 2)
+
+    def x_of(number: float) -> float:
+        return LEFT + (WIDTH - LEFT - RIGHT) * (number - 1) / (last - 1)
+
+    def y_of(value: float) -> float:
+        return TOP + (HEIGHT - TOP - BOTTOM) * (high - value) / (high - low)
+
+    def polyline(line: Points) -> str:
+        return " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in line)
+
+    marks = tuple(Mark(round(x_of(x), 1), round(y_of(y), 1), f"round {x}: {y:.4g}") for x, y in points)
+    return Curve(
+        title,
+        caption,
+        f"{title} by round: {', '.join(f'{x}: {y:.4g}' for x, y in points)}",
+        tuple(Tick(round(x_of(number), 1), f"{number}") for number in _round_ticks(last)),
+        tuple(Tick(round(y_of(value), 1), f"{value:g}".replace("-", "−")) for value in y_ticks),
+        polyline(points),
+        marks if len(marks) <= MOST_MARKS else (),
+        tuple(polyline(line) for line in faint if line),
+    )
+
+
+def mean_of(lines: Mapping[str, Points]) -> list[tuple[int, float]]:
+    """Return the mean over the sites by round.
+
+    >>> mean_of({"a": [(1, 2.0), (2, 1.0)], "b": [(1, 4.0)]})
+    [(1, 3.0), (2, 1.0)]
+    """
+    values: dict[int, list[float]] = defaultdict(list)
+    for points in lines.values():
+        for number, value in points:
+            values[number].append(value)
+    return [(number, sum(found) / len(found)) for number, found in sorted(values.items())]
+
+
+def nice_ticks(values: Sequence[float], steps: int) -> list[float]:
+    """Return round numbers from below the least value to above the greatest.
+
+    >>> nice_ticks([1.97, 2.03], 4)
+    [1.96, 1.98, 2.0, 2.02, 2.04]
+    >>> nice_ticks([0.5], 4)
+    [0.0, 0.25, 0.5, 0.75, 1.0]
+    """
+    low, high = min(values), max(values)
+    if low == high:
+        low, high = low - (abs(low) or 1.0), high + (abs(high) or 1.0)
+    rough = (high - low) / steps
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [float(f"{step * number:.10g}") for number in range(first, last + 1)]
+
+
+def _round_ticks(last: int) -> list[int]:
+    """Return some of the rounds, at most nine, the first among them.
+
+    >>> _round_ticks(3), _round_ticks(20)
+    ([1, 2, 3], [1, 5, 10, 15, 20])
+    """
+    step = next(s for power in (1, 10, 100, 1000, 10_000) for s in (power, 2 * power, 5 * power) if last <= 8 * s)
+    return [number for number in range(1, last + 1) if step == 1 or number == 1 or number % step == 0]

@@ -1,0 +1,28 @@
+// Puts each section that the coordinator's console sends in the place of the old one.
+"use strict";
+
+const live = document.getElementById("live");
+const source = new EventSource("events" + location.search);
+
+function say(state, sentence) {
+  live.className = state;
+  live.textContent = sentence;
+}
+
+function replace(id, html) {
+  const section = document.getElementById(id);
+  const link = section.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  section.innerHTML = html; // made and escaped by the console itself
+  if (link) {
+    section.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus();
+  }
+}
+
+source.addEventListener("message", (event) => {
+  Object.entries(JSON.parse(event.data)).forEach(([id, html]) => replace(id, html));
+  say("on", "Live");
+});
+source.addEventListener("error", () => {
+  const time = new Date().toLocaleTimeString();
+  say("off", `The console has not answered since ${time}; what stands here is what it said last.`);
+});

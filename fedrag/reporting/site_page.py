@@ -1,0 +1,80 @@
+"""A site's own page: what the models that it received do on its own questions."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedrag import __version__
+from fedrag.config import Config
+from fedrag.evaluation.records import Measured, scores_by_question
+from fedrag.files import write_text
+from fedrag.reporting import facts
+from fedrag.reporting.arms import ARMS, measured_metrics, overall_lines
+from fedrag.reporting.choice import rule
+from fedrag.reporting.examples import example_blocks, texts_of_site
+from fedrag.reporting.page import fill, verdicts
+from fedrag.reporting.verdict import headline_metrics
+from fedrag.site.delivered import REPORT_FILE, Delivered
+from fedrag.types import COMPONENTS, Component, Site
+
+
+def write_site_report(
+    folder: Path, site: Site, delivered: Delivered, split: str, arms: Mapping[str, Sequence[Measured]]
+) -> Path:
+    """Write the page beside the delivered models and return its path.
+
+    Args:
+        folder: The site's folder.
+        site: Its data.
+        delivered: The models that were measured.
+        split: The questions that were measured: a split, or "all".
+        arms: The records of `untouched` and `federated`.
+
+    Raises:
+        StorageError: It cannot be written.
+    """
+    path = delivered.folder / REPORT_FILE
+    write_text(path, fill(_content(folder, site, delivered, split, arms)))
+    return path
+
+
+def _content(
+    folder: Path, site: Site, delivered: Delivered, split: str, arms: Mapping[str, Sequence[Measured]]
+) -> dict[str, Any]:
+    config, trained = delivered.config, list(delivered.state)
+    scores = {arm: scores_by_question(measured) for arm, measured in arms.items()}
+    metrics, lines = measured_metrics(scores), overall_lines(scores)
+    asked = f"{len(scores['federated']):,} {'' if split == 'all' else f'{split} '}questions of {site.name}"
+    return {
+        "name": f"{delivered.run} at {site.name}",
+        "warnings": facts.random_models((config.models.generator, config.models.retriever)),
+        "verdicts": verdicts(lines, headline_metrics(trained, metrics)),
+        "summary": f"{asked}, measured at the site itself; this page and all that is on it stays there",
+        "facts": _facts(delivered.run, config, trained, asked),
+        "command": f"fedrag client evaluate {shlex.quote(str(folder))} --split {split}",
+        "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
+        "meanings": facts.MEANINGS,
+        "notes": [facts.INTERVALS],
+        "overall": lines,
+        "examples": example_blocks(arms, lambda name: texts_of_site(site, split)),
+        "rule": rule(compared=True, answers="exact_match" in metrics),
+        # What a run's page shows besides: one site alone was measured, and the coordinator has the log of the rounds.
+        **{"by_site": {}, "dots": [], "curves": [], "totals": {}, "bytes": [], "left_out": []},
+    }
+
+
+def _facts(run: str, config: Config, trained: Sequence[Component], asked: str) -> dict[str, str]:
+    """Return what was measured, by name."""
+    names = {"generator": config.models.generator, "retriever": config.models.retriever}
+    roles = {component: "trained" if component in trained else "not trained" for component in COMPONENTS}
+    return {
+        "Run": run,
+        "Scenario": f"{config.name}, seed {config.seed}",
+        **{component.capitalize(): f"{names[component]} ({roles[component]})" for component in COMPONENTS},
+        "Rounds": f"{config.federation.rounds}, schedule {config.federation.schedule}",
+        "Measured on": asked,
+        "Versions": f"fedrag {__version__}",
+    }

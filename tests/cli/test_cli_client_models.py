@@ -1,0 +1,156 @@
+"""`fedrag client ask, models, rollback, evaluate, purge`, as a person types them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from clinic import QUESTION, deliver, make_clinic, trained_run
+from tiny_federation import SHIPPED
+from typer.testing import CliRunner
+
+from fedrag.cli.main import app
+from fedrag.runs import RunFolder
+
+NORTH = str(SHIPPED / "north")
+
+
+@pytest.fixture(scope="module")
+def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return trained_run(tmp_path_factory.mktemp("client") / "tiny-1")
+
+
+@pytest.fixture
+def clinic(run: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A site that received the retriever of one run and then both components of another."""
+    folder = make_clinic(tmp_path)
+    deliver(folder, run, "first-1", "retriever")
+    deliver(folder, run)
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+def client(*arguments: str, typed: str | None = None) -> str:
+    result = CliRunner().invoke(app, ["client", *arguments], input=typed)
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    return result.stdout
+
+
+def refusal(*arguments: str, typed: str | None = None) -> str:
+    result = CliRunner().invoke(app, ["client", *arguments], input=typed)
+    assert result.exit_code == 2, result.output
+    [line] = [line for line in result.stderr.splitlines() if line]
+    return line
+
+
+def listed() -> dict[str, str]:
+    """Return the state of each run, and what is current."""
+    found = json.loads(client("models", "clinic", "--json"))
+    return {row["run"]: row["state"] for row in found["models"]} | {"": found["current"]}
+
+
+def test_a_site_asks_what_an_operator_of_the_run_would_ask(clinic: Path, run: RunFolder):
+    ours = json.loads(client("ask", "clinic", QUESTION, "--passages", "3", "--json"))
+    result = CliRunner().invoke(app, ["ask", str(run.path), QUESTION, "--data", NORTH, "--passages", "3", "--json"])
+    theirs = json.loads(result.stdout)
+    assert (ours.pop("run"), ours.pop("site")) == ("tiny-1", "clinic")
+    assert (theirs.pop("run"), theirs.pop("site")) == ("tiny-1", "north")
+    assert ours == theirs
+    assert ours["untouched"] != ours["trained"]
+
+
+def test_without_a_question_a_site_asks_until_an_empty_line(clinic: Path):
+    output = client("ask", "clinic", typed=f"{QUESTION}\nWhere is it?\n\n")
+    assert output.startswith("Answers come from the passages of clinic. An empty line or Ctrl-D ends it.\nQuestion: ")
+    assert [line for line in output.splitlines() if line.startswith("clinic: ")] == [
+        f"clinic: {QUESTION}",
+        "clinic: Where is it?",
+    ]
+    assert "Right answers (test.jsonl): two coins a week" in output
+
+
+def test_going_back_changes_what_answers(clinic: Path):
+    both = json.loads(client("ask", "clinic", QUESTION, "--json"))
+    assert client("rollback", "clinic") == "tiny-1 is taken back; first-1 is current now\n"
+    retriever = json.loads(client("ask", "clinic", QUESTION, "--json"))
+    assert (both["run"], retriever["run"]) == ("tiny-1", "first-1")
+    assert retriever["components"] == ["retriever"]
+    assert retriever["untouched"] == both["untouched"]
+    assert retriever["trained"]["found"] == both["trained"]["found"]
+    assert client("rollback", "clinic") == "first-1 is taken back; the untouched models are current now\n"
+    assert refusal("rollback", "clinic").endswith("the untouched models are current; there is nothing to go back to")
+    assert "all delivered models were taken back" in refusal("ask", "clinic", QUESTION)
+
+
+def test_the_list_shows_what_was_delivered_and_what_is_current(clinic: Path):
+    assert listed() == {"first-1": "earlier", "tiny-1": "current", "": "tiny-1"}
+    rows = [line.split() for line in client("models", "clinic").splitlines() if "-1" in line]
+    assert [(row[0], row[3:-3], row[-3]) for row in rows] == [
+        ("first-1", ["retriever"], "earlier"),
+        ("tiny-1", ["generator,", "retriever"], "current"),
+    ]
+    client("rollback", "clinic")
+    assert listed() == {"first-1": "current", "tiny-1": "taken back", "": "first-1"}
+    client("rollback", "clinic")
+    assert listed() == {"first-1": "taken back", "tiny-1": "taken back", "": None}
+    assert "the untouched models are current: all that were delivered are taken back" in client("models", "clinic")
+    shutil.rmtree("clinic/models")
+    assert client("models", "clinic") == "no models were delivered yet\n"
+
+
+def test_measuring_writes_a_page_and_figures_beside_the_models(clinic: Path, run: RunFolder):
+    output = client("evaluate", "clinic", "--split", "validation")
+    assert (
+        output.splitlines()[-1]
+        == "report: clinic/models/tiny-1/report.html (it quotes this site's data and stays here)"
+    )
+    results = json.loads(Path("clinic/models/tiny-1/results.json").read_text())
+    arguments = ["evaluate", str(run.path), "--data", NORTH, "--split", "validation", "--json", "theirs.json"]
+    CliRunner().invoke(app, arguments)
+    assert results["federated"] == json.loads(Path("theirs.json").read_text())["overall"]
+    assert (results["run"], results["site"], results["split"]) == ("tiny-1", "clinic", "validation")
+    rows = [line.split() for line in output.splitlines() if line.split()[:1] in (["untouched"], ["delivered"])]
+    assert [row[1] for row in rows] == ["4", "4"]
+    assert f"{100 * results['federated']['mrr']:.1f}" in rows[1]
+    assert "Federation reaches" in Path("clinic/models/tiny-1/report.html").read_text()
+    assert json.loads(client("models", "clinic", "--json"))["models"][1]["report"].endswith("tiny-1/report.html")
+
+
+def test_what_cannot_be_measured_is_told_in_one_sentence_and_writes_nothing(clinic: Path):
+    (clinic / "data" / "test.jsonl").unlink()
+    assert refusal("evaluate", "clinic") == (
+        "Error: clinic: has no question in its test split; choose another with --split"
+    )
+    assert not list(clinic.rglob("report.html"))
+    assert not list(clinic.rglob("results.json"))
+
+
+def test_purge_tells_what_it_removes_and_why_it_leaves_the_rest_and_asks(clinic: Path):
+    (clinic / "egress.jsonl").write_text("the proof")
+    output = client("purge", "clinic", typed="n\n")
+    assert output.splitlines()[0] == "This removes for good:"
+    assert "  models of first-1: " in output
+    assert "egress.jsonl, the record of what has left the site" in output
+    assert output.splitlines()[-1] == "nothing was removed"
+    assert refusal("purge", "clinic", typed="").startswith("Error: nothing was removed: nobody answered; --yes skips")
+    assert listed()[""] == "tiny-1"
+    output = client("purge", "clinic", "--run", "tiny-1", typed="y\n")
+    assert output.splitlines()[-1].endswith("removed; first-1 is current")
+    assert not (clinic / "models" / "tiny-1").exists()
+    assert client("purge", "clinic", "--yes").splitlines()[-1] == "removed; the untouched models are current"
+    assert client("purge", "clinic").splitlines()[0] == "there is nothing to remove"
+    assert (clinic / "egress.jsonl").read_text() == "the proof"
+    assert (clinic / "site.key").is_file()
+    assert "no models of a run 'tiny-1'; there are: none" in refusal("purge", "clinic", "--run", "tiny-1")
+
+
+@pytest.mark.parametrize("verb", [("ask",), ("models",), ("rollback",), ("evaluate",), ("purge", "--yes")])
+def test_a_folder_that_is_no_site_is_refused(verb: tuple[str, ...], tmp_path: Path):
+    (tmp_path / "models" / "precious").mkdir(parents=True)
+    name, *options = verb
+    assert refusal(name, str(tmp_path), *options).endswith(
+        "site.toml: no such file; fedrag client init DIR makes a site's folder"
+    )
+    assert (tmp_path / "models" / "precious").is_dir()

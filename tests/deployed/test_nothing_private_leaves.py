@@ -1,0 +1,132 @@
+"""Every decrypted byte that leaves a site in a whole run, read at a proxy that ends its TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from deployment import Deployment, free_ports
+from tiny_federation import small_site, tiny_config
+
+from fedrag.data.writing import write_site
+from fedrag.security.certificates import new_server_certificate
+from fedrag.types import Passage, Question, Site
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
+
+CANARIES = {
+    "question": "kanarienvogel-frage",
+    "answer": "kanarienvogel-antwort",
+    "passage": "kanarienvogel-passage",
+    "title": "kanarienvogel-titel",
+    "id": "kanarienvogel-id",
+    "folder": "kanarienvogel-ordner",
+}
+
+
+class Tap:
+    """Ends the TLS of sites, writes down what they send and what they get, and passes it on.
+
+    Args:
+        port: Where it listens.
+        behind: The real door's port.
+        folder: The coordinator's folder: its authority signs this proxy's certificate too.
+        own: Takes this proxy's certificate.
+    """
+
+    def __init__(self, port: int, behind: int, folder: Path, own: Path) -> None:
+        new_server_certificate(
+            own / "tap.crt", own / "tap.key", folder / "ca.crt", folder / "ca.key", ["127.0.0.1"], 10
+        )
+        self._inside = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        self._outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._outside.load_cert_chain(own / "tap.crt", own / "tap.key")
+        self._port, self._behind = port, behind
+        self.sent = bytearray()
+        self.got = bytearray()
+        self._loop = asyncio.new_event_loop()
+        self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", port, ssl=self._outside))
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inside, door = await asyncio.open_connection("127.0.0.1", self._behind, ssl=self._inside)
+        await asyncio.gather(self._copy(reader, door, self.sent), self._copy(inside, writer, self.got))
+
+    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, record: bytearray) -> None:
+        with suppress(OSError):
+            while data := await source.read(65536):
+                record += data
+                target.write(data)
+                await target.drain()
+        target.close()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+def site_of_canaries() -> Site:
+    """Return a site in which every text carries a canary."""
+    plain = small_site("north", train=4)
+
+    def question(q: Question) -> Question:
+        marked = f"{q.question} {CANARIES['question']}"
+        ids = [f"{CANARIES['id']}-{i}" for i in q.passage_ids]
+        return Question(f"{CANARIES['id']}-{q.id}", marked, [f"{a} {CANARIES['answer']}" for a in q.answers], ids)
+
+    passages = [
+        Passage(f"{CANARIES['id']}-{p.id}", f"{p.text} {CANARIES['passage']}", f"{p.title} {CANARIES['title']}")
+        for p in plain.passages
+    ]
+    splits = (tuple(question(q) for q in split) for split in (plain.train, plain.validation, plain.test))
+    return Site("north", tuple(passages), *splits)
+
+
+@pytest.fixture(scope="module")
+def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap]]:
+    data = tmp_path_factory.mktemp("data") / CANARIES["folder"]
+    write_site(data / "north", site_of_canaries())
+    write_site(data / "south", small_site("south"))
+    root = tmp_path_factory.mktemp("deployment")
+    deployment = Deployment(root, {"north": data / "north", "south": data / "south"})
+    (port,) = free_ports(1)
+    tap = Tap(port, deployment.server.config.port, deployment.server.path, root)
+    for name in ("north", "south"):
+        path = root / name / "site.toml"
+        path.write_text(path.read_text().replace(f":{deployment.server.config.port}", f":{port}"))
+    with deployment:
+        yield deployment, tap
+    tap.close()
+
+
+def test_no_canary_is_in_any_byte_that_leaves(tapped):
+    deployment, tap = tapped
+    config = tiny_config(deployment.root, federation={"rounds": 2, "validate_every": 1, "greeting_timeout_s": 60.0})
+    run = deployment.wait_until_done(deployment.begin(config))
+    assert [sorted(line["sites"]) for line in run.rounds()] == [["north", "south"]] * 2
+    # An error at the site, whose text quotes its data: what leaves is a code.
+    train = data_of(deployment, "north") / "train.jsonl"
+    train.write_text(train.read_text() + f'{{"id": "x", "question": "{CANARIES["question"]}"}}\n')
+    failed = deployment.begin(config)
+    deployment.wait(lambda: deployment.outcome(failed).state in ("finished", "stopped"), 120, "the second run done")
+    assert "bad-data" in deployment.executor_log
+
+    assert len(tap.sent) > 100_000, "the proxy saw the run"
+    assert b"metric.generator.loss" in tap.sent, "and reads what is in the messages"
+    for what, canary in CANARIES.items():
+        for encoding in ("utf-8", "utf-16-le", "utf-32-le"):
+            assert canary.encode(encoding) not in tap.sent, f"the {what} left the site"
+    assert str(deployment.root).encode() not in tap.sent, "a path left the site"
+
+
+def data_of(deployment: Deployment, name: str) -> Path:
+    (line,) = [
+        line for line in (deployment.root / name / "site.toml").read_text().splitlines() if line.startswith("data = ")
+    ]
+    return Path(line.removeprefix("data = ").strip('"'))

@@ -1,0 +1,109 @@
+"""Who is not let in, and what a registered site gone bad can do: nothing that is acted on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from deployment import Deployment
+from flwr.app import ConfigRecord, Metadata, RecordDict
+from flwr.app.message.message import make_message
+from flwr.supernode import node_auth_http_interceptor
+from tiny_federation import tiny_config, write_small_sites
+
+from fedrag.config import Config
+from fedrag.errors import ConfigError
+from fedrag.files import write_text
+from fedrag.security.certificates import new_authority
+from fedrag.security.keys import load_private_key
+from fedrag.site.connection import NotLetIn, connect
+from fedrag.site.egress import read_egress
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
+
+NAMES = ("north", "south")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
+
+
+@pytest.fixture(scope="module")
+def deployment(data, tmp_path_factory) -> Iterator[Deployment]:
+    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in NAMES}) as running:
+        yield running
+
+
+def waiting_run(data: Path) -> Config:
+    """Return a run that waits for a third site, which never comes."""
+    return tiny_config(data, federation={"min_sites": 3, "greeting_timeout_s": 180.0})
+
+
+def connection_of(deployment: Deployment, name: str):
+    folder = deployment.root / name
+    server = f"127.0.0.1:{deployment.server.config.port}"
+    key = load_private_key(folder / "site.key")
+    return connect(server, folder / "ca.crt", key, folder / "address", lambda: True)
+
+
+def test_an_unregistered_key_is_not_let_in_and_the_site_says_so(deployment, data):
+    deployment.make_site("stranger", data / "north")
+    deployment.start_site("stranger")
+    deployment.wait(lambda: "was not let in: is its key registered" in deployment.log("stranger"), 120, "refused")
+    deployment.end("stranger")
+    deployment.wait_until_online(NAMES)
+
+
+def test_a_coordinator_with_a_certificate_of_another_authority_is_not_trusted(deployment, data, tmp_path):
+    folder = deployment.make_site("wary", data / "north")
+    new_authority(tmp_path / "ca.crt", tmp_path / "ca.key", "another", 10)
+    write_text(folder / "ca.crt", (tmp_path / "ca.crt").read_text())
+    deployment.start_site("wary")
+    deployment.wait(lambda: "was not answered by the coordinator" in deployment.log("wary"), 120, "not trusted")
+    deployment.end("wary")
+
+
+def test_a_clock_that_is_ten_minutes_off_is_not_let_in(deployment, monkeypatch):
+    right = node_auth_http_interceptor.now
+    monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: right() - timedelta(minutes=10))
+    with pytest.raises(NotLetIn), connection_of(deployment, "south"):
+        pass
+
+
+def test_an_instruction_that_a_registered_site_forges_is_refused_and_nothing_is_done(deployment, data):
+    run = deployment.begin(waiting_run(data))
+    greeted = deployment.root / "north" / "egress.jsonl"
+    deployment.wait(lambda: len(read_egress(greeted)) == 1, 120, "north greeted")
+    nodes = {node.name: node for node in deployment.server.link.nodes()}
+    metadata = Metadata(
+        run_id=deployment.server.current()["flower_run"],
+        message_id="",
+        src_node_id=1,
+        dst_node_id=nodes["north"].node_id,
+        reply_to_message_id="",
+        group_id="1",
+        created_at=time.time(),
+        ttl=60.0,
+        message_type="train.round",
+    )
+    forged = make_message(metadata, RecordDict({"request": ConfigRecord({"scenario": "anything"})}))
+    with connection_of(deployment, "south") as attacker:
+        attacker.send(forged, 0.0)
+    deployment.wait(lambda: "refused with bad-signature" in deployment.node_log("north"), 120, "refused")
+    assert [line["kind"] for line in read_egress(greeted)] == ["greet", "refusal"]
+    assert deployment.worker_pids("north"), "the worker that greeted goes on undisturbed"
+    assert deployment.stop() == run
+    deployment.wait(lambda: not deployment.server.current(), 30, "the run stopped")
+
+
+def test_a_removed_site_is_put_out_at_once_and_its_key_is_burnt(deployment, data):
+    site = deployment.server.remove_site("south")
+    deployment.server.link.unregister(site.public_key)
+    deployment.wait(lambda: "was not let in" in deployment.log("south"), 120, "put out")
+    with pytest.raises(ConfigError, match="never gets in again"):
+        deployment.server.add_site("newcomer", deployment.root / "south" / "site.pub")
+    deployment.wait_until_online(["north"])
