@@ -1,10 +1,11 @@
-"""The table of all settings in simulations/README.md, made from the scenario's own types.
+"""Tables of all settings in a document, made from the types of the settings themselves.
 
-`python -m fedrag.config_reference simulations/README.md` writes it anew between its two markers.
+`python -m fedrag.config_reference simulations/README.md` writes the scenario's anew between their two markers.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,28 +18,30 @@ from pydantic.fields import FieldInfo
 from fedrag.config import Config
 from fedrag.errors import ConfigError
 
-BEGIN = "<!-- settings: made by python -m fedrag.config_reference -->"
+MODULE = "fedrag.config_reference"
 END = "<!-- end of settings -->"
 
 _NOUNS: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}
 
 
-def with_settings(text: str) -> str:
-    """Return a document with the table of settings between its markers.
+def with_settings(text: str, settings: type[BaseModel] = Config, module: str = MODULE) -> str:
+    """Return a document with the tables of settings between its markers.
+
+    Args:
+        text: The document.
+        settings: The class of the settings; each section in it gets a table of its own.
+        module: What writes the tables anew; the first marker names it.
 
     Raises:
         ConfigError: It lacks a marker.
     """
-    before, begin, rest = text.partition(BEGIN)
+    first = f"<!-- settings: made by python -m {module} -->"
+    before, begin, rest = text.partition(first)
     _, end, after = rest.partition(END)
     if not (begin and end):
-        raise ConfigError(f"expected the two lines {BEGIN} and {END}")
-    return f"{before}{BEGIN}\n\n{settings_reference()}\n{END}{after}"
-
-
-def settings_reference() -> str:
-    """Return every setting with its type, default and meaning, a Markdown table a section."""
-    return "\n".join(_section_lines(Config, None, ""))
+        raise ConfigError(f"expected the two lines {first} and {END}")
+    tables = "\n".join(_section_lines(settings, None, ""))
+    return f"{before}{begin}\n\n{tables}\n{END}{after}"
 
 
 def _section_lines(section: type[BaseModel], defaults: BaseModel | None, name: str) -> Iterator[str]:
@@ -46,8 +49,8 @@ def _section_lines(section: type[BaseModel], defaults: BaseModel | None, name: s
 
     Args:
         section: Its class.
-        defaults: What it holds where a scenario does not name it; None: some of it must be named.
-        name: Its full name; "" for the scenario itself.
+        defaults: What it holds where a file does not name it; None: some of it must be named.
+        name: Its full name; "" for the whole file.
     """
     nested: dict[str, type[BaseModel]] = {}
     if name:
@@ -72,6 +75,8 @@ def _type_text(field: FieldInfo) -> str:
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         return "list of texts" if item is str else f"list of {_kind_text(item)}"
+    if get_origin(kind) is dict:
+        return "table of texts"
     limits = {
         name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le") if hasattr(item, name)
     }
@@ -87,6 +92,8 @@ def _kind_text(kind: Any) -> str:
 
 
 def _as_toml(value: Any) -> str:
+    if isinstance(value, tuple | dict):  # in one line; what occurs in them is written the same in JSON and in TOML
+        return json.dumps(value)
     return tomli_w.dumps({"value": value}).removeprefix("value = ").strip()
 
 
@@ -94,10 +101,10 @@ def _one_line(text: str | None) -> str:
     return " ".join((text or "").split()).replace("|", "\\|")
 
 
-def main() -> None:
-    """Rewrite the settings in the document that is named."""
+def main(settings: type[BaseModel] = Config, module: str = MODULE) -> None:
+    """Rewrite the settings in the document that is named on the command line."""
     path = Path(sys.argv[1])
-    path.write_text(with_settings(path.read_text(encoding="utf-8")), encoding="utf-8")
+    path.write_text(with_settings(path.read_text(encoding="utf-8"), settings, module), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -189,7 +189,17 @@ class RunFolder:
 
     def record_delivery(self, sites: list[str]) -> None:
         """Record which sites took the result."""
-        write_json(self.path / "delivery.json", {"delivered_to": sites})
+        write_json(self.path / "delivery.json", {"delivered_to": sorted(sites)})
+
+    @property
+    def delivered_to(self) -> list[str]:
+        """The sites that took the result, by name."""
+        names: list[str] = read_json(self.path / "delivery.json")["delivered_to"] if self.is_delivered else []
+        return names
+
+    def drop_checkpoints(self) -> None:
+        """Drop the checkpoints of a run that is finished: its result is kept."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def save_result(self, state: State) -> None:
         """Keep the tensors that count; what is exported for other libraries is made from them."""

@@ -192,6 +192,36 @@ def rotate(folder: Folder) -> None:
     typer.echo("the certificate is renewed" + ("; it holds from the next start" if opened.is_running else ""))
 
 
+@app.command()
+def backup(
+    folder: Folder, file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; it will hold private keys.")]
+) -> None:
+    """Write keys, register, state and runs into one file, also while the coordinator runs.
+
+    Example: fedrag server backup coordinator coordinator.tar.gz
+    """
+    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.keeping import back_up
+
+    back_up(ServerFolder.open(folder), file)
+    typer.echo(f"{file} holds private keys: keep it as you keep them")
+
+
+@app.command()
+def restore(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
+    folder: Folder,
+) -> None:
+    """Make a coordinator's folder from a backup.
+
+    Example: fedrag server restore coordinator.tar.gz coordinator-again
+    """
+    from fedrag.coordinator.keeping import restore as restore_backup
+
+    restore_backup(file, folder)
+    typer.echo(f"made {folder}; start it with: fedrag server start {folder}")
+
+
 def _say(line: str) -> None:
     typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
 

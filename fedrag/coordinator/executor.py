@@ -1,13 +1,16 @@
 """The process that runs the rounds of one run: `python -m fedrag.coordinator.executor DIR`.
 
 It takes the run that DIR/current.json names, goes on after its last checkpoint, and notes how it ended. When it
-dies, the coordinator's service starts another, which goes on in the same way.
+dies, the coordinator's service starts another, which goes on in the same way. With the name of a finished run as
+second argument it brings the result to the sites that were away when it was delivered.
 """
 
 from __future__ import annotations
 
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
@@ -15,12 +18,15 @@ from flwr.serverapp import Grid
 
 from fedrag.coordinator.flower import SuperLink
 from fedrag.coordinator.folder import ServerFolder
+from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.signed_grid import Member, SignedGrid
 from fedrag.display import LogDisplay
 from fedrag.errors import FedragError, ServiceError
 from fedrag.facts import collect_facts
-from fedrag.federation.rounds import run_rounds
+from fedrag.federation.exchange import KnownSite
+from fedrag.federation.messages import Greeting
+from fedrag.federation.rounds import deliver, run_rounds
 from fedrag.models.export import export_models
 from fedrag.models.resident import initial_state
 from fedrag.runs import RunFolder
@@ -61,21 +67,42 @@ def main(path: Path) -> None:
     folder.end()
 
 
+def deliver_late(path: Path, name: str) -> None:
+    """Bring the result of a finished run to the sites that did not get it and are online now."""
+    stop_on_signals()
+    folder = ServerFolder.open(path)
+    run = RunFolder.open(folder.runs / name)
+    display = TimedLog()
+    with suppress(Stop), _grid(folder, name, display) as grid:
+        names = {member.name: node_id for node_id, member in grid.online().items()}
+        away = [KnownSite(names[site], Greeting(site, "", {}, {})) for site in late_sites(folder, run) if site in names]
+        reached = deliver(grid, run.config, away, run.load_result(), display)
+        run.record_delivery([*run.delivered_to, *reached])
+
+
 def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> None:
     config = run.config
     if not run.facts:
         run.record_facts(collect_facts(config, folders=()))
     components = trained_components(config.federation)
-    link = folder.link
-    if left := folder.current()["flower_run"]:
-        link.stop_run(left)  # the process before this one died in it; sites shall not work for it any more
-    number = link.start_run()
-    folder.note(flower_run=number)
-    with link.grid(number) as flower:
-        grid = _signed(folder, link, flower, name, display)
+    with _grid(folder, name, display) as grid:
         state = run_rounds(grid, config, run, lambda: initial_state(config, components), display=display)
     export_models(config, state, run.path / "final")
     run.save_result(state)
+    run.drop_checkpoints()
+
+
+@contextmanager
+def _grid(folder: ServerFolder, name: str, display: TimedLog) -> Iterator[SignedGrid]:
+    """Give a grid that signs, over a new run of Flower's."""
+    link = folder.link
+    if left := folder.current().get("flower_run"):
+        link.stop_run(left)  # the process before this one died in it; sites shall not work for it any more
+    number = link.start_run()
+    if folder.current():
+        folder.note(flower_run=number)
+    with link.grid(number) as flower:
+        yield _signed(folder, link, flower, name, display)
 
 
 def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, display: TimedLog) -> SignedGrid:
@@ -92,4 +119,7 @@ def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, disp
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    if len(sys.argv) > 2:
+        deliver_late(Path(sys.argv[1]), sys.argv[2])
+    else:
+        main(Path(sys.argv[1]))

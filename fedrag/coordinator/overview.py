@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedrag.coordinator.flower import Node
 from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.display import size_text
+from fedrag.errors import RunError, ServiceError
 from fedrag.runs import RunFolder
 from fedrag.security.certificates import days_left
 from fedrag.security.keys import fingerprint
@@ -17,7 +21,10 @@ from fedrag.security.keys import fingerprint
 
 def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
     """Return the registered sites: whether they are online, when they were last seen, their key's fingerprint."""
-    nodes = {node.name: node for node in folder.link.nodes()} if folder.is_running else {}
+    nodes: dict[str, Node] = {}
+    if folder.is_running:
+        with suppress(ServiceError):  # the SuperLink is being started again
+            nodes = {node.name: node for node in folder.link.nodes()}
     rows = []
     for site in folder.sites():
         node = nodes.get(site.name)
@@ -31,19 +38,16 @@ def run_rows(folder: ServerFolder) -> list[dict[str, Any]]:
     """Return all runs: how far they are, and why one stopped."""
     rows = []
     for name in run_names(folder):
-        run = RunFolder.open(folder.runs / name)
-        outcome = read_outcome(run.path)
+        try:
+            run = RunFolder.open(folder.runs / name)
+            outcome = read_outcome(run.path)
+        except RunError as error:
+            rows.append({"run": name, "state": "unknown", "round": "", "since": "", "why": str(error)})
+            continue
         rounds = run.rounds()
         done = int(rounds[-1]["round"]) if rounds else 0
-        rows.append(
-            {
-                "run": name,
-                "state": outcome.state,
-                "round": f"{done} of {run.config.federation.rounds}",
-                "since": outcome.since,
-                "why": outcome.why,
-            }
-        )
+        how_far = f"{done} of {run.config.federation.rounds}"
+        rows.append({"run": name, "state": outcome.state, "round": how_far, "since": outcome.since, "why": outcome.why})
     return rows
 
 
@@ -61,9 +65,8 @@ def overview(folder: ServerFolder) -> dict[str, Any]:
 
 def _bytes_below(path: Path) -> int:
     total = 0
-    for file in path.rglob("*"):
-        try:
-            total += file.stat().st_size if file.is_file() else 0
-        except FileNotFoundError:
-            continue  # it was replaced meanwhile
+    for folder, _, names in os.walk(path):  # passes over a folder that goes meanwhile, as Path.rglob does not
+        for name in names:
+            with suppress(FileNotFoundError):
+                total += os.stat(os.path.join(folder, name)).st_size
     return total

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime
+from pathlib import Path
 
 from fedrag.coordinator.door import door_command, door_config, door_ready
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.folder import ServerFolder
+from fedrag.coordinator.jobs import run_names
+from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
 from fedrag.errors import ServiceError
 from fedrag.files import write_text
@@ -19,6 +24,8 @@ from fedrag.security.certificates import days_left
 from fedrag.supervision import Child, Stop, stop_on_signals
 
 TICK_S = 0.3
+LOOK_S = 10.0  # how often sites that were away are looked for
+AGAIN_S = 600.0  # before a result is offered again to a site that did not take it
 READY_S = 60.0
 TRIES = 3  # an executor that dies so often without a new round has a fault that trying again does not mend
 WARN_DAYS = 30
@@ -46,17 +53,19 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         stop_on_signals()
         superlink, door = _children(folder)
         executor = _Executor(folder, say)
+        late = _LateDelivery(folder, say)
         try:
             _start(folder, superlink, door, say)
             while True:
                 superlink.tend(say)
                 door.tend(say)
                 executor.tend()
+                late.tend()
                 time.sleep(TICK_S)
         except Stop:
             say("the coordinator ends")
         finally:
-            for child in (executor.child, door, superlink):
+            for child in (executor.child, late.child, door, superlink):
                 child.end()
 
 
@@ -95,6 +104,7 @@ def _children(folder: ServerFolder) -> tuple[Child, Child]:
 
 def _start(folder: ServerFolder, superlink: Child, door: Child, say: Callable[[str], None]) -> None:
     """Start both and wait until a site could come in."""
+    _shrink(folder.path / "superlink.db")
     superlink.start()
     _wait(superlink, folder.link.is_ready)
     enter_sites(folder)
@@ -104,6 +114,13 @@ def _start(folder: ServerFolder, superlink: Child, door: Child, say: Callable[[s
     say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate ends in {left} days")
     if left < WARN_DAYS:
         say(f"renew the certificate with: fedrag server rotate {folder.path}")
+
+
+def _shrink(database: Path) -> None:
+    """Give back the room that messages of past runs took."""
+    if database.is_file():
+        with closing(sqlite3.connect(database)) as connection:
+            connection.execute("VACUUM")
 
 
 def _wait(child: Child, ready: Callable[[], bool]) -> None:
@@ -157,3 +174,40 @@ class _Executor:
     def _outcome_line(self) -> str:
         outcome = read_outcome(self._folder.runs / self._run)
         return outcome.state + (f": {outcome.why}" if outcome.why else "")
+
+
+class _LateDelivery:
+    """Brings the newest result to sites that were away when it was delivered, once they are back."""
+
+    def __init__(self, folder: ServerFolder, say: Callable[[str], None]) -> None:
+        self._folder = folder
+        self._say = say
+        self._next_look = 0.0
+        self._tried: dict[str, float] = {}
+        self.child = Child("late delivery", [], folder.logs / "executor.log", QUIET)
+
+    def tend(self) -> None:
+        if self.child.pid and self._folder.current():
+            self.child.end()  # a new run comes first
+        now = time.monotonic()
+        if self.child.pid or self._folder.current() or now < self._next_look:
+            return
+        self._next_look = now + LOOK_S
+        finished = [name for name in run_names(self._folder) if self._state(name) == "finished"]
+        if not finished:
+            return
+        run = finished[-1]
+        away = late_sites(self._folder, RunFolder.open(self._folder.runs / run))
+        online = {node.name for node in self._folder.link.nodes() if node.online} if away else set()
+        back = [name for name in away if name in online and now - self._tried.get(name, -AGAIN_S) >= AGAIN_S]
+        if back:
+            self._tried |= dict.fromkeys(back, now)
+            self._say(f"{run}: the result goes to {', '.join(back)}, which did not get it before")
+            self.child.command = [
+                *(sys.executable, "-m", "fedrag.coordinator.executor"),
+                *(str(self._folder.path), run),
+            ]
+            self.child.start()
+
+    def _state(self, name: str) -> str:
+        return read_outcome(self._folder.runs / name).state

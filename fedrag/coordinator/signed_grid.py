@@ -82,11 +82,15 @@ class SignedGrid(Grid):
         """Return all nodes of the grid beneath."""
         return self._grid.get_nodes()
 
+    def online(self) -> dict[int, Member]:
+        """Return the registered sites that are online, by address."""
+        found = {member.node_id: member for member in self._members()}
+        self._known |= found
+        return found
+
     def get_node_ids(self) -> list[int]:
         """Return the addresses of the registered sites that are online."""
-        online = self._members()
-        self._known |= {member.node_id: member for member in online}
-        return [member.node_id for member in online]
+        return list(self.online())
 
     def create_message(
         self, content: RecordDict, message_type: str, dst_node_id: int, group_id: str, ttl: float | None = None

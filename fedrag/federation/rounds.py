@@ -60,7 +60,7 @@ def run_rounds(
         for round_number in left:
             checkpoint = _run_round(grid, config, run, checkpoint, sites, round_number, rule, display)
         if undelivered:
-            run.record_delivery(_deliver(grid, config, sites, result_of(config, checkpoint), display))
+            run.record_delivery(deliver(grid, config, sites, result_of(config, checkpoint), display))
     return result_of(config, checkpoint)
 
 
@@ -184,8 +184,16 @@ def _with_best(
     return Checkpoint(round_number, state, best, best_scores)
 
 
-def _deliver(grid: Grid, config: Config, sites: Sequence[KnownSite], result: State, display: Display) -> list[str]:
-    """Send the result to every site and return who took it; one that cannot be reached does not undo the run."""
+def deliver(grid: Grid, config: Config, sites: Sequence[KnownSite], result: State, display: Display) -> list[str]:
+    """Send the result to sites and return who took it; one that cannot be reached does not undo the run.
+
+    Args:
+        grid: The only door to the sites.
+        config: The scenario.
+        sites: Who gets it.
+        result: The trained tensors.
+        display: Told who did not take it.
+    """
     request = Request(config.to_toml(), config.federation.rounds, result, deadline_s=config.federation.deadline_s)
     content = request_content(request)
     messages = [grid.create_message(content, DELIVER, site.node_id, "delivery") for site in sites]

@@ -14,6 +14,8 @@ from pathlib import Path
 
 from flwr.app import Context, Message, RecordDict
 
+from fedrag.site.device import choose_device
+from fedrag.site.site_config import SiteConfig
 from fedrag.supervision import die_with_parent
 
 GRACE_S = 20.0  # a worker stops at the deadline by itself, between two steps; then it has this long
@@ -86,10 +88,11 @@ class Worker:
 def _work(pipe: Pipe, site_toml: Path, parent: int) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = SiteConfig.from_file(site_toml)
+    choose_device(config)  # before torch looks for one
     from fedrag.site.app import make_client_app  # torch, in the worker alone: the node stays small
-    from fedrag.site.site_config import SiteConfig  # beside it
 
-    app = make_client_app(policy=SiteConfig.from_file(site_toml).policy)
+    app = make_client_app(policy=config.policy)
     while True:
         try:
             message, node_config = pipe.recv()

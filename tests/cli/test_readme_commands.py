@@ -15,9 +15,12 @@ from fedrag.config import Config
 from fedrag.config_reference import with_settings
 from fedrag.data.site_folder import load_sites
 from fedrag.errors import ConfigError
+from fedrag.site import site_reference
+from fedrag.site.site_config import SiteConfig
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = ("README.md", "simulations/README.md")
+DEPLOYED = ("server/README.md", "clients/README.md")  # tests/deployed/test_readme_deployment.py runs their commands
 
 
 def blocks(document: str, language: str = "") -> list[str]:
@@ -28,15 +31,17 @@ def blocks(document: str, language: str = "") -> list[str]:
 
 def shown_commands() -> list[str]:
     """Return every fedrag command that stands in a document: in a block, or between backquotes in a line."""
-    lines = [line for document in DOCUMENTS for block in blocks(document) for line in block.splitlines()]
-    texts = [(ROOT / document).read_text(encoding="utf-8") for document in DOCUMENTS]
+    documents = DOCUMENTS + DEPLOYED
+    lines = [line for document in documents for block in blocks(document) for line in block.splitlines()]
+    lines = [re.sub(r"^sudo -Hu \S+ /opt/fedrag/bin/", "", line) for line in lines]
+    texts = [(ROOT / document).read_text(encoding="utf-8") for document in documents]
     inline = [command for text in texts for command in re.findall(r"`(fedrag [^`\n]+)`", text)]
     return sorted({line for line in [*lines, *inline] if line.startswith("fedrag ")})
 
 
 def parse(command_line: str) -> click.Context:
     """Parse a command without running it; a wrong option or value raises."""
-    command, words = get_command(app), shlex.split(command_line)[1:]
+    command, words = get_command(app), shlex.split(command_line, comments=True)[1:]
     while isinstance(command, click.Group):
         command = command.commands[words.pop(0)]
     return command.make_context(command_line, words)
@@ -86,6 +91,14 @@ def test_every_scenario_is_valid_and_documented(path: Path):
 def test_the_table_of_settings_agrees_with_the_config():
     text = (ROOT / "simulations" / "README.md").read_text(encoding="utf-8")
     assert text == with_settings(text), "run: python -m fedrag.config_reference simulations/README.md"
+
+
+def test_the_tables_of_a_sites_settings_agree_with_the_site_toml():
+    text = (ROOT / "clients" / "README.md").read_text(encoding="utf-8")
+    written = with_settings(text, SiteConfig, site_reference.MODULE)
+    assert text == written, "run: python -m fedrag.site.site_reference clients/README.md"
+    assert '| `components` | list of `"generator"`, `"retriever"` | `["generator", "retriever"]` | Models' in text
+    assert "| `base_models` | table of texts | `{}` | Models" in text
 
 
 def test_the_table_of_settings_names_types_limits_and_defaults():

@@ -17,7 +17,7 @@ from fedrag.runs import RunFolder
 from fedrag.site.egress import read_egress
 from fedrag.types import State
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
+pytestmark = pytest.mark.usefixtures("tiny_home")
 
 NAMES = ("north", "south")
 
@@ -59,6 +59,7 @@ def assert_all_took_part(run: RunFolder) -> None:
         assert sorted(line["sites"]) == list(NAMES), line["left_out"]
 
 
+@pytest.mark.slow
 def test_a_deployed_run_gives_the_bits_of_a_simulated_one_and_the_sites_get_them(deployment, config, undisturbed):
     name = deployment.begin(config)
     run = deployment.wait_until_done(name)
@@ -71,6 +72,7 @@ def test_a_deployed_run_gives_the_bits_of_a_simulated_one_and_the_sites_get_them
         assert kinds[-4:] == ["greet", "train", "train", "deliver"]
 
 
+@pytest.mark.slow
 def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
     name = deployment.begin(config)
     with pytest.raises(ServiceError, match=f"{name} is running"):
@@ -80,7 +82,16 @@ def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
     assert deployment.outcome(name).state == "stopped"
 
 
-@pytest.mark.parametrize("victim", ["worker", "node", "executor", "superlink", "door"])
+@pytest.mark.parametrize(
+    "victim",
+    [
+        pytest.param("worker", marks=pytest.mark.faults),
+        pytest.param("node", marks=pytest.mark.slow),
+        pytest.param("executor", marks=pytest.mark.slow),
+        pytest.param("superlink", marks=pytest.mark.faults),
+        pytest.param("door", marks=pytest.mark.faults),
+    ],
+)
 def test_a_process_killed_in_mid_training_costs_nothing(deployment, config, undisturbed, victim):
     name = deployment.begin(config)
     deployment.wait_for_round(name, 1)
@@ -98,3 +109,47 @@ def test_a_process_killed_in_mid_training_costs_nothing(deployment, config, undi
     run = deployment.wait_until_done(name)
     assert_all_took_part(run)
     assert_same_state(result(run), undisturbed)
+
+
+@pytest.mark.faults
+def test_the_whole_coordinator_killed_and_started_again_goes_on(deployment, config, undisturbed):
+    name = deployment.begin(config)
+    deployment.wait_for_round(name, 1)
+    deployment.kill_service("server")
+    deployment.wait(lambda: not deployment.executor_pids() + deployment.superlink_pids(), 30, "all of it dead")
+    deployment.wait(lambda: not deployment.door_pids(), 30, "the door too")
+    deployment.start_server()
+    deployment.resume(name)  # it goes on by itself; to say so once more does no harm
+    run = deployment.wait_until_done(name)
+    assert_all_took_part(run)
+    assert_same_state(result(run), undisturbed)
+
+
+@pytest.mark.faults
+def test_a_site_that_was_away_gets_the_result_when_it_comes_back(deployment, config, data):
+    deployment.end("south")
+    deployment.wait_until_online(["north"])
+    name = deployment.begin(tiny_config(data, federation={"rounds": 1, "greeting_timeout_s": 5.0}))
+    run = deployment.wait_until_done(name)
+    assert run.delivered_to == ["north"]
+    deployment.start_site("south")
+    deployment.wait(lambda: run.delivered_to == ["north", "south"], 120, "the result delivered late")
+    assert (deployment.root / "south" / "models" / name / "generator.safetensors").is_file()
+
+
+@pytest.mark.faults
+def test_a_site_that_hangs_is_ended_at_the_deadline_and_the_round_goes_on_without_it(deployment, data):
+    """Its worker is stopped by a signal, as a process in a dead lock would stand still."""
+    config = tiny_config(
+        data,
+        generator={"epochs": 40},
+        federation={"rounds": 2, "deadline_s": 25.0, "quorum": 0.5, "greeting_timeout_s": 60.0},
+    )
+    name = deployment.begin(config)
+    deployment.wait(lambda: f"{name}, train.round, round 1" in deployment.node_log("north"), 90, "north trains")
+    (worker,) = deployment.worker_pids("north")
+    os.kill(worker, signal.SIGSTOP)
+    run = deployment.wait_until_done(name)
+    first, second = run.rounds()
+    assert "the deadline passed" in first["left_out"]["north"]
+    assert sorted(second["sites"]) == list(NAMES), second["left_out"]

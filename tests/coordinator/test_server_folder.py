@@ -1,0 +1,227 @@
+"""The coordinator's folder: what is made, who is entered, which run is on, and its backup."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny_federation import tiny_config
+
+from fedrag.coordinator.folder import ServerConfig, ServerFolder
+from fedrag.coordinator.jobs import begin_run, resume_run, run_names, stop_run
+from fedrag.coordinator.keeping import back_up, restore
+from fedrag.coordinator.late import late_sites
+from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
+from fedrag.coordinator.overview import overview
+from fedrag.errors import ConfigError, ServiceError, StorageError
+from fedrag.runs import RunFolder
+from fedrag.security.keys import fingerprint, load_private_key, load_public_key, new_key
+
+CONFIG = ServerConfig(name="rag.example.org", port=18443, superlink_port=18444)
+
+
+@pytest.fixture
+def folder(tmp_path) -> ServerFolder:
+    return ServerFolder.create(tmp_path / "coordinator", CONFIG)
+
+
+@pytest.fixture
+def keys(tmp_path) -> list[Path]:
+    for number in range(3):
+        new_key(tmp_path / f"{number}.key")
+    return [tmp_path / f"{number}.pub" for number in range(3)]
+
+
+@pytest.fixture
+def served(folder):
+    """The folder while a process serves it."""
+    with folder.lock():
+        yield folder
+
+
+def test_only_its_owner_reads_what_is_secret(folder):
+    secret = {"ca.key", "server.key", "signing.key", "executor.secret"}
+    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.path.iterdir() if path.is_file()}
+    assert {name for name, mode in modes.items() if mode == 0o600} == secret
+    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+
+
+def test_what_sites_get_holds_no_private_key(folder):
+    assert sorted(path.name for path in folder.for_sites.iterdir()) == ["ca.crt", "coordinator.pub"]
+    assert all("PRIVATE" not in path.read_text() for path in folder.for_sites.iterdir())
+    signing = load_private_key(folder.path / "signing.key").public_key()
+    assert fingerprint(load_public_key(folder.for_sites / "coordinator.pub")) == fingerprint(signing)
+
+
+def test_a_folder_that_holds_something_is_left_alone(tmp_path):
+    (tmp_path / "note.txt").write_text("mine")
+    with pytest.raises(ConfigError, match="is not empty"):
+        ServerFolder.create(tmp_path, CONFIG)
+    assert [path.name for path in tmp_path.iterdir()] == ["note.txt"]
+
+
+def test_a_folder_that_is_none_is_refused_with_what_makes_one(tmp_path):
+    with pytest.raises(ConfigError, match="fedrag server init makes one"):
+        ServerFolder.open(tmp_path)
+
+
+def test_an_unknown_key_of_its_settings_is_refused_by_name(folder):
+    with (folder.path / "server.toml").open("a") as file:
+        file.write("prot = 1\n")
+    with pytest.raises(ConfigError, match='server.toml.*prot.*"port"|server.toml.*prot.*port'):
+        ServerFolder.open(folder.path)
+
+
+def test_a_site_is_entered_once_by_name_and_once_by_key(folder, keys):
+    folder.add_site("north", keys[0])
+    with pytest.raises(ConfigError, match="north: is registered already, with the key SHA256:"):
+        folder.add_site("north", keys[1])
+    with pytest.raises(ConfigError, match="this key is registered already, as north"):
+        folder.add_site("south", keys[0])
+    folder.add_site("south", keys[1])
+    assert [site.name for site in folder.sites()] == ["north", "south"]
+
+
+def test_a_removed_key_is_burnt_and_its_name_is_free(folder, keys):
+    folder.add_site("north", keys[0])
+    folder.remove_site("north")
+    with pytest.raises(ConfigError, match="never gets in again"):
+        folder.add_site("south", keys[0])
+    folder.add_site("north", keys[1])
+    assert [site.name for site in folder.sites()] == ["north"]
+    assert len(folder.sites(removed=True)) == 2
+
+
+def test_removing_nobody_says_who_there_is(folder, keys):
+    folder.add_site("north", keys[0])
+    with pytest.raises(ConfigError, match="nort: no site has this name; registered: north"):
+        folder.remove_site("nort")
+
+
+@pytest.mark.parametrize("name", ["North", "a b", "", "-a", "a" * 65, "../a"])
+def test_a_name_that_is_none_is_refused(folder, keys, name):
+    with pytest.raises(ConfigError, match="is no name for a site"):
+        folder.add_site(name, keys[0])
+    assert folder.sites() == []
+
+
+def test_two_processes_cannot_serve_one_folder(served):
+    with pytest.raises(ServiceError, match="is running in this folder already"), served.lock():
+        pass
+
+
+def test_a_run_needs_the_service(folder, tiny_home):
+    with pytest.raises(ServiceError, match="start it with: fedrag server start"):
+        begin_run(folder, tiny_config())
+    assert run_names(folder) == []
+
+
+def test_one_run_at_a_time(served, tiny_home):
+    first = begin_run(served, tiny_config())
+    with pytest.raises(ServiceError, match=f"{first} is running"):
+        begin_run(served, tiny_config())
+    assert run_names(served) == [first], "nothing is left of the second"
+    with pytest.raises(ServiceError, match=f"{first} is running"):
+        served.begin("other")
+
+
+def test_a_run_that_is_on_may_be_resumed_and_goes_on(served, tiny_home):
+    name = begin_run(served, tiny_config())
+    resume_run(served, name)
+    assert served.current()["run"] == name
+
+
+def test_a_finished_run_is_not_resumed_and_an_unknown_one_is_named(served, tiny_home):
+    name = begin_run(served, tiny_config())
+    write_outcome(served.runs / name, Outcome("finished"))
+    served.end()
+    with pytest.raises(ConfigError, match="is finished"):
+        resume_run(served, name)
+    with pytest.raises(ConfigError, match=f"there is no such run; there are: {name}"):
+        resume_run(served, "tiny-9")
+
+
+def test_a_run_is_stopped_also_where_nothing_serves_it(folder, tiny_home):
+    with folder.lock():
+        name = begin_run(folder, tiny_config())
+    assert stop_run(folder) == name
+    assert read_outcome(folder.runs / name).state == "stopped"
+    with pytest.raises(ServiceError, match="no run is on"):
+        stop_run(folder)
+
+
+def test_the_overview_holds_out_while_the_superlink_is_away_and_a_run_is_unreadable(served, keys, tiny_home):
+    served.add_site("north", keys[0])
+    name = begin_run(served, tiny_config())
+    (served.runs / name / "scenario.toml").write_text("name = ")
+    found = overview(ServerFolder.open(served.path))
+    assert [(site["name"], site["state"]) for site in found["sites"]] == [("north", "unknown")]
+    assert found["runs"][0]["state"] == "unknown"
+    assert found["certificate_days"] >= 363
+
+
+def test_sites_that_were_there_and_did_not_get_the_result_are_late(served, keys, tiny_home):
+    served.add_site("north", keys[0])
+    served.add_site("south", keys[1])
+    name = begin_run(served, tiny_config())
+    run = RunFolder.open(served.runs / name)
+    write_outcome(run.path, Outcome("finished"))
+    run.record_delivery(["south"])
+    assert late_sites(served, run) == ["north"]
+    run.record_delivery([*run.delivered_to, "north"])
+    assert late_sites(served, run) == []
+
+
+def test_a_backup_holds_everything_that_is_needed_and_only_its_owner_reads_it(folder, keys, tmp_path):
+    folder.add_site("north", keys[0])
+    with sqlite3.connect(folder.path / "superlink.db") as database:
+        database.execute("CREATE TABLE node (name TEXT)")
+        database.execute("INSERT INTO node VALUES ('north')")
+    run = RunFolder.create(tiny_config(), root=folder.runs)
+    run.save_result({"generator": {"a": np.ones(2, np.float32)}})
+    (folder.logs).mkdir()
+    (folder.logs / "superlink.log").write_text("long")
+    file = tmp_path / "backup.tar.gz"
+    back_up(folder, file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+    again = restore(file, tmp_path / "again")
+    assert [site.name for site in again.sites()] == ["north"]
+    assert fingerprint(load_private_key(again.path / "signing.key").public_key()) == folder.signing_fingerprint
+    with sqlite3.connect(again.path / "superlink.db") as database:
+        assert database.execute("SELECT name FROM node").fetchall() == [("north",)]
+    np.testing.assert_array_equal(RunFolder.open(again.runs / run.path.name).load_result()["generator"]["a"], [1, 1])
+    assert not (again.path / "logs").exists()
+    assert stat.S_IMODE(again.path.stat().st_mode) == 0o700
+
+
+def test_a_backup_overwrites_nothing_and_is_restored_over_nothing(folder, tmp_path):
+    file = tmp_path / "backup.tar.gz"
+    back_up(folder, file)
+    with pytest.raises(ConfigError, match="overwrites nothing"):
+        back_up(folder, file)
+    with pytest.raises(ConfigError, match="into a new folder"):
+        restore(file, folder.path)
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive", None])
+def test_what_is_no_backup_is_refused_and_leaves_nothing(tmp_path, content):
+    file = tmp_path / "backup.tar.gz"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises((ConfigError, StorageError), match="backup"):
+        restore(file, tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+
+
+def test_an_archive_of_something_else_is_refused_and_leaves_nothing(tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    with tarfile.open(tmp_path / "other.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "a.txt", "a.txt")
+    with pytest.raises(ConfigError, match="server.toml"):
+        restore(tmp_path / "other.tar.gz", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
