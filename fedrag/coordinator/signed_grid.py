@@ -19,8 +19,6 @@ from fedrag.display import Display
 from fedrag.errors import SignatureError
 from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_signature
 
-POLL_S = 0.2
-
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -47,6 +45,9 @@ class SignedGrid(Grid):
         members: Gives the registered sites that are online.
         display: Told of replies whose signature is not good.
     """
+
+    poll_s = 0.3
+    """How often the rounds ask for replies."""
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class SignedGrid(Grid):
             found = self.pull_messages(waiting)
             waiting -= {reply.metadata.reply_to_message_id for reply in found}
             replies += found
-            time.sleep(0 if found else POLL_S)
+            time.sleep(0 if found else self.poll_s)
         return replies
 
     def _checked(self, reply: Message, member: Member, asked: Slip) -> Message:

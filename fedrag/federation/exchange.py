@@ -88,7 +88,8 @@ def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: flo
     """Push messages and yield (reply, node id) as replies arrive, until all are there or time is up.
 
     Replies are matched by the id of the message they answer: a lost node's error names no node. A grid with
-    `one_reply_a_pull` is asked for all of them at once: it gives no more than one, and waits for it itself.
+    `one_reply_a_pull` is asked for all of them at once: it gives no more than one, and waits for it itself. One
+    with `poll_s` is asked that often: over a network a question costs more than a function call.
     """
     nodes = [message.metadata.dst_node_id for message in messages]
     waiting = dict(zip(grid.push_messages(messages), nodes, strict=True))
@@ -105,7 +106,7 @@ def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: flo
             if time.monotonic() > end:
                 return
         if not arrived and not one_a_pull:
-            time.sleep(POLL_S)
+            time.sleep(getattr(grid, "poll_s", POLL_S))
 
 
 def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, display: Display) -> KnownSite | None:

@@ -31,7 +31,6 @@ from pathlib import Path
 import pytest
 from deployment import free_ports
 
-from fedrag.cli.main import main
 from fedrag.models.store import find_model
 from fedrag.security.keys import new_key
 from fedrag.site.site_config import site_toml
@@ -39,6 +38,7 @@ from fedrag.site.site_config import site_toml
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SERVER, CLIENTS = "server/README.md", "clients/README.md"
+FIRST = "From nothing to a finished run"
 PORTS = (8443, 8444, 8090)
 
 NOT_RUN = re.compile(
@@ -54,19 +54,25 @@ def lines_of(document: str, section: str = "") -> list[str]:
     if section:
         text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
         assert text, section
-    blocks = re.findall(r"^```\n(.*?)^```$", text, re.M | re.S)
-    return [line for block in blocks for line in block.splitlines()]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
+    return [line for language, block in blocks if not language for line in block.splitlines()]
 
 
 class Reader:
-    """Someone who types what a document shows, in a folder and with terminals of their own."""
+    """Someone who types what a document shows, in a folder and with terminals of their own.
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    Args:
+        folder: The folder, which is made.
+        home: Where the models are.
+        changes: What is written instead of what is shown; by default what this machine needs.
+    """
+
+    def __init__(self, folder: Path, home: Path, changes: dict[str, str] | None = None) -> None:
         self.folder = folder
         self.folder.mkdir()
         path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
         self._environment = os.environ | {"PATH": path, "FEDRAG_HOME": str(home), "OMP_NUM_THREADS": "1"}
-        self._changes = {"rag.example.org": "localhost"} | _ports_instead()
+        self.changes = changes or {"rag.example.org": "localhost"} | _ports_instead()
         self._running: list[subprocess.Popen[bytes]] = []
 
     def read(self, lines: list[str], before: dict[str, Callable[[], None]] | None = None) -> dict[str, str]:
@@ -128,7 +134,7 @@ class Reader:
         return said
 
     def _changed(self, text: str) -> str:
-        for shown, real in self._changes.items():
+        for shown, real in self.changes.items():
             text = text.replace(shown, real)
         return text
 
@@ -199,7 +205,7 @@ def coordinator(home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 @pytest.fixture(scope="module")
 def first_run(coordinator: Reader) -> dict[str, str]:
     """What the commands said that lead to the first finished run."""
-    return coordinator.read(lines_of(SERVER, "From nothing to a finished run"))
+    return coordinator.read(lines_of(SERVER, FIRST))
 
 
 @pytest.mark.slow
@@ -219,7 +225,7 @@ def test_the_coordinators_first_section_leads_to_a_finished_run(coordinator: Rea
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("first_run")
 def test_the_rest_of_the_coordinators_commands_run(coordinator: Reader):
-    rest = lines_of(SERVER)[len(lines_of(SERVER, "From nothing to a finished run")) :]
+    rest = lines_of(SERVER)[len(lines_of(SERVER, FIRST)) :]
     command = "fedrag server add-site coordinator clinic.pub --name clinic"
     said = coordinator.read(rest, {command: lambda: new_key(coordinator.folder / "clinic.key")})
     assert "clinic" in said["fedrag server remove-site coordinator clinic"]
@@ -245,8 +251,7 @@ def test_the_certificate_is_renewed_and_a_backup_becomes_a_coordinator_again(coo
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("first_run")
 def test_a_sites_commands_lead_from_nothing_to_delivered_models(coordinator: Reader, home: Path, tmp_path: Path):
-    site = Reader(tmp_path / "sites", home)
-    site._changes = coordinator._changes
+    site = Reader(tmp_path / "sites", home, coordinator.changes)
 
     def exchange_keys() -> None:
         shutil.copy(site.folder / "clinic" / "site.pub", coordinator.folder / "clinics.pub")
@@ -255,7 +260,8 @@ def test_a_sites_commands_lead_from_nothing_to_delivered_models(coordinator: Rea
             shutil.copy(file, site.folder)
 
     def begin_a_run() -> None:
-        coordinator.run("fedrag server run coordinator example/scenario.toml --set federation.min_sites=3")
+        settings = "--set federation.min_sites=3 --set federation.rounds=1"
+        coordinator.run(f"fedrag server run coordinator example/scenario.toml {settings}")
 
     before = {"cp ca.crt coordinator.pub clinic/": exchange_keys, "fedrag client models clinic": begin_a_run}
     try:
@@ -371,7 +377,7 @@ def test_the_lines_that_a_document_explains_are_said_by_the_code(document: str):
 
 
 def texts_of(path: Path) -> list[str]:
-    """Return the texts of a source file, what is filled in left out."""
+    """Return the texts of a source file, without what is filled in."""
     return [
         node.value
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
@@ -387,4 +393,3 @@ def test_nothing_is_left_out_that_could_run():
     assert all(re.match(own_tests, line) for line in left_out)
     assert len(left_out) == 5
     assert len(ours) > 30
-    assert main  # the commands are those of this checkout
