@@ -1,9 +1,13 @@
-"""A grid whose requests are signed by the coordinator and whose replies must be signed by the site they come from."""
+"""A grid whose requests are signed by the coordinator and whose replies must be signed by the site they come from.
+
+Flower hands a message over once: a node that is killed at the wrong moment has lost it. A request whose site was lost,
+or came anew since, is therefore sent again, with the same id: the site works on it once.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -19,6 +23,10 @@ from fedrag.display import Display
 from fedrag.errors import SignatureError
 from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_signature
 
+LOOK_S = 3.0  # how often is looked for sites that came anew
+PATIENCE_S = 90.0  # how long a site that was lost may be away
+LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE)
+
 
 @dataclass(frozen=True, slots=True)
 class Member:
@@ -28,11 +36,34 @@ class Member:
         node_id: Its address.
         name: Its registered name.
         key: Its public key.
+        came: When it came online; ISO 8601.
     """
 
     node_id: int
     name: str
     key: EllipticCurvePublicKey
+    came: str = ""
+
+
+@dataclass(slots=True)
+class _Asked:
+    """A request that waits for its reply.
+
+    Attributes:
+        member: The site, as it was when the request was sent the last time.
+        slip: What the signature says.
+        message: The request, signed.
+        copies: Flower's ids of all copies of it that may still be answered.
+        lost: The error that says that a copy was lost, until another is sent.
+        lost_since: When that was, in seconds of the monotonic clock.
+    """
+
+    member: Member
+    slip: Slip
+    message: Message
+    copies: list[str]
+    lost: Message | None = None
+    lost_since: float = 0.0
 
 
 class SignedGrid(Grid):
@@ -63,7 +94,8 @@ class SignedGrid(Grid):
         self._members = members
         self._display = display
         self._known: dict[int, Member] = {}
-        self._asked: dict[str, tuple[Member, Slip]] = {}
+        self._asked: dict[str, _Asked] = {}
+        self._next_look = 0.0
 
     @property
     def registered_names(self) -> dict[int, str]:
@@ -113,18 +145,53 @@ class SignedGrid(Grid):
                 signed, metadata.message_type, metadata.dst_node_id, metadata.group_id, metadata.ttl
             )
             (message_id,) = self._grid.push_messages([out])
-            self._asked[message_id] = (member, slip)
+            self._asked[message_id] = _Asked(member, slip, out, [message_id])
             ids.append(message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Fetch replies; one that its site did not sign becomes an error."""
+        """Fetch replies; one that its site did not sign becomes an error, and what was lost is sent again."""
+        waiting = {message_id: self._asked[message_id] for message_id in message_ids if message_id in self._asked}
+        first_of = {copy: message_id for message_id, asked in waiting.items() for copy in asked.copies}
         found = []
-        for reply in self._grid.pull_messages(message_ids):
-            asked = self._asked.pop(reply.metadata.reply_to_message_id, None)
-            if asked is not None:
-                found.append(self._checked(reply, *asked))
-        return found
+        for reply in self._grid.pull_messages(list(first_of)):
+            message_id = first_of[reply.metadata.reply_to_message_id]
+            asked = self._asked.get(message_id)
+            if asked is None:
+                continue  # another copy was answered in this same pull
+            if reply.has_error() and reply.error.code in LOST:
+                asked.copies.remove(reply.metadata.reply_to_message_id)
+                asked.lost, asked.lost_since = reply, time.monotonic()
+                continue
+            found.append(self._checked(_as_reply_to(reply, message_id), asked))
+            del self._asked[message_id]
+        return found + self._look_after_lost(waiting)
+
+    def _look_after_lost(self, waiting: Mapping[str, _Asked]) -> list[Message]:
+        """Send again what a site that came anew has lost; give up those that stay away."""
+        if time.monotonic() < self._next_look:
+            return []
+        self._next_look = time.monotonic() + LOOK_S
+        online = self.online()
+        given_up = []
+        for message_id, asked in waiting.items():
+            member = online.get(asked.member.node_id)
+            if message_id not in self._asked:
+                continue
+            if member and (asked.lost or member.came != asked.member.came):
+                asked.member, asked.lost = member, None
+                asked.message = self._copy(asked.message)
+                asked.copies += self._grid.push_messages([asked.message])
+            elif asked.lost and time.monotonic() - asked.lost_since > PATIENCE_S:
+                given_up.append(_as_reply_to(asked.lost, message_id))
+                del self._asked[message_id]
+        return given_up
+
+    def _copy(self, message: Message) -> Message:
+        metadata = message.metadata
+        return self.create_message(
+            message.content, metadata.message_type, metadata.dst_node_id, metadata.group_id, metadata.ttl
+        )
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
         """Push messages and pull until every reply is here, or `timeout` seconds have passed."""
@@ -138,14 +205,20 @@ class SignedGrid(Grid):
             time.sleep(0 if found else self.poll_s)
         return replies
 
-    def _checked(self, reply: Message, member: Member, asked: Slip) -> Message:
+    def _checked(self, reply: Message, asked: _Asked) -> Message:
         if reply.has_error():
             return reply
         try:
-            slip = verified_slip(reply.content, "reply", member.key)
-            if (slip.run, slip.request, slip.site, slip.kind) != (asked.run, asked.request, asked.site, asked.kind):
+            said, wanted = verified_slip(reply.content, "reply", asked.member.key), asked.slip
+            if (said.run, said.request, said.site, said.kind) != (wanted.run, wanted.request, wanted.site, wanted.kind):
                 raise SignatureError("the reply answers another request")
         except SignatureError as error:
-            self._display.say(f"{member.name}: {error}")
+            self._display.say(f"{asked.member.name}: {error}")
             return make_message(reply.metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, "signature_not_valid"))
         return reply
+
+
+def _as_reply_to(reply: Message, message_id: str) -> Message:
+    """Let a reply to a copy answer the message that the rounds know."""
+    reply.metadata.__dict__["_reply_to_message_id"] = message_id
+    return reply

@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
-from flwr.app import ArrayRecord, ConfigRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 
 from fedrag.errors import SignatureError
 from fedrag.security.keys import sign, verify
@@ -78,6 +78,11 @@ def verified_slip(content: RecordDict, role: str, key: EllipticCurvePublicKey) -
     if not verify(key, value, _signed_bytes(content, slip)):
         raise SignatureError(f"the {role} is signed with another key, or was changed on its way")
     return slip
+
+
+def request_id(message: Message) -> str:
+    """Return the id of the request that a signed message is, or answers."""
+    return str(message.content.config_records[SIGNATURE]["request"])
 
 
 def _signed_bytes(content: RecordDict, slip: Slip) -> bytes:

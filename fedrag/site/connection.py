@@ -123,9 +123,11 @@ class Connection:
     def log_in(self, public_key: bytes) -> None:
         """Tell the coordinator that this site is here.
 
-        A node that was killed still counts as present for a minute, and cannot come a second time: its heartbeat
-        will do then.
+        A node that was killed still counts as present for a minute, and cannot come a second time. So it goes
+        first: then the coordinator sees that it came anew, and sends again what was lost on the way.
         """
+        if self.node.node_id:
+            self.log_out()
         request = ActivateNodeRequest(public_key=public_key, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
         try:
             self.node = Node(node_id=self.call(self._client.ActivateNode, request).node_id)

@@ -29,7 +29,7 @@ class Inbox:
         self._reply = folder / "outbox"
 
     def put(self, message: Message) -> None:
-        """Keep a message instead of the one before."""
+        """Keep a message instead of the one before and its reply."""
         self._reply.unlink(missing_ok=True)
         _write(self._message, message)
 
@@ -50,9 +50,8 @@ class Inbox:
         return self._message.is_file()
 
     def clear(self) -> None:
-        """Keep nothing."""
+        """Note that the reply was sent; it is kept until the next message, in case it is asked for again."""
         self._message.unlink(missing_ok=True)
-        self._reply.unlink(missing_ok=True)
 
 
 def _write(path: Path, message: Message) -> None:

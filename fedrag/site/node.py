@@ -16,6 +16,7 @@ from pathlib import Path
 from flwr.app import Message
 
 from fedrag.errors import StorageError
+from fedrag.federation.signing import request_id
 from fedrag.security.keys import load_private_key
 from fedrag.site.connection import Connection, NotLetIn, NotTrusted, connect
 from fedrag.site.desk import Desk, Superseded
@@ -43,13 +44,19 @@ class Job:
 
     def __init__(self, desk: Desk, message: Message, again: bool) -> None:
         self._desk = desk
-        self._message = message
+        self.first = message
         self._again = again
         self._started = time.monotonic()
+        self.latest = message
         self.reply: Message | None = None
         self.seconds = 0.0
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
+
+    @property
+    def request(self) -> str:
+        """The id of the request."""
+        return request_id(self.first)
 
     def is_done(self, wait_s: float) -> bool:
         """Say whether the work is done, after waiting a while for it."""
@@ -64,7 +71,7 @@ class Job:
 
     def _work(self) -> None:
         try:
-            self.reply = self._desk.answer(self._message, self._again)
+            self.reply = self._desk.answer(self.first, self._again)
         except Superseded:
             log.info("work was given up: a newer request is here")
         except StorageError as error:
@@ -80,30 +87,52 @@ def serve(connection: Connection, desk: Desk, inbox: Inbox) -> None:
         desk: Answers them.
         inbox: Keeps the message that is being worked on, and its reply, over a crash.
     """
-    if reply := inbox.reply():
-        connection.send(reply, 0.0)
-        inbox.clear()
-    left = inbox.message()
-    job = Job(desk, left, again=True) if left else None
+    job = _left_over(connection, desk, inbox)
     while True:
         message = connection.receive()
         if message is not None:
-            if not desk.is_from_coordinator(message):
-                connection.send(desk.answer(message), 0.0)  # a refusal, and no reason to give up any work
-                continue
-            if job:
-                job.give_up()
-            inbox.put(message)
-            job = Job(desk, message, again=False)
+            job = _take_up(connection, desk, inbox, message, job)
         elif job is None:
             time.sleep(POLL_S)
         if job and job.is_done(POLL_S):
             if job.reply:
-                inbox.put_reply(job.reply)
-                if not connection.send(job.reply, job.seconds):
+                reply = job.reply if job.latest is job.first else Message(job.reply.content, reply_to=job.latest)
+                inbox.put_reply(reply)
+                if not connection.send(reply, job.seconds):
                     log.info("a reply came too late: the run has ended")
             inbox.clear()
             job = None
+
+
+def _left_over(connection: Connection, desk: Desk, inbox: Inbox) -> Job | None:
+    """Go on with what a node that died was working on; a reply that it was sending is sent as it was."""
+    message, reply = inbox.message(), inbox.reply()
+    if message and reply:
+        connection.send(reply, 0.0)
+        inbox.clear()
+        return None
+    return Job(desk, message, again=True) if message else None
+
+
+def _take_up(connection: Connection, desk: Desk, inbox: Inbox, message: Message, job: Job | None) -> Job | None:
+    """Begin the work for a message, unless it is refused, going on already, or done."""
+    if not desk.is_from_coordinator(message):
+        connection.send(desk.answer(message), 0.0)  # a refusal, and no reason to give up any work
+        return job
+    request = request_id(message)
+    if job and job.request == request:  # sent again, because this node came anew
+        job.latest = message
+        inbox.put(message)
+        return job
+    done = inbox.reply()
+    if job is None and done and request_id(done) == request:
+        log.info("a reply is asked for again")
+        connection.send(Message(done.content, reply_to=message), 0.0)
+        return None
+    if job:
+        job.give_up()
+    inbox.put(message)
+    return Job(desk, message, again=False)
 
 
 def main(folder: Path) -> None:

@@ -7,12 +7,14 @@ from dataclasses import replace
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 from tiny_federation import Lines
 
+from fedrag.coordinator import signed_grid
 from fedrag.coordinator.signed_grid import Member, SignedGrid
 from fedrag.federation.signing import Slip, verified_slip, with_signature
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.grids.local import FIRST_NODE_ID
+from fedrag.grids.local import FIRST_NODE_ID, error_reply
 from fedrag.security.keys import load_private_key, new_key
 
 NAMES = ("north", "south")
@@ -41,11 +43,29 @@ def answers_as(keys, change=lambda slip: slip, signer=lambda name: name):
     return app
 
 
-def exchange(keys, app):
+class LosingGrid(InProcessGrid):
+    """A grid in which the first messages that are asked for are lost, as when a node dies with one."""
+
+    def __init__(self, *args, lose):
+        super().__init__(*args)
+        self._lose = lose
+
+    def pull_messages(self, message_ids):
+        if self._lose and (waiting := [message_id for message_id in message_ids if message_id in self._waiting]):
+            self._lose -= 1
+            lost = self._waiting.pop(waiting[0])
+            return [error_reply(lost, ErrorCode.NODE_UNAVAILABLE, "gone")]
+        return super().pull_messages(message_ids)
+
+
+def exchange(keys, app, lose=0, came=lambda: ""):
     lines = Lines()
-    inner = InProcessGrid(app, [{"site-name": name} for name in NAMES])
-    members = [Member(FIRST_NODE_ID + i, name, keys[name].public_key()) for i, name in enumerate(NAMES)]
-    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: members, lines)
+    inner = LosingGrid(app, [{"site-name": name} for name in NAMES], lose=lose)
+
+    def members():
+        return [Member(FIRST_NODE_ID + i, name, keys[name].public_key(), came()) for i, name in enumerate(NAMES)]
+
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], members, lines)
     messages = [grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()]
     return grid.send_and_receive(messages), lines
 
@@ -88,3 +108,38 @@ def test_a_site_cannot_sign_for_another(keys):
     replies, lines = exchange(keys, answers_as(keys, signer=lambda name: "south"))
     assert [reply.has_error() for reply in replies] == [True, False]
     assert lines.said == ["north: the reply is signed with another key, or was changed on its way"]
+
+
+def test_a_request_that_was_lost_is_sent_again_with_the_same_id(keys, monkeypatch):
+    monkeypatch.setattr(signed_grid, "LOOK_S", 0.0)
+    seen = []
+
+    def remember(slip):
+        seen.append((slip.site, slip.request))
+        return slip
+
+    replies, lines = exchange(keys, answers_as(keys, remember), lose=3)
+    assert sorted(reply.content["told"]["site"] for reply in replies) == list(NAMES)
+    assert len(seen) == len(set(seen)) == 2
+    assert lines.said == []
+
+
+def test_a_site_that_came_anew_is_asked_again_and_its_first_reply_counts(keys, monkeypatch):
+    monkeypatch.setattr(signed_grid, "LOOK_S", 0.0)
+    times = iter(range(1000))
+    replies, _ = exchange(keys, answers_as(keys), came=lambda: str(next(times)))
+    assert sorted(reply.content["told"]["site"] for reply in replies) == list(NAMES)
+
+
+def test_a_site_that_stays_away_is_given_up(keys, monkeypatch):
+    monkeypatch.setattr(signed_grid, "LOOK_S", 0.0)
+    monkeypatch.setattr(signed_grid, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(SignedGrid, "online", lambda self: self._known)
+    inner = LosingGrid(answers_as(keys), [{"site-name": "north"}], lose=1)
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], list, Lines())
+    grid._known = {FIRST_NODE_ID: Member(FIRST_NODE_ID, "north", keys["north"].public_key())}
+    ids = grid.push_messages([grid.create_message(RecordDict(), "query", FIRST_NODE_ID, "1")])
+    grid._known = {}
+    replies = grid.pull_messages(ids) + grid.pull_messages(ids)
+    assert [reply.has_error() for reply in replies] == [True]
+    assert replies[0].metadata.reply_to_message_id == ids[0]
