@@ -1,10 +1,10 @@
-# make setup · make demo · make check · make test · make bench: each works from a bare clone and says what it does.
+# make setup · make demo · make check · make test · make faults · make bench: each works from a bare clone and says what it does.
 
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: setup demo check test bench clean
+.PHONY: setup demo check test faults bench clean
 
 setup: $(READY)
 
@@ -28,7 +28,11 @@ test: $(READY)
 	$(BIN)/pytest -m "not acceptance and not faults" --durations=10
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
-	@echo "Left out: faults (processes that are killed): $(BIN)/pytest -m faults"
+	@echo "Left out: faults (processes that are killed): make faults"
+
+# Every process of a run and of a deployment is killed at some moment; about ten minutes.
+faults: $(READY)
+	$(BIN)/pytest -m faults tests/faults tests/deployed --durations=10
 
 # Needs the machine to itself; the peers it is compared with are installed first.
 bench: $(READY)

@@ -6,6 +6,7 @@ runs/<scenario>-<n>/
   run.json               format, versions, hashes of models and data, threads, number format
   rounds.jsonl           a line a round
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
+  sites.json             what each site told in its greeting: version, numbers of questions
   delivery.json          which sites took the result
   final/                 the trained models
   evaluation/            what was measured, question by question
@@ -186,6 +187,16 @@ class RunFolder:
     def is_delivered(self) -> bool:
         """Whether the sites were sent the result."""
         return (self.path / "delivery.json").is_file()
+
+    def record_sites(self, told: dict[str, dict[str, Any]]) -> None:
+        """Record what each site told in its greeting."""
+        write_json(self.path / "sites.json", told)
+
+    @property
+    def told_by_sites(self) -> dict[str, dict[str, Any]]:
+        """What each site told in its greeting, by name: `version` and `counts`."""
+        path = self.path / "sites.json"
+        return read_json(path) if path.is_file() else {}
 
     def record_delivery(self, sites: list[str]) -> None:
         """Record which sites took the result."""

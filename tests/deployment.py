@@ -32,12 +32,10 @@ class Deployment:
     Args:
         root: Takes all folders.
         sites: Data folder of each site, by name.
-        policy: Text for a site.toml's end, by name.
     """
 
-    def __init__(self, root: Path, sites: Mapping[str, Path], policy: Mapping[str, str] | None = None) -> None:
+    def __init__(self, root: Path, sites: Mapping[str, Path]) -> None:
         self.root = root
-        self._logs: dict[str, Path] = {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         port, superlink_port = free_ports(2)
         config = ServerConfig(name="127.0.0.1", listen="127.0.0.1", port=port, superlink_port=superlink_port)
@@ -46,8 +44,6 @@ class Deployment:
         for name, data in sites.items():
             self.make_site(name, data)
             self.server.add_site(name, root / name / "site.pub")
-            for setting, value in json.loads((policy or {}).get(name, "{}")).items():
-                self.set_policy(name, setting, value)
 
     def make_site(self, name: str, data: Path) -> Path:
         """Make a site's folder with what the coordinator hands out; it is not registered yet."""
@@ -57,7 +53,7 @@ class Deployment:
             write_text(folder / file.name, file.read_text())
         return folder
 
-    def set_policy(self, name: str, setting: str, value: object) -> None:
+    def set_setting(self, name: str, setting: str, value: object) -> None:
         """Change one line of a site.toml."""
         path = self.root / name / "site.toml"
         lines = path.read_text().splitlines()

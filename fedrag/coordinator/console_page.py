@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
@@ -19,20 +17,17 @@ from fedrag.coordinator.curves import Curve, curve, mean_of
 from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
-from fedrag.coordinator.overview import run_rows, site_rows
+from fedrag.coordinator.overview import bytes_below, run_rows, site_rows
 from fedrag.display import size_text
 from fedrag.errors import FedragError
-from fedrag.files import read_json
 from fedrag.runs import RunFolder
 from fedrag.schedule import trained_components
 from fedrag.security.certificates import days_left
-from fedrag.security.keys import fingerprint
 from fedrag.types import Component
 
 SECTIONS = ("state", "sites", "run", "runs")
 WARN_DAYS = 30
 
-_UNKNOWN_RUN = {"state": "unknown", "round": "", "since": "", "why": ""}
 _POLICY_CODE = re.compile(r"\((policy-[a-z-]+)\b")
 _ERROR_ID = re.compile(r"; error [0-9a-f]{8} in the site's log")
 _VALIDATION = {
@@ -193,7 +188,7 @@ def _content(folder: ServerFolder, run: str) -> dict[str, Any]:
     running = bool(read(lambda: folder.is_running))
     names = read(lambda: run_names(folder)) or []
     shown = run or (names[-1] if names else "")
-    rows = read(lambda: run_rows(folder)) or [{"run": name, **_UNKNOWN_RUN} for name in names]
+    rows = read(lambda: run_rows(folder)) or []
     disk = read(lambda: shutil.disk_usage(folder.path))
     return {
         "folder": str(folder.path),
@@ -202,9 +197,9 @@ def _content(folder: ServerFolder, run: str) -> dict[str, Any]:
         "warn_days": WARN_DAYS,
         "certificate_days": read(lambda: days_left(folder.path / "server.crt", datetime.now(UTC))),
         "fingerprint": read(lambda: folder.signing_fingerprint) or "unknown",
-        "used": size_text(sum(_sizes(folder.path))),
+        "used": size_text(bytes_below(folder.path)),
         "free": size_text(disk.free) if disk else "unknown",
-        "sites": read(lambda: site_rows(folder)) or read(lambda: _sites_unknown(folder)) or [],
+        "sites": read(lambda: site_rows(folder)) or [],
         "runs": [row | {"state": _state(row["state"], running)} for row in reversed(rows)],
         "shown": shown,
         "run": read(lambda: _run_content(folder, shown, running)) if shown else None,
@@ -215,7 +210,6 @@ def _content(folder: ServerFolder, run: str) -> dict[str, Any]:
 def _run_content(folder: ServerFolder, name: str, running: bool) -> dict[str, Any]:
     run = RunFolder.open(folder.runs / name)
     records, outcome, rounds = run.rounds(), read_outcome(run.path), run.config.federation.rounds
-    delivery = run.path / "delivery.json"
     return {
         "name": name,
         "state": _state(outcome.state, running),
@@ -227,28 +221,10 @@ def _run_content(folder: ServerFolder, name: str, running: bool) -> dict[str, An
         "traffic": traffic(records),
         "failures": failures(records),
         "policies": policy_codes(records),
-        "delivered": read_json(delivery)["delivered_to"] if delivery.is_file() else None,
+        "delivered": run.delivered_to if run.is_delivered else None,
     }
 
 
 def _state(state: str, running: bool) -> str:
     """Return a run's state; one that is on while the coordinator is not goes on when that starts again."""
     return "interrupted" if state in ("waiting", "running") and not running else state
-
-
-def _sites_unknown(folder: ServerFolder) -> list[dict[str, Any]]:
-    """Return the registered sites where the SuperLink does not say which of them are there."""
-    return [
-        {"name": site.name, "state": "unknown", "last_seen": "", "key": fingerprint(site.public_key)}
-        for site in folder.sites()
-    ]
-
-
-def _sizes(path: Path) -> Iterator[int]:
-    """Give the bytes of each file below a folder."""
-    for root, _, files in os.walk(path):  # unlike rglob, it bears a folder that goes meanwhile
-        for name in files:
-            try:
-                yield os.lstat(os.path.join(root, name)).st_size
-            except FileNotFoundError:
-                continue

@@ -20,18 +20,38 @@ from fedrag.security.keys import fingerprint
 
 
 def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
-    """Return the registered sites: whether they are online, when they were last seen, their key's fingerprint."""
+    """Return the registered sites: whether they are online, when they were last seen, what they told of themselves."""
     nodes: dict[str, Node] = {}
     if folder.is_running:
         with suppress(ServiceError):  # the SuperLink is being started again
             nodes = {node.name: node for node in folder.link.nodes()}
+    told = _told_last(folder)
     rows = []
     for site in folder.sites():
         node = nodes.get(site.name)
         state = ("online" if node.online else "offline") if node else "unknown"
         seen = node.last_seen[:19].replace("T", " ") if node else ""
-        rows.append({"name": site.name, "state": state, "last_seen": seen, "key": fingerprint(site.public_key)})
+        said = told.get(site.name, {"version": "", "counts": {}})
+        rows.append(
+            {
+                "name": site.name,
+                "state": state,
+                "last_seen": seen,
+                "version": said["version"],
+                "questions": said["counts"].get("train_questions", ""),
+                "key": fingerprint(site.public_key),
+            }
+        )
     return rows
+
+
+def _told_last(folder: ServerFolder) -> dict[str, dict[str, Any]]:
+    """Return what each site told in the last greeting that it answered."""
+    told: dict[str, dict[str, Any]] = {}
+    for name in run_names(folder):
+        with suppress(RunError):
+            told |= RunFolder.open(folder.runs / name).told_by_sites
+    return told
 
 
 def run_rows(folder: ServerFolder) -> list[dict[str, Any]]:
@@ -57,13 +77,14 @@ def overview(folder: ServerFolder) -> dict[str, Any]:
         "name": f"{folder.config.name}:{folder.config.port}",
         "running": folder.is_running,
         "certificate_days": days_left(folder.path / "server.crt", datetime.now(UTC)),
-        "disk": size_text(_bytes_below(folder.path)),
+        "disk": size_text(bytes_below(folder.path)),
         "sites": site_rows(folder),
         "runs": run_rows(folder),
     }
 
 
-def _bytes_below(path: Path) -> int:
+def bytes_below(path: Path) -> int:
+    """Return the bytes of all files below a folder."""
     total = 0
     for folder, _, names in os.walk(path):  # passes over a folder that goes meanwhile, as Path.rglob does not
         for name in names:

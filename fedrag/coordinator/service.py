@@ -29,6 +29,7 @@ AGAIN_S = 600.0  # before a result is offered again to a site that did not take 
 READY_S = 60.0
 TRIES = 3  # an executor that dies so often without a new round has a fault that trying again does not mend
 WARN_DAYS = 30
+EVERYWHERE = ("0.0.0.0", "::")
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -109,7 +110,8 @@ def _start(folder: ServerFolder, superlink: Child, door: Child, say: Callable[[s
     _wait(superlink, folder.link.is_ready)
     enter_sites(folder)
     door.start()
-    _wait(door, lambda: door_ready(folder.config.port, folder.path / "ca.crt", 1.0))
+    host = "127.0.0.1" if folder.config.listen in EVERYWHERE else folder.config.listen
+    _wait(door, lambda: door_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
     left = days_left(folder.path / "server.crt", datetime.now(UTC))
     say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate ends in {left} days")
     if left < WARN_DAYS:

@@ -57,6 +57,7 @@ def run_rounds(
     undelivered = config.federation.deliver and not run.is_delivered
     if left or undelivered:
         sites = greet_sites(grid, config, display)
+        run.record_sites({s.name: {"version": s.greeting.version, "counts": s.greeting.counts} for s in sites})
         for round_number in left:
             checkpoint = _run_round(grid, config, run, checkpoint, sites, round_number, rule, display)
         if undelivered:

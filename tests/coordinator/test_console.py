@@ -220,7 +220,6 @@ def test_a_running_coordinator_that_does_not_answer_yet_costs_the_states_alone(f
     write_run(folder, ROUNDS[:1])
     with folder.lock(), shown(folder) as address:
         text = read(address)
-    assert f"the coordinator does not answer at {folder.link.address}" in text
     assert "north unknown" in text
     assert "Run written-1 finished" in text
 
@@ -241,7 +240,9 @@ def test_a_run_that_cannot_be_read_is_named_and_the_rest_stands(folder: ServerFo
     write_json(old.path / "run.json", {"format": 1})
     with shown(folder) as address:
         text = read(address)
-        assert text.count("was written in run format 1, this fedrag reads format 2") == 1
+        assert (
+            text.count("was written in run format 1, this fedrag reads format 2") == 2
+        )  # in the list of runs, and where it would be shown
         assert "written-2 unknown" in text
         assert "north unknown" in text
         assert "Run written-1 finished round 3 of 3" in read(address, "?run=written-1")

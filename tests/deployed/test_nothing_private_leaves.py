@@ -46,7 +46,7 @@ class Tap:
         self._inside = ssl.create_default_context(cafile=str(folder / "ca.crt"))
         self._outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._outside.load_cert_chain(own / "tap.crt", own / "tap.key")
-        self._port, self._behind = port, behind
+        self.port, self._behind = port, behind
         self.sent = bytearray()
         self.got = bytearray()
         self._loop = asyncio.new_event_loop()
@@ -56,19 +56,43 @@ class Tap:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         inside, door = await asyncio.open_connection("127.0.0.1", self._behind, ssl=self._inside)
-        await asyncio.gather(self._copy(reader, door, self.sent), self._copy(inside, writer, self.got))
-
-    async def _copy(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, record: bytearray) -> None:
-        with suppress(OSError):
-            while data := await source.read(65536):
-                record += data
-                target.write(data)
-                await target.drain()
-        target.close()
+        await asyncio.gather(copy(reader, door, self.sent), copy(inside, writer, self.got))
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
+
+
+class OutboundProxy:
+    """The proxy of a house, through which alone it reaches the outside."""
+
+    def __init__(self, port: int) -> None:
+        self.asked: list[str] = []
+        self._loop = asyncio.new_event_loop()
+        self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", port))
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        self.asked.append(head.splitlines()[0])
+        host, port = head.split()[1].rsplit(":", 1)
+        inside, door = await asyncio.open_connection(host, int(port))
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(copy(reader, door, bytearray()), copy(inside, writer, bytearray()))
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+
+async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, record: bytearray) -> None:
+    with suppress(OSError):
+        while data := await source.read(65536):
+            record += data
+            target.write(data)
+            await target.drain()
+    target.close()
 
 
 def site_of_canaries() -> Site:
@@ -89,27 +113,31 @@ def site_of_canaries() -> Site:
 
 
 @pytest.fixture(scope="module")
-def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap]]:
+def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap, OutboundProxy]]:
     data = tmp_path_factory.mktemp("data") / CANARIES["folder"]
     write_site(data / "north", site_of_canaries())
     write_site(data / "south", small_site("south"))
     root = tmp_path_factory.mktemp("deployment")
     deployment = Deployment(root, {"north": data / "north", "south": data / "south"})
-    (port,) = free_ports(1)
+    port, proxy_port = free_ports(2)
     tap = Tap(port, deployment.server.config.port, deployment.server.path, root)
     for name in ("north", "south"):
         path = root / name / "site.toml"
         path.write_text(path.read_text().replace(f":{deployment.server.config.port}", f":{port}"))
+    proxy = OutboundProxy(proxy_port)
+    deployment.set_setting("south", "proxy", f"http://127.0.0.1:{proxy_port}")
     with deployment:
-        yield deployment, tap
+        yield deployment, tap, proxy
+    proxy.close()
     tap.close()
 
 
 def test_no_canary_is_in_any_byte_that_leaves(tapped):
-    deployment, tap = tapped
+    deployment, tap, proxy = tapped
     config = tiny_config(deployment.root, federation={"rounds": 2, "validate_every": 1, "greeting_timeout_s": 60.0})
     run = deployment.wait_until_done(deployment.begin(config))
     assert [sorted(line["sites"]) for line in run.rounds()] == [["north", "south"]] * 2
+    assert set(proxy.asked) == {f"CONNECT 127.0.0.1:{tap.port} HTTP/1.1"}, "south went through its house's proxy"
     # An error at the site, whose text quotes its data: what leaves is a code.
     train = data_of(deployment, "north") / "train.jsonl"
     train.write_text(train.read_text() + f'{{"id": "x", "question": "{CANARIES["question"]}"}}\n')
