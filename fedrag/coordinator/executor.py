@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from fedrag.coordinator.flower import SuperLink
+from fedrag.coordinator.flower import Node, SuperLink
 from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, write_outcome
@@ -96,6 +96,7 @@ def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> 
 def _grid(folder: ServerFolder, name: str, display: TimedLog) -> Iterator[SignedGrid]:
     """Give a grid that signs, over a new run of Flower's."""
     link = folder.link
+    link.wait_until_ready()
     if left := folder.current().get("flower_run"):
         link.stop_run(left)  # the process before this one died in it; sites shall not work for it any more
     number = link.start_run()
@@ -105,12 +106,20 @@ def _grid(folder: ServerFolder, name: str, display: TimedLog) -> Iterator[Signed
         yield _signed(folder, link, flower, name, display)
 
 
+def _nodes(link: SuperLink) -> list[Node]:
+    """Return the nodes, however long the SuperLink is away."""
+    while True:
+        link.wait_until_ready()
+        with suppress(ServiceError):  # it went in between
+            return link.nodes()
+
+
 def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, display: TimedLog) -> SignedGrid:
     keys = {site.name: site.public_key for site in folder.sites()}
 
     def members() -> list[Member]:
         registered = {site.name for site in folder.sites()}  # read anew: one may have been removed meanwhile
-        nodes = [node for node in link.nodes() if node.online and node.name in registered]
+        nodes = [node for node in _nodes(link) if node.online and node.name in registered]
         return [Member(node.node_id, node.name, keys[node.name], node.last_seen) for node in nodes if node.name in keys]
 
     if not keys:

@@ -60,6 +60,7 @@ from fedrag import __version__
 from fedrag.errors import ServiceError
 
 ACQUIRE_POLL_S = 0.2
+AWAY_POLL_S = 0.5
 ACQUIRE_TIMEOUT_S = 30.0
 
 
@@ -173,6 +174,11 @@ class SuperLink:
         except httpx.HTTPError:
             return False
 
+    def wait_until_ready(self) -> None:
+        """Wait for as long as it is away: whoever keeps it alive starts it again."""
+        while not self.is_ready():
+            time.sleep(AWAY_POLL_S)
+
     def register(self, name: str, key: EllipticCurvePublicKey) -> None:
         """Let a node in by its key; one that is in already stays."""
         known = {node.public_key for node in self.nodes()}
@@ -210,7 +216,7 @@ class SuperLink:
         try:
             with self._control() as client:
                 client.StopRun(StopRunRequest(run_id=run_id))
-        except httpx.HTTPStatusError:
+        except ServiceError:
             return  # it ended before
 
     def start_run(self) -> int:
@@ -290,10 +296,10 @@ class SuperLink:
         )
         try:
             yield client
-        except httpx.TransportError as error:
+        except httpx.HTTPError as error:
             raise ServiceError(
-                f"the coordinator does not answer at {self.address} ({type(error).__name__}); "
-                "is `fedrag server start` running?"
+                f"Flower's SuperLink does not answer at {self.address} as it should ({error}); "
+                "is `fedrag server start` running? If it is, its log says more: logs/superlink.log"
             ) from None
         finally:
             client.close()

@@ -200,7 +200,7 @@ class _LateDelivery:
             return
         run = finished[-1]
         away = late_sites(self._folder, RunFolder.open(self._folder.runs / run))
-        online = {node.name for node in self._folder.link.nodes() if node.online} if away else set()
+        online = self._online() if away else set()
         back = [name for name in away if name in online and now - self._tried.get(name, -AGAIN_S) >= AGAIN_S]
         if back:
             self._tried |= dict.fromkeys(back, now)
@@ -210,6 +210,12 @@ class _LateDelivery:
                 *(str(self._folder.path), run),
             ]
             self.child.start()
+
+    def _online(self) -> set[str]:
+        try:
+            return {node.name for node in self._folder.link.nodes() if node.online}
+        except ServiceError:
+            return set()  # it is being started again
 
     def _state(self, name: str) -> str:
         return read_outcome(self._folder.runs / name).state
