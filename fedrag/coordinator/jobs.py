@@ -44,7 +44,10 @@ def resume_run(folder: ServerFolder, name: str) -> None:
     if not path.is_dir():
         raise ConfigError(f"{name}: there is no such run; there are: {', '.join(run_names(folder)) or 'none'}")
     _require_service(folder)
-    if folder.current().get("run") == name:
+    current = folder.current()
+    if current.get("run") == name and current["stop"]:
+        raise ServiceError(f"{name} is being stopped; resume it once fedrag server status says that it is stopped")
+    if current.get("run") == name:
         return
     if read_outcome(path).state == "finished":
         raise ConfigError(f"{name}: is finished; there is nothing to go on with")

@@ -17,11 +17,11 @@ from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
-from fedrag.errors import ServiceError
+from fedrag.errors import ServiceError, StorageError
 from fedrag.files import write_text
 from fedrag.runs import RunFolder
 from fedrag.security.certificates import days_left
-from fedrag.supervision import Child, Stop, stop_on_signals
+from fedrag.supervision import LOG_BYTES, Child, Stop, stop_on_signals
 
 TICK_S = 0.3
 LOOK_S = 10.0  # how often sites that were away are looked for
@@ -29,6 +29,7 @@ AGAIN_S = 600.0  # before a result is offered again to a site that did not take 
 READY_S = 60.0
 TRIES = 3  # an executor that dies so often without a new round has a fault that trying again does not mend
 WARN_DAYS = 30
+FULL_S = 10.0  # between two attempts to write down what a full disk did not take
 EVERYWHERE = ("0.0.0.0", "::")
 
 QUIET = {
@@ -60,14 +61,26 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
             while True:
                 superlink.tend(say)
                 door.tend(say)
-                executor.tend()
-                late.tend()
+                keep_small(door, folder.path / "door" / "access.log")
+                try:
+                    executor.tend()
+                    late.tend()
+                except StorageError as error:  # the sites' connections and the console go on
+                    say(str(error))
+                    time.sleep(FULL_S)
                 time.sleep(TICK_S)
         except Stop:
             say("the coordinator ends")
         finally:
             for child in (executor.child, late.child, door, superlink):
                 child.end()
+
+
+def keep_small(door: Child, log: Path) -> None:
+    """Turn the door's log over when it is large; the door opens a new one."""
+    if log.is_file() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".1.log"))
+        door.signal(signal.SIGUSR1)
 
 
 def enter_sites(folder: ServerFolder) -> None:

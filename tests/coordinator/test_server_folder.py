@@ -135,6 +135,13 @@ def test_a_run_that_is_on_may_be_resumed_and_goes_on(served, tiny_home):
     assert served.current()["run"] == name
 
 
+def test_a_run_that_is_being_stopped_is_not_resumed_yet(served, tiny_home):
+    name = begin_run(served, tiny_config())
+    stop_run(served)
+    with pytest.raises(ServiceError, match=f"{name} is being stopped"):
+        resume_run(served, name)
+
+
 def test_a_finished_run_is_not_resumed_and_an_unknown_one_is_named(served, tiny_home):
     name = begin_run(served, tiny_config())
     write_outcome(served.runs / name, Outcome("finished"))

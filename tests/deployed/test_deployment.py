@@ -86,7 +86,7 @@ def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
     "victim",
     [
         pytest.param("worker", marks=pytest.mark.faults),
-        pytest.param("node", marks=pytest.mark.slow),
+        pytest.param("node", marks=pytest.mark.faults),
         pytest.param("executor", marks=pytest.mark.slow),
         pytest.param("superlink", marks=pytest.mark.faults),
         pytest.param("door", marks=pytest.mark.faults),
