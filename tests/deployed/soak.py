@@ -103,7 +103,7 @@ def disk_mb(root: Path) -> float:
 
 
 def slopes(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the growth per 100 rounds over the second half, in megabytes; a process that was just killed counts not.
+    """Return the growth per 100 rounds over the second half, in megabytes; a process that is starting counts not.
 
     >>> rising = [{"round": r, "disk": 5 + 0.02 * r} for r in range(101)]
     >>> slopes(rising)
@@ -114,7 +114,7 @@ def slopes(samples: Sequence[dict[str, Any]]) -> dict[str, float]:
     found = {}
     for name in whole[0].keys() - {"round"}:
         level = float(np.median([line[name] for line in half]))
-        points = [(line["round"], line[name]) for line in half if line[name] > 0.7 * level]
+        points = [(line["round"], line[name]) for line in half if line[name] > 0.9 * level]
         x, y = np.array(points).T
         found[name] = round(100 * float(np.polyfit(x, y, 1)[0]), 2)
     return dict(sorted(found.items()))
