@@ -30,7 +30,7 @@ from fedrag.federation.signing import Slip, verified_slip, with_signature
 from fedrag.models.needed import base_tensor_hashes
 from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
-from fedrag.site.policy import ledger_of, refusal_of_request
+from fedrag.site.policy import Ledger, ledger_of, refusal_of_request
 from fedrag.site.refusal import refusal_code
 from fedrag.site.seen import SeenRequests
 from fedrag.site.site_config import SITE_FILE, SiteConfig
@@ -124,16 +124,18 @@ class Desk:
 
     def _refused_by_policy(self, message: Message, request: Request) -> str:
         config = Config.from_toml(request.scenario)
+        policy = self._config.policy
         now = datetime.now().astimezone()
+        counts_work = policy.rounds_a_day or policy.minutes_a_day  # else a log of months need not be read
         return refusal_of_request(
-            self._config.policy,
+            policy,
             components=request.components,
             config=config,
             base_hashes=base_tensor_hashes(config),
             train_questions=len(load_site(Path(self._config.data)).train),
             message_bytes=array_bytes(message.content),
             now=now,
-            ledger=ledger_of(read_egress(self._folder / EGRESS_FILE), now),
+            ledger=ledger_of(read_egress(self._folder / EGRESS_FILE), now) if counts_work else Ledger(),
             validates=message.metadata.message_type == VALIDATE,
         )
 

@@ -7,7 +7,7 @@ import os
 import time
 from pathlib import Path
 
-from fedrag.files import storage_errors
+from fedrag.files import storage_errors, write_text
 
 KEPT_S = 2 * 86_400.0
 """An older request is refused, so its id need not be remembered."""
@@ -23,11 +23,15 @@ class SeenRequests:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: dict[str, float] = {}
-        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+        for line in lines:
             try:
                 self._seen |= {str(request): float(when) for request, when in json.loads(line).items()}
             except (ValueError, AttributeError):
                 continue  # a line that a crash cut off: its request was not taken up
+        self._forget_old(time.time())
+        if len(self._seen) < len(lines):
+            write_text(path, "".join(_line(request, when) for request, when in self._seen.items()))
 
     def is_new(self, request: str, when: float, now: float | None = None) -> bool:
         """Say whether a request is new, and remember it.
@@ -40,10 +44,17 @@ class SeenRequests:
         now = time.time() if now is None else now
         if request in self._seen or when < now - KEPT_S:
             return False
-        self._seen = {known: then for known, then in self._seen.items() if then > now - KEPT_S}
+        self._forget_old(now)
         self._seen[request] = when
         with storage_errors(self._path), self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({request: when}) + "\n")
+            file.write(_line(request, when))
             file.flush()
             os.fsync(file.fileno())
         return True
+
+    def _forget_old(self, now: float) -> None:
+        self._seen = {request: when for request, when in self._seen.items() if when > now - KEPT_S}
+
+
+def _line(request: str, when: float) -> str:
+    return json.dumps({request: when}) + "\n"
