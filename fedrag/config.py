@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fedrag.config_errors import explain
 from fedrag.errors import ConfigError
+from fedrag.files import reading_errors
 from fedrag.types import Component
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -366,14 +367,8 @@ def read_scenario(path: Path | str) -> str:
     Raises:
         ConfigError: It cannot be read.
     """
-    try:
+    with reading_errors(path, ConfigError, "no such scenario file; fedrag new DIR writes one to start from"):
         return Path(path).read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such scenario file; fedrag new DIR writes one to start from") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
 
 
 def _prefer_sites_in(tree: dict[str, Any], folder: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from fedrag.errors import RunError, StorageError
+from fedrag.errors import FedragError, RunError, StorageError
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -93,6 +93,25 @@ def storage_errors(path: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error)
         reason = "the disk is full; free some space and resume" if full else getattr(error, "strerror", None) or error
         raise StorageError(f"{path}: cannot be written: {reason}") from None
+
+
+@contextmanager
+def reading_errors(path: Path | str, kind: type[FedragError], missing: str = "no such file") -> Iterator[None]:
+    """Turn a failed reading of a text file into one clear sentence.
+
+    Args:
+        path: The file.
+        kind: The error to raise.
+        missing: What to say where there is no file.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise kind(f"{path}: {missing}") from None
+    except OSError as error:
+        raise kind(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise kind(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
 
 
 def sha256_of(path: Path) -> str:

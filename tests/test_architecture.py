@@ -40,6 +40,7 @@ WITHIN_A_ROW = {
     ("schedule", "types"),
     ("files", "errors"),
     ("config", "errors"),
+    ("config", "files"),
     ("config", "config_errors"),
     ("config_reference", "config"),
     ("config_reference", "errors"),

@@ -33,7 +33,7 @@ from pydantic import Field
 from fedrag.config import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
 from fedrag.errors import ConfigError, ServiceError
-from fedrag.files import read_json, storage_errors, write_json, write_text
+from fedrag.files import read_json, reading_errors, storage_errors, write_json, write_text
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, public_key_text, read_public_key
 
@@ -114,11 +114,10 @@ class ServerFolder:
             ConfigError: It is none, or its server.toml is not valid.
         """
         file = path / "server.toml"
-        if not file.is_file():
-            raise ConfigError(
-                f"{path}: is no coordinator's folder (it has no server.toml); fedrag server init makes one"
-            )
-        return cls(path.absolute(), parse_section(ServerConfig, file.read_text(encoding="utf-8"), str(file)))
+        missing = "no such file, so this is no coordinator's folder; fedrag server init makes one"
+        with reading_errors(file, ConfigError, missing):
+            text = file.read_text(encoding="utf-8")
+        return cls(path.absolute(), parse_section(ServerConfig, text, str(file)))
 
     @property
     def link(self) -> SuperLink:

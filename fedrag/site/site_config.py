@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 
 from fedrag.config import Schedule, Section, parse_section
 from fedrag.errors import ConfigError
+from fedrag.files import reading_errors
 from fedrag.types import COMPONENTS, Component
 
 SITE_FILE = "site.toml"
@@ -206,11 +207,5 @@ def _setting_lines(section: type[Section], values: dict[str, str]) -> Iterator[s
 
 
 def _read(path: Path) -> str:
-    try:
+    with reading_errors(path, ConfigError, "no such file; fedrag client init DIR makes a site's folder"):
         return path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
-    except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; fedrag client init DIR makes a site's folder") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None

@@ -282,7 +282,7 @@ def test_a_port_that_is_taken_is_told_in_one_sentence(whole: ServerFolder):
 def test_a_folder_that_is_no_coordinators_is_told_in_one_sentence(tmp_path: Path):
     result = CliRunner().invoke(app, ["server", "console", str(tmp_path)])
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert f"{tmp_path}: is no coordinator's folder" in result.stderr
+    assert "server.toml: no such file, so this is no coordinator's folder" in result.stderr
 
 
 def answers(host: str, port: int) -> bool:

@@ -22,6 +22,7 @@ from fedrag.data.importers.draft import (
 from fedrag.data.partition import balanced_groups, numbered_names
 from fedrag.data.splitting import Fractions
 from fedrag.errors import DataError
+from fedrag.files import reading_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +125,10 @@ def _read_questions(paragraph: dict[str, Any], place: str, skipped: Counter[str]
 
 
 def _read_json(path: Path) -> Any:
+    with reading_errors(path, DataError):
+        text = path.read_text(encoding="utf-8-sig")
     try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
 
