@@ -72,7 +72,7 @@ def test_a_deployed_run_gives_the_bits_of_a_simulated_one_and_the_sites_get_them
         assert kinds[-4:] == ["greet", "train", "train", "deliver"]
 
 
-@pytest.mark.slow
+@pytest.mark.faults
 def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
     name = deployment.begin(config)
     with pytest.raises(ServiceError, match=f"{name} is running"):
@@ -82,16 +82,8 @@ def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
     assert deployment.outcome(name).state == "stopped"
 
 
-@pytest.mark.parametrize(
-    "victim",
-    [
-        pytest.param("worker", marks=pytest.mark.faults),
-        pytest.param("node", marks=pytest.mark.faults),
-        pytest.param("executor", marks=pytest.mark.slow),
-        pytest.param("superlink", marks=pytest.mark.faults),
-        pytest.param("door", marks=pytest.mark.faults),
-    ],
-)
+@pytest.mark.faults
+@pytest.mark.parametrize("victim", ["worker", "node", "executor", "superlink", "door"])
 def test_a_process_killed_in_mid_training_costs_nothing(deployment, config, undisturbed, victim):
     name = deployment.begin(config)
     deployment.wait_for_round(name, 1)

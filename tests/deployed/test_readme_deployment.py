@@ -221,7 +221,7 @@ def test_the_coordinators_first_section_leads_to_a_finished_run(coordinator: Rea
     assert (coordinator.folder / "hillside" / "models" / "libraries-1").is_dir()
 
 
-@pytest.mark.slow
+@pytest.mark.acceptance
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("first_run")
 def test_the_rest_of_the_coordinators_commands_run(coordinator: Reader):
