@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from flwr.app import Error, Message, RecordDict
@@ -25,6 +25,7 @@ from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_
 
 LOOK_S = 3.0  # how often is looked for sites that came anew
 PATIENCE_S = 90.0  # how long a site that was lost may be away
+FIRST_COPY_S = 30.0  # after which a request is sent again: a SuperLink that was killed loses some too
 LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE)
 
 
@@ -56,6 +57,8 @@ class _Asked:
         copies: Flower's ids of all copies of it that may still be answered.
         lost: The error that says that a copy was lost, until another is sent.
         lost_since: When that was, in seconds of the monotonic clock.
+        again_at: When it is sent again in any case, by the same clock.
+        wait_s: How long it waits the next time: twice as long each time.
     """
 
     member: Member
@@ -64,6 +67,8 @@ class _Asked:
     copies: list[str]
     lost: Message | None = None
     lost_since: float = 0.0
+    again_at: float = field(default_factory=lambda: time.monotonic() + FIRST_COPY_S)
+    wait_s: float = field(default_factory=lambda: 2 * FIRST_COPY_S)
 
 
 class SignedGrid(Grid):
@@ -178,11 +183,13 @@ class SignedGrid(Grid):
             member = online.get(asked.member.node_id)
             if message_id not in self._asked:
                 continue
-            if member and (asked.lost or member.came != asked.member.came):
+            now = time.monotonic()
+            if member and (asked.lost or member.came != asked.member.came or now > asked.again_at):
                 asked.member, asked.lost = member, None
+                asked.again_at, asked.wait_s = now + asked.wait_s, 2 * asked.wait_s
                 asked.message = self._copy(asked.message)
                 asked.copies += self._grid.push_messages([asked.message])
-            elif asked.lost and time.monotonic() - asked.lost_since > PATIENCE_S:
+            elif asked.lost and now - asked.lost_since > PATIENCE_S:
                 given_up.append(_as_reply_to(asked.lost, message_id))
                 del self._asked[message_id]
         return given_up

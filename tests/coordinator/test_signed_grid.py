@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
@@ -143,3 +144,22 @@ def test_a_site_that_stays_away_is_given_up(keys, monkeypatch):
     replies = grid.pull_messages(ids) + grid.pull_messages(ids)
     assert [reply.has_error() for reply in replies] == [True]
     assert replies[0].metadata.reply_to_message_id == ids[0]
+
+
+def test_a_request_that_nobody_answers_is_sent_again_less_and_less_often(keys, monkeypatch):
+    monkeypatch.setattr(signed_grid, "LOOK_S", 0.0)
+    monkeypatch.setattr(signed_grid, "FIRST_COPY_S", 0.05)
+    inner = LosingGrid(answers_as(keys), [{"site-name": "north"}], lose=0)
+    pushed = []
+    monkeypatch.setattr(inner, "pull_messages", lambda ids: [])
+    monkeypatch.setattr(inner, "push_messages", lambda messages: [pushed.append(time.monotonic()) or str(len(pushed))])
+    member = Member(FIRST_NODE_ID, "north", keys["north"].public_key())
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: [member], Lines())
+    ids = grid.push_messages([grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()])
+    end = time.monotonic() + 1.0
+    while time.monotonic() < end:
+        assert grid.pull_messages(ids) == []
+        time.sleep(0.01)
+    waits = [later - earlier for earlier, later in zip(pushed, pushed[1:], strict=False)]
+    assert len(waits) == 4  # after 0.05, 0.1, 0.2 and 0.4 s
+    assert waits == sorted(waits)

@@ -422,7 +422,7 @@ def test_a_run_that_ended_before_the_delivery_delivers_when_it_is_resumed(sites,
     """A process killed after the last checkpoint used to leave the sites without the models for good."""
     config = tiny_config(sites, federation={"rounds": 1, "schedule": "generator"})
     with monkeypatch.context() as patch:
-        patch.setattr("fedrag.federation.rounds._deliver", _interrupt)
+        patch.setattr("fedrag.federation.rounds.deliver", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             federate(config, tmp_path / "run")
     assert not (tmp_path / "run" / "sites" / "a" / "models").exists()

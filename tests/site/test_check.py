@@ -37,7 +37,8 @@ NAMES = [
 @pytest.fixture(autouse=True)
 def home(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A FEDRAG_HOME that a test may damage."""
-    shutil.copytree(tiny_home / "models", tmp_path / "home" / "models")
+    real = shutil.ignore_patterns("HuggingFaceTB*", "sentence-transformers*")  # other tests may have brought them in
+    shutil.copytree(tiny_home / "models", tmp_path / "home" / "models", ignore=real)
     monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
     return tmp_path / "home"
 
