@@ -82,7 +82,7 @@ def superlinks(home: Path) -> list[int]:
 
 
 def _end_superlinks(home: Path, patience_s: float = 10.0) -> None:
-    """End the SuperLinks politely, then all that is left of what they started."""
+    """End the SuperLinks politely, then all that is left of what they started, and wait until it is gone."""
     leaders = superlinks(home)
     # A SuperLink and each of its children lead a process group; simulation, Ray and actors are in a child's.
     groups = [*leaders, *(child for leader in leaders for child in _children(leader))]
@@ -94,6 +94,19 @@ def _end_superlinks(home: Path, patience_s: float = 10.0) -> None:
     for group in groups:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(group, signal.SIGKILL)
+    deadline = time.monotonic() + patience_s
+    while any(map(_is_alive, groups)) and time.monotonic() < deadline:  # a process dies some time after the signal
+        time.sleep(0.1)
+
+
+def _is_alive(group: int) -> bool:
+    """Whether a process of the group runs; one that ended and that nobody waited for yet does not."""
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it ended meanwhile
+            state, _, of_group = status.read_text().rpartition(") ")[2].split()[:3]
+            if int(of_group) == group and state not in "ZX":
+                return True
+    return False
 
 
 def _children(pid: int) -> list[int]:
