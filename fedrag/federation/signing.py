@@ -51,11 +51,16 @@ def new_request_id() -> str:
 
 def with_signature(content: RecordDict, slip: Slip, key: EllipticCurvePrivateKey) -> RecordDict:
     """Return the same records and a signature over them."""
-    signed = RecordDict({name: content[name] for name in content if name != SIGNATURE})
+    signed = without_signature(content)
     signature = sign(key, _signed_bytes(signed, slip))
     told = {"run": slip.run, "request": slip.request, "site": slip.site, "kind": slip.kind}
     signed[SIGNATURE] = ConfigRecord({**told, "version": slip.version, "time": slip.time, "value": signature})
     return signed
+
+
+def without_signature(content: RecordDict) -> RecordDict:
+    """Return the same records but the signature."""
+    return RecordDict({name: content[name] for name in content if name != SIGNATURE})
 
 
 def verified_slip(content: RecordDict, role: str, key: EllipticCurvePublicKey) -> Slip:

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import logging
 import secrets
+import threading
 import time
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
@@ -26,15 +28,15 @@ from fedrag.federation.messages import (
     open_request,
     reply_content,
 )
-from fedrag.federation.signing import Slip, verified_slip, with_signature
+from fedrag.federation.signing import Slip, request_id, verified_slip, with_signature, without_signature
 from fedrag.models.needed import base_tensor_hashes
 from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
 from fedrag.site.policy import Ledger, ledger_of, refusal_of_request
-from fedrag.site.refusal import refusal_code
+from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.seen import SeenRequests
 from fedrag.site.site_config import SITE_FILE, SiteConfig
-from fedrag.site.worker import DeadlinePassed, Worker, WorkerDied
+from fedrag.site.worker import Worker, WorkerDied
 
 log = logging.getLogger("fedrag.node")
 
@@ -58,7 +60,6 @@ class Desk:
         self._coordinator = load_public_key(Path(config.coordinator_key))
         self._egress = EgressLog(folder / EGRESS_FILE)
         self._seen = SeenRequests(folder / "requests.jsonl")
-        self._interrupted = False
         node_config = {"site-name": config.name, "site-folder": config.data, "site-cache": str(folder)}
         self._worker = Worker(folder / SITE_FILE, node_config)
 
@@ -70,23 +71,27 @@ class Desk:
             return False
         return True
 
-    def answer(self, message: Message, again: bool = False) -> Message:
+    def has_seen(self, message: Message) -> bool:
+        """Say whether a message that is from the coordinator was taken up before."""
+        return self._seen.has(request_id(message))
+
+    def answer(self, message: Message, again: bool = False, given_up: threading.Event | None = None) -> Message:
         """Return the signed reply to a message; whatever goes wrong becomes a refusal code.
 
         Args:
             message: The message.
             again: Whether it was taken up before and not answered.
+            given_up: Set by another thread, before it interrupts, when nobody waits for the answer any more.
 
         Raises:
-            Superseded: The work was interrupted.
+            Superseded: The work was given up.
             StorageError: What would leave could not be written down, so nothing may leave.
         """
         started = time.monotonic()
-        self._interrupted = False
         slip: Slip | None = None
         try:
             slip = verified_slip(message.content, "request", self._coordinator)
-            content = self._content(message, slip, again)
+            content = self._content(message, slip, again, given_up or threading.Event())
         except SignatureError as error:
             content = self._refusal("bad-signature", error)
         except Superseded:
@@ -98,19 +103,28 @@ class Desk:
         self._egress.write(content, answered, message.metadata.group_id, time.monotonic() - started)
         return Message(with_signature(content, answered, self._key), reply_to=message)
 
+    def write_again(self, reply: Message) -> None:
+        """Write down that a reply of this site, which was written down before, leaves once more.
+
+        Raises:
+            StorageError: It cannot be written; the reply must not be sent.
+        """
+        slip = verified_slip(reply.content, "reply", self._key.public_key())
+        content = without_signature(reply.content)
+        self._egress.write(content, replace(slip, time=time.time()), reply.metadata.group_id, 0.0, again=True)
+
     def interrupt(self) -> None:
-        """End the work that is going on, from another thread."""
-        self._interrupted = True
+        """End the worker, and with it the work that is going on, from another thread."""
         self._worker.end()
 
-    def _content(self, message: Message, slip: Slip, again: bool) -> RecordDict:
+    def _content(self, message: Message, slip: Slip, again: bool, given_up: threading.Event) -> RecordDict:
         if code := self._refused_unread(message, slip, again):
             return self._refusal(code, f"{slip.kind} of {slip.run}, for {slip.site}, by fedrag {slip.version}")
         request = open_request(message)
         if code := self._refused_by_policy(message, request):
             return self._refusal(code, f"round {request.round_number} of {slip.run}")
         log.info("%s, %s, round %d", slip.run, slip.kind, request.round_number)
-        return self._worked(message, slip.run, request.deadline_s)
+        return self._worked(message, slip.run, request.deadline_s, given_up)
 
     def _refused_unread(self, message: Message, slip: Slip, again: bool) -> str:
         """Refuse what is signed but not meant for this site, now, by this version."""
@@ -118,7 +132,7 @@ class Desk:
             return "bad-signature"
         if slip.site != self._config.name:
             return "other-name"
-        if not again and not self._seen.is_new(slip.request, slip.time):
+        if not self._seen.is_new(slip.request, slip.time) and not again:
             return "replayed"
         return "" if minor_version(slip.version) == minor_version(__version__) else "version"
 
@@ -139,15 +153,17 @@ class Desk:
             validates=message.metadata.message_type == VALIDATE,
         )
 
-    def _worked(self, message: Message, run: str, deadline_s: float) -> RecordDict:
+    def _worked(self, message: Message, run: str, deadline_s: float, given_up: threading.Event) -> RecordDict:
         """Let the worker answer; one that died gets the message once more."""
         for again in (False, True):
+            if given_up.is_set():
+                raise Superseded
             try:
                 return self._worker.answer(message, run, deadline_s)
             except DeadlinePassed:
                 return self._refusal("deadline", "the worker did not end in time and was ended")
             except WorkerDied:
-                if self._interrupted:
+                if given_up.is_set():
                     raise Superseded from None
                 log.error("the worker died%s", "" if again else "; another one tries again")
         return self._refusal("worker", "the worker died twice")

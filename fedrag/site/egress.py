@@ -51,7 +51,7 @@ class EgressLog:
 
     path: Path
 
-    def write(self, content: RecordDict, slip: Slip, group: str, seconds: float) -> None:
+    def write(self, content: RecordDict, slip: Slip, group: str, seconds: float, again: bool = False) -> None:
         """Write down a reply; when this returns, the line is on disk and the reply may be sent.
 
         Args:
@@ -59,15 +59,17 @@ class EgressLog:
             slip: What its signature will cover; its time is the line's.
             group: Group of the message that it answers, which is the number of the round where it has one.
             seconds: Time the site worked on it.
+            again: Whether it stands in the log already and leaves once more, because it may have been lost.
 
         Raises:
             StorageError: It cannot be written; the reply must not be sent.
         """
+        kind = "refusal" if "refusal" in content.config_records else KINDS.get(slip.kind, slip.kind)
         head = {
             "time": datetime.fromtimestamp(slip.time).astimezone().isoformat(timespec="seconds"),
             "run": slip.run,
             "round": int(group) if re.fullmatch("[0-9]{1,9}", group) else 0,
-            "kind": "refusal" if "refusal" in content.config_records else KINDS.get(slip.kind, slip.kind),
+            "kind": f"{kind} again" if again else kind,
         }
         line = head | describe(content) | {"request": slip.request, "seconds": round(seconds, 3)}
         text = json.dumps(line, allow_nan=False)

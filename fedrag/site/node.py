@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import TypeGuard
 
 from flwr.app import Message
 
@@ -44,19 +45,22 @@ class Job:
 
     def __init__(self, desk: Desk, message: Message, again: bool) -> None:
         self._desk = desk
-        self.first = message
+        self._first = message
+        self._latest = message
         self._again = again
-        self._started = time.monotonic()
-        self.latest = message
-        self.reply: Message | None = None
+        self._given_up = threading.Event()
+        self._reply: Message | None = None
         self.seconds = 0.0
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
-    @property
-    def request(self) -> str:
-        """The id of the request."""
-        return request_id(self.first)
+    def is_for(self, message: Message) -> bool:
+        """Say whether a message is the request that is being worked on."""
+        return request_id(self._first) == request_id(message)
+
+    def asked_again(self, message: Message) -> None:
+        """Answer this message instead: the same request, sent again, because this node came anew."""
+        self._latest = message
 
     def is_done(self, wait_s: float) -> bool:
         """Say whether the work is done, after waiting a while for it."""
@@ -65,74 +69,125 @@ class Job:
 
     def give_up(self) -> None:
         """End the work; there will be no reply."""
-        self._desk.interrupt()
-        self._thread.join()
-        self.reply = None
+        self._given_up.set()
+        while self._thread.is_alive():  # the worker may start this very moment
+            self._desk.interrupt()
+            self._thread.join(0.1)
+        self._reply = None
+
+    def reply(self) -> Message | None:
+        """Return the reply to what was asked last, or None if nothing may leave."""
+        if self._reply is None or self._latest is self._first:
+            return self._reply
+        return Message(self._reply.content, reply_to=self._latest)
 
     def _work(self) -> None:
+        started = time.monotonic()
         try:
-            self.reply = self._desk.answer(self.first, self._again)
+            self._reply = self._desk.answer(self._first, self._again, self._given_up)
         except Superseded:
             log.info("work was given up: a newer request is here")
         except StorageError as error:
-            log.error("nothing was sent: what leaves is written down first, and that failed: %s", error)
-        self.seconds = time.monotonic() - self._started
+            _not_written(error)
+        self.seconds = time.monotonic() - started
 
 
-def serve(connection: Connection, desk: Desk, inbox: Inbox) -> None:
-    """Answer messages until the process is told to end.
+class Node:
+    """Answers what the coordinator asks, one request at a time.
 
     Args:
         connection: To the coordinator.
-        desk: Answers them.
+        desk: Answers messages.
         inbox: Keeps the message that is being worked on, and its reply, over a crash.
     """
-    job = _left_over(connection, desk, inbox)
-    while True:
-        message = connection.receive()
-        if message is not None:
-            job = _take_up(connection, desk, inbox, message, job)
-        elif job is None:
-            time.sleep(POLL_S)
-        if job and job.is_done(POLL_S):
-            if job.reply:
-                reply = job.reply if job.latest is job.first else Message(job.reply.content, reply_to=job.latest)
-                inbox.put_reply(reply)
-                if not connection.send(reply, job.seconds):
-                    log.info("a reply came too late: the run has ended")
-            inbox.clear()
-            job = None
+
+    def __init__(self, connection: Connection, desk: Desk, inbox: Inbox) -> None:
+        self._connection = connection
+        self._desk = desk
+        self._inbox = inbox
+        self._job: Job | None = None
+
+    def serve(self) -> None:
+        """Answer messages until the process is told to end."""
+        self._go_on_after_crash()
+        while True:
+            message = self._connection.receive()
+            try:
+                if message is not None:
+                    self._take_up(message)
+            except StorageError as error:
+                _not_written(error)
+            if self._job and self._job.is_done(POLL_S):
+                self._hand_out(self._job)
+                self._job = None
+            elif message is None and self._job is None:
+                time.sleep(POLL_S)
+
+    def _go_on_after_crash(self) -> None:
+        """Send the reply that a node was sending when it died, as it was; or begin its work anew."""
+        message, reply = self._inbox.message(), self._inbox.reply()
+        if message and reply:
+            self._send_again(reply, reply)
+            self._inbox.clear()
+        elif message:
+            self._job = Job(self._desk, message, again=True)
+
+    def _take_up(self, message: Message) -> None:
+        """Begin the work for a message, unless it is refused, going on already, or done."""
+        done = self._inbox.reply()
+        if not self._desk.is_from_coordinator(message):
+            self._refuse(message)  # and no reason to give up any work
+        elif self._job and self._job.is_for(message):
+            self._inbox.put(message)
+            self._job.asked_again(message)
+        elif self._job is None and _is_same(done, message):
+            log.info("a reply is asked for again")
+            self._send_again(done, Message(done.content, reply_to=message))
+        elif self._job is None and _is_same(self._inbox.message(), message):  # its reply could not be written down
+            self._job = Job(self._desk, message, again=True)
+        elif self._desk.has_seen(message):  # an older one, for which nobody waits
+            self._refuse(message)
+        else:
+            if self._job:
+                self._job.give_up()
+                self._job = None
+            self._inbox.put(message)
+            self._job = Job(self._desk, message, again=False)
+
+    def _refuse(self, message: Message) -> None:
+        self._send(self._desk.answer(message), 0.0)
+
+    def _hand_out(self, job: Job) -> None:
+        reply = job.reply()
+        if reply is None:
+            return
+        try:
+            self._inbox.put_reply(reply)
+        except StorageError as error:
+            _not_written(error)
+            return
+        self._send(reply, job.seconds)
+        self._inbox.clear()
+
+    def _send_again(self, kept: Message, reply: Message) -> None:
+        try:
+            self._desk.write_again(kept)
+        except StorageError as error:
+            _not_written(error)
+        else:
+            self._send(reply, 0.0)
+
+    def _send(self, reply: Message, seconds: float) -> None:
+        if not self._connection.send(reply, seconds):
+            log.info("a reply came too late: the run has ended")
 
 
-def _left_over(connection: Connection, desk: Desk, inbox: Inbox) -> Job | None:
-    """Go on with what a node that died was working on; a reply that it was sending is sent as it was."""
-    message, reply = inbox.message(), inbox.reply()
-    if message and reply:
-        connection.send(reply, 0.0)
-        inbox.clear()
-        return None
-    return Job(desk, message, again=True) if message else None
+def _is_same(kept: Message | None, message: Message) -> TypeGuard[Message]:
+    return kept is not None and request_id(kept) == request_id(message)
 
 
-def _take_up(connection: Connection, desk: Desk, inbox: Inbox, message: Message, job: Job | None) -> Job | None:
-    """Begin the work for a message, unless it is refused, going on already, or done."""
-    if not desk.is_from_coordinator(message):
-        connection.send(desk.answer(message), 0.0)  # a refusal, and no reason to give up any work
-        return job
-    request = request_id(message)
-    if job and job.request == request:  # sent again, because this node came anew
-        job.latest = message
-        inbox.put(message)
-        return job
-    done = inbox.reply()
-    if job is None and done and request_id(done) == request:
-        log.info("a reply is asked for again")
-        connection.send(Message(done.content, reply_to=message), 0.0)
-        return None
-    if job:
-        job.give_up()
-    inbox.put(message)
-    return Job(desk, message, again=False)
+def _not_written(error: StorageError) -> None:
+    log.error("nothing was sent: what leaves is written down first, and that failed: %s", error)
 
 
 def main(folder: Path) -> None:
@@ -149,7 +204,7 @@ def main(folder: Path) -> None:
     try:
         with connect(config.server, Path(config.ca), key, folder / "address", inbox.is_full) as connection:
             log.info("connected to %s as %s", config.server, config.name)
-            serve(connection, desk, inbox)
+            Node(connection, desk, inbox).serve()
     except Stop:
         log.info("the node ends")
     except (NotLetIn, NotTrusted) as error:

@@ -33,6 +33,10 @@ class SeenRequests:
         if len(self._seen) < len(lines):
             write_text(path, "".join(_line(request, when) for request, when in self._seen.items()))
 
+    def has(self, request: str) -> bool:
+        """Say whether a request is remembered."""
+        return request in self._seen
+
     def is_new(self, request: str, when: float, now: float | None = None) -> bool:
         """Say whether a request is new, and remember it.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
@@ -15,6 +16,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 
 from fedrag.site.device import choose_device
+from fedrag.site.refusal import DeadlinePassed
 from fedrag.site.site_config import SiteConfig
 from fedrag.supervision import die_with_parent
 
@@ -24,10 +26,6 @@ LONGEST_S = 20 * 86_400.0  # the longest that poll can wait is some 24 days
 
 class WorkerDied(Exception):
     """The worker ended while it worked."""
-
-
-class DeadlinePassed(Exception):
-    """The worker was ended because its time was up."""
 
 
 class Worker:
@@ -43,6 +41,7 @@ class Worker:
         self._node_config = dict(node_config)
         self._process: multiprocessing.process.BaseProcess | None = None
         self._pipe: Pipe | None = None
+        self._lock = threading.RLock()  # another thread may end it while it starts
 
     def answer(self, message: Message, run: str, deadline_s: float) -> RecordDict:
         """Return the content of the reply to a message.
@@ -66,23 +65,25 @@ class Worker:
 
     def end(self) -> None:
         """End the process."""
-        if self._process is not None and self._pipe is not None:
-            self._process.kill()
-            self._process.join()
-            self._pipe.close()
-        self._process = self._pipe = None
+        with self._lock:
+            if self._process is not None and self._pipe is not None:
+                self._process.kill()
+                self._process.join()
+                self._pipe.close()
+            self._process = self._pipe = None
 
     def _ready(self) -> Pipe:
-        if self._process is None or self._pipe is None or not self._process.is_alive():
-            self.end()
-            context = multiprocessing.get_context("spawn")
-            self._pipe, theirs = context.Pipe()
-            self._process = context.Process(
-                target=_work, args=(theirs, self._site_toml, os.getpid()), name="fedrag worker", daemon=True
-            )
-            self._process.start()
-            theirs.close()  # so that its end is noticed when the process dies
-        return self._pipe
+        with self._lock:
+            if self._process is None or self._pipe is None or not self._process.is_alive():
+                self.end()
+                context = multiprocessing.get_context("spawn")
+                self._pipe, theirs = context.Pipe()
+                self._process = context.Process(
+                    target=_work, args=(theirs, self._site_toml, os.getpid()), name="fedrag worker", daemon=True
+                )
+                self._process.start()
+                theirs.close()  # so that its end is noticed when the process dies
+            return self._pipe
 
 
 def _work(pipe: Pipe, site_toml: Path, parent: int) -> None:

@@ -2,75 +2,41 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from tiny_federation import tiny_config, write_small_sites
+from signed_requests import code, coordinator_key, open_desk, request, slip, write_site
+from tiny_federation import tiny_config
 
-from fedrag import __version__
 from fedrag.errors import StorageError
-from fedrag.federation.messages import TRAIN, Request, request_content
-from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_signature
-from fedrag.security.keys import load_private_key, load_public_key, new_key
+from fedrag.federation.messages import TRAIN
+from fedrag.federation.signing import verified_slip
+from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.desk import Desk
 from fedrag.site.egress import EGRESS_FILE, read_egress
-from fedrag.site.folder import create_site
 from fedrag.site.node import Job
-from fedrag.site.site_config import SITE_FILE, SiteConfig
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
 
 @pytest.fixture
 def folder(tmp_path) -> Path:
-    data = write_small_sites(tmp_path / "data", north=4)
-    create_site(tmp_path / "north", "north", "127.0.0.1:8443", str(data / "north"))
-    new_key(tmp_path / "coordinator.key")
-    (tmp_path / "north" / "coordinator.pub").write_text((tmp_path / "coordinator.pub").read_text())
-    return tmp_path / "north"
+    return write_site(tmp_path)
 
 
 @pytest.fixture
 def key(folder):
-    return load_private_key(folder.parent / "coordinator.key")
+    return coordinator_key(folder)
 
 
 @pytest.fixture
 def desk(folder) -> Iterator[Desk]:
-    made = Desk(folder, SiteConfig.from_file(folder / SITE_FILE))
+    made = open_desk(folder)
     yield made
     made.interrupt()
-
-
-def slip(**changes) -> Slip:
-    whole = Slip("request", "tiny-1", new_request_id(), "north", TRAIN, __version__, time.time())
-    return replace(whole, **changes)
-
-
-def request(key, signed: Slip | None = None, config=None) -> Message:
-    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 0, 1
-    content = request_content(Request((config or tiny_config()).to_toml(), 1, components=("generator",)))
-    message = Message(with_signature(content, signed or slip(), key), 7, TRAIN, group_id="1")
-    message.metadata.__dict__["_message_id"] = "m"
-    return message
-
-
-def code(reply: Message) -> str:
-    return str(reply.content["refusal"]["code"])
-
-
-def set_policy(folder: Path, line: str) -> Desk:
-    path = folder / SITE_FILE
-    setting = line.split(" = ")[0]
-    lines = [line if old.startswith(f"{setting} = ") else old for old in path.read_text().splitlines()]
-    assert line in lines
-    path.write_text("\n".join(lines) + "\n")
-    return Desk(folder, SiteConfig.from_file(path))
 
 
 def test_a_request_of_another_than_the_coordinator_is_refused(desk, folder):
@@ -106,10 +72,10 @@ def test_a_signed_request_that_is_not_meant_for_this_is_refused_by_name(desk, ke
 
 def test_a_request_is_answered_once_also_after_a_restart(folder, key, desk):
     message = request(key, slip(site="north"), tiny_config(federation={"schedule": "retriever"}))
-    strict = set_policy(folder, 'components = ["retriever"]')
+    strict = open_desk(folder, 'components = ["retriever"]')
     assert code(strict.answer(message)) == "policy-component"
     assert code(strict.answer(message)) == "replayed"
-    again = Desk(folder, SiteConfig.from_file(folder / SITE_FILE))
+    again = open_desk(folder)
     assert code(again.answer(message)) == "replayed"
     assert code(again.answer(message, again=True)) == "policy-component", "the node died over it, and goes on"
 
@@ -126,7 +92,7 @@ def test_a_request_is_answered_once_also_after_a_restart(folder, key, desk):
     ],
 )
 def test_the_policy_is_held_before_anything_is_loaded(folder, key, line, expected):
-    desk = set_policy(folder, line)
+    desk = open_desk(folder, line)
     assert code(desk.answer(request(key))) == expected
 
 
@@ -159,7 +125,7 @@ def test_what_cannot_be_written_down_does_not_leave(desk, folder, key):
         desk.answer(request(key, slip(site="south")))
     job = Job(desk, request(key, slip(site="south")), again=False)
     assert job.is_done(10.0)
-    assert job.reply is None
+    assert job.reply() is None
 
 
 def test_an_empty_message_is_refused(desk, key):
