@@ -86,7 +86,7 @@ class Job:
         try:
             self._reply = self._desk.answer(self._first, self._again, self._given_up)
         except Superseded:
-            log.info("work was given up: a newer request is here")
+            log.info("work was given up")
         except StorageError as error:
             _not_written(error)
         self.seconds = time.monotonic() - started
@@ -108,20 +108,27 @@ class Node:
         self._job: Job | None = None
 
     def serve(self) -> None:
-        """Answer messages until the process is told to end."""
-        self._go_on_after_crash()
-        while True:
-            message = self._connection.receive()
-            try:
-                if message is not None:
-                    self._take_up(message)
-            except StorageError as error:
-                _not_written(error)
-            if self._job and self._job.is_done(POLL_S):
-                self._hand_out(self._job)
-                self._job = None
-            elif message is None and self._job is None:
-                time.sleep(POLL_S)
+        """Answer messages until the process is told to end; the next node goes on with the work."""
+        try:
+            self._go_on_after_crash()
+            while True:
+                self._look()
+        finally:
+            if self._job:
+                self._job.give_up()
+
+    def _look(self) -> None:
+        message = self._connection.receive()
+        try:
+            if message is not None:
+                self._take_up(message)
+        except StorageError as error:
+            _not_written(error)
+        if self._job and self._job.is_done(POLL_S):
+            self._hand_out(self._job)
+            self._job = None
+        elif message is None and self._job is None:
+            time.sleep(POLL_S)
 
     def _go_on_after_crash(self) -> None:
         """Send the reply that a node was sending when it died, as it was; or begin its work anew."""
