@@ -104,12 +104,13 @@ def test_a_process_killed_in_mid_training_costs_nothing(deployment, config, undi
 
 
 @pytest.mark.faults
-def test_the_whole_coordinator_killed_and_started_again_goes_on(deployment, config, undisturbed):
+def test_the_whole_coordinator_killed_and_away_for_more_than_a_minute_goes_on(deployment, config, undisturbed):
     name = deployment.begin(config)
     deployment.wait_for_round(name, 1)
     deployment.kill_service("server")
     deployment.wait(lambda: not deployment.executor_pids() + deployment.superlink_pids(), 30, "all of it dead")
     deployment.wait(lambda: not deployment.door_pids(), 30, "the door too")
+    time.sleep(65.0)
     deployment.start_server()
     deployment.resume(name)  # it goes on by itself; to say so once more does no harm
     run = deployment.wait_until_done(name)

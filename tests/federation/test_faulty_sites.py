@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Array
+from bad_replies import BAD_REPLIES, CANARY, put, with_values
 from tiny_federation import (
     Lines,
     assert_same_state,
@@ -20,7 +20,6 @@ from tiny_federation import (
 )
 
 from fedrag.errors import QuorumError
-from fedrag.federation.codec import decode, encode
 from fedrag.federation.messages import TRAIN
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.site.app import make_client_app
@@ -28,7 +27,6 @@ from fedrag.training.losses import Losses
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
-CANARY = "canary-7f3a of patient Smith"
 ONE_ROUND = {"rounds": 1, "schedule": "generator"}
 
 
@@ -60,85 +58,12 @@ def changing(change):
     return fault
 
 
-def with_values(component, change):
-    """Change the numbers of one component's update."""
-
-    def rewrite(content):
-        raw = content["update"][component].numpy()
-        flat = decode(raw, "float32", raw.size // 4)
-        content["update"][component] = Array(encode(change(flat).astype(np.float32), "float32"))
-
-    return changing(rewrite)
-
-
-def put(flat, value):
-    flat[7] = value
-    return flat
-
-
-def with_count(count):
-    return changing(lambda content: content["metrics"].update({"num-examples.generator": count}))
-
-
-def set_manifest(content):
-    content["manifests"]["generator"] = "0" * 64
-
-
-def add_component(content):
-    content["update"]["adapter"] = content["update"]["generator"]
-
-
-def add_retriever(content):
-    content["update"]["retriever"] = content["update"]["generator"]
-
-
-def as_float32(content):
-    content["update"]["generator"] = Array(content["update"]["generator"].numpy().view(np.float32))
-
-
-def garbage(content):
-    array = content["update"]["generator"]
-    content["update"]["generator"] = Array("uint8", (3,), "numpy.ndarray", b"no array " + CANARY.encode())
-    assert array.data != content["update"]["generator"].data
-
-
-def no_update(content):
-    content["update"].clear()
-    content["manifests"].clear()
-
-
-def drop_metrics(content):
-    del content["metrics"]
-
-
 def raising(message, context, real):
     raise ValueError(CANARY)
 
 
-FAULTS = {
-    "NaN": (with_values("generator", lambda flat: put(flat, np.nan)), "NaN or infinity"),
-    "infinity": (with_values("generator", lambda flat: put(flat, -np.inf)), "NaN or infinity"),
-    "too short": (with_values("generator", lambda flat: flat[:-1]), "expected 8704 bytes"),
-    "too long": (with_values("generator", lambda flat: np.append(flat, 0)), "expected 8704 bytes"),
-    "two dimensions": (
-        changing(lambda c: c["update"].update({"generator": Array(c["update"]["generator"].numpy()[None])})),
-        "expected 8704 bytes",
-    ),
-    "other number format": (changing(as_float32), "float32, expected uint8"),
-    "unreadable array": (changing(garbage), "cannot be read"),
-    "other tensors": (changing(set_manifest), "manifests differ"),
-    "a huge norm": (with_values("generator", lambda flat: flat * 1e6), "above the limit of 1000"),
-    "an unknown component": (changing(add_component), "a component that was not asked for"),
-    "a component of another round": (changing(add_retriever), "a component that was not asked for"),
-    "no update": (changing(no_update), "no update"),
-    "no metrics": (changing(drop_metrics), "lacks a record"),
-    "more examples than told": (with_count(5), "it claims 5 generator examples, but told of 4"),
-    "a billion examples": (with_count(10**9), "it claims 1000000000 generator examples, but told of 4"),
-    "no examples": (with_count(0), "not a positive whole number"),
-    "negative examples": (with_count(-4), "not a positive whole number"),
-    "fractional examples": (with_count(3.5), "not a positive whole number"),
-    "a raising client": (raising, "its client failed (ValueError)"),
-}
+FAULTS = {name: (changing(change), reason) for name, (change, reason) in BAD_REPLIES.items()}
+FAULTS["a raising client"] = (raising, "its client failed (ValueError)")
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -158,7 +83,7 @@ def test_a_bad_reply_costs_only_itself_and_is_named(fault, sites, without_b, tmp
 
 
 def test_of_a_reply_with_one_bad_component_nothing_is_used(sites, without_b, tmp_path):
-    fault = with_values("retriever", lambda flat: put(flat, np.nan))
+    fault = changing(with_values("retriever", lambda flat: put(flat, np.nan)))
     config = tiny_config(sites, federation={"rounds": 1})
     state, run = federate(config, tmp_path / "run", app=with_faults({"b": fault}))
     assert run.rounds()[0]["left_out"] == {"b": "its retriever update holds NaN or infinity"}

@@ -1,0 +1,121 @@
+"""A registered site gone bad, over real connections: its key is good, and what it sends is not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+from bad_replies import BAD_REPLIES, CANARY, Change
+from deployment import Deployment
+from flwr.app import Message
+from tiny_federation import tiny_config, write_small_sites
+
+from fedrag.federation.messages import TRAIN
+from fedrag.federation.signing import request_id, verified_slip, with_signature
+from fedrag.security.keys import load_private_key
+from fedrag.site.connection import connect
+from fedrag.site.desk import Desk
+from fedrag.site.site_config import SITE_FILE, SiteConfig
+
+pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("tiny_home")]
+
+DEADLINE_S = 5.0
+
+
+class BadSite:
+    """Does the work of a site as an honest one does, and sends what it likes.
+
+    Args:
+        folder: The site's folder.
+        other: Folder of another site, whose key it does not have.
+    """
+
+    def __init__(self, folder: Path, other: Path) -> None:
+        self._folder = folder
+        self._other = other
+        self._key = load_private_key(folder / "site.key")
+        self._late: list[Message] = []
+
+    def serve(self, answers: list[Callable[[Message, Message], Message | None]], until: Callable[[], bool]) -> None:
+        """Answer each round of training with the next of these, and all else honestly."""
+        config = SiteConfig.from_file(self._folder / SITE_FILE)
+        desk, left, seen = Desk(self._folder, config), list(answers), set[str]()
+        address = self._folder / "address"
+        with connect(config.server, Path(config.ca), self._key, address, lambda: False) as connection:
+            while not until():
+                asked = connection.receive()
+                if asked is None or request_id(asked) in seen:
+                    time.sleep(0.1)
+                    continue
+                seen.add(request_id(asked))
+                reply: Message | None = desk.answer(asked)
+                if asked.metadata.message_type == TRAIN:
+                    while self._late:
+                        connection.send(self._late.pop(), 0.0)
+                    if left:
+                        reply = left.pop(0)(reply, asked)
+                if reply:
+                    connection.send(reply, 0.0)
+        desk.interrupt()
+
+    def changed(self, reply: Message, asked: Message, change: Change) -> Message:
+        """Change an honest reply and sign what came of it."""
+        slip = verified_slip(reply.content, "reply", self._key.public_key())
+        change(reply.content)
+        return Message(with_signature(reply.content, slip, self._key), reply_to=asked)
+
+    def tampered(self, reply: Message, asked: Message) -> Message:
+        """Change a number after it was signed."""
+        reply.content["metrics"]["num-examples.generator"] = 3
+        return Message(reply.content, reply_to=asked)
+
+    def signed_by_another(self, reply: Message, asked: Message) -> Message:
+        """Claim to be another site; the signature is its own, for it has no other key."""
+        slip = verified_slip(reply.content, "reply", self._key.public_key())
+        claimed = replace(slip, site=self._other.name)
+        return Message(with_signature(reply.content, claimed, self._key), reply_to=asked)
+
+    def kept_back(self, reply: Message, asked: Message) -> None:
+        """Send it when the next round is on."""
+        self._late.append(reply)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
+
+
+@pytest.fixture(scope="module")
+def deployment(data, tmp_path_factory) -> Iterator[Deployment]:
+    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in ("north", "south")}) as it:
+        it.end("south")
+        it.wait_until_online(["north"])
+        yield it
+
+
+def test_whatever_a_registered_site_sends_costs_that_reply_alone_and_is_named(deployment, data, tmp_path):
+    """One fault a round; in the last one the site takes part honestly, so it could all along."""
+    bad = BadSite(deployment.root / "south", deployment.root / "north")
+    faults = {name: (partial(bad.changed, change=change), reason) for name, (change, reason) in BAD_REPLIES.items()}
+    faults["changed after it was signed"] = (bad.tampered, "signature_not_valid")
+    faults["another site's name"] = (bad.signed_by_another, "signature_not_valid")
+    faults["late"] = (bad.kept_back, f"no reply within {DEADLINE_S:g} s")
+    settings = {"schedule": "generator", "min_sites": 2, "quorum": 0.5, "deadline_s": DEADLINE_S}
+    config = tiny_config(data, federation=settings | {"rounds": len(faults) + 1, "greeting_timeout_s": 60.0})
+    name = deployment.begin(config)
+    bad.serve([answer for answer, _ in faults.values()], until=lambda: not deployment.server.current())
+    run = deployment.wait_until_done(name)
+    *rounds, last = run.rounds()
+    for record, (fault, (_, reason)) in zip(rounds, faults.items(), strict=True):
+        assert list(record["sites"]) == ["north"], fault
+        assert reason in record["left_out"]["south"], fault
+        assert f"south is left out of round {record['round']}: " in deployment.executor_log, fault
+    assert sorted(last["sites"]) == ["north", "south"], last["left_out"]
+    assert run.delivered_to == ["north", "south"]
+    for path in deployment.server.path.rglob("*"):
+        if path.is_file() and path.suffix != ".db":  # there the messages lie as they came
+            assert CANARY.encode() not in path.read_bytes(), path
