@@ -588,6 +588,19 @@ def test_who_asks_too_often_is_held_back(house: House, tmp_path: Path):
 
 
 @needs_nginx
+def test_a_signature_is_let_in_once_however_it_is_written(door: Door):
+    """A site signs the time; the last character of a key in base64 can be written in several ways."""
+    signed = {"flwr_timestamp": "2026-03-02T14:30:00.000001+00:00", "flwr_public_key": "A" * 99 + "Q="}
+    another_site = signed | {"flwr_public_key": "B" * 99 + "Q="}
+    later = signed | {"flwr_timestamp": "2026-03-02T14:30:00.000002+00:00"}
+    assert [door.ask("POST", PULL, b"x", **headers)[0] for headers in (signed, another_site, later)] == [200] * 3
+    for replayed in (signed, signed | {"flwr_public_key": "A" * 99 + "R="}, signed | {"flwr_signature": "other"}):
+        assert door.ask("POST", PULL, b"x", **replayed)[0] == 429
+    assert len(door.upstream.requests) == 3
+    assert "replays" in (door.folder / "door.log").read_text()
+
+
+@needs_nginx
 def test_who_holds_too_many_connections_is_held_back(house: House, tmp_path: Path):
     with open_door(house, tmp_path / "door") as door, contextlib.ExitStack() as held:
         for _ in range(64):

@@ -7,11 +7,20 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
 import pytest
 from deployment import Deployment
 from flwr.app import ConfigRecord, Metadata, RecordDict
 from flwr.app.message.message import make_message
+from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
+from flwr.proto.message_pb2 import PullObjectRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
+from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supernode import node_auth_http_interceptor
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from tiny_federation import tiny_config, write_small_sites
 
 from fedrag.config import Config
@@ -72,6 +81,55 @@ def test_a_clock_that_is_ten_minutes_off_is_not_let_in(deployment, monkeypatch):
     monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: right() - timedelta(minutes=10))
     with pytest.raises(NotLetIn), connection_of(deployment, "south"):
         pass
+
+
+def fleet(deployment: Deployment, *interceptors: ProtobufClientInterceptor) -> FleetHttpClient:
+    """Return a client of the public door that adds what these add to its requests."""
+    server, ca = f"127.0.0.1:{deployment.server.config.port}", deployment.root / "south" / "ca.crt"
+    version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
+    return FleetHttpClient.from_server_address(server, False, ca.read_bytes(), interceptors=[version, *interceptors])
+
+
+def identity(deployment: Deployment, name: str) -> NodeAuthHttpInterceptor:
+    key = load_private_key(deployment.root / name / "site.key")
+    return NodeAuthHttpInterceptor(key, key.public_key())
+
+
+class Wiretap:
+    """Keeps what identifies the sender of a request, or shows it again."""
+
+    def __init__(self, heard: dict[str, str] | None = None) -> None:
+        self.heard = heard or {}
+
+    def intercept(self, context: ProtobufRequestContext, call_next: ProtobufCall) -> httpx.Response:
+        context.request.headers.update(self.heard)
+        self.heard = {name: text for name, text in context.request.headers.items() if name.startswith("flwr-")}
+        return call_next(context)
+
+
+def test_what_identified_a_site_once_opens_nothing_a_second_time(deployment):
+    nodes = {node.name: Node(node_id=node.node_id) for node in deployment.server.link.nodes()}
+    tap = Wiretap()
+    with fleet(deployment, identity(deployment, "south"), tap) as honest:
+        assert honest.SendNodeHeartbeat(SendNodeHeartbeatRequest(node=nodes["south"], heartbeat_interval=30)).success
+    with fleet(deployment, Wiretap(tap.heard)) as thief:
+        for node in nodes.values():
+            with pytest.raises(httpx.HTTPStatusError, match="429"):
+                thief.PullMessages(PullMessagesRequest(node=node))
+    assert 'by zone "replays"' in (deployment.server.path / "door" / "door.log").read_text()
+
+
+def test_a_registered_site_cannot_take_what_is_meant_for_another(deployment):
+    nodes = {node.name: Node(node_id=node.node_id) for node in deployment.server.link.nodes()}
+    with fleet(deployment, identity(deployment, "south")) as attacker:
+        attacker.PullMessages(PullMessagesRequest(node=nodes["south"]))
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            attacker.PullMessages(PullMessagesRequest(node=nodes["north"]))
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            attacker.PullObject(PullObjectRequest(node=nodes["north"], run_id=1, object_id="0" * 64))
+        with pytest.raises(httpx.HTTPStatusError, match="401"):
+            attacker.DeactivateNode(DeactivateNodeRequest(node_id=nodes["north"].node_id))
+    deployment.wait_until_online(NAMES)
 
 
 def test_an_instruction_that_a_registered_site_forges_is_refused_and_nothing_is_done(deployment, data):
