@@ -6,7 +6,7 @@ runs/<scenario>-<n>/
   run.json               format, versions, hashes of models and data, threads, number format
   rounds.jsonl           a line a round
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
-  sites.json             what each site told in its greeting: version, numbers of questions
+  sites.json             what each site told in its greeting: version, numbers of questions, what it allows
   delivery.json          which sites took the result
   final/                 the trained models
   evaluation/            what was measured, question by question
@@ -194,7 +194,7 @@ class RunFolder:
 
     @property
     def told_by_sites(self) -> dict[str, dict[str, Any]]:
-        """What each site told in its greeting, by name: `version` and `counts`."""
+        """What each site told in its greeting, by name: `version`, `counts` and, in newer runs, `policy`."""
         path = self.path / "sites.json"
         return read_json(path) if path.is_file() else {}
 

@@ -98,8 +98,9 @@ def sites(folder: Folder, as_json: AsJson = False) -> None:
     rows = site_rows(ServerFolder.open(folder))
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
-    else:
-        print_rows(rows, empty="no site is registered")
+    else:  # a policy is too long for a table; the console shows it
+        short = [{name: told for name, told in row.items() if name != "policy"} for row in rows]
+        print_rows(short, empty="no site is registered")
 
 
 @app.command()
@@ -121,10 +122,7 @@ def run(
 
     config = Config.from_toml(read_scenario(scenario), str(scenario), change or ())
     name = begin_run(ServerFolder.open(folder), config)
-    if as_json:
-        typer.echo(json.dumps({"run": name}))
-    else:
-        typer.echo(f"{name} begins; how far it is: fedrag server status {folder}")
+    _tell(name, f"begins; how far it is: fedrag server status {folder}", as_json)
 
 
 @app.command()
@@ -141,7 +139,7 @@ def resume(
     from fedrag.coordinator.jobs import resume_run
 
     resume_run(ServerFolder.open(folder), name)
-    typer.echo(json.dumps({"run": name}) if as_json else f"{name} goes on")
+    _tell(name, "goes on", as_json)
 
 
 @app.command()
@@ -154,9 +152,11 @@ def stop(folder: Folder, as_json: AsJson = False) -> None:
     from fedrag.coordinator.jobs import stop_run
 
     name = stop_run(ServerFolder.open(folder))
-    typer.echo(
-        json.dumps({"run": name}) if as_json else f"{name} stops; go on with: fedrag server resume {folder} {name}"
-    )
+    _tell(name, f"stops; go on with: fedrag server resume {folder} {name}", as_json)
+
+
+def _tell(run: str, what: str, as_json: bool) -> None:
+    typer.echo(json.dumps({"run": run}) if as_json else f"{run} {what}")
 
 
 @app.command()

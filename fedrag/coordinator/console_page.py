@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar
@@ -13,64 +12,29 @@ from typing import Any, TypeVar
 import httpx
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fedrag.coordinator.curves import Curve, curve, mean_of
-from fedrag.coordinator.folder import ServerFolder
+from fedrag.coordinator.curves import Curve, curve
+from fedrag.coordinator.folder import WARN_DAYS, ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.overview import bytes_below, run_rows, site_rows
 from fedrag.display import size_text
 from fedrag.errors import FedragError
+from fedrag.reporting.rounds import Records, failures, mean_curve, site_losses, site_totals
+from fedrag.reporting.rounds import curve as points_of
 from fedrag.runs import RunFolder
 from fedrag.schedule import trained_components
 from fedrag.security.certificates import days_left
 from fedrag.types import Component
 
 SECTIONS = ("state", "sites", "run", "runs")
-WARN_DAYS = 30
 
 _POLICY_CODE = re.compile(r"\((policy-[a-z-]+)\b")
-_ERROR_ID = re.compile(r"; error [0-9a-f]{8} in the site's log")
 _VALIDATION = {
     "generator": "Mean log-probability of an answer token; higher is better.",
     "retriever": "Mean reciprocal rank; higher is better.",
 }
 
-Records = Sequence[Mapping[str, Any]]
-"""Lines of rounds.jsonl."""
-
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """Replies of a site that were left out for one reason.
-
-    Attributes:
-        site: Its name.
-        reason: Why, as it was told the last time.
-        rounds: The rounds.
-    """
-
-    site: str
-    reason: str
-    rounds: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Traffic:
-    """What went to a site and came back, in training messages.
-
-    Attributes:
-        asked: Rounds in which it was asked to train.
-        used: Rounds in which its reply was used.
-        received: Bytes to the site.
-        sent: Bytes back, of replies that were used.
-    """
-
-    asked: int
-    used: int
-    received: int
-    sent: int
 
 
 def render_page(folder: ServerFolder, run: str) -> str:
@@ -89,30 +53,6 @@ def render_sections(folder: ServerFolder, run: str) -> dict[str, str]:
     """
     content = _content(folder, run)
     return {name: _environment().get_template(f"{name}.html.jinja").render(content) for name in SECTIONS}
-
-
-def failures(records: Records) -> list[Failure]:
-    """Return which replies were left out, by site and reason."""
-    rounds: dict[tuple[str, str], list[int]] = {}
-    last: dict[tuple[str, str], str] = {}
-    for record in records:
-        for site, reason in record["left_out"].items():
-            key = site, _ERROR_ID.sub("", reason)
-            rounds.setdefault(key, []).append(record["round"])
-            last[key] = reason
-    return [Failure(key[0], last[key], tuple(numbers)) for key, numbers in sorted(rounds.items())]
-
-
-def traffic(records: Records) -> dict[str, Traffic]:
-    """Return what each site that was asked received and sent, by name."""
-    names = sorted({name for record in records for name in record["asked"]})
-    found = {}
-    for name in names:
-        asked = [record for record in records if name in record["asked"]]
-        told = [record["sites"][name] for record in asked if name in record["sites"]]
-        received = sum(record["bytes_to_each_site"] for record in asked)
-        found[name] = Traffic(len(asked), len(told), received, sum(line["bytes"] for line in told))
-    return found
 
 
 def policy_codes(records: Records) -> dict[str, dict[str, int]]:
@@ -135,24 +75,22 @@ def curves(records: Records, components: Sequence[Component], rounds: int) -> li
     """
     found = []
     for component in components:
-        losses: dict[str, list[tuple[int, float]]] = {}
-        for record in records:
-            for site, told in record["sites"].items():
-                if f"{component}.loss" in told:
-                    losses.setdefault(site, []).append((record["round"], told[f"{component}.loss"]))
+        losses = site_losses(records, component)
         faint = list(losses.values()) if len(losses) > 1 else []
-        validation, error = (
-            [(record["round"], record[key][component]) for record in records if component in record[key]]
-            for key in ("validation", "aggregation_error")
-        )
         caption = "Mean over the sites; each site faint." if faint else "One site."
         found += [
-            curve(f"Training loss of the {component}", caption, mean_of(losses), faint, rounds),
-            curve(f"Validation of the {component}", _VALIDATION[component], validation, [], rounds),
+            curve(f"Training loss of the {component}", caption, mean_curve(losses), faint, rounds),
+            curve(
+                f"Validation of the {component}",
+                _VALIDATION[component],
+                points_of(records, "validation", component),
+                [],
+                rounds,
+            ),
             curve(
                 f"Aggregation error of the {component}",
                 "How far the mean of the LoRA factors is from the mean of their products, relative to the latter.",
-                error,
+                points_of(records, "aggregation_error", component),
                 [],
                 rounds,
             ),
@@ -218,9 +156,9 @@ def _run_content(folder: ServerFolder, name: str, running: bool) -> dict[str, An
         "done": records[-1]["round"] if records else 0,
         "rounds": rounds,
         "curves": curves(records, trained_components(run.config.federation), rounds),
-        "traffic": traffic(records),
+        "traffic": site_totals(records),
         "failures": failures(records),
-        "policies": policy_codes(records),
+        "refusals": policy_codes(records),
         "delivered": run.delivered_to if run.is_delivered else None,
     }
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 WIDTH, HEIGHT = 400, 210
@@ -96,19 +95,6 @@ def curve(title: str, caption: str, points: Points, faint: Sequence[Points], rou
         marks if len(marks) <= MOST_MARKS else (),
         tuple(polyline(line) for line in faint if line),
     )
-
-
-def mean_of(lines: Mapping[str, Points]) -> list[tuple[int, float]]:
-    """Return the mean over the sites by round.
-
-    >>> mean_of({"a": [(1, 2.0), (2, 1.0)], "b": [(1, 4.0)]})
-    [(1, 3.0), (2, 1.0)]
-    """
-    values: dict[int, list[float]] = defaultdict(list)
-    for points in lines.values():
-        for number, value in points:
-            values[number].append(value)
-    return [(number, sum(found) / len(found)) for number, found in sorted(values.items())]
 
 
 def nice_ticks(values: Sequence[float], steps: int) -> list[float]:

@@ -12,6 +12,7 @@ from fedrag.coordinator.flower import Node
 from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
+from fedrag.coordinator.policy_text import policy_phrases
 from fedrag.display import size_text
 from fedrag.errors import RunError, ServiceError
 from fedrag.runs import RunFolder
@@ -39,6 +40,7 @@ def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
                 "last_seen": seen,
                 "version": said["version"],
                 "questions": said["counts"].get("train_questions", ""),
+                "policy": policy_phrases(said.get("policy", {})),
                 "key": fingerprint(site.public_key),
             }
         )

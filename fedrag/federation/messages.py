@@ -10,10 +10,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import get_args
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
+from fedrag.config import Schedule
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
 from fedrag.federation.codec import decode, encode, state_wire
@@ -56,6 +58,26 @@ REFUSALS = {
 }
 """Codes a site may refuse with, and what they mean."""
 
+POLICY_RULES = (
+    *(f"components.{component}" for component in COMPONENTS),
+    *(f"schedules.{schedule}" for schedule in get_args(Schedule)),
+    "base_models",
+    "rounds_a_day",
+    "minutes_a_day",
+    "quiet_hours.from",
+    "quiet_hours.until",
+    "max_message_mb",
+    "max_update_norm",
+    "min_examples",
+    "min_examples_for_metrics",
+    "tell_counts",
+)
+"""What a site may tell of its policy, by the names of its settings.
+
+1 or 0 for each component and schedule and for `tell_counts`; how many base models are named, 0 where any may run;
+quiet hours in minutes of the day, both 0 where none is quiet.
+"""
+
 NAME_LENGTH = 100
 # Any other name would be text that a site chose.
 _METRIC = re.compile(r"seconds|delivered|(generator|retriever)\.(loss|last_loss|steps|tokens|norm|sum|count)")
@@ -70,12 +92,14 @@ class Greeting:
         version: Version of fedrag it runs.
         counts: `train_questions`, `labelled_questions`, `validation_questions`.
         tensor_hashes: sha256 of its base models' tensors, by component.
+        policy: What it allows, by `POLICY_RULES`; empty where it does not tell.
     """
 
     name: str
     version: str
     counts: dict[str, int]
     tensor_hashes: dict[str, str]
+    policy: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +201,10 @@ def greeting_content(greeting: Greeting) -> RecordDict:
     """Write a site's greeting."""
     hashes = {f"tensors.{component}": value for component, value in greeting.tensor_hashes.items()}
     config = ConfigRecord({"name": greeting.name, "version": greeting.version, **hashes})
-    return RecordDict({"greeting": config, "counts": MetricRecord(dict(greeting.counts))})
+    content = RecordDict({"greeting": config, "counts": MetricRecord(dict(greeting.counts))})
+    if greeting.policy:
+        content["policy"] = MetricRecord(dict(greeting.policy))
+    return content
 
 
 def open_greeting(message: Message) -> Greeting:
@@ -191,7 +218,9 @@ def open_greeting(message: Message) -> Greeting:
         config = message.content.config_records["greeting"]
         hashes: dict[str, str] = {c: str(config[f"tensors.{c}"]) for c in COMPONENTS if f"tensors.{c}" in config}
         counts = {name: int(str(value)) for name, value in message.content.metric_records["counts"].items()}
-        greeting = Greeting(str(config["name"]), str(config["version"]), counts, hashes)
+        told = message.content.metric_records.get("policy", MetricRecord())
+        policy = _finite_numbers({name: told[name] for name in POLICY_RULES if name in told})
+        greeting = Greeting(str(config["name"]), str(config["version"]), counts, hashes, policy)
     except (KeyError, ValueError) as error:
         raise MessageError(f"its greeting is malformed ({type(error).__name__})") from error
     if not (greeting.name.isprintable() and 0 < len(greeting.name) <= NAME_LENGTH):
@@ -257,11 +286,7 @@ def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: 
             raise MessageError(f"its number of {component} examples is not a positive whole number")
         counts[component] = count
     told = {name.removeprefix("metric."): value for name, value in numbers.items() if name.startswith("metric.")}
-    metrics = {
-        name: float(value)
-        for name, value in told.items()
-        if _METRIC.fullmatch(name) and isinstance(value, (int, float)) and math.isfinite(value)
-    }
+    metrics = _finite_numbers({name: value for name, value in told.items() if _METRIC.fullmatch(name)})
     return Reply(update, counts, metrics)
 
 
@@ -288,6 +313,13 @@ def drop_arrays(message: Message) -> None:
     if message.has_content():
         for record in message.content.array_records.values():
             record.clear()
+
+
+def _finite_numbers(values: Mapping[str, object]) -> dict[str, float]:
+    """Return the values that are finite numbers."""
+    return {
+        name: float(value) for name, value in values.items() if isinstance(value, (int, float)) and math.isfinite(value)
+    }
 
 
 def _open_array(array: Array, component: Component, wire: str, size: int) -> FlatArray:

@@ -15,7 +15,7 @@ from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Rule
 from fedrag.federation.exchange import KnownSite, can_train, choose_sites, greet_sites, replies_as_they_come
 from fedrag.federation.fold import fold_replies
-from fedrag.federation.messages import DELIVER, VALIDATE, Request, array_bytes, open_reply, request_content
+from fedrag.federation.messages import DELIVER, VALIDATE, Greeting, Request, array_bytes, open_reply, request_content
 from fedrag.federation.update import add, norm
 from fedrag.runs import Checkpoint, RunFolder
 from fedrag.schedule import components_of, rounds_training
@@ -57,12 +57,16 @@ def run_rounds(
     undelivered = config.federation.deliver and not run.is_delivered
     if left or undelivered:
         sites = greet_sites(grid, config, display)
-        run.record_sites({s.name: {"version": s.greeting.version, "counts": s.greeting.counts} for s in sites})
+        run.record_sites({site.name: _told(site.greeting) for site in sites})
         for round_number in left:
             checkpoint = _run_round(grid, config, run, checkpoint, sites, round_number, rule, display)
         if undelivered:
             run.record_delivery(deliver(grid, config, sites, result_of(config, checkpoint), display))
     return result_of(config, checkpoint)
+
+
+def _told(greeting: Greeting) -> dict[str, Any]:
+    return {"version": greeting.version, "counts": greeting.counts, "policy": greeting.policy}
 
 
 def result_of(config: Config, checkpoint: Checkpoint) -> State:

@@ -1,4 +1,4 @@
-"""What the log of the rounds says: time, bytes, and the curves."""
+"""What the log of the rounds says: time, bytes, curves, and which replies were left out."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class SiteTotals:
     """What one site did in all rounds.
 
     Attributes:
+        asked: Rounds in which it was asked to train.
         rounds: Rounds in which its reply was used.
         examples: Most questions that one component learned from in a round.
         seconds: Time it took to train.
@@ -29,6 +30,7 @@ class SiteTotals:
         sent: Bytes of its replies that were used.
     """
 
+    asked: int = 0
     rounds: int = 0
     examples: int = 0
     seconds: float = 0.0
@@ -36,11 +38,27 @@ class SiteTotals:
     sent: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Replies of a site that were left out for one reason.
+
+    Attributes:
+        site: Its name.
+        reason: Why, as it was told the last time.
+        rounds: The rounds.
+    """
+
+    site: str
+    reason: str
+    rounds: tuple[int, ...]
+
+
 def site_totals(records: Records) -> dict[str, SiteTotals]:
     """Return what each site that was asked did, by name."""
     totals: dict[str, SiteTotals] = defaultdict(SiteTotals)
     for record in records:
         for name in record["asked"]:
+            totals[name].asked += 1
             totals[name].received += record["bytes_to_each_site"]
         for name, told in record["sites"].items():
             site = totals[name]
@@ -79,13 +97,22 @@ def curve(records: Records, key: str, component: str) -> Points:
     return [(r["round"], r[key][component]) for r in records if component in r[key]]
 
 
+def failures(records: Records) -> list[Failure]:
+    """Return which replies were left out, by site and reason, whatever the ids of their errors."""
+    rounds: dict[tuple[str, str], list[int]] = defaultdict(list)
+    last: dict[tuple[str, str], str] = {}
+    for record in records:
+        for site, reason in record["left_out"].items():
+            key = site, _ERROR_ID.sub("", reason)
+            rounds[key].append(record["round"])
+            last[key] = reason
+    return [Failure(key[0], last[key], tuple(numbers)) for key, numbers in sorted(rounds.items())]
+
+
 def left_out(records: Records) -> list[str]:
     """Say which replies were not used and why, by site and reason; ids of errors, new each time, are left off."""
-    rounds: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for record in records:
-        for name, reason in record["left_out"].items():
-            rounds[name, _ERROR_ID.sub("", reason)].append(str(record["round"]))
     return [
-        f"{name}: {reason}: {'round' if len(numbers) == 1 else 'rounds'} {', '.join(numbers)}"
-        for (name, reason), numbers in sorted(rounds.items())
+        f"{failure.site}: {_ERROR_ID.sub('', failure.reason)}: "
+        f"{'round' if len(failure.rounds) == 1 else 'rounds'} {', '.join(map(str, failure.rounds))}"
+        for failure in failures(records)
     ]

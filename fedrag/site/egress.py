@@ -28,7 +28,7 @@ KEYS = ("time", "run", "round", "kind", "arrays", "bytes", "numbers", "texts", "
 
 KINDS = {GREET: "greet", TRAIN: "train", VALIDATE: "validate", DELIVER: "deliver"}
 
-_LABEL = re.compile(r"^(metrics\.metric|metrics|counts|greeting|refusal)\.")
+_LABEL = re.compile(r"^(metrics\.metric|metrics|counts|policy|greeting|refusal)\.")
 """The part of a name that a person need not see."""
 
 ALSO_LEAVES = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
-from fedrag.config import Config
+from fedrag.config import Config, Schedule
 from fedrag.federation.messages import Greeting, Reply
 from fedrag.federation.update import norm
 from fedrag.site.site_config import Policy, quiet_minutes
@@ -99,10 +99,31 @@ def _models_are_allowed(
 
 
 def apply_to_greeting(policy: Policy, greeting: Greeting) -> Greeting:
-    """Return the greeting that may leave: its counts as 1 or 0 where they are not told."""
-    if policy.tell_counts:
-        return greeting
-    return replace(greeting, counts={name: min(count, 1) for name, count in greeting.counts.items()})
+    """Return the greeting that may leave: its counts as 1 or 0 where they are not told, its rules where they are."""
+    counts = greeting.counts
+    if not policy.tell_counts:
+        counts = {name: min(count, 1) for name, count in counts.items()}
+    return replace(greeting, counts=counts, policy=policy_numbers(policy) if policy.tell_policy else {})
+
+
+def policy_numbers(policy: Policy) -> dict[str, float]:
+    """Return the rules of a policy as numbers, by `messages.POLICY_RULES`: no name of a model, no hash."""
+    quiet_from, quiet_until = quiet_minutes(policy.quiet_hours)
+    numbers: dict[str, float] = {f"components.{c}": c in policy.components for c in COMPONENTS}
+    numbers |= {f"schedules.{schedule}": schedule in policy.schedules for schedule in get_args(Schedule)}
+    numbers |= {
+        "base_models": len(policy.base_models),
+        "rounds_a_day": policy.rounds_a_day,
+        "minutes_a_day": policy.minutes_a_day,
+        "quiet_hours.from": quiet_from,
+        "quiet_hours.until": quiet_until,
+        "max_message_mb": policy.max_message_mb,
+        "max_update_norm": policy.max_update_norm,
+        "min_examples": policy.min_examples,
+        "min_examples_for_metrics": policy.min_examples_for_metrics,
+        "tell_counts": policy.tell_counts,
+    }
+    return {name: float(number) for name, number in numbers.items()}
 
 
 def apply_to_reply(policy: Policy, reply: Reply, train_questions: int, validation_questions: int = 1) -> Reply:

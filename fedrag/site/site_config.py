@@ -1,4 +1,7 @@
-"""The site.toml: what a site decides for itself. It never leaves the site, and no server can change it."""
+"""The site.toml: what a site decides for itself. No server can change it.
+
+It never leaves the site, but for the name and, where the site tells them, the rules of its policy as numbers.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from fedrag.config import Schedule, Section, parse_section
+from fedrag.config import Schedule
+from fedrag.config_section import Section, parse_section
 from fedrag.errors import ConfigError
 from fedrag.files import reading_errors
 from fedrag.types import COMPONENTS, Component
@@ -21,8 +25,9 @@ SITE_FILE = "site.toml"
 PATH_SETTINGS = ("data", "ca", "coordinator_key", "private_key")
 
 _HEADER = f"""\
-# {SITE_FILE}: what this site decides. The coordinator learns the name and nothing else of this file,
-# and nothing it sends can change it. A line that is left out means the default.
+# {SITE_FILE}: what this site decides. Nothing that the coordinator sends can change it. Of this file it learns the
+# name and, as numbers, the rules under [policy]; with tell_policy = false the name alone.
+# A line that is left out means the default.
 """
 _POLICY_HEADER = (
     "# What this site allows. A request that asks for more is refused, and the coordinator learns which rule."
@@ -138,6 +143,8 @@ class Policy(SiteSection):
     """Fewest questions behind a number that is told, such as a loss; one from fewer does not leave the site."""
     tell_counts: bool = True
     """false: numbers of questions are told as 1 or 0, and only runs that give all sites equal weight are joined."""
+    tell_policy: bool = True
+    """Whether the coordinator is told these rules, as numbers, so that it can plan runs by them; no model is named."""
 
 
 class SiteConfig(SiteSection):

@@ -19,11 +19,13 @@ from written_run import REFUSAL, add_round, free_port, new_folder, record, shown
 
 from fedrag.cli.main import app
 from fedrag.coordinator.console import HEADERS
-from fedrag.coordinator.console_page import Failure, Traffic, failures, policy_codes, traffic
+from fedrag.coordinator.console_page import policy_codes
 from fedrag.coordinator.curves import curve, nice_ticks
 from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.files import write_json
+from fedrag.site.policy import policy_numbers
+from fedrag.site.site_config import Policy
 
 HOSTILE = "<img src=x onerror=alert(1)>&\"'"
 ROUNDS = [record(1), record(2, {"south": REFUSAL.format(1)}), record(3, {"south": REFUSAL.format(2)})]
@@ -84,9 +86,8 @@ def test_the_page_shows_sites_run_bytes_failures_and_runs(address: str, whole: S
     assert "rag.example.org:8443 not running The coordinator is not running" in text
     assert "Certificate 364 days left" in text
     assert f"Fingerprint of the signing key {whole.signing_fingerprint}" in text
-    assert "north unknown – – SHA256:" in text
-    assert "south unknown – policy-quiet-hours in round 3 SHA256:" in text
-    assert "A site's policy never leaves it." in text
+    assert "north unknown – not told SHA256:" in text
+    assert "south unknown – not told Refused in round 3: policy-quiet-hours SHA256:" in text
     assert "Run written-1 finished round 3 of 3" in text
     assert "The result was delivered to north." in text
     assert "north 3 3 3.0 kB 1.8 kB south 3 1 3.0 kB 600 B" in text
@@ -116,6 +117,20 @@ def test_the_event_stream_gives_all_sections_and_then_those_that_change(folder: 
             second |= next_event(lines)
         assert "round 3 of 3" in second["run"]
         assert "sites" not in second
+
+
+def test_the_policy_that_a_site_told_is_shown_in_words_beside_what_it_refused(folder: ServerFolder):
+    run = write_run(folder, ROUNDS)
+    strict = policy_numbers(Policy(components=("generator",), rounds_a_day=1, quiet_hours="08:00-18:00"))
+    said = {"version": "0.1.0", "counts": {}}
+    run.record_sites({"north": said | {"policy": {}}, "south": said | {"policy": strict}})
+    with shown(folder) as address:
+        text = read(address)
+        told = "generator only at most 1 round a day no work 08:00-18:00 (its time)"
+        assert "north unknown – not told SHA256:" in text
+        assert f"south unknown – {told} Refused in round 3: policy-quiet-hours SHA256:" in text
+        run.record_sites({"north": said | {"policy": policy_numbers(Policy())}})
+        assert "north unknown – allows everything SHA256:" in read(address)
 
 
 def test_the_newest_run_is_shown_unless_another_is_chosen(folder: ServerFolder):
@@ -291,17 +306,6 @@ def answers(host: str, port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def test_failures_are_added_up_by_site_and_reason_whatever_their_error_ids():
-    assert failures([*ROUNDS, record(4, {"south": "no reply within 60 s"})]) == [
-        Failure("south", REFUSAL.format(2), (2, 3)),
-        Failure("south", "no reply within 60 s", (4,)),
-    ]
-
-
-def test_traffic_counts_what_was_sent_to_a_site_that_was_left_out():
-    assert traffic(ROUNDS) == {"north": Traffic(3, 3, 3000, 1800), "south": Traffic(3, 1, 3000, 600)}
 
 
 def test_the_latest_policy_code_comes_first_and_other_refusals_are_none():

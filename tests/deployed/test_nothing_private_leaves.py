@@ -13,8 +13,15 @@ import pytest
 from deployment import Deployment, free_ports
 from tiny_federation import small_site, tiny_config
 
+from fedrag.config import Config
 from fedrag.data.writing import write_site
+from fedrag.federation.messages import POLICY_RULES
+from fedrag.models.store import fetched_models
+from fedrag.runs import RunFolder
 from fedrag.security.certificates import new_server_certificate
+from fedrag.site.egress import read_egress
+from fedrag.site.policy import policy_numbers
+from fedrag.site.site_config import SiteConfig
 from fedrag.types import Passage, Question, Site
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
@@ -26,7 +33,10 @@ CANARIES = {
     "title": "kanarienvogel-titel",
     "id": "kanarienvogel-id",
     "folder": "kanarienvogel-ordner",
+    "model": "kanarienvogel-modell",  # one that a policy names
+    "hash": "0c0ffee0" * 8,  # of that model
 }
+GREETING = ("name", "version", "tensors.generator", "tensors.retriever")
 
 
 class Tap:
@@ -124,6 +134,8 @@ def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap, OutboundProxy]]:
     for name in ("north", "south"):
         path = root / name / "site.toml"
         path.write_text(path.read_text().replace(f":{deployment.server.config.port}", f":{port}"))
+    allow_models(root / "north" / "site.toml")
+    deployment.set_setting("south", "tell_policy", False)
     proxy = OutboundProxy(proxy_port)
     deployment.set_setting("south", "proxy", f"http://127.0.0.1:{proxy_port}")
     with deployment:
@@ -132,16 +144,32 @@ def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap, OutboundProxy]]:
     tap.close()
 
 
-def test_no_canary_is_in_any_byte_that_leaves(tapped):
+@pytest.fixture(scope="module")
+def run(tapped) -> RunFolder:
+    """A finished run of both sites."""
+    deployment, _, _ = tapped
+    return deployment.wait_until_done(deployment.begin(config_of(deployment)))
+
+
+def config_of(deployment: Deployment) -> Config:
+    return tiny_config(deployment.root, federation={"rounds": 2, "validate_every": 1, "greeting_timeout_s": 60.0})
+
+
+def allow_models(site_toml: Path) -> None:
+    """Let a site's policy name the models that run, and one more."""
+    named = {model.name: model.tensors_sha256 for model in fetched_models()} | {CANARIES["model"]: CANARIES["hash"]}
+    table = ", ".join(f'"{name}" = "{digest}"' for name, digest in named.items())
+    site_toml.write_text(site_toml.read_text().replace("base_models = {}", f"base_models = {{ {table} }}"))
+
+
+def test_no_canary_is_in_any_byte_that_leaves(tapped, run):
     deployment, tap, proxy = tapped
-    config = tiny_config(deployment.root, federation={"rounds": 2, "validate_every": 1, "greeting_timeout_s": 60.0})
-    run = deployment.wait_until_done(deployment.begin(config))
     assert [sorted(line["sites"]) for line in run.rounds()] == [["north", "south"]] * 2
     assert set(proxy.asked) == {f"CONNECT 127.0.0.1:{tap.port} HTTP/1.1"}, "south went through its house's proxy"
     # An error at the site, whose text quotes its data: what leaves is a code.
     train = data_of(deployment, "north") / "train.jsonl"
     train.write_text(train.read_text() + f'{{"id": "x", "question": "{CANARIES["question"]}"}}\n')
-    failed = deployment.begin(config)
+    failed = deployment.begin(config_of(deployment))
     deployment.wait(lambda: deployment.outcome(failed).state in ("finished", "stopped"), 120, "the second run done")
     assert "bad-data" in deployment.executor_log
 
@@ -151,6 +179,27 @@ def test_no_canary_is_in_any_byte_that_leaves(tapped):
         for encoding in ("utf-8", "utf-16-le", "utf-32-le"):
             assert canary.encode(encoding) not in tap.sent, f"the {what} left the site"
     assert str(deployment.root).encode() not in tap.sent, "a path left the site"
+
+
+def test_what_a_greeting_tells_has_these_names_and_no_others(tapped, run):
+    deployment, tap, _ = tapped
+    rules = {f"policy.{rule}" for rule in POLICY_RULES}
+    counts = {f"counts.{name}_questions" for name in ("train", "labelled", "validation")}
+    for site, told in (("north", rules | counts), ("south", counts)):
+        lines = read_egress(deployment.root / site / "egress.jsonl")
+        (greeting, *_) = [line for line in lines if line["kind"] == "greet"]
+        assert set(greeting["numbers"]) == told
+        assert set(greeting["texts"]) == {f"greeting.{name}" for name in GREETING}
+        assert greeting["arrays"] == []
+    assert all(rule.encode() in tap.sent for rule in POLICY_RULES)
+
+
+def test_the_coordinator_learns_of_a_policy_what_the_site_tells(tapped, run):
+    deployment, _, _ = tapped
+    policy = SiteConfig.from_file(deployment.root / "north" / "site.toml").policy
+    assert CANARIES["model"] in policy.base_models
+    assert run.told_by_sites["north"]["policy"] == policy_numbers(policy)
+    assert run.told_by_sites["south"]["policy"] == {}
 
 
 def data_of(deployment: Deployment, name: str) -> Path:

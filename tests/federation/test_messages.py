@@ -14,6 +14,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedrag.errors import MessageError
 from fedrag.federation.messages import (
     NAME_LENGTH,
+    POLICY_RULES,
     REFUSALS,
     TRAIN,
     Greeting,
@@ -218,6 +219,35 @@ def test_of_a_failed_client_only_a_plain_name_is_told(reason, told):
 def test_a_greeting_comes_back_as_it_was_written():
     greeting = Greeting("clinic-a", "1.0", {"train_questions": 3}, {"retriever": "ab"})
     assert open_greeting(message(greeting_content(greeting))) == greeting
+
+
+def test_a_greeting_tells_a_policy_by_all_its_rules_or_not_at_all():
+    rules = {name: float(number) for number, name in enumerate(POLICY_RULES)}
+    content = greeting_content(Greeting("a", "1", {}, {}, rules))
+    assert set(content) == {"greeting", "counts", "policy"}
+    assert open_greeting(message(content)).policy == rules
+    silent = greeting_content(Greeting("a", "1", {}, {}))
+    assert set(silent) == {"greeting", "counts"}
+    assert open_greeting(message(silent)).policy == {}
+
+
+def test_of_a_told_policy_only_the_rules_we_know_and_finite_ones_are_read():
+    """A rule's name is a text that a site chooses."""
+    rules = {"rounds_a_day": 3, "quiet_hours.from": 480.5}
+    content = greeting_content(Greeting("a", "1", {}, {}, rules))
+    content["policy"]["the patient is Smith"] = 1.0
+    content["policy"]["policy.rounds_a_day"] = 1.0
+    content["policy"]["minutes_a_day"] = math.nan
+    content["policy"]["max_message_mb"] = math.inf
+    content["policy"]["max_update_norm"] = -math.inf
+    content["policy"]["min_examples"] = [1, 2]
+    assert open_greeting(message(content)).policy == {"rounds_a_day": 3.0, "quiet_hours.from": 480.5}
+
+
+def test_a_policy_in_a_record_of_texts_is_not_told():
+    content = greeting_content(Greeting("a", "1", {}, {}))
+    content["policy"] = ConfigRecord({"rounds_a_day": "the patient is Smith"})
+    assert open_greeting(message(content)).policy == {}
 
 
 @pytest.mark.parametrize("name", ["", "x" * (NAME_LENGTH + 1), "a\nround 3/3: all is well", "\x1b[2J"])

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from fedrag.reporting.rounds import SiteTotals, curve, left_out, mean_curve, site_losses, site_totals
+from fedrag.reporting.rounds import (
+    Failure,
+    SiteTotals,
+    curve,
+    failures,
+    left_out,
+    mean_curve,
+    site_losses,
+    site_totals,
+)
 
 RECORDS = [
     {
@@ -28,7 +37,7 @@ RECORDS = [
 
 
 def test_a_site_that_was_left_out_still_received():
-    assert site_totals(RECORDS) == {"a": SiteTotals(2, 4, 3.0, 200, 50), "b": SiteTotals(1, 6, 2.5, 200, 30)}
+    assert site_totals(RECORDS) == {"a": SiteTotals(2, 2, 4, 3.0, 200, 50), "b": SiteTotals(2, 1, 6, 2.5, 200, 30)}
 
 
 def test_curves_hold_the_rounds_in_which_a_site_took_part():
@@ -44,3 +53,17 @@ def test_replies_that_were_left_out_are_named_by_site_and_reason_without_the_ids
     reasons = [f"its disk is full (no-disk-space; error 0000000{n} in the site's log)" for n in (1, 2)]
     records = [{"round": n, "left_out": {"b": reason, "a": "no reply"}} for n, reason in enumerate(reasons, start=4)]
     assert left_out(records) == ["a: no reply: rounds 4, 5", "b: its disk is full (no-disk-space): rounds 4, 5"]
+
+
+def test_failures_are_added_up_by_site_and_reason_and_keep_the_last_id_of_an_error():
+    reasons = [f"its disk is full (no-disk-space; error 0000000{n} in the site's log)" for n in (1, 2)]
+    records = [
+        {"round": 1, "left_out": {"b": reasons[0]}},
+        {"round": 2, "left_out": {"b": "no reply within 60 s", "a": reasons[0]}},
+        {"round": 3, "left_out": {"b": reasons[1]}},
+    ]
+    assert failures(records) == [
+        Failure("a", reasons[0], (2,)),
+        Failure("b", reasons[1], (1, 3)),
+        Failure("b", "no reply within 60 s", (2,)),
+    ]

@@ -11,27 +11,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from clinic import healthy, make_clinic, public_door, renew, set_setting
+from clinic import CHECKS, healthy_coordinator, make_clinic, renew, set_setting
 
 from fedrag.models.store import find_model
 from fedrag.site.check import FLOWER, Finding, _clock, _free_memory, check_site
 from fedrag.site.reach import Health
-
-NAMES = [
-    "versions",
-    "site.toml",
-    "data",
-    "models",
-    "device",
-    "memory",
-    "disk",
-    "private key",
-    "ca.crt",
-    "coordinator.pub",
-    "server",
-    "certificate",
-    "clock",
-]
 
 
 @pytest.fixture(autouse=True)
@@ -61,10 +45,9 @@ def faults(clinic: Path) -> dict[str, str]:
 
 
 def test_a_site_that_is_ready_is_told_so_line_by_line(clinic: Path):
-    with public_door(clinic.parent / "server", healthy) as port:
-        set_setting(clinic, "server", f'"127.0.0.1:{port}"')
+    with healthy_coordinator(clinic) as port:
         found = checked(clinic)
-    assert list(found) == NAMES
+    assert list(found) == CHECKS
     assert all(finding.is_ok for finding in found.values()), found
     assert all(finding.text and "\n" not in finding.text for finding in found.values())
     assert found["data"].text.startswith("8 passages, questions: 16 train, 4 validation, 6 test")
@@ -76,7 +59,7 @@ def test_a_site_that_is_ready_is_told_so_line_by_line(clinic: Path):
 
 
 def test_where_the_coordinator_is_not_reached_its_certificate_and_clock_are_not_guessed(clinic: Path):
-    assert list(checked(clinic)) == NAMES[:-2]
+    assert list(checked(clinic)) == CHECKS[:-2]
     assert faults(clinic) == {}
 
 
@@ -165,8 +148,7 @@ def test_an_authority_that_soon_ends_is_told(clinic: Path, monkeypatch: pytest.M
 
 def test_a_certificate_that_soon_ends_is_told(clinic: Path):
     renew(clinic.parent / "server", days=10)
-    with public_door(clinic.parent / "server", healthy) as port:
-        set_setting(clinic, "server", f'"127.0.0.1:{port}"')
+    with healthy_coordinator(clinic):
         finding = checked(clinic)["certificate"]
     assert not finding.is_ok
     assert finding.text.endswith("ends in 9 days; ask the coordinator to renew it: fedrag server rotate")

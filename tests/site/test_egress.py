@@ -278,6 +278,20 @@ def test_an_audit_has_a_row_a_reply_by_run(log):
     )
 
 
+def test_an_audit_shows_the_rules_that_a_greeting_told_by_the_names_of_their_settings(log):
+    rules = {"schedules.joint": 1.0, "rounds_a_day": 10.0, "max_update_norm": 2.5}
+    log.write(greeting_content(Greeting("clinic", "0.1.0", {"train_questions": 4}, {}, rules)), slip(GREET), "0", 0.0)
+    [[greeted]] = audit_rows(read_egress(log.path)).values()
+    assert greeted.told == (
+        "train_questions 4",
+        "schedules.joint 1",
+        "rounds_a_day 10",
+        "max_update_norm 2.5",
+        "name clinic",
+        "version 0.1.0",
+    )
+
+
 # `fedrag client audit`, as a person types it.
 
 

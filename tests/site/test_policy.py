@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import numpy as np
 import pytest
 
 from fedrag.config import Config
-from fedrag.federation.messages import REFUSALS, Greeting, Reply
+from fedrag.federation.messages import POLICY_RULES, REFUSALS, Greeting, Reply
 from fedrag.site.policy import (
     Ledger,
     apply_to_greeting,
     apply_to_reply,
     is_quiet,
     ledger_of,
+    policy_numbers,
     refusal_of_request,
 )
 from fedrag.site.site_config import Policy
@@ -205,11 +207,11 @@ def test_the_ledger_s_day_is_that_of_the_site_s_own_clock():
     assert ledger_of(lines, east) == Ledger(1, 1.0)
 
 
-def test_the_default_policy_changes_no_reply_and_no_greeting():
+def test_the_default_policy_changes_no_reply_and_adds_its_rules_to_a_greeting():
     assert apply_to_reply(Policy(), REPLY, 40) == REPLY
     assert apply_to_reply(Policy(), VALIDATION, 40) == VALIDATION
     greeting = Greeting("clinic", "0.1.0", {"train_questions": 40}, {})
-    assert apply_to_greeting(Policy(), greeting) == greeting
+    assert apply_to_greeting(Policy(), greeting) == replace(greeting, policy=policy_numbers(Policy()))
 
 
 @pytest.mark.parametrize(("limit", "refused"), [(0.0, ""), (5.0, ""), (4.99, "policy-update-norm")])
@@ -312,3 +314,62 @@ def test_a_greeting_without_counts_tells_whether_there_are_questions():
     left = apply_to_greeting(Policy(tell_counts=False), Greeting("clinic", "0.1.0", counts, {"retriever": "b" * 64}))
     assert left.counts == {"train_questions": 1, "labelled_questions": 0, "validation_questions": 1}
     assert (left.name, left.version, left.tensor_hashes) == ("clinic", "0.1.0", {"retriever": "b" * 64})
+
+
+def test_a_site_that_keeps_its_rules_to_itself_greets_without_them():
+    greeting = Greeting("clinic", "0.1.0", {"train_questions": 40}, {})
+    assert apply_to_greeting(Policy(tell_policy=False, rounds_a_day=3), greeting) == greeting
+    left = apply_to_greeting(Policy(tell_policy=False, tell_counts=False), greeting)
+    assert (left.counts, left.policy) == ({"train_questions": 1}, {})
+
+
+def test_the_rules_are_told_as_numbers():
+    policy = Policy(
+        components=("retriever",),
+        schedules=("retriever", "joint"),
+        base_models=MODELS,
+        rounds_a_day=10,
+        minutes_a_day=120,
+        quiet_hours="22:30-06:00",
+        max_message_mb=1.5,
+        max_update_norm=10.0,
+        min_examples=50,
+        min_examples_for_metrics=20,
+        tell_counts=False,
+    )
+    numbers = policy_numbers(policy)
+    assert numbers == {
+        "components.generator": 0.0,
+        "components.retriever": 1.0,
+        "schedules.generator": 0.0,
+        "schedules.retriever": 1.0,
+        "schedules.joint": 1.0,
+        "schedules.alternate": 0.0,
+        "schedules.staged": 0.0,
+        "base_models": 2.0,
+        "rounds_a_day": 10.0,
+        "minutes_a_day": 120.0,
+        "quiet_hours.from": 1350.0,
+        "quiet_hours.until": 360.0,
+        "max_message_mb": 1.5,
+        "max_update_norm": 10.0,
+        "min_examples": 50.0,
+        "min_examples_for_metrics": 20.0,
+        "tell_counts": 0.0,
+    }
+    assert {type(number) for number in numbers.values()} == {float}
+
+
+def test_a_policy_without_quiet_hours_tells_two_zeros():
+    numbers = policy_numbers(Policy())
+    assert (numbers["quiet_hours.from"], numbers["quiet_hours.until"]) == (0.0, 0.0)
+
+
+@pytest.mark.parametrize("policy", [Policy(), Policy(base_models=MODELS, quiet_hours="08:00-18:00")])
+def test_what_is_told_of_any_policy_is_what_the_coordinator_reads(policy):
+    assert tuple(policy_numbers(policy)) == POLICY_RULES
+
+
+def test_every_setting_of_a_policy_is_told():
+    told = {name.partition(".")[0] for name in POLICY_RULES}
+    assert told | {"tell_policy"} == set(Policy.model_fields)

@@ -12,10 +12,12 @@ from tiny_federation import Lines, federate, node_configs, small_site, tiny_conf
 
 from fedrag.data.writing import write_site
 from fedrag.errors import ConfigError, DataError, MessageError, ModelError, QuorumError, TrainingDiverged
-from fedrag.federation.messages import REFUSALS
+from fedrag.federation.messages import POLICY_RULES, REFUSALS
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.site.app import make_client_app, question_counts
+from fedrag.site.policy import policy_numbers
 from fedrag.site.refusal import DeadlinePassed, refusal_code
+from fedrag.site.site_config import Policy
 from fedrag.training.losses import Losses
 from fedrag.types import Passage, Question, Site
 
@@ -121,6 +123,27 @@ def test_a_reply_holds_arrays_numbers_digests_and_codes_and_nothing_else(replies
                     assert set(record) == {"name", "version", "tensors.generator", "tensors.retriever"}
                 case _:
                     pytest.fail(f"a reply holds a record {name}")
+
+
+@pytest.mark.parametrize("tells", [True, False])
+def test_a_greeting_tells_the_rules_of_a_policy_by_fixed_names_and_no_model_of_it(tmp_path, tells):
+    """A site of a simulation has no policy: its greeting is among the replies above."""
+    policy = Policy(base_models={CANARIES[0]: "c" * 64}, quiet_hours="08:00-18:00", tell_policy=tells)
+    sites = write_small_sites(tmp_path / "sites", a=2)
+    Recording.replies = []
+    _, run = federate(
+        tiny_config(sites, federation={"rounds": 1, "schedule": "generator"}),
+        tmp_path / "run",
+        grid=Recording,
+        app=make_client_app(policy=policy),
+    )
+    greeting = Recording.replies[0]
+    assert greeting.metadata.message_type == "query.greet"
+    assert set(greeting.content) == {"greeting", "counts", *(["policy"] if tells else [])}
+    assert tuple(greeting.content.get("policy", {})) == (POLICY_RULES if tells else ())
+    assert all(isinstance(number, float) for number in greeting.content.get("policy", {}).values())
+    assert not [part for part in (CANARIES[0], "c" * 64, "08:00") if part in texts_of(greeting)]
+    assert run.told_by_sites["a"]["policy"] == (policy_numbers(policy) if tells else {})
 
 
 @pytest.mark.parametrize(

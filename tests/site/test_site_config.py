@@ -86,6 +86,7 @@ def test_the_smallest_site_toml_has_the_documented_defaults(read):
         min_examples=1,
         min_examples_for_metrics=1,
         tell_counts=True,
+        tell_policy=True,
     )
 
 
@@ -170,6 +171,7 @@ def test_a_proxy_is_a_url_or_none(read, proxy):
         ("[policy]\nmin_examples = 0", "policy.min_examples = 0: must be greater than or equal to 1"),
         ('[policy]\ntell_counts = "no"', "policy.tell_counts = 'no': must be true or false"),
         ("[policy]\ntell_counts = 0", "policy.tell_counts = 0: must be true or false"),
+        ("[policy]\ntell_policy = 1", "policy.tell_policy = 1: must be true or false"),
         ("[policy\n", "not valid TOML: "),
     ],
 )

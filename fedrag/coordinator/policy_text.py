@@ -1,0 +1,89 @@
+"""What a site told of its policy, in words: the rules that restrict, and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import get_args
+
+from fedrag.config import Schedule
+from fedrag.types import COMPONENTS
+
+USUAL_MESSAGE_MB = 500.0  # a site's default: not worth a word
+
+
+def policy_phrases(numbers: Mapping[str, float]) -> list[str]:
+    """Return a short phrase for each rule that restricts; "allows everything" where none does.
+
+    Args:
+        numbers: What a site told, by `messages.POLICY_RULES`; a rule that it left out restricts nothing.
+
+    Returns:
+        The phrases; none where it told nothing.
+
+    >>> policy_phrases({"components.retriever": 0.0, "quiet_hours.from": 1350.0, "quiet_hours.until": 360.0})
+    ['generator only', 'no work 22:30-06:00 (its time)']
+    """
+    if not numbers:
+        return []
+    return [*_of_work(numbers), *_of_messages(numbers)] or ["allows everything"]
+
+
+def _of_work(numbers: Mapping[str, float]) -> Iterator[str]:
+    """Yield what may be trained, and when."""
+    components = [component for component in COMPONENTS if numbers.get(f"components.{component}", 1)]
+    if len(components) < len(COMPONENTS):
+        yield " and ".join(components) + " only" if components else "no component"
+    schedules = [schedule for schedule in get_args(Schedule) if numbers.get(f"schedules.{schedule}", 1)]
+    if len(schedules) < len(get_args(Schedule)):
+        yield f"schedules: {', '.join(schedules) or 'none'}"
+    if models := numbers.get("base_models", 0):
+        yield f"only {_count(models, 'named model')}"
+    if rounds := numbers.get("rounds_a_day", 0):
+        yield f"at most {_count(rounds, 'round')} a day"
+    if minutes := numbers.get("minutes_a_day", 0):
+        yield f"at most {_count(minutes, 'minute')} a day"
+    quiet = numbers.get("quiet_hours.from", 0), numbers.get("quiet_hours.until", 0)
+    if quiet[0] != quiet[1]:
+        yield f"no work {_time(quiet[0])}-{_time(quiet[1])} (its time)"
+
+
+def _of_messages(numbers: Mapping[str, float]) -> Iterator[str]:
+    """Yield what may come in and what goes out."""
+    if (message_mb := numbers.get("max_message_mb", USUAL_MESSAGE_MB)) < USUAL_MESSAGE_MB:
+        yield f"messages up to {_number(message_mb)} MB"
+    if update_norm := numbers.get("max_update_norm", 0):
+        yield f"updates up to norm {_number(update_norm)}"
+    if (examples := numbers.get("min_examples", 1)) > 1:
+        yield f"needs {_count(examples, 'training question')}"
+    if (examples := numbers.get("min_examples_for_metrics", 1)) > 1:
+        yield f"numbers only from {_count(examples, 'question')} on"
+    if not numbers.get("tell_counts", 1):
+        yield "counts are not told"
+
+
+def _number(value: float) -> str:
+    """Return a number as a person writes it; a site may send any.
+
+    >>> _number(10.0), _number(1200.0), _number(0.25), _number(1e300)
+    ('10', '1,200', '0.25', '1e+300')
+    """
+    return f"{value:,.10g}"
+
+
+def _count(value: float, one: str) -> str:
+    """Return a number with its noun.
+
+    >>> _count(1.0, "round"), _count(10.0, "round")
+    ('1 round', '10 rounds')
+    """
+    return f"{_number(value)} {one if value == 1 else one + 's'}"
+
+
+def _time(minute: float) -> str:
+    """Return a minute of the day as the time on a clock.
+
+    >>> _time(0.0), _time(1350.0)
+    ('00:00', '22:30')
+    """
+    hours, minutes = divmod(int(minute) % (24 * 60), 60)
+    return f"{hours:02d}:{minutes:02d}"
