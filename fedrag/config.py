@@ -8,12 +8,12 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from fedrag.config_errors import explain
+from fedrag.config_section import Section, parse_toml, validate_section
 from fedrag.errors import ConfigError
 from fedrag.files import reading_errors
 from fedrag.types import Component
@@ -24,15 +24,6 @@ Count = Annotated[int, Field(ge=1)]
 Side = Literal["query", "both"]
 Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
 Baseline = Literal["local", "pooled"]
-
-
-class Section(BaseModel):
-    """A part of the scenario: unknown keys are errors, values cannot be changed."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
-
-
-S = TypeVar("S", bound=Section)
 
 
 class DataConfig(Section):
@@ -311,7 +302,7 @@ class Config(Section):
         Raises:
             ConfigError: It is not TOML, a key is unknown, or a value is out of range.
         """
-        tree = _parsed(text, source)
+        tree = parse_toml(text, source)
         if folder is not None:
             _prefer_sites_in(tree, folder)
         for override in overrides:
@@ -321,7 +312,7 @@ class Config(Section):
     @classmethod
     def from_dict(cls, tree: dict[str, Any], source: str = "scenario") -> Config:
         """Build a scenario from nested dictionaries, as `from_toml` does from text."""
-        return _validated(cls, tree, source)
+        return validate_section(cls, tree, source)
 
     @classmethod
     def from_file(cls, path: Path | str, overrides: Sequence[str] = ()) -> Config:
@@ -331,34 +322,6 @@ class Config(Section):
     def to_toml(self) -> str:
         """Return the resolved scenario, every default written out."""
         return tomli_w.dumps(self.model_dump(mode="json"))
-
-
-def parse_section(kind: type[S], text: str, source: str) -> S:
-    """Parse the TOML text of a section that is a file of its own.
-
-    Args:
-        kind: The section.
-        text: The TOML text.
-        source: What to call it in an error message, usually its path.
-
-    Raises:
-        ConfigError: It is not TOML, a key is unknown, or a value is out of range.
-    """
-    return _validated(kind, _parsed(text, source), source)
-
-
-def _parsed(text: str, source: str) -> dict[str, Any]:
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{source}: not valid TOML: {error}") from None
-
-
-def _validated(kind: type[S], tree: dict[str, Any], source: str) -> S:
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        raise ConfigError(f"{source}: {explain(error, kind)}") from None
 
 
 def read_scenario(path: Path | str) -> str:

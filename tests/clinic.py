@@ -22,6 +22,23 @@ from fedrag.site.folder import create_site
 
 QUESTION = "What does a late book cost?"
 
+CHECKS = [
+    "versions",
+    "site.toml",
+    "data",
+    "models",
+    "device",
+    "memory",
+    "disk",
+    "private key",
+    "ca.crt",
+    "coordinator.pub",
+    "server",
+    "certificate",
+    "clock",
+]
+"""What a site is checked for, in this order."""
+
 
 def make_clinic(root: Path, port: int = 8443, days: int = 30) -> Path:
     """Make `root/clinic`, a site on the data of a shipped one, and `root/server`, its coordinator's keys."""
@@ -93,6 +110,14 @@ def public_door(
         finally:
             door.shutdown()
             thread.join()
+
+
+@contextmanager
+def healthy_coordinator(clinic: Path) -> Iterator[int]:
+    """Let the coordinator of a site answer as it should; its address goes into the site.toml. Give the port."""
+    with public_door(clinic.parent / "server", healthy) as port:
+        set_setting(clinic, "server", f'"127.0.0.1:{port}"')
+        yield port
 
 
 def healthy(request: http.server.BaseHTTPRequestHandler) -> None:

@@ -15,6 +15,8 @@ from fedrag.models.store import FetchedModel, fetched_models, find_model
 from fedrag.types import Tensors
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from fedrag.models.generator import Generator
     from fedrag.models.retriever import Retriever
 
@@ -95,6 +97,15 @@ def load_retriever(tiny_home: Path) -> Callable[..., Retriever]:
         return retriever
 
     return load
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Chromium, for a module that is marked `needs_chromium`."""
+    from chromium import launched
+
+    with launched() as browser:
+        yield browser
 
 
 def random_tensors(like: Any, seed: int = 0, scale: float = 0.1) -> Tensors:

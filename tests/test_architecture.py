@@ -27,8 +27,12 @@ ROWS = (
     ("training", "rag"),
     ("models", "retrieval", "federation"),
     ("data", "rag.prompt", "evaluation.answers", "evaluation.ranking", "evaluation.significance", "runs"),
+    ("reporting.rounds",),  # sums over the lines of a run's log, which the console shows as well as the report
     ("security", "supervision"),
-    ("types", "errors", "config", "config_errors", "config_reference", "seeding", "display", "files", "schedule"),
+    (
+        *("types", "errors", "config", "config_section", "config_errors", "config_reference"),
+        *("seeding", "display", "files", "schedule"),
+    ),
 )
 WITHIN_A_ROW = {
     ("federation.rounds", "federation.fold"),
@@ -41,7 +45,9 @@ WITHIN_A_ROW = {
     ("files", "errors"),
     ("config", "errors"),
     ("config", "files"),
-    ("config", "config_errors"),
+    ("config", "config_section"),
+    ("config_section", "config_errors"),
+    ("config_section", "errors"),
     ("config_reference", "config"),
     ("config_reference", "errors"),
 }

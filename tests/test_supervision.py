@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fedrag import supervision
-from fedrag.supervision import Child
+from fedrag.errors import ServiceError
+from fedrag.supervision import Child, held_alone
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -127,3 +128,29 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path):
     parent.kill()
     parent.wait()
     wait(lambda: not is_alive(pid))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from fedrag.supervision import held_alone
+with held_alone(Path(sys.argv[1]), "a site"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_is_served_by_one_process_until_that_dies(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            with (
+                pytest.raises(ServiceError, match="a site is running in this folder already"),
+                held_alone(tmp_path, "a site"),
+            ):
+                pass
+        finally:
+            holder.kill()
+        holder.wait()
+        with held_alone(tmp_path, "a site"):
+            pass

@@ -22,18 +22,22 @@ if TYPE_CHECKING:
 EXCERPT_LINES = 4
 PROMPT = "Question: "
 
+Question = Annotated[
+    str | None, typer.Argument(help="The question; without it, questions are read until an empty line.")
+]
+Passages = Annotated[
+    int | None,
+    typer.Option("--passages", min=1, help="Passages to find; by default as many as the run gives the generator."),
+]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print a line of JSON a question, and nothing else.")]
+
 
 def ask_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
     data: Annotated[Path, typer.Option("--data", metavar="SITE", help="Site whose passages are searched.")],
-    question: Annotated[
-        str | None, typer.Argument(help="The question; without it, questions are read until an empty line.")
-    ] = None,
-    passages: Annotated[
-        int | None,
-        typer.Option("--passages", min=1, help="Passages to find; by default as many as the run gives the generator."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a question, and nothing else.")] = False,
+    question: Question = None,
+    passages: Passages = None,
+    as_json: JsonLines = False,
 ) -> None:
     """Answer a question with the untouched and the trained models.
 

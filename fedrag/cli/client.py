@@ -37,7 +37,8 @@ def init(
     typer.echo(f"send to the coordinator: {folder / 'site.pub'}")
     typer.echo(f"its fingerprint, to be read out on the telephone: {fingerprint(load_public_key(folder / 'site.pub'))}")
     typer.echo(f"get from the coordinator: ca.crt and coordinator.pub, into {folder}")
-    typer.echo(f"then: fedrag client start {folder}")
+    typer.echo(f"then: fedrag client check {folder}")
+    typer.echo(f"and: fedrag client start {folder}")
 
 
 @app.command()

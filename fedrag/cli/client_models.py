@@ -13,7 +13,7 @@ import click
 import typer
 from rich.console import Console
 
-from fedrag.cli.ask import ask_all
+from fedrag.cli.ask import JsonLines, Passages, Question, ask_all
 from fedrag.cli.display import open_display
 from fedrag.cli.evaluate import SplitName
 from fedrag.cli.tables import print_lines, print_rows, print_table
@@ -28,14 +28,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 
 def ask(
     folder: Folder,
-    question: Annotated[
-        str | None, typer.Argument(help="The question; without it, questions are read until an empty line.")
-    ] = None,
-    passages: Annotated[
-        int | None,
-        typer.Option("--passages", min=1, help="Passages to find; by default as many as the run gives the generator."),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a line of JSON a question, and nothing else.")] = False,
+    question: Question = None,
+    passages: Passages = None,
+    as_json: JsonLines = False,
 ) -> None:
     """Answer a question with the untouched models and with those that the site received.
 

@@ -76,8 +76,13 @@ def console_server(folder: ServerFolder, port: int) -> uvicorn.Server:
         folder: The coordinator's folder.
         port: The port that browsers name in their requests.
     """
+
+    def stopping() -> bool:  # asked by the open streams, once the server below runs
+        return server.should_exit
+
+    pages = _pages(folder, stopping)
     config = uvicorn.Config(
-        _guarded(_pages(folder, lambda: server.should_exit), {f"{HOST}:{port}", f"localhost:{port}"}),
+        _guarded(pages, {f"{HOST}:{port}", f"localhost:{port}"}),
         loop="asyncio",
         http="h11",
         ws="none",

@@ -22,7 +22,7 @@ from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.signed_grid import Member, SignedGrid
 from fedrag.display import LogDisplay
-from fedrag.errors import FedragError, ServiceError
+from fedrag.errors import FedragError, ServiceError, StorageError
 from fedrag.facts import collect_facts
 from fedrag.federation.exchange import KnownSite
 from fedrag.federation.messages import Greeting
@@ -50,21 +50,28 @@ def main(path: Path) -> None:
     name = folder.current()["run"]
     run = RunFolder.open(folder.runs / name)
     display = TimedLog()
-    write_outcome(run.path, Outcome("running"))
     try:
-        _run(folder, name, run, display)
+        write_outcome(run.path, Outcome("running"))
+        write_outcome(run.path, _outcome(folder, name, run, display))
+        folder.end()
     except Stop:
         raise SystemExit(0) from None  # whoever stopped it notes why
-    except FedragError as error:
-        display.say(f"{name} stopped: {error}")
-        write_outcome(run.path, Outcome("stopped", str(error)))
+    except StorageError as error:
+        display.say(str(error))  # not even how it ended can be written down; the service waits for room
+        raise SystemExit(1) from None
     except Exception:
         traceback.print_exc()
         raise SystemExit(1) from None  # the service tries again
-    else:
-        display.say(f"{name} is finished")
-        write_outcome(run.path, Outcome("finished"))
-    folder.end()
+
+
+def _outcome(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> Outcome:
+    try:
+        _run(folder, name, run, display)
+    except FedragError as error:
+        display.say(f"{name} stopped: {error}")
+        return Outcome("stopped", str(error))
+    display.say(f"{name} is finished")
+    return Outcome("finished")
 
 
 def deliver_late(path: Path, name: str) -> None:

@@ -17,11 +17,9 @@ DIR/
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,15 +28,17 @@ import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from pydantic import Field
 
-from fedrag.config import Section, parse_section
+from fedrag.config_section import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.files import read_json, reading_errors, storage_errors, write_json, write_text
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, public_key_text, read_public_key
+from fedrag.supervision import held_alone
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
+WARN_DAYS = 30  # from so many days before its certificate ends, a coordinator asks for a new one
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -245,19 +245,9 @@ class ServerFolder:
         except ServiceError:
             return True
 
-    @contextmanager
-    def lock(self) -> Iterator[None]:
-        """Hold the folder for the one process that serves it; the system lets go of it when that process dies.
-
-        Raises:
-            ServiceError: Another process serves it.
-        """
-        with (self.path / ".lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise ServiceError(f"{self.path}: a coordinator is running in this folder already") from None
-            yield
+    def lock(self) -> AbstractContextManager[None]:
+        """Hold the folder for the one process that serves it; a ServiceError if another does."""
+        return held_alone(self.path, "a coordinator")
 
 
 def _now() -> str:

@@ -13,32 +13,25 @@ from pathlib import Path
 
 from fedrag.coordinator.door import door_command, door_config, door_ready
 from fedrag.coordinator.flower import superlink_command
-from fedrag.coordinator.folder import ServerFolder
+from fedrag.coordinator.folder import WARN_DAYS, ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
-from fedrag.errors import ServiceError, StorageError
+from fedrag.errors import RunError, ServiceError, StorageError
 from fedrag.files import write_text
 from fedrag.runs import RunFolder
 from fedrag.security.certificates import days_left
-from fedrag.supervision import LOG_BYTES, Child, Stop, stop_on_signals
+from fedrag.supervision import LOG_BYTES, QUIET, Child, Stop, stop_on_signals
 
 TICK_S = 0.3
 LOOK_S = 10.0  # how often sites that were away are looked for
 AGAIN_S = 600.0  # before a result is offered again to a site that did not take it
 READY_S = 60.0
 TRIES = 3  # an executor that dies so often without a new round has a fault that trying again does not mend
-WARN_DAYS = 30
 FULL_S = 10.0  # between two attempts to write down what a full disk did not take
 EVERYWHERE = ("0.0.0.0", "::")
 
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-}
+_ENVIRONMENT = {**QUIET, "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
 
 
 def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
@@ -58,6 +51,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         late = _LateDelivery(folder, say)
         try:
             _start(folder, superlink, door, say)
+            trouble = ""
             while True:
                 superlink.tend(say)
                 door.tend(say)
@@ -65,8 +59,11 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
                 try:
                     executor.tend()
                     late.tend()
+                    trouble = ""
                 except StorageError as error:  # the sites' connections and the console go on
-                    say(str(error))
+                    if str(error) != trouble:
+                        say(str(error))
+                    trouble = str(error)
                     time.sleep(FULL_S)
                 time.sleep(TICK_S)
         except Stop:
@@ -95,7 +92,7 @@ def enter_sites(folder: ServerFolder) -> None:
 def _children(folder: ServerFolder) -> tuple[Child, Child]:
     path, config = folder.path, folder.config
     certificate, key = path / "server.crt", path / "server.key"
-    environment = {**QUIET, "FLWR_HOME": str(path / "flower")}
+    environment = {**_ENVIRONMENT, "FLWR_HOME": str(path / "flower")}
     superlink = Child(
         "SuperLink",
         superlink_command(folder.link, certificate, key, path / "superlink.db"),
@@ -148,6 +145,11 @@ def _wait(child: Child, ready: Callable[[], bool]) -> None:
         time.sleep(TICK_S)
 
 
+def _executor_command(folder: ServerFolder, *finished_run: str) -> list[str]:
+    """Return the command that works on the run that is on, or brings the result of a finished one to late sites."""
+    return [sys.executable, "-m", "fedrag.coordinator.executor", str(folder.path), *finished_run]
+
+
 class _Executor:
     """Sees to it that a run that is on has a process, and that one that was stopped has none."""
 
@@ -156,8 +158,7 @@ class _Executor:
         self._say = say
         self._run = ""
         self._rounds = -1
-        command = [sys.executable, "-m", "fedrag.coordinator.executor", str(folder.path)]
-        self.child = Child("executor", command, folder.logs / "executor.log", QUIET)
+        self.child = Child("executor", _executor_command(folder), folder.logs / "executor.log", _ENVIRONMENT)
 
     def tend(self) -> None:
         current = self._folder.current()
@@ -174,17 +175,26 @@ class _Executor:
             self._run = ""
 
     def _start(self, name: str, tries: int) -> None:
-        rounds = len(RunFolder.open(self._folder.runs / name).rounds())
+        try:
+            rounds = len(RunFolder.open(self._folder.runs / name).rounds())
+        except RunError as error:
+            self._fail(name, str(error))
+            return
         if name == self._run and rounds == self._rounds and tries >= TRIES:
-            why = f"its process died {tries} times in the same round; {self.child.log} says why"
-            write_outcome(self._folder.runs / name, Outcome("failed", why))
-            self._folder.end()
+            self._fail(name, f"its process died {tries} times in the same round; {self.child.log} says why")
             return
         again = name == self._run
+        # A full disk is noticed here, before it costs a try.
+        write_outcome(self._folder.runs / name, Outcome("waiting"))
         self._say(f"{name}: {'the executor died; another goes on' if again else 'begins'} after round {rounds}")
         self._folder.note(tries=tries + 1 if again and rounds == self._rounds else 0)
         self._run, self._rounds = name, rounds
         self.child.start()
+
+    def _fail(self, name: str, why: str) -> None:
+        self._run = name  # so that it is told how it ended
+        write_outcome(self._folder.runs / name, Outcome("failed", why))
+        self._folder.end()
 
     def _outcome_line(self) -> str:
         outcome = read_outcome(self._folder.runs / self._run)
@@ -199,7 +209,7 @@ class _LateDelivery:
         self._say = say
         self._next_look = 0.0
         self._tried: dict[str, float] = {}
-        self.child = Child("late delivery", [], folder.logs / "executor.log", QUIET)
+        self.child = Child("late delivery", [], folder.logs / "executor.log", _ENVIRONMENT)
 
     def tend(self) -> None:
         if self.child.pid and self._folder.current():
@@ -218,10 +228,7 @@ class _LateDelivery:
         if back:
             self._tried |= dict.fromkeys(back, now)
             self._say(f"{run}: the result goes to {', '.join(back)}, which did not get it before")
-            self.child.command = [
-                *(sys.executable, "-m", "fedrag.coordinator.executor"),
-                *(str(self._folder.path), run),
-            ]
+            self.child.command = _executor_command(self._folder, run)
             self.child.start()
 
     def _online(self) -> set[str]:

@@ -137,7 +137,10 @@ class SignedGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Sign requests and send them, one at a time: one that cannot be sent costs itself alone."""
+        """Sign requests and send them, one at a time.
+
+        What the grid beneath raises goes on to the caller: the requests before were sent, those after were not.
+        """
         ids: list[str] = []
         for message in messages:
             metadata = message.metadata

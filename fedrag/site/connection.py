@@ -1,8 +1,8 @@
 """The site's connection to the coordinator: Flower's Fleet API, without the bundle of code that comes with a run.
 
 A stock SuperNode downloads the run's code and hands it on. This node never asks for it: it takes messages and
-sends replies, and what answers them is installed at the site. The only file here that knows Flower's internals;
-its version is pinned, and a test exchanges messages with a real SuperLink.
+sends replies, and what answers them is installed at the site. The only file that speaks this API, which is not a
+public interface of Flower: its version is pinned, and a test exchanges messages with a real SuperLink.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ DIR/
   requests.jsonl       the requests that were taken up
   inbox  outbox        the request that is being worked on, and the reply while it is sent
   address              where the coordinator reaches this site
+  .lock                held by the process that serves the folder
   answer-scores/  models/<run>/  logs/
 ```
 """

@@ -10,16 +10,11 @@ from pathlib import Path
 from fedrag.site.node import NOT_LET_IN, NOT_TRUSTED
 from fedrag.site.self_evaluation import SelfEvaluation
 from fedrag.site.site_config import SiteConfig
-from fedrag.supervision import Child, Stop, stop_on_signals
+from fedrag.supervision import QUIET, Child, Stop, held_alone, stop_on_signals
 
 TICK_S = 0.3
 
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-    "HF_HUB_OFFLINE": "1",
-}
+_ENVIRONMENT = {**QUIET, "HF_HUB_OFFLINE": "1"}
 
 
 def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
@@ -29,14 +24,22 @@ def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
         folder: The site's folder.
         config: Its settings.
         say: Takes a line for the administrator.
+
+    Raises:
+        ServiceError: Another process serves the folder.
     """
-    stop_on_signals()
+    with held_alone(folder, "a site"):
+        stop_on_signals()
+        _serve(folder, config, say)
+
+
+def _serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
     command = [sys.executable, "-m", "fedrag.site.node", str(folder)]
     node = Child(
         "node",
         command,
         folder / "logs" / "node.log",
-        {**QUIET, "FLWR_HOME": str(folder / "flower")},
+        {**_ENVIRONMENT, "FLWR_HOME": str(folder / "flower")},
         {
             NOT_LET_IN: f"was not let in: is its key registered at {config.server}, and is this machine's clock right?",
             NOT_TRUSTED: f"was not answered by the coordinator: {config.server} shows no certificate that {config.ca} "

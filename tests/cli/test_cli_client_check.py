@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from clinic import healthy, make_clinic, public_door, set_setting
+from clinic import CHECKS, healthy_coordinator, make_clinic, set_setting
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
@@ -25,28 +25,10 @@ def check(*options: str) -> tuple[int, str]:
 
 
 def test_a_site_that_is_ready_has_a_line_for_each_thing_and_exit_code_0(clinic: Path):
-    with public_door(clinic.parent / "server", healthy) as port:
-        set_setting(clinic, "server", f'"127.0.0.1:{port}"')
+    with healthy_coordinator(clinic):
         code, output = check()
     assert code == 0
-    assert [line.split(": ")[0] for line in output.splitlines()] == [
-        f"ok     {name}"
-        for name in (
-            "versions",
-            "site.toml",
-            "data",
-            "models",
-            "device",
-            "memory",
-            "disk",
-            "private key",
-            "ca.crt",
-            "coordinator.pub",
-            "server",
-            "certificate",
-            "clock",
-        )
-    ]
+    assert [line.split(": ")[0] for line in output.splitlines()] == [f"ok     {name}" for name in CHECKS]
 
 
 def test_what_is_to_be_done_is_told_and_the_exit_code_is_2(clinic: Path):

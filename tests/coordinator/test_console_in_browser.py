@@ -2,29 +2,52 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from chromium import needs_chromium, watched_page
+from playwright.sync_api import Browser
 from written_run import REFUSAL, add_round, new_folder, record, shown, write_run
 
 from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.runs import RunFolder
+from fedrag.site.policy import policy_numbers
+from fedrag.site.site_config import Policy
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 HOSTILE = "<img src=http://127.0.0.1:9/x.png onerror=alert(1)>"
+
+STRICT = Policy(
+    components=("generator",),
+    schedules=("joint", "alternate"),
+    base_models={"a/b": "0" * 64},
+    rounds_a_day=10,
+    minutes_a_day=120,
+    quiet_hours="08:00-18:00",
+    max_message_mb=200.0,
+    max_update_norm=10.0,
+    min_examples=50,
+    min_examples_for_metrics=20,
+    tell_counts=False,
+)
+
+TITLES = ("Site", "State", "Since (UTC)", "Policy", "Fingerprint of its key")
+
+COUNT_LINES = """cell => {
+    const range = document.createRange();
+    range.selectNodeContents(cell);
+    return range.getClientRects().length;
+}"""
 
 COLOURS = """() => [
     getComputedStyle(document.body).backgroundColor,
     getComputedStyle(document.body).color,
     getComputedStyle(document.querySelector('svg .line')).stroke,
+    getComputedStyle(document.querySelector('.rules li')).backgroundColor,
 ]"""
 
 
@@ -37,7 +60,9 @@ def folder(tmp_path: Path) -> ServerFolder:
 def run(folder: ServerFolder) -> RunFolder:
     """A run of which two rounds are done, with a site whose name and words try to break out of the page."""
     rounds = [record(1, {"south": REFUSAL.format(1)}), record(2, {HOSTILE: f"{HOSTILE} (policy-model)"})]
-    return write_run(folder, rounds, state="running")
+    run = write_run(folder, rounds, state="running")
+    run.record_sites({"south": {"version": "0.1.0", "counts": {}, "policy": policy_numbers(STRICT)}})
+    return run
 
 
 @pytest.fixture
@@ -46,23 +71,9 @@ def address(folder: ServerFolder, run: RunFolder) -> Iterator[str]:
         yield address
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 def opened(browser: Browser, address: str, width: int = 1100, **options: Any):
     """Open the page and wait until it is live; return it with the requests and the complaints that it made."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, **options)
-    requests: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page, requests, complaints = watched_page(browser, width, **options)
     page.on("dialog", lambda dialog: complaints.append(dialog.message))
     page.goto(address)
     page.get_by_text("Live", exact=True).wait_for()
@@ -120,6 +131,24 @@ def test_another_run_is_shown_where_it_is_chosen(browser: Browser, address: str,
 def test_the_page_does_not_scroll_sideways(browser: Browser, address: str, width: int):
     page, _, _ = opened(browser, address, width)
     assert page.evaluate("document.documentElement.scrollWidth") == width
+
+
+@pytest.mark.parametrize("width", [390, 1100])
+def test_every_rule_that_a_site_told_stands_within_the_page(browser: Browser, address: str, width: int):
+    page, _, _ = opened(browser, address, width)
+    rules = page.locator("#sites tbody tr", has_text="south").locator("li").all()
+    assert len(rules) == 11
+    boxes = [rule.bounding_box() for rule in rules]
+    assert all(box and box["x"] >= 0 and box["x"] + box["width"] <= width for box in boxes)
+    assert page.locator("#sites tbody tr", has_text="north").get_by_text("not told").is_visible()
+
+
+def test_many_rules_leave_the_other_columns_their_room(browser: Browser, address: str):
+    """They once took all of it, and names and titles were broken in mid-word."""
+    page, _, _ = opened(browser, address)
+    cells = page.locator("#sites th").all()
+    assert [cell.inner_text() for cell in cells] == [*TITLES, "north", "south"]
+    assert [cell.evaluate(COUNT_LINES) for cell in cells] == [1] * len(cells)
 
 
 def test_dark_and_light_differ_in_paper_ink_and_curves(browser: Browser, address: str):

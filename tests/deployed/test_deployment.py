@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
-from deployment import Deployment
+from deployment import FEDRAG, Deployment
 from tiny_federation import assert_same_state, federate, tiny_config, write_small_sites
 
 from fedrag.config import Config
@@ -72,6 +73,15 @@ def test_a_deployed_run_gives_the_bits_of_a_simulated_one_and_the_sites_get_them
         assert kinds[-4:] == ["greet", "train", "train", "deliver"]
 
 
+@pytest.mark.slow
+def test_a_site_or_a_coordinator_is_not_started_twice(deployment):
+    for group, folder, who in (("server", "server", "a coordinator"), ("client", "north", "a site")):
+        command = [FEDRAG, group, "start", str(deployment.root / folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 2
+        assert f"{who} is running in this folder already" in done.stderr
+
+
 @pytest.mark.faults
 def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
     name = deployment.begin(config)
@@ -122,7 +132,7 @@ def test_the_whole_coordinator_killed_and_away_for_more_than_a_minute_goes_on(de
 def test_a_site_that_was_away_gets_the_result_when_it_comes_back(deployment, config, data):
     deployment.end("south")
     deployment.wait_until_online(["north"])
-    name = deployment.begin(tiny_config(data, federation={"rounds": 1, "greeting_timeout_s": 5.0}))
+    name = deployment.begin(tiny_config(data, federation={"rounds": 1, "greeting_timeout_s": 40.0}))
     run = deployment.wait_until_done(name)
     assert run.delivered_to == ["north"]
     deployment.start_site("south")

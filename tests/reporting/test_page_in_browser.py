@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from chromium import needs_chromium, watched_page
+from playwright.sync_api import Browser
 
 from fedrag.reporting.page import write_report
 from fedrag.runs import RunFolder
 
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")
+pytestmark = needs_chromium
 
 COLOURS = """() => [
     getComputedStyle(document.body).backgroundColor,
@@ -29,23 +26,9 @@ def report(whole_run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return write_report(whole_run, tmp_path_factory.mktemp("report") / "report.html")
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
 def opened(browser: Browser, report: Path, width: int = 1100, **options: Any):
     """Open the page; return it with the requests and the complaints that it made."""
-    page = browser.new_page(viewport={"width": width, "height": 900}, **options)
-    requests: list[str] = []
-    complaints: list[str] = []
-    page.on("request", lambda request: requests.append(request.url))
-    page.on("console", lambda message: complaints.append(message.text))
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page, requests, complaints = watched_page(browser, width, **options)
     page.goto(report.as_uri(), wait_until="networkidle")
     return page, requests, complaints
 
