@@ -26,6 +26,7 @@ from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_
 LOOK_S = 3.0  # how often is looked for sites that came anew
 PATIENCE_S = 90.0  # how long a site that was lost may be away
 FIRST_COPY_S = 30.0  # after which a request is sent again: a SuperLink that was killed loses some too
+RARER = 4  # each further copy waits so many times longer: most sites just train, and a copy holds the whole state
 LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE)
 
 
@@ -58,7 +59,7 @@ class _Asked:
         lost: The error that says that a copy was lost, until another is sent.
         lost_since: When that was, in seconds of the monotonic clock.
         again_at: When it is sent again in any case, by the same clock.
-        wait_s: How long it waits the next time: twice as long each time.
+        wait_s: How long it waits the next time: `RARER` times as long each time.
     """
 
     member: Member
@@ -68,7 +69,7 @@ class _Asked:
     lost: Message | None = None
     lost_since: float = 0.0
     again_at: float = field(default_factory=lambda: time.monotonic() + FIRST_COPY_S)
-    wait_s: float = field(default_factory=lambda: 2 * FIRST_COPY_S)
+    wait_s: float = field(default_factory=lambda: RARER * FIRST_COPY_S)
 
 
 class SignedGrid(Grid):
@@ -189,7 +190,7 @@ class SignedGrid(Grid):
             now = time.monotonic()
             if member and (asked.lost or member.came != asked.member.came or now > asked.again_at):
                 asked.member, asked.lost = member, None
-                asked.again_at, asked.wait_s = now + asked.wait_s, 2 * asked.wait_s
+                asked.again_at, asked.wait_s = now + asked.wait_s, RARER * asked.wait_s
                 asked.message = self._copy(asked.message)
                 asked.copies += self._grid.push_messages([asked.message])
             elif asked.lost and now - asked.lost_since > PATIENCE_S:
