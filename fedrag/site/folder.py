@@ -8,7 +8,7 @@ DIR/
   coordinator.pub      from the coordinator: whose requests to take
   egress.jsonl         a line for every reply, written before it is sent
   requests.jsonl       the requests that were taken up
-  inbox  outbox        the request that is being worked on, and the reply while it is sent
+  inbox  outbox        the request that is being worked on, and the reply to the last one
   address              where the coordinator reaches this site
   .lock                held by the process that serves the folder
   answer-scores/  models/<run>/  logs/
@@ -23,6 +23,8 @@ from fedrag.errors import ConfigError
 from fedrag.files import storage_errors, write_text
 from fedrag.security.keys import new_key
 from fedrag.site.site_config import SiteConfig, site_toml
+
+INBOX, OUTBOX = "inbox", "outbox"
 
 
 def create_site(folder: Path, name: str, server: str, data: str) -> None:

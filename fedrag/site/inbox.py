@@ -1,7 +1,7 @@
 """The message a site works on, and the reply to it, kept over a crash of its node.
 
-The coordinator sends a message only once. And a reply of which half was sent must be sent again as it was: the
-coordinator's side waits for the other half.
+A node that dies over a request goes on with it at its next start. And a reply of which half was sent must be sent
+again as it was: the coordinator's side waits for the other half.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from google.protobuf.message import DecodeError
 
 from fedrag.files import storage_errors
+from fedrag.site.folder import INBOX, OUTBOX
 
 
 class Inbox:
@@ -25,8 +26,8 @@ class Inbox:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._message = folder / "inbox"
-        self._reply = folder / "outbox"
+        self._message = folder / INBOX
+        self._reply = folder / OUTBOX
 
     def put(self, message: Message) -> None:
         """Keep a message instead of the one before and its reply."""

@@ -12,10 +12,10 @@ from fedrag.display import size_text
 from fedrag.errors import ConfigError
 from fedrag.files import storage_errors
 from fedrag.site.delivered import MODELS, deliveries, forget
+from fedrag.site.folder import INBOX, OUTBOX
 
 CACHE = "answer-scores"
 LOGS = "logs"
-INBOX = "inbox"
 
 KEPT = (
     "It leaves alone: the key and site.toml, by which this site takes part; egress.jsonl, the record of what has left "
@@ -34,14 +34,14 @@ class Left:
         models: Their folders.
         cache: Files of answer scores.
         logs: Log files.
-        message: The message that was being worked on when the site ended, if any.
+        messages: The request that was taken up last and the reply to it, which may hold an update.
     """
 
     runs: tuple[str, ...]
     models: tuple[Path, ...]
     cache: tuple[Path, ...]
     logs: tuple[Path, ...]
-    message: tuple[Path, ...] = ()
+    messages: tuple[Path, ...] = ()
 
     @property
     def lines(self) -> list[str]:
@@ -50,7 +50,7 @@ class Left:
         others = {
             "answer scores, which a run computes anew": self.cache,
             "logs": self.logs,
-            "the message that was being worked on": self.message,
+            "the last request and the reply to it": self.messages,
         }
         return models + [f"{what}: {size_text(_bytes(files))}" for what, files in others.items() if files]
 
@@ -81,7 +81,7 @@ def left_by_runs(folder: Path, run: str | None = None) -> Left:
         models=tuple(entry for entry in found if _run_of(entry) in chosen),
         cache=tuple(_files(folder / CACHE)),
         logs=tuple(file for file in _files(folder / LOGS) if file.stat().st_size),
-        message=tuple(file for file in [folder / INBOX] if run is None and file.is_file()),
+        messages=tuple(_messages(folder)) if run is None else (),
     )
 
 
@@ -97,7 +97,7 @@ def remove(folder: Path, left: Left) -> None:
         forget(folder, left.runs)
         for path in left.models:
             shutil.rmtree(path)
-        for file in (*left.cache, *left.message):
+        for file in (*left.cache, *left.messages):
             file.unlink(missing_ok=True)
         for file in left.logs:
             os.truncate(file, 0)
@@ -110,6 +110,12 @@ def _run_of(folder: Path) -> str:
     ('tiny-1', 'tiny-1')
     """
     return folder.name.removeprefix(".").removesuffix(".partial")
+
+
+def _messages(folder: Path) -> list[Path]:
+    """Return the files of messages, also those that a crash cut off."""
+    names = [f"{name}{end}" for name in (INBOX, OUTBOX) for end in ("", ".partial")]
+    return [folder / name for name in names if (folder / name).is_file()]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from fedrag.errors import FedragError
 from fedrag.site.delivered import REPORT_FILE, RESULTS_FILE, Delivery, current_delivery, deliveries, models_folder
+from fedrag.site.folder import INBOX
 from fedrag.site.policy import is_quiet
-from fedrag.site.purge import INBOX
 from fedrag.site.site_config import SiteConfig
 from fedrag.supervision import Child
 

@@ -26,7 +26,8 @@ def clinic(tmp_path):
     for name in ("answer-scores/0123/4567.npy", "logs/node.log", "logs/node.1.log", "egress.jsonl", "requests.jsonl"):
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text("x" * 1500)
-    (folder / "inbox").write_bytes(b"a request")
+    for name in ("inbox", "outbox", "outbox.partial"):
+        (folder / name).write_bytes(b"a request, or a reply with an update")
     return folder
 
 
@@ -48,7 +49,7 @@ def test_all_that_runs_left_is_removed_and_nothing_else(clinic):
 def test_of_the_models_one_run_s_alone_can_be_removed(clinic):
     remove(clinic, left_by_runs(clinic, "b-1"))
     scenario_of_a = {f"models/a-1/{name}" for name in ("generator.safetensors", "scenario.toml", "report.html")}
-    assert files(clinic) == KEPT | scenario_of_a | {"models/current.json", "inbox"}
+    assert files(clinic) == KEPT | scenario_of_a | {"models/current.json", "inbox", "outbox", "outbox.partial"}
     found = current_delivery(deliveries(clinic))
     assert found is not None
     assert found.run == "a-1"
@@ -62,7 +63,7 @@ def test_what_is_left_is_told_by_kind_with_its_size(clinic):
         "models of b-1",
         "answer scores, which a run computes anew",
         "logs",
-        "the message that was being worked on",
+        "the last request and the reply to it",
     ]
     assert lines[2:4] == ["answer scores, which a run computes anew: 1.5 kB", "logs: 3.0 kB"]
 
