@@ -28,7 +28,7 @@ from fedrag.federation.messages import (
     open_request,
     reply_content,
 )
-from fedrag.federation.signing import Slip, request_id, verified_slip, with_signature, without_signature
+from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
 from fedrag.models.needed import base_tensor_hashes
 from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
@@ -71,9 +71,10 @@ class Desk:
             return False
         return True
 
-    def has_seen(self, message: Message) -> bool:
-        """Say whether a message that is from the coordinator was taken up before."""
-        return self._seen.has(request_id(message))
+    def is_old(self, message: Message) -> bool:
+        """Say whether a message that is from the coordinator was taken up before, or is too old for that."""
+        slip = verified_slip(message.content, "request", self._coordinator)
+        return self._seen.is_old(slip.request, slip.time)
 
     def answer(self, message: Message, again: bool = False, given_up: threading.Event | None = None) -> Message:
         """Return the signed reply to a message; whatever goes wrong becomes a refusal code.

@@ -33,20 +33,20 @@ class SeenRequests:
         if len(self._seen) < len(lines):
             write_text(path, "".join(_line(request, when) for request, when in self._seen.items()))
 
-    def has(self, request: str) -> bool:
-        """Say whether a request is remembered."""
-        return request in self._seen
-
-    def is_new(self, request: str, when: float, now: float | None = None) -> bool:
-        """Say whether a request is new, and remember it.
+    def is_old(self, request: str, when: float, now: float | None = None) -> bool:
+        """Say whether a request was taken up before, or is so old that it is refused.
 
         Args:
             request: Its id.
             when: When it was signed, in seconds since the epoch.
             now: The time now; by default the clock's.
         """
+        return request in self._seen or when < (time.time() if now is None else now) - KEPT_S
+
+    def is_new(self, request: str, when: float, now: float | None = None) -> bool:
+        """Say whether a request is not old, and remember it."""
         now = time.time() if now is None else now
-        if request in self._seen or when < now - KEPT_S:
+        if self.is_old(request, when, now):
             return False
         self._forget_old(now)
         self._seen[request] = when

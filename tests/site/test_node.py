@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -122,6 +123,13 @@ def test_an_older_request_that_comes_late_does_not_end_the_work_on_a_newer_one(s
     line = serve(older, None, newer, older_again, None)
     assert [code(reply) for reply in line.answers_to(older_again)] == ["replayed"]
     assert Inbox(folder).message().metadata.message_id == newer.metadata.message_id, "it is still at work on it"
+
+
+def test_a_request_of_last_week_that_is_played_again_does_not_end_any_work(serve, folder, key):
+    work, old = training(key), request(key, slip(time=time.time() - 7 * 86_400))
+    line = serve(work, old, None)
+    assert [code(reply) for reply in line.sent] == ["replayed"]
+    assert Inbox(folder).message().metadata.message_id == work.metadata.message_id
 
 
 def test_a_newer_request_ends_the_work_on_an_older_one_even_while_the_worker_starts(serve, folder, key):
