@@ -187,9 +187,8 @@ def rotate(folder: Folder) -> None:
     """
     from fedrag.coordinator.folder import ServerFolder
 
-    opened = ServerFolder.open(folder)
-    opened.renew_certificate()
-    typer.echo("the certificate is renewed" + ("; it holds from the next start" if opened.is_running else ""))
+    ServerFolder.open(folder).renew_certificate()
+    typer.echo("the certificate is renewed; a coordinator that runs takes it up at once")
 
 
 @app.command()

@@ -49,6 +49,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         superlink, door = _children(folder)
         executor = _Executor(folder, say)
         late = _LateDelivery(folder, say)
+        renewal = _Renewal(folder.path / "server.crt", superlink, door, say)
         try:
             _start(folder, superlink, door, say)
             trouble = ""
@@ -56,6 +57,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
                 superlink.tend(say)
                 door.tend(say)
                 keep_small(door, folder.path / "door" / "access.log")
+                renewal.tend()
                 try:
                     executor.tend()
                     late.tend()
@@ -143,6 +145,26 @@ def _wait(child: Child, ready: Callable[[], bool]) -> None:
         if time.monotonic() > end:
             raise ServiceError(f"the {child.name} is not ready after {READY_S:g} s; its log: {child.log}")
         time.sleep(TICK_S)
+
+
+class _Renewal:
+    """Takes up a certificate that was renewed while the coordinator runs."""
+
+    def __init__(self, certificate: Path, superlink: Child, door: Child, say: Callable[[str], None]) -> None:
+        self._certificate = certificate
+        self._superlink = superlink
+        self._door = door
+        self._say = say
+        self._written = certificate.stat().st_mtime_ns
+
+    def tend(self) -> None:
+        written = self._certificate.stat().st_mtime_ns
+        if written != self._written:
+            self._written = written
+            self._door.signal(signal.SIGHUP)
+            self._superlink.end()
+            self._superlink.start()
+            self._say("the renewed certificate is in use")
 
 
 def _executor_command(folder: ServerFolder, *finished_run: str) -> list[str]:

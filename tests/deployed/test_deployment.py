@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -126,6 +127,25 @@ def test_the_whole_coordinator_killed_and_away_for_more_than_a_minute_goes_on(de
     run = deployment.wait_until_done(name)
     assert_all_took_part(run)
     assert_same_state(result(run), undisturbed)
+
+
+@pytest.mark.faults
+def test_a_certificate_that_is_renewed_in_mid_training_is_in_use_at_once_and_costs_nothing(
+    deployment, config, undisturbed
+):
+    def shown() -> str:
+        return ssl.get_server_certificate(("127.0.0.1", deployment.server.config.port))
+
+    before = shown()
+    name = deployment.begin(config)
+    deployment.wait_for_round(name, 1)
+    deployment.server.renew_certificate()
+    deployment.wait(lambda: "the renewed certificate is in use" in deployment.log("server"), 30, "told")
+    deployment.wait(lambda: shown() != before, 30, "the door shows it")
+    run = deployment.wait_until_done(name)
+    assert_all_took_part(run)
+    assert_same_state(result(run), undisturbed)
+    assert shown().strip() == (deployment.server.path / "server.crt").read_text().strip()
 
 
 @pytest.mark.faults
