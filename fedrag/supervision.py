@@ -32,8 +32,11 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "TOKENIZERS_PARALLELISM": "false",
 }
-"""What a service starts its children with: no library reports to its makers or looks for updates, and tokenizers start
-no threads, of which they would warn at each fork."""
+"""Variables of the command and of every process that a service starts.
+
+No library reports to its makers or looks for updates, and tokenizers start no threads, of which they would warn at
+each fork.
+"""
 
 
 @contextmanager

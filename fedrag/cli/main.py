@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 from importlib.metadata import version
 from typing import Annotated, Any
@@ -13,15 +14,9 @@ from typer.core import TyperGroup
 
 from fedrag.cli import ask, client, data, evaluate, models, new, report, server, simulate
 from fedrag.errors import FedragError
+from fedrag.supervision import QUIET
 
 INTERRUPTED = 130
-
-_ENVIRONMENT = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-}
 
 
 class _Commands(TyperGroup):
@@ -81,6 +76,7 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
-    for name, value in _ENVIRONMENT.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its cache of fonts
     app()
