@@ -104,6 +104,9 @@ class GeneratorConfig(OptimizerSection):
     """The adapter that is trained; the base stays as it is."""
     micro_batch_tokens: Count = 1536
     """Padded tokens in one forward pass; gradients of a batch are accumulated over several."""
+    activation_checkpointing: Literal["auto", "on", "off"] = "auto"
+    """on: layers compute their activations again in the backward pass, slower but in far less memory (Chen et al.
+    2016); auto: where a step would need more memory than is free. The numbers are the same."""
     raft_drop: Fraction = 0.0
     """Probability of leaving the labelled passages out of a training prompt (RAFT, Zhang et al. 2024)."""
 

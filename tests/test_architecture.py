@@ -31,7 +31,7 @@ ROWS = (
     ("security", "supervision"),
     (
         *("types", "errors", "config", "config_section", "config_errors", "config_reference"),
-        *("seeding", "display", "files", "schedule"),
+        *("seeding", "display", "files", "memory", "schedule"),
     ),
 )
 WITHIN_A_ROW = {

@@ -14,6 +14,7 @@ from fedrag import __version__
 from fedrag.data.check import check_sites
 from fedrag.display import plural, size_text
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
+from fedrag.memory import free_memory
 from fedrag.models.store import FetchedModel, count_parameters, fetched_models, find_model, verify_model
 from fedrag.security.certificates import days_left
 from fedrag.security.keys import fingerprint, load_private_key, load_public_key
@@ -166,7 +167,7 @@ def _memory(config: SiteConfig) -> str:
     bytes_a_weight = computing_dtype("auto", device).itemsize
     chosen = _chosen_models(config)
     need = _GIGABYTE + bytes_a_weight * _largest(chosen, "generator") + _FULL_BYTES * _largest(chosen, "retriever")
-    free = _free_gpu_memory() if device == "cuda" else _free_memory()
+    free = free_memory(device)
     if free is None:
         return f"roughly {size_text(need)} are needed; what is free cannot be told on this system"
     if free < need:
@@ -199,32 +200,6 @@ def _largest(models: Sequence[FetchedModel], role: str) -> int:
     """Return the weights of the largest model that can be a generator or a retriever."""
     of_role = [model for model in models if (model.kind == "encoder") == (role == "retriever")]
     return max((count_parameters(model.folder) for model in of_role), default=0)
-
-
-def _free_gpu_memory() -> float:
-    import torch  # as above
-
-    return float(torch.cuda.mem_get_info()[0])
-
-
-def _free_memory(proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")) -> float | None:
-    """Return the bytes that a new process can have; None where the system does not tell.
-
-    Args:
-        proc: What the machine has.
-        group: What a container may have.
-    """
-    free: list[float] = []
-    try:
-        lines = dict(line.split(":", 1) for line in proc.read_text().splitlines())
-        free.append(1024 * float(lines["MemAvailable"].split()[0]))
-        limit = float((group / "memory.max").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = float((group / "memory.current").read_text()) - float(stat["inactive_file"])  # which is given up at need
-        free.append(limit - used)
-    except (OSError, ValueError, KeyError):  # no Linux, no container, or one without a limit: "max"
-        pass
-    return min(free, default=None)
 
 
 def _private_key(config: SiteConfig) -> str:

@@ -5,9 +5,11 @@ It runs the client app that is installed here. It has no connection to the outsi
 
 from __future__ import annotations
 
+import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection as Pipe
@@ -91,6 +93,8 @@ def _work(pipe: Pipe, site_toml: Path, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = SiteConfig.from_file(site_toml)
     choose_device(config)  # before torch looks for one
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    logging.getLogger("fedrag").setLevel(logging.INFO)
     from fedrag.site.app import make_client_app  # torch, in the worker alone: the node stays small
 
     app = make_client_app(policy=config.policy)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 
 import torch
 
 from fedrag.config import GeneratorConfig, RagConfig
+from fedrag.display import size_text
 from fedrag.errors import TrainingDiverged
+from fedrag.memory import free_memory
+from fedrag.models.checkpointing import Footprint, layers_checkpointed
 from fedrag.models.generator import Example, Generator
 from fedrag.rag.batches import plan_batches
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
@@ -17,6 +22,8 @@ from fedrag.training.losses import AnswerLoss, answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.types import Hit, Passage, Question, Tensors
+
+log = logging.getLogger("fedrag.training")
 
 
 def answer_examples(
@@ -64,6 +71,7 @@ def train_generator(
     proximal_mu: float = 0.0,
     loss: AnswerLoss = answer_loss,
     on_step: OnStep | None = None,
+    free_bytes: float | None = None,
 ) -> TrainingResult:
     """Train the adapter for one round and return its difference.
 
@@ -77,23 +85,27 @@ def train_generator(
         proximal_mu: FedProx.
         loss: Summed over answer tokens; see `fedrag.training.losses.answer_loss`.
         on_step: Called after each step with (steps done, steps in all, loss).
+        free_bytes: Memory it may take, for `activation_checkpointing = "auto"`; None: what the device has free.
 
     Raises:
         TrainingDiverged: A loss or gradient is not finite.
+        ModelError: Activation checkpointing is on, and the generator's architecture has none.
     """
     torch.manual_seed(seed)
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
     batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
     losses: list[float] = []
-    generator.model.train()
-    try:
-        for step, rows in enumerate(batches):
-            losses.append(_accumulate(generator, [examples[i] for i in rows], settings, optimizer, loss))
-            optimizer.step(progress.at(step, len(batches)))
-            if on_step:
-                on_step(step + 1, len(batches), losses[-1])
-    finally:
-        generator.model.train(False)
+    checkpointed = _is_checkpointed(generator, examples, batches, settings, free_bytes)
+    with layers_checkpointed(generator.model) if checkpointed else nullcontext():
+        generator.model.train()
+        try:
+            for step, rows in enumerate(batches):
+                losses.append(_accumulate(generator, [examples[i] for i in rows], settings, optimizer, loss))
+                optimizer.step(progress.at(step, len(batches)))
+                if on_step:
+                    on_step(step + 1, len(batches), losses[-1])
+        finally:
+            generator.model.train(False)
     tokens = settings.epochs * sum(example.length for example in examples)
     return TrainingResult.of(optimizer.update(), losses, tokens)
 
@@ -108,6 +120,35 @@ def epoch_batches(examples: int, batch_size: int, epochs: int, seed: int) -> lis
     return batches
 
 
+def _is_checkpointed(
+    generator: Generator,
+    examples: Sequence[Example],
+    batches: Sequence[Sequence[int]],
+    settings: GeneratorConfig,
+    free_bytes: float | None,
+) -> bool:
+    """Choose whether layers compute their activations again, and log that they do."""
+    again = "each layer computes its activations again in the backward pass"
+    if settings.activation_checkpointing == "on":
+        log.info("%s: the scenario says so", again)
+    if settings.activation_checkpointing != "auto":
+        return settings.activation_checkpointing == "on"
+    free = free_memory(generator.model.device.type) if free_bytes is None else free_bytes
+    if free is None or not generator.model.supports_gradient_checkpointing:
+        return False
+    parts = (part for rows in batches for part in _parts([examples[i] for i in rows], settings))
+    need = Footprint.of(generator).step_bytes(parts)
+    if need > free:
+        log.info("%s: a step needs up to %s more, and %s are free", again, size_text(need), size_text(free))
+    return need > free
+
+
+def _parts(batch: Sequence[Example], settings: GeneratorConfig) -> Iterator[list[Example]]:
+    """Yield the parts of a batch, each of similar length and read in one forward pass."""
+    for rows in plan_batches([example.length for example in batch], settings.micro_batch_tokens):
+        yield [batch[i] for i in rows]
+
+
 def _accumulate(
     generator: Generator,
     batch: Sequence[Example],
@@ -118,8 +159,8 @@ def _accumulate(
     """Add up the gradients of one batch over parts of similar length; return its mean loss per token."""
     answer_tokens = sum(len(example.answer) for example in batch)
     total = 0.0
-    for rows in plan_batches([example.length for example in batch], settings.micro_batch_tokens):
-        logits, labels = generator.answer_logits([batch[i] for i in rows])
+    for part in _parts(batch, settings):
+        logits, labels = generator.answer_logits(part)
         mean = loss(logits, labels) / answer_tokens
         if not torch.isfinite(mean):
             raise TrainingDiverged("the training diverged: its loss is not finite")

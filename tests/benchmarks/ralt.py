@@ -5,7 +5,8 @@ processor computes in it, on the same token ids in batches of the same size, wit
 peer runs as a user would configure it: `SFTTrainer` with `completion_only_loss`, and `bf16` where the model is
 bfloat16. Each run is a process of its own, so that its peak memory is its own; the model is loaded and one batch is
 trained before the clock starts. Tokens are those of the examples, without padding. The share of the ceilings counts
-the operations that `models.lora_training_flops` states.
+the operations that `models.lora_training_flops` states. `ralt.py --only ours --checkpointing` shows what activation
+checkpointing takes and saves.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def ours() -> dict[str, Any]:
     from fedrag.training.ralt import train_generator
 
     generator = load_generator()
-    settings = config(f"generator.batch_size={BATCH}").generator
+    more = ["generator.activation_checkpointing=on"] * ("--checkpointing" in sys.argv)
+    settings = config(f"generator.batch_size={BATCH}", *more).generator
     examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
     train_generator(generator, examples[:BATCH], settings, seed=0)
     timed = examples[BATCH:]

@@ -245,6 +245,7 @@ def plot(peaks: Sequence[Peak]) -> None:
     memory.plot(clients, [peak.actor_mb for peak in peaks], "o-", label="largest actor")
     memory.set(xlabel="clients", ylabel="peak memory (MB)", xlim=(0, None), ylim=(0, None))
     for axes in (times, memory):
+        axes.set_ylim(top=1.1 * axes.get_ylim()[1])
         axes.legend(loc="lower right")
         axes.grid(alpha=0.3)
     figure.savefig(PLOT, dpi=120)

@@ -14,7 +14,7 @@ import pytest
 from clinic import CHECKS, healthy_coordinator, make_clinic, renew, set_setting
 
 from fedrag.models.store import find_model
-from fedrag.site.check import FLOWER, Finding, _clock, _free_memory, check_site
+from fedrag.site.check import FLOWER, Finding, _clock, check_site
 from fedrag.site.reach import Health
 
 
@@ -185,24 +185,11 @@ def test_a_full_disk_and_a_missing_gpu_are_told(clinic: Path, monkeypatch: pytes
 
 
 def test_too_little_memory_is_told(clinic: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fedrag.site.check._free_memory", lambda: 0.5e9)
+    monkeypatch.setattr("fedrag.site.check.free_memory", lambda device: 0.5e9)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert faults(clinic)["memory"].startswith("500.0 MB are free in memory, roughly 1.0 GB are needed")
-    monkeypatch.setattr("fedrag.site.check._free_memory", lambda: None)
+    monkeypatch.setattr("fedrag.site.check.free_memory", lambda device: None)
     assert "memory" not in faults(clinic)
-
-
-def test_free_memory_is_the_machine_s_or_the_container_s_whichever_is_less(tmp_path: Path):
-    proc = tmp_path / "meminfo"
-    assert _free_memory(proc, tmp_path) is None
-    proc.write_text("MemTotal:       16000000 kB\nMemAvailable:    8000000 kB\n")
-    assert _free_memory(proc, tmp_path) == 8_192_000_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert _free_memory(proc, tmp_path) == 8_192_000_000
-    (tmp_path / "memory.max").write_text("3000000000\n")
-    (tmp_path / "memory.current").write_text("2500000000\n")
-    (tmp_path / "memory.stat").write_text("anon 1\ninactive_file 1500000000\n")
-    assert _free_memory(proc, tmp_path) == 2_000_000_000
 
 
 def test_a_check_that_breaks_is_one_line_and_the_others_go_on(clinic: Path, monkeypatch: pytest.MonkeyPatch):

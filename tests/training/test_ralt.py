@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from fedrag.config import GeneratorConfig, LoraSection, RagConfig
-from fedrag.errors import TrainingDiverged
+from fedrag.display import size_text
+from fedrag.errors import ModelError, TrainingDiverged
+from fedrag.models.checkpointing import Footprint
 from fedrag.models.generator import Example, Generator
 from fedrag.models.store import find_model
 from fedrag.rag.answer_scores import mean_log_probabilities
@@ -248,6 +250,97 @@ def test_dropout_is_on_in_training_alone(load_generator):
     train_generator(generator, examples_of(generator), settings_of(), seed=0)
     mean_log_probabilities(generator, examples_of(generator))
     assert seen == [True, False]
+
+
+# Activation checkpointing
+
+
+def layer_runs(generator: Generator, **changes: Any) -> int:
+    """Train one batch and return how often its first linear layer computed: twice where it is checkpointed."""
+    runs: list[None] = []
+    first = next(module for name, module in generator.model.named_modules() if name.endswith((".q_proj", ".q")))
+    hook = first.register_forward_pre_hook(lambda module, inputs: runs.append(None))
+    free_bytes = changes.pop("free_bytes", None)
+    train_generator(generator, examples_of(generator), settings_of(**changes), seed=0, free_bytes=free_bytes)
+    hook.remove()
+    return len(runs)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype"), [("causal", torch.float32), ("seq2seq", torch.float32), ("causal", torch.bfloat16)]
+)
+def test_checkpointed_layers_learn_the_same_in_the_same_steps(load_generator, kind, dtype):
+    """The seq2seq model trains with its dropout: what was dropped is dropped again."""
+    curves: dict[str, list[float]] = {}
+    updates = {}
+    for choice in ("off", "on"):
+        generator = load_generator(kind, dtype)
+        curve = curves[choice] = []
+        settings = settings_of(activation_checkpointing=choice, batch_size=2, epochs=4, micro_batch_tokens=40)
+        updates[choice] = train_generator(
+            generator,
+            examples_of(generator),
+            settings,
+            seed=3,
+            on_step=lambda done, of, loss, to=curve: to.append(loss),
+        ).update
+    assert len(curves["on"]) == 8
+    assert curves["on"] == curves["off"]
+    assert largest_difference(updates["on"], updates["off"]) == 0.0
+    assert max(np.abs(tensor).max() for tensor in updates["on"].values()) > 1e-3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_checkpointed_layers_leave_the_base_and_the_scores_as_they_are(load_generator, kind):
+    generator, other = load_generator(kind), load_generator(kind)
+    before = base_hash(generator)
+    assert layer_runs(generator, activation_checkpointing="on") == 2
+    assert layer_runs(other, activation_checkpointing="off") == 1
+    assert base_hash(generator) == before
+    assert all(p.grad is None for p in generator.model.parameters())
+    batch = examples_of(generator)
+    np.testing.assert_array_equal(mean_log_probabilities(generator, batch), mean_log_probabilities(other, batch))
+    assert layer_runs(generator, activation_checkpointing="off") == 1  # nothing of it stays
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_layers_are_checkpointed_where_a_step_would_need_more_than_is_free(load_generator, kind, caplog):
+    caplog.set_level("INFO")
+    generator = load_generator(kind)
+    need = Footprint.of(generator).step_bytes([examples_of(generator)])
+    assert layer_runs(generator, free_bytes=need) == 1
+    assert caplog.messages == []
+    assert layer_runs(generator, free_bytes=need - 1) == 2
+    assert caplog.messages == [
+        "each layer computes its activations again in the backward pass: a step needs up to "
+        f"{size_text(need)} more, and {size_text(need - 1)} are free"
+    ]
+
+
+def test_smaller_parts_of_a_batch_need_less_and_are_not_checkpointed(load_generator):
+    generator = load_generator()
+    need = Footprint.of(generator).step_bytes([examples_of(generator)])
+    assert layer_runs(generator, free_bytes=need - 1, micro_batch_tokens=1) == 3  # passes, each once
+
+
+def test_a_scenario_that_says_on_or_off_is_followed_whatever_is_free(load_generator, caplog):
+    caplog.set_level("INFO")
+    generator = load_generator()
+    assert layer_runs(generator, free_bytes=0.0, activation_checkpointing="off") == 1
+    assert caplog.messages == []
+    assert layer_runs(generator, free_bytes=1e15, activation_checkpointing="on") == 2
+    [message] = caplog.messages
+    assert message.endswith("in the backward pass: the scenario says so")
+
+
+def test_a_model_that_cannot_be_checkpointed_trains_as_it_is_unless_it_must(load_generator):
+    generator = load_generator()
+    generator.model.supports_gradient_checkpointing = False
+    assert layer_runs(generator, free_bytes=0.0) == 1
+    before = {name: p.detach().clone() for name, p in generator.parameters().items()}
+    with pytest.raises(ModelError, match="LlamaForCausalLM cannot"):
+        layer_runs(generator, activation_checkpointing="on")
+    assert all(torch.equal(parameter, before[name]) for name, parameter in generator.parameters().items())
 
 
 # Examples
