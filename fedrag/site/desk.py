@@ -63,17 +63,15 @@ class Desk:
         node_config = {"site-name": config.name, "site-folder": config.data, "site-cache": str(folder)}
         self._worker = Worker(folder / SITE_FILE, node_config)
 
-    def is_from_coordinator(self, message: Message) -> bool:
-        """Say whether a message is signed by the coordinator."""
+    def slip_of(self, message: Message) -> Slip | None:
+        """Return what the coordinator signed, or None if a message is not from it."""
         try:
-            verified_slip(message.content, "request", self._coordinator)
+            return verified_slip(message.content, "request", self._coordinator)
         except SignatureError:
-            return False
-        return True
+            return None
 
-    def is_old(self, message: Message) -> bool:
-        """Say whether a message that is from the coordinator was taken up before, or is too old for that."""
-        slip = verified_slip(message.content, "request", self._coordinator)
+    def is_old(self, slip: Slip) -> bool:
+        """Say whether a request was taken up before, or is too old for that."""
         return self._seen.is_old(slip.request, slip.time)
 
     def answer(self, message: Message, again: bool = False, given_up: threading.Event | None = None) -> Message:

@@ -11,6 +11,8 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeGuard
 
@@ -84,11 +86,10 @@ class Job:
     def _work(self) -> None:
         started = time.monotonic()
         try:
-            self._reply = self._desk.answer(self._first, self._again, self._given_up)
+            with _storage_errors_logged():
+                self._reply = self._desk.answer(self._first, self._again, self._given_up)
         except Superseded:
             log.info("work was given up")
-        except StorageError as error:
-            _not_written(error)
         self.seconds = time.monotonic() - started
 
 
@@ -110,7 +111,8 @@ class Node:
     def serve(self) -> None:
         """Answer messages until the process is told to end; the next node goes on with the work."""
         try:
-            self._go_on_after_crash()
+            with _storage_errors_logged():
+                self._go_on_after_crash()
             while True:
                 self._look()
         finally:
@@ -119,14 +121,13 @@ class Node:
 
     def _look(self) -> None:
         message = self._connection.receive()
-        try:
-            if message is not None:
+        if message is not None:
+            with _storage_errors_logged():
                 self._take_up(message)
-        except StorageError as error:
-            _not_written(error)
         if self._job and self._job.is_done(POLL_S):
-            self._hand_out(self._job)
-            self._job = None
+            job, self._job = self._job, None
+            with _storage_errors_logged():
+                self._hand_out(job)
         elif message is None and self._job is None:
             time.sleep(POLL_S)
 
@@ -141,8 +142,8 @@ class Node:
 
     def _take_up(self, message: Message) -> None:
         """Begin the work for a message, unless it is refused, going on already, or done."""
-        done = self._inbox.reply()
-        if not self._desk.is_from_coordinator(message):
+        slip, done = self._desk.slip_of(message), self._inbox.reply()
+        if slip is None:
             self._refuse(message)  # and no reason to give up any work
         elif self._job and self._job.is_for(message):
             self._inbox.put(message)
@@ -152,7 +153,7 @@ class Node:
             self._send_again(done, Message(done.content, reply_to=message))
         elif self._job is None and _is_same(self._inbox.message(), message):  # its reply could not be written down
             self._job = Job(self._desk, message, again=True)
-        elif self._desk.is_old(message):  # an older one, for which nobody waits
+        elif self._desk.is_old(slip):  # an older one, for which nobody waits
             self._refuse(message)
         else:
             if self._job:
@@ -165,24 +166,14 @@ class Node:
         self._send(self._desk.answer(message), 0.0)
 
     def _hand_out(self, job: Job) -> None:
-        reply = job.reply()
-        if reply is None:
-            return
-        try:
+        if reply := job.reply():
             self._inbox.put_reply(reply)
-        except StorageError as error:
-            _not_written(error)
-            return
-        self._send(reply, job.seconds)
-        self._inbox.clear()
+            self._send(reply, job.seconds)
+            self._inbox.clear()
 
     def _send_again(self, kept: Message, reply: Message) -> None:
-        try:
-            self._desk.write_again(kept)
-        except StorageError as error:
-            _not_written(error)
-        else:
-            self._send(reply, 0.0)
+        self._desk.write_again(kept)
+        self._send(reply, 0.0)
 
     def _send(self, reply: Message, seconds: float) -> None:
         if not self._connection.send(reply, seconds):
@@ -193,8 +184,12 @@ def _is_same(kept: Message | None, message: Message) -> TypeGuard[Message]:
     return kept is not None and request_id(kept) == request_id(message)
 
 
-def _not_written(error: StorageError) -> None:
-    log.error("nothing was sent: what leaves is written down first, and that failed: %s", error)
+@contextmanager
+def _storage_errors_logged() -> Iterator[None]:
+    try:
+        yield
+    except StorageError as error:
+        log.error("nothing was sent: what leaves is written down first, and that failed: %s", error)
 
 
 def main(folder: Path) -> None:

@@ -42,7 +42,7 @@ def desk(folder) -> Iterator[Desk]:
 def test_a_request_of_another_than_the_coordinator_is_refused(desk, folder):
     other = load_private_key(folder / "site.key")
     assert code(desk.answer(request(other))) == "bad-signature"
-    assert not desk.is_from_coordinator(request(other))
+    assert desk.slip_of(request(other)) is None
 
 
 def test_a_request_that_is_not_signed_is_refused(desk, key):
