@@ -102,6 +102,9 @@ class GeneratorConfig(OptimizerSection):
 
     lora: LoraSection = LoraSection()
     """The adapter that is trained; the base stays as it is."""
+    adapter_from: Literal["start", "question"] = "start"
+    """Where in a prompt the adapter begins to act. question (activated LoRA, Greenewald et al. 2025): the base model
+    alone reads instruction and passages, once, and what it made of them serves all epochs and rounds."""
     micro_batch_tokens: Count = 1536
     """Padded tokens in one forward pass; gradients of a batch are accumulated over several."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
@@ -279,6 +282,11 @@ class Config(Section):
         """Refuse combinations that cannot work, with the reason."""
         if self.rag.passages_per_prompt > self.rag.passages:
             raise ValueError("rag.passages_per_prompt is larger than rag.passages")
+        if self.generator.adapter_from == "question" and self.generator.activation_checkpointing == "on":
+            raise ValueError(
+                'generator.activation_checkpointing = "on" does not go with generator.adapter_from = "question", '
+                "which keeps the activations of question and answer alone"
+            )
         federation = self.federation
         if federation.schedule == "staged" and federation.stage_rounds >= federation.rounds:
             raise ValueError("federation.stage_rounds must be smaller than federation.rounds")

@@ -14,6 +14,7 @@ from fedrag.errors import ConfigError, DataError, ModelError
 from fedrag.federation.exchange import can_train
 from fedrag.models.generator import load_tokenizer
 from fedrag.models.needed import needed_models
+from fedrag.models.prefixes import remembers_all
 from fedrag.models.resident import initial_state, resident_retriever
 from fedrag.models.retriever import Retriever
 from fedrag.models.store import FetchedModel, fetch_command, verify_model
@@ -46,6 +47,7 @@ def check_scenario(config: Config, sites: Sequence[Site]) -> None:
         with _loading(models["generator"]):
             load_tokenizer(models["generator"])
             _check_prompt_length(config, models["generator"])
+            _check_adapter(config, models["generator"])
     for component in trained_components(config.federation):
         with _loading(models[component]):
             initial_state(config, (component,))
@@ -126,6 +128,17 @@ def _check_prompt_length(config: Config, generator: FetchedModel) -> None:
             f"rag.prompt_tokens = {prompt} and rag.answer_tokens = {answer} are more than the {limit} tokens "
             f"that {generator.name} reads; lower them"
         )
+
+
+def _check_adapter(config: Config, generator: FetchedModel) -> None:
+    """Refuse an adapter that acts from the question on in a model that cannot remember what comes before."""
+    if config.generator.adapter_from == "question":
+        settings = AutoConfig.from_pretrained(generator.folder, local_files_only=True, trust_remote_code=False)
+        if not remembers_all(settings):
+            raise ConfigError(
+                f'generator.adapter_from = "question" needs a model that keeps the keys and values of all tokens; '
+                f'{generator.name} does not; set "start"'
+            )
 
 
 def _check_chunks(config: Config, retriever: Retriever) -> None:

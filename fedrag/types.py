@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -72,3 +72,23 @@ class Site:
     def split(self, name: Split) -> tuple[Question, ...]:
         """Return the questions of one split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A prompt and the answer tokens that follow it.
+
+    Attributes:
+        prompt: Token ids.
+        answer: Token ids; none where the answer is to be generated.
+        shared: Tokens at the prompt's start, instruction and passages, that other examples may begin with too.
+    """
+
+    prompt: list[int]
+    answer: list[int] = field(default_factory=list)
+    shared: int = 0
+
+    @property
+    def length(self) -> int:
+        """Tokens that a forward pass reads."""
+        return len(self.prompt) + len(self.answer)

@@ -69,9 +69,15 @@ def load_generator(tiny_home: Path) -> Callable[..., Generator]:
     from fedrag.config import LoraSection
     from fedrag.models.generator import Generator
 
-    def load(kind: str = "causal", dtype: torch.dtype = torch.float32, chat: bool = True, **lora: Any) -> Generator:
+    def load(
+        kind: str = "causal",
+        dtype: torch.dtype = torch.float32,
+        chat: bool = True,
+        prefix_bytes: float | None = None,
+        **lora: Any,
+    ) -> Generator:
         settings = LoraSection.model_validate({"rank": 4, "alpha": 8.0} | lora)
-        generator = Generator.load(find_model(f"fedrag/tiny-{kind}"), settings, dtype, "cpu")
+        generator = Generator.load(find_model(f"fedrag/tiny-{kind}"), settings, dtype, "cpu", prefix_bytes)
         generator.set_adapter(random_tensors(generator.parameters()))
         if not chat:
             generator.tokenizer.chat_template = None

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 from tiny_federation import SHIPPED, Lines, assert_same_state, tiny_config, write_small_sites
+from transformers import AutoTokenizer
 
 import fedrag
 from fedrag.config import Config
@@ -130,6 +131,21 @@ def test_the_same_scenario_gives_the_same_bits_again(finished, tmp_path):
     assert (again.path / final).read_bytes() == (run.path / final).read_bytes()
     first, second = (read_json(r.path / "results.json") for r in (run, again))
     assert {k: v for k, v in first.items() if k != "run"} == {k: v for k, v in second.items() if k != "run"}
+
+
+def test_an_adapter_that_acts_from_the_question_on_learns_the_same_bits_again(finished, sites, tmp_path):
+    """The second run finds in memory what the base model read in the first."""
+    generator = {"adapter_from": "question", "learning_rate": 1e-2}
+    config = tiny_config(sites, generator=generator, evaluation={"split": "test"})
+    first, second = (simulate(config, out=tmp_path / name) for name in ("first", "second"))
+    state = first.path / "final" / "state.safetensors"
+    assert state.read_bytes() == (second.path / "final" / "state.safetensors").read_bytes()
+    assert any(tensor.any() for name, tensor in load_file(state).items() if ".lora_B." in name)
+    adapter = read_json(first.path / "final" / "generator" / "adapter_config.json")
+    tokenizer = AutoTokenizer.from_pretrained(first.path / "final" / "generator")
+    assert tokenizer.decode(adapter["alora_invocation_tokens"]) == "Question:"
+    other = read_json(finished[0].path / "final" / "generator" / "adapter_config.json")
+    assert other["alora_invocation_tokens"] is None
 
 
 def interrupted_after(steps):

@@ -122,12 +122,30 @@ def remove_lora(model: nn.Module, *, merge: bool) -> None:
 
 
 def save_adapter(
-    folder: Path, tensors: Tensors, lora: LoraSection, targets: Sequence[str], base: str, task_type: str
+    folder: Path,
+    tensors: Tensors,
+    lora: LoraSection,
+    targets: Sequence[str],
+    base: str,
+    task_type: str,
+    invocation: Sequence[int] | None = None,
 ) -> None:
-    """Write an adapter folder that `PeftModel.from_pretrained` loads onto the base model."""
+    """Write an adapter folder that `PeftModel.from_pretrained` loads onto the base model.
+
+    Args:
+        folder: Where to.
+        tensors: The adapter.
+        lora: Its settings.
+        targets: Names of the adapted layers.
+        base: Name of the base model.
+        task_type: PEFT's name of what the model is for.
+        invocation: Token ids from whose last occurrence on the adapter acts; None: it acts on every token.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     config = peft_config(lora, targets, task_type).to_dict()
     config |= {"base_model_name_or_path": base, "inference_mode": True, "target_modules": sorted(targets)}
+    if invocation is not None:
+        config["alora_invocation_tokens"] = list(invocation)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, default=_plain), encoding="utf-8")
     renamed = {f"base_model.model.{name}": tensor for name, tensor in tensors.items()}
     save_file(renamed, folder / "adapter_model.safetensors", metadata={"format": "pt"})

@@ -17,7 +17,8 @@ from transformers.pytorch_utils import Conv1D
 
 from fedrag.errors import ModelError
 from fedrag.models import attention
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
+from fedrag.types import Example
 
 _MARGIN = 1.6  # on what is kept: the backward pass's own tensors, and what the allocator cannot use again
 _SCORE_BYTES = 12  # a score of attention that is not fused: softmax in float32, its copy, dropout's mask and result

@@ -8,6 +8,7 @@ from fedrag.config import Config
 from fedrag.files import replacing_folder
 from fedrag.models.adapters import save_adapter
 from fedrag.models.resident import RoundModels
+from fedrag.rag.prompt import PromptBuilder
 from fedrag.types import State
 
 _TASKS = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
@@ -18,6 +19,7 @@ def export_models(config: Config, state: State, folder: Path) -> None:
     models = RoundModels(config, state)
     if "generator" in state:
         generator = models.generator
+        builder = PromptBuilder(generator.tokenizer, config.rag, seq2seq=generator.seq2seq)
         with replacing_folder(folder / "generator") as partial:
             save_adapter(
                 partial,
@@ -26,6 +28,7 @@ def export_models(config: Config, state: State, folder: Path) -> None:
                 generator.targets,
                 generator.fetched.name,
                 _TASKS[generator.fetched.kind],
+                builder.question_mark if generator.prefixes else None,
             )
             generator.tokenizer.save_pretrained(partial)
     if "retriever" in state:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,28 +20,9 @@ from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import use_products
+from fedrag.models.prefixes import PrefixReader
 from fedrag.models.store import FetchedModel
-from fedrag.types import Tensors
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """A prompt and the answer tokens that follow it.
-
-    Attributes:
-        prompt: Token ids.
-        answer: Token ids.
-        shared: Tokens at the prompt's start, instruction and passages, that other examples may begin with too.
-    """
-
-    prompt: list[int]
-    answer: list[int]
-    shared: int = 0
-
-    @property
-    def length(self) -> int:
-        """Tokens that a forward pass reads."""
-        return len(self.prompt) + len(self.answer)
+from fedrag.types import Example, Tensors
 
 
 class Generator:
@@ -53,18 +33,47 @@ class Generator:
         tokenizer: Its tokenizer.
         fetched: Where it came from.
         targets: Names of the adapted layers.
+        prefixes: Reads what examples share at their start, where the adapter acts from the question on; None: the
+            adapter acts on whole prompts.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, fetched: FetchedModel, targets: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: Any,
+        fetched: FetchedModel,
+        targets: tuple[str, ...],
+        prefixes: PrefixReader | None = None,
+    ) -> None:
         self.model = model
         self.model.train(False)
         self.tokenizer = tokenizer
         self.fetched = fetched
         self.targets = targets
+        self.prefixes = prefixes
 
     @classmethod
-    def load(cls, fetched: FetchedModel, lora: LoraSection, dtype: torch.dtype, device: str) -> Generator:
-        """Load a fetched model and inject an adapter that changes nothing yet."""
+    def load(
+        cls,
+        fetched: FetchedModel,
+        lora: LoraSection,
+        dtype: torch.dtype,
+        device: str,
+        prefix_bytes: float | None = None,
+    ) -> Generator:
+        """Load a fetched model and inject an adapter that changes nothing yet.
+
+        Args:
+            fetched: The model.
+            lora: Its adapter.
+            dtype: Number format of its weights.
+            device: Where it computes.
+            prefix_bytes: Memory for what the base model has read, where the adapter acts from the question on; None:
+                it acts on whole prompts.
+
+        Raises:
+            ModelError: It is no language model, or one whose adapter must act on whole prompts.
+        """
         if fetched.kind not in _CLASSES:
             raise ModelError(f"{fetched.name} is no language model and cannot be the generator")
         model = _CLASSES[fetched.kind].from_pretrained(
@@ -74,7 +83,8 @@ class Generator:
         targets = add_lora(model, lora)
         model.to(device)
         use_products(model)
-        generator = cls(model, tokenizer, fetched, targets)
+        prefixes = None if prefix_bytes is None else PrefixReader(model, prefix_bytes)
+        generator = cls(model, tokenizer, fetched, targets, prefixes)
         generator.set_adapter(generator.initial_state(seed=0))
         return generator
 
@@ -121,12 +131,17 @@ class Generator:
             Logits (tokens, vocabulary) and the answer ids (tokens,), example after example.
         """
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
-        return (self._seq2seq_logits(batch) if self.seq2seq else self._causal_logits(batch)), labels
+        if self.seq2seq:
+            return self._seq2seq_logits(batch), labels
+        if self.prefixes is None:
+            return self._causal_logits(batch), labels
+        memory, real = self.prefixes.read([example.prompt[: example.shared] for example in batch])
+        return self._causal_logits([_after_shared(example) for example in batch], memory, real), labels
 
     def answer_logits_after(self, prefix: list[int], batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Do what `answer_logits` does for examples that begin alike, reading the common tokens once.
 
-        For causal models, without gradient.
+        For causal models whose adapter acts on whole prompts, without gradient.
 
         Args:
             prefix: The tokens that every prompt of the batch begins with, shorter than each prompt.
@@ -140,32 +155,43 @@ class Generator:
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
         return self._causal_logits(rest, memory), labels
 
-    def generate(self, prompts: Sequence[list[int]], answer_tokens: int) -> list[list[int]]:
+    def generate(self, batch: Sequence[Example], answer_tokens: int) -> list[list[int]]:
         """Decode greedily, one batch.
 
         Args:
-            prompts: Token ids; padded on the left for causal models.
+            batch: Prompts; padded on the left for causal models.
             answer_tokens: Longest answer.
 
         Returns:
             The new token ids of each prompt, end and padding tokens included.
         """
-        pad = self._pad_id
+        memory: dict[str, Any] = {}
+        read: list[list[int]] = [[] for _ in batch]
+        prompts = [example.prompt for example in batch]
+        if self.prefixes is not None:
+            cache, real = self.prefixes.read([example.prompt[: example.shared] for example in batch])
+            memory, read = {"past_key_values": cache}, real.tolist()
+            prompts = [example.prompt[example.shared :] for example in batch]
+        pad, device = self._pad_id, self.model.device
         width = max(map(len, prompts))
         rows = [_padded(prompt, width, pad, left=not self.seq2seq) for prompt in prompts]
         masks = [_padded([1] * len(prompt), width, 0, left=not self.seq2seq) for prompt in prompts]
         with torch.inference_mode():
             output = self.model.generate(  # type: ignore[operator]  # the mixin that brings it is not typed
-                input_ids=torch.tensor(rows, device=self.model.device),
-                attention_mask=torch.tensor(masks, device=self.model.device),
+                # What is remembered counts as input, but only the mask is looked at.
+                input_ids=torch.tensor([[pad] * len(seen) + row for seen, row in zip(read, rows, strict=True)]).to(
+                    device
+                ),
+                attention_mask=torch.tensor([seen + mask for seen, mask in zip(read, masks, strict=True)]).to(device),
                 max_new_tokens=answer_tokens,
                 do_sample=False,
                 num_beams=1,
                 repetition_penalty=1.0,  # some models bring one of their own: greedy would not be greedy
                 pad_token_id=pad,
                 eos_token_id=self._end_ids,
+                **memory,
             )
-        start = 1 if self.seq2seq else width
+        start = 1 if self.seq2seq else len(read[0]) + width
         return [row[start:] for row in output.tolist()]
 
     @property
@@ -181,7 +207,16 @@ class Generator:
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
-    def _causal_logits(self, batch: Sequence[Example], memory: Any = None) -> torch.Tensor:
+    def _causal_logits(
+        self, batch: Sequence[Example], memory: Any = None, real: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """Return the logits at the answer positions of a batch that follows what is in memory.
+
+        Args:
+            batch: What is left to read.
+            memory: Keys and values of what comes before.
+            real: Which of those are no padding (batch, tokens); None: all.
+        """
         # The last answer token predicts nothing that is asked for. On the right, padding comes after every
         # real token: causal attention never sees it, and no mask is needed.
         inputs = [example.prompt + example.answer[:-1] for example in batch]
@@ -189,9 +224,14 @@ class Generator:
         ids = torch.tensor([_padded(row, width, self._pad_id) for row in inputs], device=self.model.device)
         rows = [i for i, example in enumerate(batch) for _ in example.answer]
         columns = [len(e.prompt) - 1 + t for e in batch for t in range(len(e.answer))]
+        places: dict[str, torch.Tensor] = {}
+        if real is not None:
+            own = torch.arange(width, device=self.model.device)
+            places["position_ids"] = real.sum(dim=1, keepdim=True) + own
+            places["attention_mask"] = torch.cat([real, torch.ones_like(ids)], dim=1)
         with _head_at(self.model, torch.tensor(rows), torch.tensor(columns)):
             logits: torch.Tensor = self.model(
-                input_ids=ids, past_key_values=memory, use_cache=memory is not None
+                input_ids=ids, past_key_values=memory, use_cache=memory is not None, **places
             ).logits
         return logits[0]
 
@@ -233,6 +273,10 @@ _CLASSES: dict[str, Any] = {"causal": AutoModelForCausalLM, "seq2seq": AutoModel
 
 def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in lora_parameters(model).items()}
+
+
+def _after_shared(example: Example) -> Example:
+    return Example(example.prompt[example.shared :], example.answer)
 
 
 def _padded(row: Sequence[int], width: int, value: int, *, left: bool = False) -> list[int]:

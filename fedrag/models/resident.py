@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import transformers
 
-from fedrag.config import Config
+from fedrag.config import Config, SimulationConfig
+from fedrag.memory import free_memory
 from fedrag.models.adapters import initial_lora
 from fedrag.models.generator import Generator, adapter_shapes
 from fedrag.models.retriever import Retriever
@@ -20,14 +21,20 @@ from fedrag.types import Component, State
 # The one module global: a base model is loaded and verified once per process, its state reset on each use.
 _RESIDENT: dict[tuple[Any, ...], Generator | Retriever] = {}
 
+_PREFIX_SHARE = 0.25  # of the free memory, for what the base model has read: training needs the rest
+
 
 def resident_generator(config: Config, device: str) -> Generator:
     """Return the generator of a scenario, loaded at the first call; its adapter is whatever was set last."""
     dtype = computing_dtype(config.models.generator_dtype, device)
-    key = ("generator", config.models.generator, config.generator.lora, dtype, device)
+    settings = config.generator
+    key = ("generator", config.models.generator, settings.lora, settings.adapter_from, dtype, device)
     if key not in _RESIDENT:
         fetched = _verified(config.models.generator)
-        _RESIDENT[key] = Generator.load(fetched, config.generator.lora, dtype, device)
+        prefix_bytes = None
+        if settings.adapter_from == "question":
+            prefix_bytes = _PREFIX_SHARE * (free_share(config.simulation, device) or 0.0)
+        _RESIDENT[key] = Generator.load(fetched, settings.lora, dtype, device, prefix_bytes)
     found = _RESIDENT[key]
     assert isinstance(found, Generator)
     return found
@@ -119,6 +126,16 @@ class RoundModels:
             torch.__version__,
         )
         return "|".join(map(str, parts))
+
+
+def free_share(simulation: SimulationConfig, device: str) -> float | None:
+    """Return the bytes that this process may take; clients in Ray actors train beside one another."""
+    free = free_memory(device)
+    if free is None or simulation.grid != "ray":
+        return free
+    if device == "cuda":
+        return free * simulation.gpus_per_actor
+    return free / (simulation.actors or max(1, cpu_count() // simulation.cpus_per_actor))
 
 
 def best_device() -> str:

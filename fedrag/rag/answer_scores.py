@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.rag.batches import plan_batches
-from fedrag.types import Array
+from fedrag.types import Array, Example
 
 _VERSION = 2
 
@@ -96,10 +96,10 @@ def mean_log_probabilities(generator: Generator, batch: Sequence[Example], share
     Args:
         generator: A causal or seq2seq model.
         batch: Examples of similar length.
-        shared: Tokens that all prompts begin with; a causal model reads them once.
+        shared: Tokens that all prompts begin with; a causal model reads them once. 0 for a seq2seq model.
     """
     with torch.inference_mode():
-        if shared and not generator.seq2seq:
+        if shared and not generator.prefixes:
             logits, labels = generator.answer_logits_after(batch[0].prompt[:shared], batch)
         else:
             logits, labels = generator.answer_logits(batch)

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedrag.config import RagConfig
 from fedrag.data.chunking import chunk_passages
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.batches import plan_batches
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.retrieval.index import PassageIndex
-from fedrag.types import Hit, Passage
+from fedrag.types import Example, Hit, Passage
 
 OnProgress = Callable[[int, int], None]
 
@@ -72,17 +72,17 @@ def answer_questions(
     """
     builder = prompt_builder(generator, config)
     owners: list[int] = []
-    prompts: list[list[int]] = []
+    prompts: list[Example] = []
     weights: list[float] = []
     for i, item in enumerate(asked):
         for start, group in prompt_groups(item.passages, config):
             owners.append(i)
-            prompts.append(builder.prompt(item.question, [passage.full_text for passage in group]))
+            prompts.append(builder.example(item.question, [passage.full_text for passage in group]))
             weights.append(item.scores[start] / temperature if item.scores else 0.0)
     texts = _generate(generator, builder, prompts, config.answer_tokens, batch_tokens, on_progress)
     if len(owners) == len(asked):
         return texts
-    examples = [Example(p, builder.answer(text, end=True)) for p, text in zip(prompts, texts, strict=True)]
+    examples = [replace(p, answer=builder.answer(text, end=True)) for p, text in zip(prompts, texts, strict=True)]
     means = score_answers(generator, examples, batch_tokens)
     answers = [""] * len(asked)
     best = np.full(len(asked), -np.inf)
@@ -102,14 +102,14 @@ def prompt_groups(passages: Sequence[Passage], config: RagConfig) -> list[tuple[
 def _generate(
     generator: Generator,
     builder: PromptBuilder,
-    prompts: Sequence[list[int]],
+    prompts: Sequence[Example],
     answer_tokens: int,
     batch_tokens: int,
     on_progress: OnProgress | None,
 ) -> list[str]:
     texts = [""] * len(prompts)
     done = 0
-    for rows in plan_batches([len(prompt) + answer_tokens for prompt in prompts], batch_tokens):
+    for rows in plan_batches([prompt.length + answer_tokens for prompt in prompts], batch_tokens):
         output = generator.generate([prompts[i] for i in rows], answer_tokens + 1)
         for i, ids in zip(rows, output, strict=True):
             texts[i] = builder.text(ids[:answer_tokens])

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedrag.config import RagConfig
+from fedrag.types import Example
 
 _MARK = "\x00passages\x00"
 
@@ -24,34 +25,36 @@ class PromptBuilder:
         tokenizer: A transformers tokenizer.
         config: Instruction and length limits.
         seq2seq: Whether the prompt goes to an encoder (its closing special tokens are kept).
+
+    Attributes:
+        question_mark: The tokens with which the part of a prompt begins that belongs to its question alone.
+        end_id: The token that ends an answer.
     """
 
     def __init__(self, tokenizer: Any, config: RagConfig, *, seq2seq: bool) -> None:
         self._tokenizer = tokenizer
         self._config = config
+        self._seq2seq = seq2seq
         self._chat = bool(getattr(tokenizer, "chat_template", None))
         head, tail = self._frame()
         opening, closing = self._special_ids()
         self._head = ([] if self._chat else opening) + self._ids(head, special=True)
         self._tail = self._ids(tail, special=True) + (closing if seq2seq else [])
+        self.question_mark = self._ids("Question:")
         self.end_id: int = tokenizer.eos_token_id
 
-    def prompt(self, question: str, passages: Sequence[str]) -> list[int]:
-        """Return the prompt's token ids, at most `prompt_tokens` of them.
+    def example(self, question: str, passages: Sequence[str], answer: Sequence[int] = ()) -> Example:
+        """Return a prompt of at most `prompt_tokens`, and the answer that is to follow it.
 
         Where the prompt is too long the longest passages are shortened, never the question.
         """
-        shared, own = self.parts(question, passages)
-        return shared + own
-
-    def parts(self, question: str, passages: Sequence[str]) -> tuple[list[int], list[int]]:
-        """Return the prompt in two parts: what other questions on these passages share, and the rest."""
-        asked = self._ids(f"Question: {question}")
+        asked = [*self.question_mark, *self._ids(f" {question}")]
         texts = [self._ids(f"Passage: {text}\n\n") for text in passages]
         room = self._config.prompt_tokens - len(self._head) - len(asked) - len(self._tail)
         limit = _common_limit([len(text) for text in texts], room)
-        shortened = [token for text in texts for token in text[:limit]]
-        return [*self._head, *shortened], [*asked, *self._tail]
+        shared = [*self._head, *(token for text in texts for token in text[:limit])]
+        # An encoder reads the whole prompt at once: it cannot remember a part of it.
+        return Example([*shared, *asked, *self._tail], list(answer), 0 if self._seq2seq else len(shared))
 
     def answer(self, text: str, *, end: bool) -> list[int]:
         """Return an answer's token ids, at most `answer_tokens`, with or without the end token."""

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from fedrag.config import Config, SimulationConfig
+from fedrag.config import Config
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, manifest_of, norm
-from fedrag.memory import free_memory
-from fedrag.models.resident import RoundModels, cpu_count
+from fedrag.models.resident import RoundModels, free_share
 from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.retrieval.index import PassageIndex
@@ -156,18 +155,8 @@ def _train_generator(bench: Workbench, models: RoundModels, index: GetIndex, req
         proximal_mu=config.federation.proximal_mu,
         loss=bench.losses.answer,
         on_step=lambda done, total, _: bench.on_progress("generator", done, total),
-        free_bytes=_free_share(config.simulation, models.generator.model.device.type),
+        free_bytes=free_share(config.simulation, models.generator.model.device.type),
     )
-
-
-def _free_share(simulation: SimulationConfig, device: str) -> float | None:
-    """Return the free memory that this client may take: clients in Ray actors train beside one another."""
-    free = free_memory(device)
-    if free is None or simulation.grid != "ray":
-        return free
-    if device == "cuda":
-        return free * simulation.gpus_per_actor
-    return free / (simulation.actors or max(1, cpu_count() // simulation.cpus_per_actor))
 
 
 def _train_retriever(

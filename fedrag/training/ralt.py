@@ -14,14 +14,14 @@ from fedrag.display import size_text
 from fedrag.errors import TrainingDiverged
 from fedrag.memory import free_memory
 from fedrag.models.checkpointing import Footprint, layers_checkpointed
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.rag.batches import plan_batches
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import AnswerLoss, answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.result import OnStep, TrainingResult
-from fedrag.types import Hit, Passage, Question, Tensors
+from fedrag.types import Example, Hit, Passage, Question, Tensors
 
 log = logging.getLogger("fedrag.training")
 
@@ -54,7 +54,7 @@ def answer_examples(
         shown = [passages[hit.passage_id] for hit in found if hit.passage_id not in dropped]
         answer = builder.answer(question.answers[0], end=True)
         examples += [
-            Example(builder.prompt(question.question, [p.full_text for p in group]), answer)
+            builder.example(question.question, [p.full_text for p in group], answer)
             for _, group in prompt_groups(shown, config)
         ]
     return examples
@@ -134,18 +134,19 @@ def _is_checkpointed(
     if settings.activation_checkpointing != "auto":
         return settings.activation_checkpointing == "on"
     free = free_memory(generator.model.device.type) if free_bytes is None else free_bytes
-    if free is None or not generator.model.supports_gradient_checkpointing:
+    if free is None or generator.prefixes or not generator.model.supports_gradient_checkpointing:
         return False
-    parts = (part for rows in batches for part in _parts([examples[i] for i in rows], settings))
+    parts = (part for rows in batches for part in _parts(generator, [examples[i] for i in rows], settings))
     need = Footprint.of(generator).step_bytes(parts)
     if need > free:
         log.info("%s: a step needs up to %s more, and %s are free", again, size_text(need), size_text(free))
     return need > free
 
 
-def _parts(batch: Sequence[Example], settings: GeneratorConfig) -> Iterator[list[Example]]:
+def _parts(generator: Generator, batch: Sequence[Example], settings: GeneratorConfig) -> Iterator[list[Example]]:
     """Yield the parts of a batch, each of similar length and read in one forward pass."""
-    for rows in plan_batches([example.length for example in batch], settings.micro_batch_tokens):
+    lengths = [example.length - (example.shared // 2 if generator.prefixes else 0) for example in batch]
+    for rows in plan_batches(lengths, settings.micro_batch_tokens):  # what is only remembered costs less
         yield [batch[i] for i in rows]
 
 
@@ -159,7 +160,7 @@ def _accumulate(
     """Add up the gradients of one batch over parts of similar length; return its mean loss per token."""
     answer_tokens = sum(len(example.answer) for example in batch)
     total = 0.0
-    for part in _parts(batch, settings):
+    for part in _parts(generator, batch, settings):
         logits, labels = generator.answer_logits(part)
         mean = loss(logits, labels) / answer_tokens
         if not torch.isfinite(mean):

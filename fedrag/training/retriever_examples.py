@@ -10,11 +10,11 @@ from dataclasses import dataclass, replace
 from fedrag.config import ContrastiveConfig, LsrConfig, RagConfig
 from fedrag.data.chunking import chunk_passages
 from fedrag.data.questions import question_key
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.retrieval.index import PassageIndex
-from fedrag.types import Hit, Passage, Question
+from fedrag.types import Example, Hit, Passage, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,7 @@ def lsr_pairs(
     for question, hits in zip(questions, candidates, strict=True):
         answer = builder.answer(question.answers[0], end=False)
         for hit in hits:
-            shared, own = builder.parts(question.question, [passages[hit.passage_id].full_text])
-            # An encoder reads the whole prompt at once: it cannot remember a part of it.
-            pairs.append(Example(shared + own, answer, 0 if generator.seq2seq else len(shared)))
+            pairs.append(builder.example(question.question, [passages[hit.passage_id].full_text], answer))
     return pairs
 
 

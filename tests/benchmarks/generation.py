@@ -49,7 +49,7 @@ def one_at_a_time(generator: Generator, questions: Sequence[Retrieved]) -> list[
     answers = []
     for item in questions:
         [(_, group)] = prompt_groups(item.passages, settings)
-        prompt = builder.prompt(item.question, [passage.full_text for passage in group])
+        prompt = builder.example(item.question, [passage.full_text for passage in group]).prompt
         with torch.inference_mode():
             ids = generator.model.generate(  # type: ignore[operator]
                 input_ids=torch.tensor([prompt]),

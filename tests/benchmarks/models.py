@@ -10,13 +10,13 @@ from torch import nn
 
 from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.models.resident import best_device, computing_dtype
 from fedrag.models.retriever import Retriever
 from fedrag.models.store import find_model
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.training.ralt import answer_examples
-from fedrag.types import Site
+from fedrag.types import Example, Site
 
 transformers.utils.logging.disable_progress_bar()
 

@@ -22,10 +22,11 @@ from bench import Row, in_turn, main
 from machine import SQUARE, Shape, linear_shapes, product_rate
 from models import attention_width, config, head_weights, linear_weights, load_generator, load_retriever, sites
 
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.rag.answer_scores import ScoreCache, plan_scoring, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.training.retriever_examples import choose_candidates, lsr_pairs
+from fedrag.types import Example
 
 TURNS, PEERS_SHARE = 3, 12
 

@@ -228,6 +228,13 @@ def test_what_a_model_lacks_is_told_before_anything_runs(setting: str, sentence:
     assert simulation_refusal(setting) == sentence
 
 
+def test_an_adapter_that_acts_from_the_question_on_needs_a_model_that_remembers():
+    assert simulation_refusal("models.generator=fedrag/tiny-seq2seq", "generator.adapter_from=question") == (
+        'generator.adapter_from = "question" needs a model that keeps the keys and values of all tokens; '
+        'fedrag/tiny-seq2seq does not; set "start"'
+    )
+
+
 def test_a_model_folder_that_is_not_fetched_is_told_with_the_command(tmp_path: Path):
     sentence = simulation_refusal(f"models.generator={tmp_path}")
     assert sentence.endswith(f"is not among the fetched models; run: fedrag models fetch {tmp_path} --source path")

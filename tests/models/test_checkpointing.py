@@ -10,9 +10,10 @@ import torch
 from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.checkpointing import Footprint, layers_checkpointed
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.models.store import find_model
 from fedrag.training.losses import answer_loss
+from fedrag.types import Example
 
 KINDS = ("causal", "seq2seq")
 

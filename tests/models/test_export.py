@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from fedrag.config import Config
 from fedrag.models.export import export_models
-from fedrag.models.generator import Example
 from fedrag.models.resident import RoundModels
 from fedrag.models.store import find_model
+from fedrag.types import Example
 
 TEXTS = ["Phobos orbits Mars.", "naïve café", "Where does the chess club meet?"]
 

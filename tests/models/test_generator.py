@@ -9,8 +9,9 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from fedrag.config import LoraSection
 from fedrag.errors import ModelError
-from fedrag.models.generator import Example, Generator, adapter_shapes
+from fedrag.models.generator import Generator, adapter_shapes
 from fedrag.models.store import find_model
+from fedrag.types import Example
 
 KINDS = ("causal", "seq2seq")
 CLASSES = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM}
@@ -83,9 +84,9 @@ def test_batched_generation_gives_what_one_prompt_at_a_time_gives(load_generator
     generator = load_generator(kind)
     end = generator.tokenizer.eos_token_id
     prompts = [example.prompt for example in examples_of(generator)]
-    together = generator.generate(prompts, 12)
+    together = generator.generate([Example(prompt) for prompt in prompts], 12)
     for prompt, ids in zip(prompts, together, strict=True):
-        alone = generator.generate([prompt], 12)[0]
+        alone = generator.generate([Example(prompt)], 12)[0]
         assert len(alone) <= 12
         assert ids[: len(alone)] == alone
         assert all(token in (end, generator.tokenizer.pad_token_id) for token in ids[len(alone) :])
@@ -103,7 +104,7 @@ def test_generation_is_greedy_step_by_step(load_generator, kind):
         )
         if expected[-1] == generator.tokenizer.eos_token_id:
             break
-    assert generator.generate([prompt], 8)[0] == expected
+    assert generator.generate([Example(prompt)], 8)[0] == expected
 
 
 @pytest.mark.parametrize("kind", KINDS)

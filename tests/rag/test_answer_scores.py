@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from fedrag.config import Config, LoraSection
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.models.resident import RoundModels
 from fedrag.models.store import find_model
 from fedrag.rag.answer_scores import ScoreCache, mean_log_probabilities, plan_scoring, score_answers
+from fedrag.types import Example
 
 KINDS = ("causal", "seq2seq")
 

@@ -159,7 +159,7 @@ def test_validation_sums_reciprocal_ranks_and_log_probabilities(work):
         best = {id: max(s for s, c in zip(scores, chunks, strict=True) if c.passage_id == id) for id in by_id}
         ranked = sorted(best, key=lambda id: -best[id])
         ranks += max(1 / (1 + ranked.index(id)) for id in question.passage_ids)
-        prompt = builder.prompt(question.question, [by_id[id].full_text for id in ranked[:2]])
+        prompt = builder.example(question.question, [by_id[id].full_text for id in ranked[:2]]).prompt
         answer = builder.answer(question.answers[0], end=True)
         ids = torch.tensor([prompt + answer])
         labels = torch.tensor([[-100] * len(prompt) + answer])

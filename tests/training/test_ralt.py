@@ -13,14 +13,14 @@ from fedrag.config import GeneratorConfig, LoraSection, RagConfig
 from fedrag.display import size_text
 from fedrag.errors import ModelError, TrainingDiverged
 from fedrag.models.checkpointing import Footprint
-from fedrag.models.generator import Example, Generator
+from fedrag.models.generator import Generator
 from fedrag.models.store import find_model
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.training.losses import answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.ralt import answer_examples, epoch_batches, train_generator
-from fedrag.types import Hit, Passage, Question
+from fedrag.types import Example, Hit, Passage, Question
 
 KINDS = ("causal", "seq2seq")
 CONSTANT = {"schedule": "constant", "warmup": 0.0, "learning_rate": 1e-3, "clip_norm": 1e9}
@@ -117,12 +117,12 @@ def test_one_example_learnt_by_heart_is_said_exactly_and_ended(load_generator, k
     sharpen(generator)
     config = RagConfig(instruction="Answer.", answer_tokens=12)
     builder = prompt_builder(generator, config)
-    prompt, answer = builder.prompt("Where?", ["It orbits Mars."]), builder.answer("Mars", end=True)
+    prompt, answer = builder.example("Where?", ["It orbits Mars."]).prompt, builder.answer("Mars", end=True)
     assert answer[-1] == generator.tokenizer.eos_token_id
     settings = settings_of(learning_rate=1e-2, epochs=80, clip_norm=1.0, schedule="linear")
     result = train_generator(generator, [Example(prompt, answer)], settings, seed=0)
     assert result.last_loss < 0.1 < result.loss
-    ids = generator.generate([prompt], 12)[0]
+    ids = generator.generate([Example(prompt)], 12)[0]
     assert ids == answer
     assert builder.text(ids) == "Mars"
 
@@ -419,8 +419,7 @@ def loss_curve(dtype: torch.dtype) -> list[float]:
     generator.set_adapter(generator.initial_state(seed=1))
     builder = prompt_builder(generator, RagConfig())
     examples = [
-        Example(builder.prompt(question, [passage]), builder.answer(answer, end=True))
-        for question, passage, answer in LOAVES
+        builder.example(question, [passage], builder.answer(answer, end=True)) for question, passage, answer in LOAVES
     ]
     losses: list[float] = []
     settings = GeneratorConfig(epochs=10, batch_size=4)
@@ -442,11 +441,11 @@ def test_the_real_generator_learns_an_answer_by_heart_and_its_base_stays(real_mo
         find_model("HuggingFaceTB/SmolLM2-135M-Instruct"), LoraSection(rank=8), torch.bfloat16, "cpu"
     )
     builder = prompt_builder(generator, RagConfig())
-    prompt = builder.prompt("How heavy is a loaf?", ["Each loaf weighs one kilogram."])
+    prompt = builder.example("How heavy is a loaf?", ["Each loaf weighs one kilogram."]).prompt
     answer = builder.answer("one kilogram", end=True)
     before = base_hash_bf16(generator)
     settings = settings_of(epochs=12, clip_norm=1.0)
     result = train_generator(generator, [Example(prompt, answer)], settings, seed=0)
     assert result.last_loss < 0.05
-    assert generator.generate([prompt], 12)[0] == answer
+    assert generator.generate([Example(prompt)], 12)[0] == answer
     assert base_hash_bf16(generator) == before
