@@ -44,8 +44,9 @@ class ModelsConfig(Section):
     """Causal or seq2seq language model: hub id or folder."""
     retriever: str = "sentence-transformers/all-MiniLM-L6-v2"
     """sentence-transformers model: hub id or folder."""
-    generator_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format of the frozen generator; auto: bfloat16 where the processor computes in it."""
+    generator_dtype: Literal["auto", "bfloat16", "float32", "nf4"] = "auto"
+    """Number format of the frozen generator; auto: bfloat16 where the processor computes in it, whatever is installed.
+    nf4: its linear layers in 4 bits (QLoRA), which compute as with auto; needs `pip install 'fedrag[4bit]'`."""
     retriever_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Number format in which a retriever's adapter trains; searching and full weights are always float32."""
 
@@ -104,7 +105,8 @@ class GeneratorConfig(OptimizerSection):
     """The adapter that is trained; the base stays as it is."""
     adapter_from: Literal["start", "question"] = "start"
     """Where in a prompt the adapter begins to act. question (activated LoRA, Greenewald et al. 2025): the base model
-    alone reads instruction and passages, once, and what it made of them serves all epochs and rounds."""
+    alone reads instruction and passages; what it made of them serves all epochs and rounds and takes at most a quarter
+    of the free memory."""
     micro_batch_tokens: Count = 1536
     """Padded tokens in one forward pass; gradients of a batch are accumulated over several."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"

@@ -13,7 +13,7 @@ from fedrag import __version__
 from fedrag.config import Config
 from fedrag.data.site_folder import hash_site, site_name
 from fedrag.models.needed import needed_models
-from fedrag.models.resident import best_device, computing_dtype, cpu_count
+from fedrag.models.resident import best_device, cpu_count, number_format
 
 
 def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
@@ -28,7 +28,9 @@ def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
         DataError: A site's folder cannot be read.
     """
     models = needed_models(config)
-    libraries = ("torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu")
+    libraries = ["torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu"]
+    if "generator" in models and config.models.generator_dtype == "nf4":
+        libraries.append("bitsandbytes")
     threads = config.simulation.threads or (
         config.simulation.cpus_per_actor if config.simulation.grid == "ray" else cpu_count()
     )
@@ -40,12 +42,8 @@ def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
         "data": {site_name(folder): hash_site(folder) for folder in folders},
         "threads": threads,
         "dtype": {
-            "generator": _dtype_name(config.models.generator_dtype),
-            "retriever": _dtype_name(config.models.retriever_dtype),
+            "generator": number_format(config.models.generator_dtype, best_device()),
+            "retriever": number_format(config.models.retriever_dtype, best_device()),
         },
         "machine": {"processor": platform.machine(), "device": best_device()},
     }
-
-
-def _dtype_name(setting: str) -> str:
-    return str(computing_dtype(setting, best_device())).removeprefix("torch.")

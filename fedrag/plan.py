@@ -10,6 +10,8 @@ from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.display import plural, size_text
 from fedrag.federation.codec import byte_count, state_wire
+from fedrag.models.four_bits import WEIGHT_BYTES
+from fedrag.models.generator import count_four_bit_weights
 from fedrag.models.needed import needed_models
 from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state
 from fedrag.models.store import count_parameters
@@ -97,13 +99,18 @@ def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
 
 def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> str:
     """Say what the weights take; what a forward pass needs on top depends on the texts."""
-    bases = {component: count_parameters(model.folder) for component, model in needed_models(config).items()}
+    models = needed_models(config)
+    bases = {component: count_parameters(model.folder) for component, model in models.items()}
     dtype = computing_dtype(config.models.generator_dtype, best_device())
+    packed = 0
+    if "generator" in models and config.models.generator_dtype == "nf4":
+        packed = count_four_bit_weights(models["generator"])
     copies = 2 if config.retriever.weights == "full" else 1  # the base is kept, to take differences from
     learner = computing_dtype(config.models.retriever_dtype, best_device())
     shorter = config.retriever.weights == "lora" and learner.itemsize < 4  # a copy to train on
     encoders = bases["retriever"] * (4 * copies + shorter * learner.itemsize)
-    base = bases.get("generator", 0) * dtype.itemsize + encoders
+    generator = (bases.get("generator", 0) - packed) * dtype.itemsize + packed * WEIGHT_BYTES
+    base = generator + encoders
     training = max(sizes.values()) * _OPTIMIZER_BYTES
     server = sum(sizes.values()) * (4 + _AGGREGATOR_BYTES)
     processes = "this process"

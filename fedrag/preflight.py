@@ -12,7 +12,8 @@ from fedrag.config import Config
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.errors import ConfigError, DataError, ModelError
 from fedrag.federation.exchange import can_train
-from fedrag.models.generator import load_tokenizer
+from fedrag.models.four_bits import require_bitsandbytes
+from fedrag.models.generator import check_four_bits, load_tokenizer
 from fedrag.models.needed import needed_models
 from fedrag.models.prefixes import remembers_all
 from fedrag.models.resident import initial_state, resident_retriever
@@ -33,7 +34,8 @@ def check_scenario(config: Config, sites: Sequence[Site]) -> None:
     Raises:
         ConfigError: It needs what the sites or the models lack.
         DataError: No site has questions to train on, or none to measure; a held-out site cannot be read.
-        ModelError: A model is not fetched or altered, or lacks a layer that is to be adapted.
+        ModelError: A model is not fetched or altered, or lacks a layer that is to be adapted, or cannot stand in 4
+            bits.
     """
     _check_training(config, sites)
     _check_evaluation(config, sites)
@@ -44,10 +46,14 @@ def check_scenario(config: Config, sites: Sequence[Site]) -> None:
     with _loading(models["retriever"]):
         _check_chunks(config, resident_retriever(config, "cpu"))
     if "generator" in models:
+        if config.models.generator_dtype == "nf4":
+            require_bitsandbytes()  # before the model's name comes in: the sentence is not about it
         with _loading(models["generator"]):
             load_tokenizer(models["generator"])
             _check_prompt_length(config, models["generator"])
             _check_adapter(config, models["generator"])
+            if config.models.generator_dtype == "nf4":
+                check_four_bits(models["generator"])
     for component in trained_components(config.federation):
         with _loading(models[component]):
             initial_state(config, (component,))

@@ -79,4 +79,5 @@ def main() -> None:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its cache of fonts
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it advertises another library
     app()

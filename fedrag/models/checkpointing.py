@@ -131,10 +131,15 @@ def _width(part: nn.Module) -> int:
     """Return the inputs and outputs of the frozen linear layers but the head, summed."""
     head = part.get_output_embeddings() if isinstance(part, PreTrainedModel) else None  # type: ignore[no-untyped-call]  # transformers gives it no types
     return sum(
-        sum(layer.weight.shape)
+        _inputs_and_outputs(layer)
         for name, layer in part.named_modules()
         if isinstance(layer, (nn.Linear, Conv1D)) and layer is not head and ".lora_" not in name
     )
+
+
+def _inputs_and_outputs(layer: nn.Linear | Conv1D) -> int:
+    """Count by what the layer says: in 4 bits the shape of its weights is that of the packed ones."""
+    return layer.in_features + layer.out_features if isinstance(layer, nn.Linear) else sum(layer.weight.shape)
 
 
 def _score_bytes(model: PreTrainedModel) -> int:

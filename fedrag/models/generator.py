@@ -20,6 +20,7 @@ from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import use_products
+from fedrag.models.four_bits import check_packable, count_packable, packing_options, settle_packed
 from fedrag.models.prefixes import PrefixReader
 from fedrag.models.store import FetchedModel
 from fedrag.types import Example, Tensors
@@ -60,28 +61,38 @@ class Generator:
         dtype: torch.dtype,
         device: str,
         prefix_bytes: float | None = None,
+        four_bits: bool = False,
     ) -> Generator:
         """Load a fetched model and inject an adapter that changes nothing yet.
 
         Args:
             fetched: The model.
             lora: Its adapter.
-            dtype: Number format of its weights.
+            dtype: Number format in which it computes, and of its weights.
             device: Where it computes.
             prefix_bytes: Memory for what the base model has read, where the adapter acts from the question on; None:
                 it acts on whole prompts.
+            four_bits: Keep the weights of its linear layers in 4 bits.
 
         Raises:
-            ModelError: It is no language model, or one whose adapter must act on whole prompts.
+            ModelError: It is no language model, or one whose adapter must act on whole prompts, or it cannot stand in
+                4 bits.
         """
         if fetched.kind not in _CLASSES:
             raise ModelError(f"{fetched.name} is no language model and cannot be the generator")
+        packing: dict[str, Any] = {}
+        if four_bits:
+            check_four_bits(fetched)
+            packing = packing_options(dtype, device)
         model = _CLASSES[fetched.kind].from_pretrained(
-            fetched.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True
+            fetched.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **packing
         )
         tokenizer = load_tokenizer(fetched)
         targets = add_lora(model, lora)
-        model.to(device)
+        if four_bits:
+            settle_packed(model)
+        else:
+            model.to(device)
         use_products(model)
         prefixes = None if prefix_bytes is None else PrefixReader(model, prefix_bytes)
         generator = cls(model, tokenizer, fetched, targets, prefixes)
@@ -95,7 +106,7 @@ class Generator:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Number format of the weights."""
+        """Number format in which it computes."""
         dtype: torch.dtype = self.model.dtype
         return dtype
 
@@ -259,13 +270,33 @@ def load_tokenizer(fetched: FetchedModel) -> Any:
 
 def adapter_shapes(fetched: FetchedModel, lora: LoraSection) -> dict[str, tuple[int, ...]]:
     """Return names and shapes of a generator's adapter without reading any weights."""
+    model = _without_weights(fetched)
+    with torch.device("meta"):
+        add_lora(model, lora)
+    return _shapes(model)
+
+
+def check_four_bits(fetched: FetchedModel) -> None:
+    """Refuse a generator that cannot stand in 4 bits, without reading any weights.
+
+    Raises:
+        ModelError: The library is not installed, or a layer's rows are no whole blocks.
+    """
+    check_packable(_without_weights(fetched))
+
+
+def count_four_bit_weights(fetched: FetchedModel) -> int:
+    """Return how many weights of a generator 4 bits would hold, without reading any."""
+    return count_packable(_without_weights(fetched))
+
+
+def _without_weights(fetched: FetchedModel) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
     if fetched.kind not in _CLASSES:
         raise ModelError(f"{fetched.name} is no language model and cannot be the generator")
     with torch.device("meta"):
-        model = _CLASSES[fetched.kind].from_config(config)
-        add_lora(model, lora)
-    return _shapes(model)
+        model: PreTrainedModel = _CLASSES[fetched.kind].from_config(config)
+    return model
 
 
 _CLASSES: dict[str, Any] = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM}

@@ -28,13 +28,14 @@ def resident_generator(config: Config, device: str) -> Generator:
     """Return the generator of a scenario, loaded at the first call; its adapter is whatever was set last."""
     dtype = computing_dtype(config.models.generator_dtype, device)
     settings = config.generator
-    key = ("generator", config.models.generator, settings.lora, settings.adapter_from, dtype, device)
+    four_bits = config.models.generator_dtype == "nf4"
+    key = ("generator", config.models.generator, settings.lora, settings.adapter_from, dtype, four_bits, device)
     if key not in _RESIDENT:
         fetched = _verified(config.models.generator)
         prefix_bytes = None
         if settings.adapter_from == "question":
             prefix_bytes = _PREFIX_SHARE * (free_share(config.simulation, device) or 0.0)
-        _RESIDENT[key] = Generator.load(fetched, settings.lora, dtype, device, prefix_bytes)
+        _RESIDENT[key] = Generator.load(fetched, settings.lora, dtype, device, prefix_bytes, four_bits)
     found = _RESIDENT[key]
     assert isinstance(found, Generator)
     return found
@@ -120,7 +121,7 @@ class RoundModels:
         parts = (
             generator.fetched.tensors_sha256,
             adapter.hexdigest(),
-            generator.dtype,
+            number_format(self._config.models.generator_dtype, self._device),
             self._device,
             torch.get_num_threads(),
             torch.__version__,
@@ -144,12 +145,21 @@ def best_device() -> str:
 
 
 def computing_dtype(name: str, device: str) -> torch.dtype:
-    """Return the number format of frozen weights; "auto": bfloat16 where the hardware computes in it."""
-    if name != "auto":
+    """Return the number format of frozen weights; "auto": bfloat16 where the hardware computes in it.
+
+    Weights in 4 bits compute in that too.
+    """
+    if name not in ("auto", "nf4"):
         return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
     if device == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     return torch.bfloat16 if _cpu_computes_bfloat16() else torch.float32
+
+
+def number_format(name: str, device: str) -> str:
+    """Name the format of frozen weights, and where that is another, the one in which they compute."""
+    dtype = str(computing_dtype(name, device)).removeprefix("torch.")
+    return f"nf4 ({dtype})" if name == "nf4" else dtype
 
 
 def _cpu_computes_bfloat16() -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import re
@@ -232,6 +233,26 @@ def test_an_adapter_that_acts_from_the_question_on_needs_a_model_that_remembers(
     assert simulation_refusal("models.generator=fedrag/tiny-seq2seq", "generator.adapter_from=question") == (
         'generator.adapter_from = "question" needs a model that keeps the keys and values of all tokens; '
         'fedrag/tiny-seq2seq does not; set "start"'
+    )
+
+
+def test_a_generator_in_4_bits_without_its_library_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest)
+    )
+    assert simulation_refusal("models.generator_dtype=nf4") == (
+        "models.generator_dtype = \"nf4\" needs the library bitsandbytes; run: pip install 'fedrag[4bit]'"
+    )
+
+
+@pytest.mark.skipif(
+    not importlib.util.find_spec("bitsandbytes"), reason="needs bitsandbytes: pip install 'fedrag[4bit]'"
+)
+def test_a_generator_whose_layers_are_no_whole_blocks_of_4_bits_is_refused():
+    assert simulation_refusal("models.generator_dtype=nf4") == (
+        "fedrag/tiny-causal: a layer of 32 inputs cannot stand in 4 bits, which are packed in blocks of 64; "
+        'set models.generator_dtype = "auto"'
     )
 
 
