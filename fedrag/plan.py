@@ -13,7 +13,7 @@ from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.four_bits import WEIGHT_BYTES
 from fedrag.models.generator import count_four_bit_weights
 from fedrag.models.needed import needed_models
-from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state
+from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state, prefix_bytes
 from fedrag.models.store import count_parameters
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.schedule import components_of, trained_components
@@ -117,9 +117,11 @@ def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> s
     if config.simulation.grid == "ray":
         room = max(1, cpu_count() // config.simulation.cpus_per_actor)
         processes = f"this process and each of {plural(min(config.simulation.actors or room, clients), 'actor')}"
+    remembered = prefix_bytes(config, best_device())
+    read = "" if remembered is None else f", and up to {size_text(remembered)} of passages that were read"
     return (
         f"memory: base models {size_text(base)} and training {size_text(training)} in {processes}, "
-        f"server {size_text(server)}; activations come on top"
+        f"server {size_text(server)}; activations come on top{read}"
     )
 
 

@@ -32,10 +32,7 @@ def resident_generator(config: Config, device: str) -> Generator:
     key = ("generator", config.models.generator, settings.lora, settings.adapter_from, dtype, four_bits, device)
     if key not in _RESIDENT:
         fetched = _verified(config.models.generator)
-        prefix_bytes = None
-        if settings.adapter_from == "question":
-            prefix_bytes = _PREFIX_SHARE * (free_share(config.simulation, device) or 0.0)
-        _RESIDENT[key] = Generator.load(fetched, settings.lora, dtype, device, prefix_bytes, four_bits)
+        _RESIDENT[key] = Generator.load(fetched, settings.lora, dtype, device, prefix_bytes(config, device), four_bits)
     found = _RESIDENT[key]
     assert isinstance(found, Generator)
     return found
@@ -51,6 +48,13 @@ def resident_retriever(config: Config, device: str) -> Retriever:
     found = _RESIDENT[key]
     assert isinstance(found, Retriever)
     return found
+
+
+def prefix_bytes(config: Config, device: str) -> float | None:
+    """Return the memory for what a generator's base model has read; None where the adapter acts on whole prompts."""
+    if config.generator.adapter_from == "start":
+        return None
+    return _PREFIX_SHARE * (free_share(config.simulation, device) or 0.0)
 
 
 def _verified(name: str) -> FetchedModel:

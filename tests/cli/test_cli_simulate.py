@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from fedrag.cli.main import app
 from fedrag.config import Config
+from fedrag.display import size_text
 from fedrag.plan import plan_lines
 from fedrag.runs import RunFolder
 
@@ -159,6 +160,17 @@ def test_a_dry_run_tells_who_sits_out_and_who_is_held_out(fedrag: Fedrag, tmp_pa
     assert "  held out: east" in lines
     assert any("learn from 16 questions" in line for line in lines)
     assert any(line.startswith("bytes (bfloat16): in a round at most 63.5 kB to a site") for line in lines)
+
+
+@pytest.mark.parametrize(("grid", "share"), [("in-process", 4), ("ray", 8)])
+def test_a_dry_run_tells_how_much_memory_the_passages_that_were_read_may_take(fedrag, monkeypatch, grid, share):
+    """A quarter of what is free; of two actors each takes half of that."""
+    monkeypatch.setattr("fedrag.models.resident.free_memory", lambda device: 8e9)
+    overrides = ["generator.adapter_from=question", f"simulation.grid={grid}", "simulation.actors=2"]
+    [line] = [line for line in plan_lines(Config.from_file(SCENARIO, overrides)) if line.startswith("memory:")]
+    assert line.endswith(f"activations come on top, and up to {size_text(8e9 / share)} of passages that were read")
+    [line] = [line for line in plan_lines(Config.from_file(SCENARIO)) if line.startswith("memory:")]
+    assert line.endswith("activations come on top")
 
 
 def test_help_is_quick_and_shows_every_verb():
