@@ -117,8 +117,9 @@ def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> s
     if config.simulation.grid == "ray":
         room = max(1, cpu_count() // config.simulation.cpus_per_actor)
         processes = f"this process and each of {plural(min(config.simulation.actors or room, clients), 'actor')}"
-    remembered = prefix_bytes(config, best_device())
-    read = "" if remembered is None else f", and up to {size_text(remembered)} of passages that were read"
+    read = ""
+    if config.generator.adapter_from == "question":
+        read = f", and up to {size_text(prefix_bytes(config, best_device()))} of passages that were read"
     return (
         f"memory: base models {size_text(base)} and training {size_text(training)} in {processes}, "
         f"server {size_text(server)}; activations come on top{read}"

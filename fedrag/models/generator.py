@@ -34,24 +34,19 @@ class Generator:
         tokenizer: Its tokenizer.
         fetched: Where it came from.
         targets: Names of the adapted layers.
+
+    Attributes:
         prefixes: Reads what examples share at their start, where the adapter acts from the question on; None: the
             adapter acts on whole prompts.
     """
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: Any,
-        fetched: FetchedModel,
-        targets: tuple[str, ...],
-        prefixes: PrefixReader | None = None,
-    ) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, fetched: FetchedModel, targets: tuple[str, ...]) -> None:
         self.model = model
         self.model.train(False)
         self.tokenizer = tokenizer
         self.fetched = fetched
         self.targets = targets
-        self.prefixes = prefixes
+        self.prefixes: PrefixReader | None = None
 
     @classmethod
     def load(
@@ -60,7 +55,6 @@ class Generator:
         lora: LoraSection,
         dtype: torch.dtype,
         device: str,
-        prefix_bytes: float | None = None,
         four_bits: bool = False,
     ) -> Generator:
         """Load a fetched model and inject an adapter that changes nothing yet.
@@ -70,13 +64,10 @@ class Generator:
             lora: Its adapter.
             dtype: Number format in which it computes, and of its weights.
             device: Where it computes.
-            prefix_bytes: Memory for what the base model has read, where the adapter acts from the question on; None:
-                it acts on whole prompts.
             four_bits: Keep the weights of its linear layers in 4 bits.
 
         Raises:
-            ModelError: It is no language model, or one whose adapter must act on whole prompts, or it cannot stand in
-                4 bits.
+            ModelError: It is no language model, or cannot stand in 4 bits.
         """
         if fetched.kind not in _CLASSES:
             raise ModelError(f"{fetched.name} is no language model and cannot be the generator")
@@ -94,10 +85,20 @@ class Generator:
         else:
             model.to(device)
         use_products(model)
-        prefixes = None if prefix_bytes is None else PrefixReader(model, prefix_bytes)
-        generator = cls(model, tokenizer, fetched, targets, prefixes)
+        generator = cls(model, tokenizer, fetched, targets)
         generator.set_adapter(generator.initial_state(seed=0))
         return generator
+
+    def adapt_from_question(self, most_bytes: float) -> None:
+        """Let the adapter act from the question on: the base model alone reads what comes before.
+
+        Args:
+            most_bytes: Memory for what it has read.
+
+        Raises:
+            ModelError: A model that does not keep the keys and values of all tokens.
+        """
+        self.prefixes = PrefixReader(self.model, most_bytes)
 
     @property
     def seq2seq(self) -> bool:

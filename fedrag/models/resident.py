@@ -32,7 +32,10 @@ def resident_generator(config: Config, device: str) -> Generator:
     key = ("generator", config.models.generator, settings.lora, settings.adapter_from, dtype, four_bits, device)
     if key not in _RESIDENT:
         fetched = _verified(config.models.generator)
-        _RESIDENT[key] = Generator.load(fetched, settings.lora, dtype, device, prefix_bytes(config, device), four_bits)
+        generator = Generator.load(fetched, settings.lora, dtype, device, four_bits)
+        if settings.adapter_from == "question":
+            generator.adapt_from_question(prefix_bytes(config, device))  # of what the weights have left free
+        _RESIDENT[key] = generator
     found = _RESIDENT[key]
     assert isinstance(found, Generator)
     return found
@@ -50,10 +53,8 @@ def resident_retriever(config: Config, device: str) -> Retriever:
     return found
 
 
-def prefix_bytes(config: Config, device: str) -> float | None:
-    """Return the memory for what a generator's base model has read; None where the adapter acts on whole prompts."""
-    if config.generator.adapter_from == "start":
-        return None
+def prefix_bytes(config: Config, device: str) -> float:
+    """Return the memory for what a generator's base model has read, where its adapter acts from the question on."""
     return _PREFIX_SHARE * (free_share(config.simulation, device) or 0.0)
 
 

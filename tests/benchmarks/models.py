@@ -33,12 +33,12 @@ def sites() -> list[Site]:
     return load_sites(SPACE)
 
 
-def load_generator(dtype: str = "auto", prefix_bytes: float | None = None) -> Generator:
-    """Return the default generator with its adapter, which acts from the question on where `prefix_bytes` are given."""
+def load_generator(dtype: str = "auto") -> Generator:
+    """Return the default generator with its adapter."""
     settings = config()
     device = best_device()
     fetched = find_model(settings.models.generator)
-    return Generator.load(fetched, settings.generator.lora, computing_dtype(dtype, device), device, prefix_bytes)
+    return Generator.load(fetched, settings.generator.lora, computing_dtype(dtype, device), device)
 
 
 def load_retriever() -> Retriever:

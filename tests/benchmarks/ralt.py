@@ -56,7 +56,8 @@ def from_the_question_on() -> dict[str, Any]:
     """Train the same batches with an adapter that acts from the question on, twice: read anew, and remembered."""
     from fedrag.training.ralt import train_generator
 
-    generator = load_generator(prefix_bytes=4e9)
+    generator = load_generator()
+    generator.adapt_from_question(4e9)
     settings = config(f"generator.batch_size={BATCH}", "generator.adapter_from=question").generator
     examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
     train_generator(generator, examples[:BATCH], settings, seed=0)

@@ -282,8 +282,10 @@ def test_answers_are_those_of_a_plain_model_with_the_unpacked_weights(kind: str,
 
 
 def test_an_adapter_that_acts_from_the_question_on_reads_what_is_before_with_the_packed_base(random_tensors: Random):
-    generator = load(prefix_bytes=1e6)
-    twin = plain_twin(generator, prefix_bytes=1e6)
+    generator = load()
+    twin = plain_twin(generator)
+    for model in (generator, twin):
+        model.adapt_from_question(1e6)
     batch = [Example([40, 41, 42, 60, 61], [70, 71], shared=3), Example([43, 44, 62], [72], shared=2)]
     logits = []
     for model in (generator, twin):
