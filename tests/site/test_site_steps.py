@@ -10,7 +10,6 @@ import torch
 from safetensors.numpy import load_file
 from tiny_federation import small_site, tiny_config
 
-from fedrag.config import SimulationConfig
 from fedrag.data.chunking import chunk_passages
 from fedrag.errors import ConfigError
 from fedrag.federation.messages import Reply, Request
@@ -215,21 +214,3 @@ def test_a_numbered_client_takes_the_site_of_that_place_in_order_of_name():
         SiteSettings.from_node_config({"partition-id": 2}, held_out)
     with pytest.raises(ConfigError, match="names no data"):
         SiteSettings.from_node_config({}, held_out)
-
-
-@pytest.mark.parametrize(
-    ("simulation", "device", "share"),
-    [
-        ({"actors": 4}, "cpu", 8e9),
-        ({"grid": "ray", "actors": 4}, "cpu", 2e9),
-        ({"grid": "ray", "cpus_per_actor": 3}, "cpu", 4e9),
-        ({"grid": "ray", "cpus_per_actor": 9}, "cpu", 8e9),
-        ({"grid": "ray", "actors": 4, "gpus_per_actor": 0.5}, "cuda", 4e9),
-    ],
-)
-def test_clients_in_ray_actors_share_the_free_memory(monkeypatch, simulation, device, share):
-    monkeypatch.setattr(steps, "cpu_count", lambda: 6)
-    monkeypatch.setattr(steps, "free_memory", lambda device: 8e9)
-    assert steps._free_share(SimulationConfig.model_validate(simulation), device) == share
-    monkeypatch.setattr(steps, "free_memory", lambda device: None)
-    assert steps._free_share(SimulationConfig.model_validate(simulation), device) is None

@@ -1,0 +1,26 @@
+"""What models that stay loaded may take of a machine."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedrag.config import SimulationConfig
+from fedrag.models import resident
+
+
+@pytest.mark.parametrize(
+    ("simulation", "device", "share"),
+    [
+        ({"actors": 4}, "cpu", 8e9),
+        ({"grid": "ray", "actors": 4}, "cpu", 2e9),
+        ({"grid": "ray", "cpus_per_actor": 3}, "cpu", 4e9),
+        ({"grid": "ray", "cpus_per_actor": 9}, "cpu", 8e9),
+        ({"grid": "ray", "actors": 4, "gpus_per_actor": 0.5}, "cuda", 4e9),
+    ],
+)
+def test_clients_in_ray_actors_share_the_free_memory(monkeypatch, simulation, device, share):
+    monkeypatch.setattr(resident, "cpu_count", lambda: 6)
+    monkeypatch.setattr(resident, "free_memory", lambda device: 8e9)
+    assert resident.free_share(SimulationConfig.model_validate(simulation), device) == share
+    monkeypatch.setattr(resident, "free_memory", lambda device: None)
+    assert resident.free_share(SimulationConfig.model_validate(simulation), device) is None
