@@ -161,7 +161,7 @@ class Generator:
         """
         with _head_at(self.model, torch.tensor([0]), torch.tensor([len(prefix) - 1])):
             once = self.model(input_ids=torch.tensor([prefix], device=self.model.device), use_cache=True)
-        memory = once.past_key_values
+        memory = once.cache
         memory.batch_repeat_interleave(len(batch))
         rest = [Example(example.prompt[len(prefix) :], example.answer) for example in batch]
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
@@ -182,7 +182,7 @@ class Generator:
         prompts = [example.prompt for example in batch]
         if self.prefixes is not None:
             cache, real = self.prefixes.read([example.prompt[: example.shared] for example in batch])
-            memory, read = {"past_key_values": cache}, real.tolist()
+            memory, read = {"cache": cache}, real.tolist()
             prompts = [example.prompt[example.shared :] for example in batch]
         pad, device = self._pad_id, self.model.device
         width = max(map(len, prompts))
@@ -243,7 +243,7 @@ class Generator:
             places["attention_mask"] = torch.cat([real, torch.ones_like(ids)], dim=1)
         with _head_at(self.model, torch.tensor(rows), torch.tensor(columns)):
             logits: torch.Tensor = self.model(
-                input_ids=ids, past_key_values=memory, use_cache=memory is not None, **places
+                input_ids=ids, cache=memory, use_cache=memory is not None, **places
             ).logits
         return logits[0]
 

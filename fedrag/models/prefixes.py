@@ -89,7 +89,7 @@ class PrefixReader:
             # Not in inference mode, even inside one: a later training step may use what is kept.
             with torch.inference_mode(False), torch.no_grad(), adapter_disabled(self._model):
                 ids = torch.tensor([prefix], device=self._model.device)
-                kept = self._model.base_model(input_ids=ids, use_cache=True).past_key_values
+                kept = self._model.base_model(input_ids=ids, use_cache=True).cache
         finally:
             self._model.train(training)
         return [(layer.keys[0], layer.values[0]) for layer in kept.layers]
@@ -107,4 +107,4 @@ def remembers_all(config: PreTrainedConfig) -> bool:
     window = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     takes = set(inspect.signature(causal.forward).parameters) if causal else set()
-    return layers == {"full_attention"} and not window and {"position_ids", "past_key_values"} <= takes
+    return layers == {"full_attention"} and not window and {"position_ids", "cache"} <= takes
