@@ -24,10 +24,12 @@ from fedrag.files import read_json, write_json, write_text
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.export import export_models
 from fedrag.models.resident import initial_state
+from fedrag.models.store import fedrag_home
 from fedrag.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.runs import RunFolder
 from fedrag.schedule import trained_components
 from fedrag.site.app import make_client_app
+from fedrag.site.settings import SCORES
 from fedrag.training.losses import Losses
 from fedrag.types import Site, State
 
@@ -158,7 +160,7 @@ def _federate(
     display: Display,
     ray_address: str | None,
 ) -> State:
-    """Run the rounds that are left and export the result; sites keep their caches in the whole run's folder."""
+    """Run the rounds that are left and export the result; sites keep what they are handed in the whole run's folder."""
     config = run.config
     components = trained_components(config.federation)
     if run.is_finished:
@@ -237,6 +239,7 @@ def open_grid(
             "site-name": site_name(folder),
             "site-folder": str(folder.resolve()),
             "site-cache": str((caches / site_name(folder)).resolve()),
+            "score-cache": str(fedrag_home() / SCORES / site_name(folder)),  # a next run may ask for the same ones
         }
         for folder in folders
     ]

@@ -17,6 +17,8 @@ from fedrag.data.site_folder import hash_site
 from fedrag.errors import ConfigError, DataError, QuorumError, RunError
 from fedrag.files import read_json
 from fedrag.models.store import find_model
+from fedrag.rag import answer_scores
+from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.runs import RunFolder
 from fedrag.simulation import resume, simulate
 from fedrag.training.losses import Losses, answer_loss
@@ -131,6 +133,23 @@ def test_the_same_scenario_gives_the_same_bits_again(finished, tmp_path):
     assert (again.path / final).read_bytes() == (run.path / final).read_bytes()
     first, second = (read_json(r.path / "results.json") for r in (run, again))
     assert {k: v for k, v in first.items() if k != "run"} == {k: v for k, v in second.items() if k != "run"}
+
+
+def test_a_run_with_other_settings_takes_the_scores_of_the_one_before(sites, tmp_path, monkeypatch):
+    """Scoring is the cost of LSR: another learning rate must not pay it again."""
+    scored: list[int] = []
+
+    def counted(generator, batch, shared=0):
+        scored.append(len(batch))
+        return mean_log_probabilities(generator, batch, shared)
+
+    monkeypatch.setattr(answer_scores, "mean_log_probabilities", counted)
+    federation = {"schedule": "retriever"}
+    rag = {"instruction": "Scored by no other test."}
+    for name, rate in (("first", 1e-3), ("second", 1e-2)):
+        retriever = {"loss": "lsr", "learning_rate": rate}
+        simulate(tiny_config(sites, federation=federation, rag=rag, retriever=retriever), out=tmp_path / name)
+        assert sum(scored) == 5 * 8  # questions of both sites, each with its candidates
 
 
 def test_an_adapter_that_acts_from_the_question_on_learns_the_same_bits_again(finished, sites, tmp_path):

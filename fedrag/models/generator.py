@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -47,6 +48,7 @@ class Generator:
         self.fetched = fetched
         self.targets = targets
         self.prefixes: PrefixReader | None = None
+        _let_head_select(model)
 
     @classmethod
     def load(
@@ -111,6 +113,23 @@ class Generator:
         dtype: torch.dtype = self.model.dtype
         return dtype
 
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        device: torch.device = self.model.device
+        return device
+
+    @property
+    def has_dropout(self) -> bool:
+        """Whether a pass in training mode draws random numbers."""
+        return any(value for name, value in self.model.config.to_dict().items() if "drop" in name)
+
+    @property
+    def changes_while_reading(self) -> bool:
+        """Whether a pass changes the model: rotary embeddings of some kinds grow with the longest text so far."""
+        scaling = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
+        return any(kind in str(scaling) for kind in ("dynamic", "longrope"))
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the adapter's parameters, the only ones that are trained."""
         return lora_parameters(self.model)
@@ -142,13 +161,21 @@ class Generator:
         Returns:
             Logits (tokens, vocabulary) and the answer ids (tokens,), example after example.
         """
+        return self.answer_pass(batch)()
+
+    def answer_pass(self, batch: Sequence[Example]) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+        """Return the pass of `answer_logits`, which may run beside others.
+
+        What must not run beside another is done at once: the base model's reading of shared beginnings.
+        """
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
         if self.seq2seq:
-            return self._seq2seq_logits(batch), labels
+            return lambda: (self._seq2seq_logits(batch), labels)
         if self.prefixes is None:
-            return self._causal_logits(batch), labels
+            return lambda: (self._causal_logits(batch), labels)
         memory, real = self.prefixes.read([example.prompt[: example.shared] for example in batch])
-        return self._causal_logits([_after_shared(example) for example in batch], memory, real), labels
+        rest = [_after_shared(example) for example in batch]
+        return lambda: (self._causal_logits(rest, memory, real), labels)
 
     def answer_logits_after(self, prefix: list[int], batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Do what `answer_logits` does for examples that begin alike, reading the common tokens once.
@@ -159,7 +186,7 @@ class Generator:
             prefix: The tokens that every prompt of the batch begins with, shorter than each prompt.
             batch: Examples of similar length.
         """
-        with _head_at(self.model, torch.tensor([0]), torch.tensor([len(prefix) - 1])):
+        with _head_at(torch.tensor([0]), torch.tensor([len(prefix) - 1])):
             once = self.model(input_ids=torch.tensor([prefix], device=self.model.device), use_cache=True)
         memory = once.cache
         memory.batch_repeat_interleave(len(batch))
@@ -241,7 +268,7 @@ class Generator:
             own = torch.arange(width, device=self.model.device)
             places["position_ids"] = real.sum(dim=1, keepdim=True) + own
             places["attention_mask"] = torch.cat([real, torch.ones_like(ids)], dim=1)
-        with _head_at(self.model, torch.tensor(rows), torch.tensor(columns)):
+        with _head_at(torch.tensor(rows), torch.tensor(columns)):
             logits: torch.Tensor = self.model(
                 input_ids=ids, cache=memory, use_cache=memory is not None, **places
             ).logits
@@ -316,19 +343,28 @@ def _padded(row: Sequence[int], width: int, value: int, *, left: bool = False) -
     return [*padding, *row] if left else [*row, *padding]
 
 
+_POSITIONS: ContextVar[tuple[torch.Tensor, torch.Tensor] | None] = ContextVar("_POSITIONS", default=None)
+"""Rows and columns that the output head of this thread's pass sees; None: all."""
+
+
 @contextmanager
-def _head_at(model: PreTrainedModel, rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
-    """Let the output head see only some positions, so that its result is (1, positions, vocabulary).
-
-    A hook on the head works for every architecture and keeps what a model does to its logits afterwards.
-    """
-    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers gives it no types
-
-    def select(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        return (inputs[0][rows, columns].unsqueeze(0),)
-
-    handle = head.register_forward_pre_hook(select)
+def _head_at(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
+    """Let the output head see only some positions, so that its result is (1, positions, vocabulary)."""
+    before = _POSITIONS.set((rows, columns))
     try:
         yield
     finally:
-        handle.remove()
+        _POSITIONS.reset(before)
+
+
+def _let_head_select(model: PreTrainedModel) -> None:
+    """Make the output head look at what `_head_at` says.
+
+    A hook on the head works for every architecture and keeps what a model does to its logits afterwards.
+    """
+
+    def select(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        positions = _POSITIONS.get()
+        return inputs if positions is None else (inputs[0][positions].unsqueeze(0),)
+
+    model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[no-untyped-call]  # transformers gives it no types

@@ -114,7 +114,7 @@ class RoundModels:
         return retriever
 
     def generator_key(self, untouched: bool) -> str:
-        """Return what answer scores depend on: weights, adapter, number format, threads, torch."""
+        """Return what answer scores depend on: weights, adapter, number format, processor, threads, torch."""
         generator = self.generator
         adapter = hashlib.sha256()
         tensors = {} if untouched else self._state.get("generator", {})
@@ -128,6 +128,7 @@ class RoundModels:
             adapter.hexdigest(),
             number_format(self._config.models.generator_dtype, self._device),
             self._device,
+            torch.backends.cpu.get_cpu_capability(),
             torch.get_num_threads(),
             torch.__version__,
         )

@@ -10,8 +10,10 @@ batches in which they were computed: in bfloat16 the same pair scores differentl
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import shutil
+import time
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -21,11 +23,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fedrag.models.beside import passes_beside, running_beside
 from fedrag.models.generator import Generator
 from fedrag.rag.batches import plan_batches
 from fedrag.types import Array, Example
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +77,30 @@ def score_answers(
         cache: Scores of earlier calls.
         on_batch: Called after each batch with (examples done, examples in all).
     """
+    plans = plan_scoring(examples, batch_tokens)
+
+    def scoring(plan: ScoringBatch) -> Callable[[], Array]:
+        batch = [examples[row] for row in plan.rows]
+
+        def score() -> Array:
+            found = cache.read(batch) if cache else None
+            if found is None:
+                found = mean_log_probabilities(generator, batch, plan.shared)
+                if cache:
+                    cache.write(batch, found)
+            return found
+
+        return score
+
     scores = np.zeros(len(examples), np.float32)
     done = 0
-    for plan in plan_scoring(examples, batch_tokens):
-        batch = [examples[row] for row in plan.rows]
-        found = cache.read(batch) if cache else None
-        if found is None:
-            found = mean_log_probabilities(generator, batch, plan.shared)
-            if cache:
-                cache.write(batch, found)
-        scores[plan.rows] = found
-        done += len(batch)
-        if on_batch:
-            on_batch(done, len(examples))
+    # What was read of prefixes is remembered in one place, for all passes.
+    with running_beside(1 if generator.prefixes else passes_beside(generator)) as run:
+        for plan, found in zip(plans, run(scoring(plan) for plan in plans), strict=True):
+            scores[plan.rows] = found
+            done += len(plan.rows)
+            if on_batch:
+                on_batch(done, len(examples))
     return scores
 
 
@@ -119,8 +133,9 @@ class ScoreCache:
     """
 
     def __init__(self, folder: Path, generator_key: str) -> None:
-        self._folder = folder / hashlib.sha256(f"{_VERSION}:{generator_key}".encode()).hexdigest()[:24]
-        self._folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder / hashlib.sha256(f"{_VERSION}:{generator_key}".encode()).hexdigest()[:24]
+        self.folder.mkdir(parents=True, exist_ok=True)
+        os.utime(self.folder)  # it is in use
 
     def read(self, batch: Sequence[Example]) -> Array | None:
         """Return the scores of a batch, or None where it was never scored."""
@@ -139,14 +154,26 @@ class ScoreCache:
             np.save(file, scores)
         partial.replace(path)
 
-    def prune(self) -> None:
-        """Remove the scores of all other generators: a round that needs one of them computes it again."""
-        for folder in self._folder.parent.iterdir():
-            if folder.is_dir() and folder != self._folder:
+    def prune(self, unused_days: float = 7.0) -> None:
+        """Remove the scores of generators that nobody has asked for in a while: they are computed again if need be.
+
+        A generator that learns is another one in each round; one that does not serves run after run.
+        """
+        limit = time.time() - unused_days * 86_400
+        for folder in self.folder.parent.iterdir():
+            if folder.is_dir() and folder != self.folder and _changed(folder) < limit:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _path(self, batch: Sequence[Example]) -> Path:
         digest = hashlib.sha256()
         for example in batch:
             digest.update(np.array([len(example.prompt), *example.prompt, -1, *example.answer], np.int64).tobytes())
-        return self._folder / f"{digest.hexdigest()[:32]}.npy"
+        return self.folder / f"{digest.hexdigest()[:32]}.npy"
+
+
+def _changed(folder: Path) -> float:
+    """Return when a folder was changed last, in seconds since the epoch; another process may have removed it."""
+    try:
+        return folder.stat().st_mtime
+    except FileNotFoundError:
+        return math.inf

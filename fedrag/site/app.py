@@ -118,7 +118,7 @@ def _answer(
         config = Config.from_toml(request.scenario)
         settings = SiteSettings.from_node_config(context.node_config, config)
         site = replace(load_site(settings.folder), name=settings.name)  # seeds come from the name it greets with
-        bench = Workbench(site, settings.cache, config, losses, run=settings.run)
+        bench = Workbench(site, settings.cache, settings.scores, config, losses, run=settings.run)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)
         if policy:
             reply = apply_to_reply(policy, reply, len(site.train), len(site.validation))

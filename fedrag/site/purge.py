@@ -13,8 +13,8 @@ from fedrag.errors import ConfigError
 from fedrag.files import storage_errors
 from fedrag.site.delivered import MODELS, deliveries, forget
 from fedrag.site.folder import INBOX, OUTBOX
+from fedrag.site.settings import SCORES
 
-CACHE = "answer-scores"
 LOGS = "logs"
 
 KEPT = (
@@ -79,7 +79,7 @@ def left_by_runs(folder: Path, run: str | None = None) -> Left:
     return Left(
         runs=chosen,
         models=tuple(entry for entry in found if _run_of(entry) in chosen),
-        cache=tuple(_files(folder / CACHE)),
+        cache=tuple(_files(folder / SCORES)),
         logs=tuple(file for file in _files(folder / LOGS) if file.stat().st_size),
         messages=tuple(_messages(folder)) if run is None else (),
     )

@@ -11,6 +11,8 @@ from fedrag.data.site_folder import chosen_folders, site_name
 from fedrag.errors import ConfigError
 from fedrag.models.store import fedrag_home
 
+SCORES = "answer-scores"
+
 
 @dataclass(frozen=True, slots=True)
 class SiteSettings:
@@ -19,21 +21,23 @@ class SiteSettings:
     Attributes:
         name: The site's name.
         folder: Its data folder.
-        cache: Where answer scores and delivered models are kept.
+        cache: Where delivered models are kept.
+        scores: Where answer scores are kept.
         run: Name of the run, where it has one; delivered models are kept under it.
     """
 
     name: str
     folder: Path
     cache: Path
+    scores: Path
     run: str = ""
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SiteSettings:
         """Read the settings of the site this process is.
 
-        A launcher hands over `site-folder`, and optionally `site-name` and `site-cache`. Flower's own
-        simulation hands over `partition-id` alone: the scenario's sites are then dealt in order of name.
+        A launcher hands over `site-folder`, and optionally `site-name`, `site-cache` and `score-cache`. Flower's
+        own simulation hands over `partition-id` alone: the scenario's sites are then dealt in order of name.
 
         Raises:
             ConfigError: Neither is there.
@@ -42,9 +46,9 @@ class SiteSettings:
         if folder is None:
             folder = _folder_of_partition(node_config, config)
         name = str(node_config.get("site-name", site_name(folder)))
-        cache = node_config.get("site-cache")
-        run = str(node_config.get("run", ""))
-        return cls(name, folder, Path(str(cache)) if cache else fedrag_home() / "sites" / name, run)
+        cache = Path(str(node_config.get("site-cache") or fedrag_home() / "sites" / name))
+        scores = Path(str(node_config.get("score-cache") or cache / SCORES))
+        return cls(name, folder, cache, scores, str(node_config.get("run", "")))
 
 
 def _folder_of_partition(node_config: Mapping[str, object], config: Config) -> Path:

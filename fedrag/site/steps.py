@@ -48,7 +48,8 @@ class Workbench:
 
     Attributes:
         site: The site's data.
-        cache: Folder of its answer scores.
+        cache: Folder of the models it is handed.
+        scores: Folder of its answer scores.
         config: The scenario.
         losses: The loss functions.
         on_progress: Told how far the work is.
@@ -57,6 +58,7 @@ class Workbench:
 
     site: Site
     cache: Path
+    scores: Path
     config: Config
     losses: Losses = field(default_factory=Losses)
     on_progress: OnProgress = lambda what, done, total: None
@@ -120,7 +122,7 @@ def _score_candidates(bench: Workbench, models: RoundModels, index: GetIndex) ->
     passages = {passage.id: passage for passage in bench.site.passages}
     pairs = lsr_pairs(generator, drawn, chosen, passages, bench.config.rag)
     with generator.untouched() if lsr.scorer == "untouched" else nullcontext():
-        cache = ScoreCache(bench.cache / "answer-scores", models.generator_key(lsr.scorer == "untouched"))
+        cache = ScoreCache(bench.scores, models.generator_key(lsr.scorer == "untouched"))
         scores = score_answers(
             generator,
             pairs,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -77,7 +78,6 @@ class MasterOptimizer:
         self._start = {name: master.detach().clone() for name, master in self._masters.items()}
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-            parameter.grad = None
         self._adamw = torch.optim.AdamW(
             self._masters.values(),
             lr=settings.learning_rate,
@@ -85,15 +85,16 @@ class MasterOptimizer:
             fused=True,  # one pass over the weights: with foreach the step takes three times as long on a CPU
         )
 
-    def collect_gradients(self) -> None:
-        """Add the parameters' gradients to the masters' in float32, after each backward pass."""
-        for name, parameter in self._parameters.items():
-            if parameter.grad is None:
-                continue
-            master = self._masters[name]
-            gradient = parameter.grad.float()
-            master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-            parameter.grad = None
+    def gradients(self, loss: torch.Tensor) -> list[torch.Tensor | None]:
+        """Make the backward pass of a loss; may run beside others. None: the loss does not depend on a parameter."""
+        return list(torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True))
+
+    def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
+        """Add the gradients of a part of a batch to the masters', in float32."""
+        for master, gradient in zip(self._masters.values(), gradients, strict=True):
+            if gradient is not None:
+                exact = gradient.to(torch.float32, copy=True)  # autograd may give one tensor for two parameters
+                master.grad = exact if master.grad is None else master.grad.add_(exact)
 
     def step(self, done: float) -> float:
         """Take one step and return the gradient's L2 norm before clipping.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 
 import torch
@@ -13,6 +13,7 @@ from fedrag.config import GeneratorConfig, RagConfig
 from fedrag.display import size_text
 from fedrag.errors import TrainingDiverged
 from fedrag.memory import free_memory
+from fedrag.models.beside import Run, passes_beside, running_beside
 from fedrag.models.checkpointing import Footprint, layers_checkpointed
 from fedrag.models.generator import Generator
 from fedrag.rag.batches import plan_batches
@@ -95,12 +96,14 @@ def train_generator(
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
     batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
     losses: list[float] = []
-    checkpointed = _is_checkpointed(generator, examples, batches, settings, free_bytes)
-    with layers_checkpointed(generator.model) if checkpointed else nullcontext():
+    passes = passes_beside(generator, training=True)
+    split = [_parts(generator, [examples[i] for i in rows], settings, passes) for rows in batches]
+    checkpointed = _is_checkpointed(generator, split, passes, settings, free_bytes)
+    with layers_checkpointed(generator.model) if checkpointed else nullcontext(), running_beside(passes) as run:
         generator.model.train()
         try:
-            for step, rows in enumerate(batches):
-                losses.append(_accumulate(generator, [examples[i] for i in rows], settings, optimizer, loss))
+            for step, parts in enumerate(split):
+                losses.append(_accumulate(generator, parts, run, optimizer, loss))
                 optimizer.step(progress.at(step, len(batches)))
                 if on_step:
                     on_step(step + 1, len(batches), losses[-1])
@@ -122,8 +125,8 @@ def epoch_batches(examples: int, batch_size: int, epochs: int, seed: int) -> lis
 
 def _is_checkpointed(
     generator: Generator,
-    examples: Sequence[Example],
-    batches: Sequence[Sequence[int]],
+    batches: Sequence[Sequence[Sequence[Example]]],
+    passes: int,
     settings: GeneratorConfig,
     free_bytes: float | None,
 ) -> bool:
@@ -136,36 +139,51 @@ def _is_checkpointed(
     free = free_memory(generator.model.device.type) if free_bytes is None else free_bytes
     if free is None or generator.prefixes or not generator.model.supports_gradient_checkpointing:
         return False
-    parts = (part for rows in batches for part in _parts(generator, [examples[i] for i in rows], settings))
-    need = Footprint.of(generator).step_bytes(parts)
+    need = Footprint.of(generator).step_bytes((part for parts in batches for part in parts), passes)
     if need > free:
         log.info("%s: a step needs up to %s more, and %s are free", again, size_text(need), size_text(free))
     return need > free
 
 
-def _parts(generator: Generator, batch: Sequence[Example], settings: GeneratorConfig) -> Iterator[list[Example]]:
-    """Yield the parts of a batch, each of similar length and read in one forward pass."""
+def _parts(
+    generator: Generator, batch: Sequence[Example], settings: GeneratorConfig, passes: int
+) -> list[list[Example]]:
+    """Return the parts of a batch, each of similar length and read in one forward pass.
+
+    All passes that run at a time share the tokens of one, and have two parts each or more: with fewer, one would wait
+    for the other at the end of every step.
+    """
+    # What is remembered costs less.
     lengths = [example.length - (example.shared // 2 if generator.prefixes else 0) for example in batch]
-    for rows in plan_batches(lengths, settings.micro_batch_tokens):  # what is only remembered costs less
-        yield [batch[i] for i in rows]
+    most = settings.micro_batch_tokens // passes
+    if passes > 1:
+        most = min(most, sum(lengths) // (2 * passes))
+    return [[batch[i] for i in rows] for rows in plan_batches(lengths, most)]
 
 
 def _accumulate(
     generator: Generator,
-    batch: Sequence[Example],
-    settings: GeneratorConfig,
+    parts: Sequence[Sequence[Example]],
+    run: Run,
     optimizer: MasterOptimizer,
-    loss: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    loss: AnswerLoss,
 ) -> float:
-    """Add up the gradients of one batch over parts of similar length; return its mean loss per token."""
-    answer_tokens = sum(len(example.answer) for example in batch)
+    """Add up the gradients of one batch over its parts; return its mean loss per token."""
+    answer_tokens = sum(len(example.answer) for part in parts for example in part)
+
+    def learning(part: Sequence[Example]) -> Callable[[], tuple[float, list[torch.Tensor | None]]]:
+        forward = generator.answer_pass(part)
+
+        def both_ways() -> tuple[float, list[torch.Tensor | None]]:
+            mean = loss(*forward()) / answer_tokens
+            if not torch.isfinite(mean):
+                raise TrainingDiverged("the training diverged: its loss is not finite")
+            return mean.item(), optimizer.gradients(mean)
+
+        return both_ways
+
     total = 0.0
-    for part in _parts(generator, batch, settings):
-        logits, labels = generator.answer_logits(part)
-        mean = loss(logits, labels) / answer_tokens
-        if not torch.isfinite(mean):
-            raise TrainingDiverged("the training diverged: its loss is not finite")
-        mean.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
-        optimizer.collect_gradients()
-        total += mean.item()
+    for mean, gradients in run(learning(part) for part in parts):
+        optimizer.add(gradients)
+        total += mean
     return total

@@ -59,8 +59,7 @@ def train_retriever(
             loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses)
             if not torch.isfinite(loss):
                 raise TrainingDiverged("the training diverged: its loss is not finite")
-            loss.backward()  # type: ignore[no-untyped-call]  # torch gives it no types
-            optimizer.collect_gradients()
+            optimizer.add(optimizer.gradients(loss))
             optimizer.step(progress.at(step, len(batches)))
             history.append(loss.item())
             if on_step:

@@ -264,7 +264,8 @@ def seconds_to_first_client(grid: str) -> float:
     """Run the smallest scenario with the command, and wait for a client's first trace on the disk."""
     settings = (f"simulation.grid={grid}", "federation.rounds=1", "evaluation.split=none", "evaluation.baselines=[]")
     with tempfile.TemporaryDirectory() as name:
-        run = Path(name) / "run"
+        run, environment = Path(name) / "run", without_scores(Path(name))
+        scores = Path(environment["FEDRAG_HOME"]) / "answer-scores"
         sets = [part for setting in settings for part in ("--set", setting)]
         script = "from fedrag.cli.main import main; main()"
         command = [
@@ -278,13 +279,23 @@ def seconds_to_first_client(grid: str) -> float:
             *sets,
         ]
         start = time.monotonic()
-        with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL) as process:
-            while not list(run.glob("sites/*/answer-scores")) and process.poll() is None:
+        with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL) as process:
+            while not list(scores.glob("*/*")) and process.poll() is None:
                 time.sleep(0.01)
             seconds = time.monotonic() - start
         if process.returncode:
             raise RuntimeError("fedrag simulate failed")
     return seconds
+
+
+def without_scores(folder: Path) -> dict[str, str]:
+    """Return the environment of a process that finds the fetched models and no answer scores of earlier runs."""
+    from fedrag.models.store import fedrag_home
+
+    home = folder / "home"
+    home.mkdir()
+    (home / "models").symlink_to(fedrag_home() / "models")
+    return {**os.environ, "FEDRAG_HOME": str(home)}
 
 
 class Stopwatch:
@@ -358,12 +369,12 @@ def measure_flower(options: Options) -> list[Row]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sites = write_small_sites(folder / "sites", FLOWER_SITES, questions=2, passages=4)
+        environment = without_scores(folder) | {"FLWR_HOME": f"{name}/flwr"}
         told: dict[str, list[float]] = {}
         for who, command in (
             ("fedrag", [str(Path(__file__)), "--against-flower", name]),
             ("flower", [str(Path(__file__).parent / "flower_app.py"), str(sites), str(ROUNDS), f"{name}/flower.json"]),
         ):
-            environment = {**os.environ, "FLWR_HOME": f"{name}/flwr"}
             subprocess.run([sys.executable, *command], env=environment, check=True)
             told[who] = json.loads((folder / f"{who}.json").read_text())
     ours, theirs = (statistics.median(told[who][1:]) for who in ("fedrag", "flower"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -212,14 +214,30 @@ def test_no_partial_file_is_left_beside_the_scores(scored, tmp_path: Path):
     assert {file.suffix for file in tmp_path.rglob("*") if file.is_file()} == {".npy"}
 
 
-def test_pruning_keeps_the_scores_of_this_generator_alone(tmp_path: Path):
+def test_pruning_removes_the_scores_of_generators_that_nobody_asked_for_in_a_week(tmp_path: Path):
     batch = [Example([1], [2])]
-    old, new = ScoreCache(tmp_path, "old"), ScoreCache(tmp_path, "new")
-    for cache in (old, new):
+    caches = {name: ScoreCache(tmp_path, name) for name in ("six days", "eight days", "in use")}
+    for cache in caches.values():
         cache.write(batch, np.array([-1.0], np.float32))
-    new.prune()
-    assert old.read(batch) is None
-    assert new.read(batch) is not None
+    for name, days in (("six days", 6), ("eight days", 8), ("in use", 9)):
+        unused_since(caches[name], days)
+    caches["in use"].prune()
+    assert [cache.read(batch) is not None for cache in caches.values()] == [True, False, True]
+
+
+def test_a_generator_that_is_asked_for_again_is_in_use(tmp_path: Path):
+    batch = [Example([1], [2])]
+    old = ScoreCache(tmp_path, "old")
+    old.write(batch, np.array([-1.0], np.float32))
+    unused_since(old, 8)
+    ScoreCache(tmp_path, "old")
+    ScoreCache(tmp_path, "other").prune()
+    assert old.read(batch) is not None
+
+
+def unused_since(cache: ScoreCache, days: float) -> None:
+    then = time.time() - days * 86_400
+    os.utime(cache.folder, (then, then))
 
 
 @pytest.fixture

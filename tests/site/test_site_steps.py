@@ -34,7 +34,7 @@ def work(tmp_path):
     def make(site=None, components=BOTH, round_number=1, **settings):
         config = tiny_config(**settings)
         request = Request(config.to_toml(), round_number, initial_state(config, BOTH), components)
-        return Workbench(site or small_site("a"), tmp_path / "cache", config), request
+        return Workbench(site or small_site("a"), tmp_path / "cache", tmp_path / "scores", config), request
 
     return make
 
@@ -131,11 +131,11 @@ def test_scores_are_computed_once_for_a_generator_that_stays_the_same(work):
     seen = []
     told = replace(bench, on_progress=lambda what, done, total: seen.append(what))
     first = train_site(told, request)
-    files = sorted(bench.cache.rglob("*.npy"))
+    files = sorted(bench.scores.rglob("*.npy"))
     stamps = [file.stat().st_mtime_ns for file in files]
     again = train_site(told, request)
     assert files
-    assert sorted(bench.cache.rglob("*.npy")) == files
+    assert sorted(bench.scores.rglob("*.npy")) == files
     assert [file.stat().st_mtime_ns for file in files] == stamps
     np.testing.assert_array_equal(first.update["retriever"], again.update["retriever"])
     assert "score" in seen
@@ -200,7 +200,9 @@ def test_a_delivery_lies_in_the_sites_cache_and_replaces_the_one_before(work):
 def test_a_site_s_own_settings_win_over_what_the_scenario_says(tmp_path, tiny_home):
     node = {"site-folder": str(tmp_path / "data"), "site-name": "clinic", "site-cache": str(tmp_path / "cache")}
     settings = SiteSettings.from_node_config(node, tiny_config())
-    assert settings == SiteSettings("clinic", tmp_path / "data", tmp_path / "cache")
+    assert settings == SiteSettings(
+        "clinic", tmp_path / "data", tmp_path / "cache", tmp_path / "cache" / "answer-scores"
+    )
     settings = SiteSettings.from_node_config({"site-folder": str(tmp_path / "data")}, tiny_config())
     assert (settings.name, settings.cache) == ("data", tiny_home / "sites" / "data")
 

@@ -36,8 +36,7 @@ def adamw_by_hand(
 def quadratic_steps(optimizer: MasterOptimizer, parameter: nn.Parameter, steps: int, target: torch.Tensor) -> None:
     """Descend 1/2 |w - target|^2."""
     for step in range(steps):
-        (0.5 * (parameter - target) ** 2).sum().backward()
-        optimizer.collect_gradients()
+        optimizer.add(optimizer.gradients((0.5 * (parameter - target) ** 2).sum()))
         optimizer.step(step / steps)
 
 
@@ -70,9 +69,7 @@ def test_the_gradient_is_clipped_to_its_norm_over_all_parameters():
     optimizer = MasterOptimizer(parameters, settings_of(clip_norm=1.0))
     norms = []
     for scale in (10.0, 0.1):
-        for parameter in parameters.values():
-            parameter.grad = scale * torch.tensor([3.0, 4.0])
-        optimizer.collect_gradients()
+        optimizer.add([scale * torch.tensor([3.0, 4.0])] * 2)
         norms.append(optimizer.step(0.0))
     assert norms == pytest.approx([50 * math.sqrt(2), 0.5 * math.sqrt(2)])
     clipped = np.array([3.0, 4.0]) / math.sqrt(50)
@@ -91,8 +88,7 @@ def test_master_weights_add_up_steps_that_bfloat16_alone_would_lose():
     for _ in range(steps):
         alone.grad = torch.ones_like(alone)
         plain.step()
-        parameter.grad = torch.ones_like(parameter)
-        ours.collect_gradients()
+        ours.add([torch.ones_like(parameter)])
         ours.step(0.0)
     assert alone.item() == 1.0
     assert ours.update()["w"].item() == pytest.approx(-steps * rate, rel=1e-3)
@@ -104,8 +100,7 @@ def test_masters_start_from_the_received_state_not_from_its_rounding():
     parameter = nn.Parameter(torch.from_numpy(received).bfloat16())
     assert parameter.item() == 1.0
     optimizer = MasterOptimizer({"w": parameter}, settings_of(learning_rate=1e-5, weight_decay=0.0), {"w": received})
-    parameter.grad = torch.ones_like(parameter)
-    optimizer.collect_gradients()
+    optimizer.add([torch.ones_like(parameter)])
     optimizer.step(0.0)
     assert optimizer.update()["w"].item() == pytest.approx(-1e-5, rel=0.02)  # the rounding is no part of it
     assert received.item() == np.float32(1.001)
@@ -115,9 +110,7 @@ def test_gradients_add_up_in_float32():
     parameter = nn.Parameter(torch.zeros(1, dtype=torch.bfloat16))
     optimizer = MasterOptimizer({"w": parameter}, settings_of())
     for value in (256.0, 1.0):  # 257 is no bfloat16
-        parameter.grad = torch.full_like(parameter, value)
-        optimizer.collect_gradients()
-        assert parameter.grad is None
+        optimizer.add([torch.full_like(parameter, value)])
     assert optimizer.step(0.0) == 257.0
 
 
@@ -125,8 +118,7 @@ def test_gradients_add_up_in_float32():
 def test_a_gradient_that_is_not_finite_stops_the_training_and_changes_nothing(bad):
     parameter = nn.Parameter(torch.from_numpy(START.copy()))
     optimizer = MasterOptimizer({"w": parameter}, settings_of())
-    parameter.grad = torch.tensor([0.1, bad, 0.1])
-    optimizer.collect_gradients()
+    optimizer.add([torch.tensor([0.1, bad, 0.1])])
     with pytest.raises(TrainingDiverged, match="gradient is not finite"):
         optimizer.step(0.0)
     np.testing.assert_array_equal(parameter.detach().numpy(), START)
@@ -136,8 +128,7 @@ def test_a_gradient_that_is_not_finite_stops_the_training_and_changes_nothing(ba
 def test_a_parameter_without_gradient_stays():
     parameters = {name: nn.Parameter(torch.ones(2)) for name in ("used", "unused")}
     optimizer = MasterOptimizer(parameters, settings_of(weight_decay=0.5))
-    parameters["used"].grad = torch.ones(2)
-    optimizer.collect_gradients()
+    optimizer.add([torch.ones(2), None])
     optimizer.step(0.0)
     assert not optimizer.update()["unused"].any()
     assert optimizer.update()["used"].all()

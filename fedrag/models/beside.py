@@ -1,0 +1,74 @@
+"""Passes through one model beside one another, in two threads that share the cores.
+
+Between the large products of a transformer lie many small operations that keep one core busy and let the others wait.
+Two passes of half the size, each with half the cores, fill these gaps: on two cores training took 0.8 of the time
+(tests/benchmarks/README.md). What is computed depends on torch's number of threads alone, and not on which pass is
+done first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol, TypeVar
+
+import torch
+
+from fedrag.models.generator import Generator
+
+T = TypeVar("T")
+
+_PASSES = 2
+
+
+class Run(Protocol):
+    """Runs jobs and gives their results in the jobs' order, each as soon as it and those before it are there."""
+
+    def __call__(self, jobs: Iterable[Callable[[], T]], /) -> Iterator[T]:
+        """Run the jobs."""
+
+
+def passes_beside(generator: Generator, *, training: bool = False) -> int:
+    """Return how many passes of a generator run at a time: one where they would disturb each other, or on a GPU.
+
+    Args:
+        generator: What the passes go through.
+        training: Whether dropout is on: it would draw in the order in which the passes happen to run.
+    """
+    if generator.device.type != "cpu" or torch.get_num_threads() < _PASSES:
+        return 1
+    if training and generator.has_dropout or generator.changes_while_reading:
+        return 1
+    return _PASSES
+
+
+@contextmanager
+def running_beside(passes: int) -> Iterator[Run]:
+    """Give a function that runs jobs, so many at a time; a job alone has all cores.
+
+    Jobs that have not begun are dropped when the context ends, by an error for example.
+    """
+    if passes == 1:
+        yield lambda jobs: (job() for job in jobs)
+        return
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(passes)
+
+    def run(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
+        waiting = list(jobs)
+        if len(waiting) == 1:
+            yield waiting[0]()
+            return
+        torch.set_num_threads(threads // passes)  # the pool's threads take the number that they find
+        try:
+            futures: list[Future[T]] = [pool.submit(job) for job in waiting]
+            for future in futures:
+                yield future.result()
+        finally:
+            torch.set_num_threads(threads)
+
+    try:
+        yield run
+    finally:
+        pool.shutdown(cancel_futures=True)
