@@ -149,7 +149,7 @@ class LsrConfig(Section):
     side: Side = "query"
     """Encoder side that learns."""
     max_questions: Annotated[int, Field(ge=0)] = 0
-    """Distinct questions scored per site, drawn with the seed; 0: all of them."""
+    """Questions scored per site, drawn with the seed; 0: all of them."""
     batch_tokens: Count = 4096
     """Padded tokens in one scoring pass."""
 
