@@ -15,8 +15,6 @@ from typing import Protocol, TypeVar
 
 import torch
 
-from fedrag.models.generator import Generator
-
 T = TypeVar("T")
 
 _PASSES = 2
@@ -29,16 +27,15 @@ class Run(Protocol):
         """Run the jobs."""
 
 
-def passes_beside(generator: Generator, *, training: bool = False) -> int:
-    """Return how many passes of a generator run at a time: one where they would disturb each other, or on a GPU.
+def passes_beside(device: torch.device, *, disturbed: bool = False) -> int:
+    """Return how many passes through a model run at a time.
 
     Args:
-        generator: What the passes go through.
-        training: Whether dropout is on: it would draw in the order in which the passes happen to run.
+        device: Where the model computes; a GPU is busy with one.
+        disturbed: Whether passes would disturb each other. Dropout, for one, draws random numbers in the order in which
+            they happen to run.
     """
-    if generator.device.type != "cpu" or torch.get_num_threads() < _PASSES:
-        return 1
-    if training and generator.has_dropout or generator.changes_while_reading:
+    if disturbed or device.type != "cpu" or torch.get_num_threads() < _PASSES:
         return 1
     return _PASSES
 

@@ -95,7 +95,8 @@ def score_answers(
     scores = np.zeros(len(examples), np.float32)
     done = 0
     # What was read of prefixes is remembered in one place, for all passes.
-    with running_beside(1 if generator.prefixes else passes_beside(generator)) as run:
+    disturbed = generator.prefixes is not None or generator.changes_while_reading
+    with running_beside(passes_beside(generator.device, disturbed=disturbed)) as run:
         for plan, found in zip(plans, run(scoring(plan) for plan in plans), strict=True):
             scores[plan.rows] = found
             done += len(plan.rows)

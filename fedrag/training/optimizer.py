@@ -85,9 +85,17 @@ class MasterOptimizer:
             fused=True,  # one pass over the weights: with foreach the step takes three times as long on a CPU
         )
 
-    def gradients(self, loss: torch.Tensor) -> list[torch.Tensor | None]:
-        """Make the backward pass of a loss; may run beside others. None: the loss does not depend on a parameter."""
-        return list(torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True))
+    def gradients(self, of: torch.Tensor, pull: torch.Tensor | None = None) -> list[torch.Tensor | None]:
+        """Make a backward pass, which may run beside others.
+
+        Args:
+            of: A loss; or the result of a part of the computation, with the loss's gradient with respect to it.
+            pull: That gradient.
+
+        Returns:
+            The gradients of the parameters; None for one that it does not depend on.
+        """
+        return list(torch.autograd.grad(of, list(self._parameters.values()), pull, allow_unused=True))
 
     def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
         """Add the gradients of a part of a batch to the masters', in float32."""
