@@ -1,7 +1,7 @@
 """Passes through one model beside one another, in two threads that share the cores.
 
 Between the large products of a transformer lie many small operations that keep one core busy and let the others wait.
-Two passes of half the size, each with half the cores, fill these gaps: on two cores training took 0.8 of the time
+Two passes of half the size, each with half the cores, fill these gaps: on two cores training took 0.91 of the time
 (tests/benchmarks/README.md). What is computed depends on torch's number of threads alone, and not on which pass is
 done first.
 """

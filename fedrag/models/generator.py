@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -126,9 +126,12 @@ class Generator:
 
     @property
     def changes_while_reading(self) -> bool:
-        """Whether a pass changes the model: rotary embeddings of some kinds grow with the longest text so far."""
+        """Whether a pass changes what another one uses.
+
+        Prefixes are remembered in one place, and rotary embeddings of some kinds grow with the longest text so far.
+        """
         scaling = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
-        return any(kind in str(scaling) for kind in ("dynamic", "longrope"))
+        return self.prefixes is not None or any(kind in str(scaling) for kind in ("dynamic", "longrope"))
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the adapter's parameters, the only ones that are trained."""
@@ -161,21 +164,13 @@ class Generator:
         Returns:
             Logits (tokens, vocabulary) and the answer ids (tokens,), example after example.
         """
-        return self.answer_pass(batch)()
-
-    def answer_pass(self, batch: Sequence[Example]) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
-        """Return the pass of `answer_logits`, which may run beside others.
-
-        What must not run beside another is done at once: the base model's reading of shared beginnings.
-        """
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
         if self.seq2seq:
-            return lambda: (self._seq2seq_logits(batch), labels)
+            return self._seq2seq_logits(batch), labels
         if self.prefixes is None:
-            return lambda: (self._causal_logits(batch), labels)
+            return self._causal_logits(batch), labels
         memory, real = self.prefixes.read([example.prompt[: example.shared] for example in batch])
-        rest = [_after_shared(example) for example in batch]
-        return lambda: (self._causal_logits(rest, memory, real), labels)
+        return self._causal_logits([_after_shared(example) for example in batch], memory, real), labels
 
     def answer_logits_after(self, prefix: list[int], batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Do what `answer_logits` does for examples that begin alike, reading the common tokens once.

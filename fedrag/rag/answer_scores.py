@@ -94,9 +94,7 @@ def score_answers(
 
     scores = np.zeros(len(examples), np.float32)
     done = 0
-    # What was read of prefixes is remembered in one place, for all passes.
-    disturbed = generator.prefixes is not None or generator.changes_while_reading
-    with running_beside(passes_beside(generator.device, disturbed=disturbed)) as run:
+    with running_beside(passes_beside(generator.device, disturbed=generator.changes_while_reading)) as run:
         for plan, found in zip(plans, run(scoring(plan) for plan in plans), strict=True):
             scores[plan.rows] = found
             done += len(plan.rows)

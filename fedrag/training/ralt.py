@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 
 import torch
 
@@ -171,19 +172,14 @@ def _accumulate(
     """Add up the gradients of one batch over its parts; return its mean loss per token."""
     answer_tokens = sum(len(example.answer) for part in parts for example in part)
 
-    def learning(part: Sequence[Example]) -> Callable[[], tuple[float, list[torch.Tensor | None]]]:
-        forward = generator.answer_pass(part)
-
-        def both_ways() -> tuple[float, list[torch.Tensor | None]]:
-            mean = loss(*forward()) / answer_tokens
-            if not torch.isfinite(mean):
-                raise TrainingDiverged("the training diverged: its loss is not finite")
-            return mean.item(), optimizer.gradients(mean)
-
-        return both_ways
+    def learn(part: Sequence[Example]) -> tuple[float, list[torch.Tensor | None]]:
+        mean = loss(*generator.answer_logits(part)) / answer_tokens
+        if not torch.isfinite(mean):
+            raise TrainingDiverged("the training diverged: its loss is not finite")
+        return mean.item(), optimizer.gradients(mean)
 
     total = 0.0
-    for mean, gradients in run(learning(part) for part in parts):
+    for mean, gradients in run(partial(learn, part) for part in parts):
         optimizer.add(gradients)
         total += mean
     return total
