@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -234,12 +235,14 @@ def open_grid(
 ) -> Iterator[Grid]:
     """Give the grid that the scenario names, with one client per site folder."""
     simulation = run.config.simulation
+    # A next run may ask for the same scores; where models are only read, they stay with this run.
+    writable = os.access(fedrag_home(), os.W_OK)
     node_configs = [
         {
             "site-name": site_name(folder),
             "site-folder": str(folder.resolve()),
             "site-cache": str((caches / site_name(folder)).resolve()),
-            "score-cache": str(fedrag_home() / SCORES / site_name(folder)),  # a next run may ask for the same ones
+            **({"score-cache": str(fedrag_home() / SCORES / site_name(folder))} if writable else {}),
         }
         for folder in folders
     ]
