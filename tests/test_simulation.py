@@ -152,6 +152,13 @@ def test_a_run_with_other_settings_takes_the_scores_of_the_one_before(sites, tmp
         assert sum(scored) == 5 * 8  # questions of both sites, each with its candidates
 
 
+def test_where_the_folder_of_models_is_only_read_the_scores_stay_with_the_run(sites, tmp_path, monkeypatch):
+    monkeypatch.setattr("fedrag.simulation.os.access", lambda path, mode: False)
+    settings = {"federation": {"schedule": "retriever"}, "retriever": {"loss": "lsr"}}
+    run = simulate(tiny_config(sites, **settings), out=tmp_path / "run")
+    assert list((run.path / "sites" / "a" / "answer-scores").rglob("*.npy"))
+
+
 def test_an_adapter_that_acts_from_the_question_on_learns_the_same_bits_again(finished, sites, tmp_path):
     """The second run finds in memory what the base model read in the first."""
     generator = {"adapter_from": "question", "learning_rate": 1e-2}

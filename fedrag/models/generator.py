@@ -114,12 +114,6 @@ class Generator:
         return dtype
 
     @property
-    def device(self) -> torch.device:
-        """Where it computes."""
-        device: torch.device = self.model.device
-        return device
-
-    @property
     def has_dropout(self) -> bool:
         """Whether a pass in training mode draws random numbers."""
         return any(value for name, value in self.model.config.to_dict().items() if "drop" in name)

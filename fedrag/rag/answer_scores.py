@@ -18,6 +18,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -79,23 +80,19 @@ def score_answers(
     """
     plans = plan_scoring(examples, batch_tokens)
 
-    def scoring(plan: ScoringBatch) -> Callable[[], Array]:
+    def score(plan: ScoringBatch) -> Array:
         batch = [examples[row] for row in plan.rows]
-
-        def score() -> Array:
-            found = cache.read(batch) if cache else None
-            if found is None:
-                found = mean_log_probabilities(generator, batch, plan.shared)
-                if cache:
-                    cache.write(batch, found)
-            return found
-
-        return score
+        found = cache.read(batch) if cache else None
+        if found is None:
+            found = mean_log_probabilities(generator, batch, plan.shared)
+            if cache:
+                cache.write(batch, found)
+        return found
 
     scores = np.zeros(len(examples), np.float32)
     done = 0
-    with running_beside(passes_beside(generator.device, disturbed=generator.changes_while_reading)) as run:
-        for plan, found in zip(plans, run(scoring(plan) for plan in plans), strict=True):
+    with running_beside(passes_beside(generator.model.device, disturbed=generator.changes_while_reading)) as run:
+        for plan, found in zip(plans, run(partial(score, plan) for plan in plans), strict=True):
             scores[plan.rows] = found
             done += len(plan.rows)
             if on_batch:

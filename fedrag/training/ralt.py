@@ -97,7 +97,7 @@ def train_generator(
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
     batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
     losses: list[float] = []
-    passes = passes_beside(generator.device, disturbed=generator.has_dropout or generator.changes_while_reading)
+    passes = passes_beside(generator.model.device, disturbed=generator.has_dropout or generator.changes_while_reading)
     split = [_parts(generator, [examples[i] for i in rows], settings, passes) for rows in batches]
     checkpointed = _is_checkpointed(generator, split, passes, settings, free_bytes)
     with layers_checkpointed(generator.model) if checkpointed else nullcontext(), running_beside(passes) as run:

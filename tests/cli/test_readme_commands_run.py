@@ -133,7 +133,7 @@ def run(line: str) -> str:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1500)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_shown_command_runs(document: str, clone: Path):
     for line in shown(document):

@@ -39,7 +39,7 @@ def alone(generator: Generator) -> Generator:
 def test_training_learns_the_same_and_the_same_bits_each_time(load_generator):
     settings = GeneratorConfig(batch_size=6, micro_batch_tokens=96, epochs=2)
     beside, again, plain = load_generator(), load_generator(), alone(load_generator())
-    assert passes_beside(beside.device) == 2
+    assert passes_beside(beside.model.device) == 2
     results = [train_generator(g, examples(), settings, seed=1) for g in (beside, again, plain)]
     for name, update in results[0].update.items():
         np.testing.assert_array_equal(update, results[1].update[name])
