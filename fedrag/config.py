@@ -244,7 +244,7 @@ class EvaluationConfig(Section):
     """"local": each site alone; "pooled": all data in one place; both make the federation's passes."""
     generate: bool = True
     """Whether answers are generated; false: retrieval only."""
-    batch_tokens: Count = 8192
+    batch_tokens: Count = 16_384
     """Padded prompt tokens in one generation batch."""
 
 

@@ -81,12 +81,18 @@ class Example:
     Attributes:
         prompt: Token ids.
         answer: Token ids; none where the answer is to be generated.
-        shared: Tokens at the prompt's start, instruction and passages, that other examples may begin with too.
+        prefix_ends: Where the beginnings end that other prompts may have too, the shortest first: instruction and first
+            passage, then one passage more each.
     """
 
     prompt: list[int]
     answer: list[int] = field(default_factory=list)
-    shared: int = 0
+    prefix_ends: tuple[int, ...] = ()
+
+    @property
+    def shared(self) -> int:
+        """Tokens at the prompt's start, instruction and passages, that other prompts may begin with too."""
+        return self.prefix_ends[-1] if self.prefix_ends else 0
 
     @property
     def length(self) -> int:

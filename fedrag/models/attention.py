@@ -2,7 +2,7 @@
 
 torch's fused attention for CPUs spends its time in small blocks. For texts of ordinary length the scores fit into
 memory, and two batched products with a softmax between them run at the processor's full speed. What is unusual
-(a cache, very long texts, dropout on the weights) goes to the fused kernel as before.
+(a single new token, very long texts, dropout on the weights) goes to the fused kernel as before.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ def product_attention(
     Args:
         module: The attention layer.
         query: (batch, heads, tokens, dim).
-        key: (batch, key heads, tokens, dim); each serves heads / key heads neighbouring heads.
+        key: (batch, key heads, keys, dim); each serves heads / key heads neighbouring heads. Keys of what was read
+            before come first, so that there may be more than tokens.
         value: As key.
-        attention_mask: Booleans (batch or 1, 1, tokens, tokens), true where a position is seen. None: in a causal
+        attention_mask: Booleans (batch or 1, 1, tokens, keys), true where a position is seen. None: in a causal
             layer a position sees itself and those before it, in any other layer all.
         dropout: Probability of leaving a weight out.
         scaling: Factor on the scores; None: 1 / sqrt(dim).
@@ -52,15 +53,16 @@ def product_attention(
         (batch, tokens, heads, dim), and no weights.
     """
     batch, heads, tokens, dim = query.shape
+    seen = key.shape[2]
     unusual = dropout or any(options.get(name) is not None for name in ("softcap", "position_bias", "cache"))
-    if unusual or key.shape[2] != tokens or not 1 < tokens <= LONGEST or not _is_usual(attention_mask, tokens):
+    if unusual or tokens == 1 or tokens * seen > LONGEST**2 or not _is_usual(attention_mask, tokens, seen):
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **options
         )
     key_heads = key.shape[1]
     pairs, group = batch * key_heads, heads // key_heads
     queries = query.reshape(pairs, group * tokens, dim)  # the heads of one key head, one below the other
-    keys, values = key.reshape(pairs, tokens, dim), value.reshape(pairs, tokens, dim)
+    keys, values = key.reshape(pairs, seen, dim), value.reshape(pairs, seen, dim)
     factor = dim**-0.5 if scaling is None else scaling
     asked = options.get("is_causal")
     causal = attention_mask is None and (getattr(module, "is_causal", True) if asked is None else asked)
@@ -72,16 +74,16 @@ def product_attention(
     else:
         hidden = torch.zeros(attention_mask.shape, dtype=query.dtype)
         hidden = hidden.masked_fill_(~attention_mask, _lowest(query.dtype)).expand(batch, heads, -1, -1)
-        hidden = hidden.reshape(pairs, group * tokens, tokens)
+        hidden = hidden.reshape(pairs, group * tokens, seen)
         scores = torch.baddbmm(hidden, queries, keys.transpose(1, 2), alpha=factor)
     mixed = torch.bmm(torch.softmax(scores, dim=-1), values)
     return mixed.view(batch, heads, tokens, dim).transpose(1, 2), None
 
 
-def _is_usual(attention_mask: torch.Tensor | None, tokens: int) -> bool:
+def _is_usual(attention_mask: torch.Tensor | None, tokens: int, seen: int) -> bool:
     if attention_mask is None:
-        return True
-    return attention_mask.dtype == torch.bool and attention_mask.shape[1:] == (1, tokens, tokens)
+        return tokens == seen
+    return attention_mask.dtype == torch.bool and attention_mask.shape[1:] == (1, tokens, seen)
 
 
 def _lowest(dtype: torch.dtype) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -21,8 +22,10 @@ from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import use_products
+from fedrag.models.beside import passes_beside
+from fedrag.models.decoding import decoding_cache, read_beside
 from fedrag.models.four_bits import check_packable, count_packable, packing_options, settle_packed
-from fedrag.models.prefixes import PrefixReader
+from fedrag.models.prefixes import PrefixReader, remembers_all
 from fedrag.models.store import FetchedModel
 from fedrag.types import Example, Tensors
 
@@ -163,7 +166,7 @@ class Generator:
             return self._seq2seq_logits(batch), labels
         if self.prefixes is None:
             return self._causal_logits(batch), labels
-        memory, real = self.prefixes.read([example.prompt[: example.shared] for example in batch])
+        memory, real = self.prefixes.read(batch)
         return self._causal_logits([_after_shared(example) for example in batch], memory, real), labels
 
     def answer_logits_after(self, prefix: list[int], batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -193,34 +196,50 @@ class Generator:
         Returns:
             The new token ids of each prompt, end and padding tokens included.
         """
-        memory: dict[str, Any] = {}
-        read: list[list[int]] = [[] for _ in batch]
-        prompts = [example.prompt for example in batch]
-        if self.prefixes is not None:
-            cache, real = self.prefixes.read([example.prompt[: example.shared] for example in batch])
-            memory, read = {"cache": cache}, real.tolist()
-            prompts = [example.prompt[example.shared :] for example in batch]
+        cache, read = self._read_beginnings(batch, answer_tokens)
+        starts = [sum(places) for places in read]
+        prompts = [example.prompt[start:] for example, start in zip(batch, starts, strict=True)]
         pad, device = self._pad_id, self.model.device
         width = max(map(len, prompts))
         rows = [_padded(prompt, width, pad, left=not self.seq2seq) for prompt in prompts]
         masks = [_padded([1] * len(prompt), width, 0, left=not self.seq2seq) for prompt in prompts]
+        # What is in the cache counts as input, but only the mask is looked at.
+        rows = [[pad] * len(places) + row for places, row in zip(read, rows, strict=True)]
+        masks = [places + mask for places, mask in zip(read, masks, strict=True)]
         with torch.inference_mode():
             output = self.model.generate(  # type: ignore[operator]  # the mixin that brings it is not typed
-                # What is remembered counts as input, but only the mask is looked at.
-                input_ids=torch.tensor([[pad] * len(seen) + row for seen, row in zip(read, rows, strict=True)]).to(
-                    device
-                ),
-                attention_mask=torch.tensor([seen + mask for seen, mask in zip(read, masks, strict=True)]).to(device),
+                input_ids=torch.tensor(rows, device=device),
+                attention_mask=torch.tensor(masks, device=device),
                 max_new_tokens=answer_tokens,
                 do_sample=False,
                 num_beams=1,
                 repetition_penalty=1.0,  # some models bring one of their own: greedy would not be greedy
                 pad_token_id=pad,
                 eos_token_id=self._end_ids,
-                **memory,
+                **({} if cache is None else {"cache": cache}),
             )
-        start = 1 if self.seq2seq else len(read[0]) + width
+        start = 1 if self.seq2seq else len(rows[0])
         return [row[start:] for row in output.tolist()]
+
+    def _read_beginnings(self, batch: Sequence[Example], answer_tokens: int) -> tuple[Any, list[list[int]]]:
+        """Read what is read before a decoding, remembered or quicker than by the model's own `generate`.
+
+        Returns:
+            A cache with room for the rest, or None; and for each prompt the cache's places, 1 where they are its own
+            first tokens and 0 where they are padding.
+        """
+        nothing: list[list[int]] = [[] for _ in batch]
+        if self.seq2seq or not remembers_all(self.model.config):
+            return None, nothing
+        if self.prefixes is not None:
+            cache = decoding_cache(self.model, max(len(e.prompt) - e.shared for e in batch) + answer_tokens)
+            return cache, self.prefixes.read(batch, cache)[1].tolist()
+        cache = decoding_cache(self.model, answer_tokens)
+        passes = passes_beside(self.model.device, disturbed=self.changes_while_reading)
+        if passes == 1:
+            return cache, nothing
+        prompts = [replace(example, prompt=example.prompt[:-1], answer=[]) for example in batch]
+        return cache, read_beside(self.model, prompts, cache, passes).tolist()
 
     @property
     def _end_ids(self) -> list[int]:
@@ -354,6 +373,6 @@ def _let_head_select(model: PreTrainedModel) -> None:
 
     def select(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
         positions = _POSITIONS.get()
-        return inputs if positions is None else (inputs[0][positions].unsqueeze(0),)
+        return (inputs[0].contiguous() if positions is None else inputs[0][positions].unsqueeze(0),)
 
     model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[no-untyped-call]  # transformers gives it no types

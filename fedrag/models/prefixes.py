@@ -18,15 +18,18 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache, PreTrainedCo
 
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
+from fedrag.types import Example
 
 _Read = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (heads, tokens, dim) of each layer
+_Prefix = tuple[tuple[int, ...], tuple[int, ...]]  # where its passages end, and its tokens
 
 
 class PrefixReader:
-    """Reads prefixes with the base model and remembers what fits into its share of the memory.
+    """Reads what prompts have before their question with the base model, and remembers what fits into its memory.
 
-    Each prefix is read in a pass of its own, so its keys and values are the same bits whatever it is batched with, and
-    whether it was remembered or is read again.
+    A prefix is read passage by passage, each after those before it: what two prompts begin with alike is read and kept
+    once. Each passage is read in a pass of its own, so its keys and values are the same bits whatever it is batched
+    with, and whether it was remembered or is read again.
 
     Args:
         model: A causal model.
@@ -42,62 +45,86 @@ class PrefixReader:
         self._model = model
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._known: dict[tuple[int, ...], _Read] = {}
+        self._known: dict[_Prefix, _Read] = {}
         self._chance = random.Random(0)
 
-    def read(self, prefixes: Sequence[Sequence[int]]) -> tuple[DynamicCache, torch.Tensor]:
-        """Return the keys and values of some prefixes, padded on the left, and which of them are real.
+    def read(self, batch: Sequence[Example], cache: DynamicCache | None = None) -> tuple[DynamicCache, torch.Tensor]:
+        """Return the keys and values of the prefixes of a batch, padded on the left, and which of them are real.
 
         Args:
-            prefixes: Token ids, one row of a batch each; may be empty.
+            batch: Examples with prefixes of one token or more.
+            cache: An empty one to put them in; None: one that grows, and through which gradients go.
 
         Returns:
-            A cache of (prefixes, heads, width, dim) a layer that may be changed, and a mask (prefixes, width).
+            A cache of (batch, heads, width, dim) a layer that may be changed, and a mask (batch, width).
         """
-        rows = [self._read(tuple(prefix) or (0,)) for prefix in prefixes]
-        lengths = [len(prefix) for prefix in prefixes]
+        rows = [self._read(example) for example in batch]
+        lengths = [example.shared for example in batch]
         width = max(lengths)
-        cache = DynamicCache()
-        for layer in range(len(rows[0])):
+        cache = DynamicCache() if cache is None else cache
+        for layer in range(self._layers):
             keys, values = (
-                torch.stack([_padded(row[layer][part], n, width) for row, n in zip(rows, lengths, strict=True)])
-                for part in (0, 1)
+                torch.stack([_joined([read[layer][part] for read in row], width) for row in rows]) for part in (0, 1)
             )
             cache.update(keys, values, layer)
         real = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=self._model.device)
         return cache, real
 
-    def _read(self, prefix: tuple[int, ...]) -> _Read:
-        """Return what the base model keeps of one prefix."""
-        found = self._known.get(prefix)
-        if found is None:
-            found = self._read_anew(prefix)
-            size = sum(part.nbytes for layer in found for part in layer)
-            while self._known and self._bytes + size > self._most_bytes:
-                # By chance: passes over more than fits would drop the oldest just before it is read again.
-                forgotten = self._known.pop(self._chance.choice(list(self._known)))
-                self._bytes -= sum(part.nbytes for layer in forgotten for part in layer)
-            if size <= self._most_bytes:
-                self._known[prefix] = found
-                self._bytes += size
-        return found
+    @property
+    def _layers(self) -> int:
+        return int(self._model.config.get_text_config().num_hidden_layers)
 
-    def _read_anew(self, prefix: tuple[int, ...]) -> _Read:
+    def _read(self, example: Example) -> list[_Read]:
+        """Return what the base model keeps of an example's prefix, passage by passage."""
+        reads: list[_Read] = []
+        start = 0
+        for i, end in enumerate(example.prefix_ends):
+            prefix = example.prefix_ends[: i + 1], tuple(example.prompt[:end])
+            found = self._known.get(prefix)
+            if found is None:
+                found = self._read_anew(example.prompt[start:end], reads)
+                self._remember(prefix, found)
+            reads.append(found)
+            start = end
+        return reads
+
+    def _remember(self, prefix: _Prefix, read: _Read) -> None:
+        size = _nbytes(read)
+        while self._known and self._bytes + size > self._most_bytes:
+            # By chance: passes over more than fits would drop the oldest just before it is read again.
+            self._bytes -= _nbytes(self._known.pop(self._chance.choice(list(self._known))))
+        if size <= self._most_bytes:
+            self._known[prefix] = read
+            self._bytes += size
+
+    def _read_anew(self, tokens: Sequence[int], before: Sequence[_Read]) -> _Read:
+        """Read tokens that follow what was read before."""
         training = self._model.training
         self._model.train(False)
         try:
             # Not in inference mode, even inside one: a later training step may use what is kept.
             with torch.inference_mode(False), torch.no_grad(), adapter_disabled(self._model):
-                ids = torch.tensor([prefix], device=self._model.device)
-                kept = self._model.base_model(input_ids=ids, use_cache=True).cache
+                cache = DynamicCache()
+                for layer in range(self._layers if before else 0):
+                    keys, values = (_joined([read[layer][part] for read in before])[None] for part in (0, 1))
+                    cache.update(keys, values, layer)
+                ids = torch.tensor([tokens], device=self._model.device)
+                kept = self._model.base_model(input_ids=ids, cache=cache, use_cache=True).cache
+                # Copies: a view would hold on to what was read before.
+                new = [(layer.keys[0, :, -len(tokens) :], layer.values[0, :, -len(tokens) :]) for layer in kept.layers]
+                return [(keys.clone(), values.clone()) for keys, values in new]
         finally:
             self._model.train(training)
-        return [(layer.keys[0], layer.values[0]) for layer in kept.layers]
 
 
-def _padded(part: torch.Tensor, length: int, width: int) -> torch.Tensor:
-    """Return (heads, width, dim): the first tokens of a part, zeros before them."""
-    return pad(part[:, :length], (0, 0, width - length, 0))
+def _nbytes(read: _Read) -> int:
+    return sum(part.nbytes for layer in read for part in layer)
+
+
+def _joined(parts: Sequence[torch.Tensor], width: int = 0) -> torch.Tensor:
+    """Return parts (heads, tokens, dim) one after the other, with zeros before them up to a width."""
+    joined = torch.cat(list(parts), dim=1)
+    return pad(joined, (0, 0, max(width - joined.shape[1], 0), 0))
 
 
 def remembers_all(config: PreTrainedConfig) -> bool:

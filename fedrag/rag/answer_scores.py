@@ -15,51 +15,19 @@ import os
 import shutil
 import time
 import zipfile
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from fedrag.models.batches import PrefixBatch, plan_prefix_batches
 from fedrag.models.beside import passes_beside, running_beside
 from fedrag.models.generator import Generator
-from fedrag.rag.batches import plan_batches
 from fedrag.types import Array, Example
 
 _VERSION = 3
-
-
-@dataclass(frozen=True, slots=True)
-class ScoringBatch:
-    """Rows that are scored together, and how many tokens at their start are the same."""
-
-    rows: list[int]
-    shared: int
-
-
-def plan_scoring(examples: Sequence[Example], batch_tokens: int) -> list[ScoringBatch]:
-    """Group examples that begin with the same instruction and passage, then by length.
-
-    A site has far fewer passages than pairs of question and passage: read once for all questions on
-    it, a passage costs almost nothing. A pure function of the examples.
-    """
-    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
-    for row, example in enumerate(examples):
-        groups[tuple(example.prompt[: example.shared])].append(row)
-    alone = [rows[0] for rows in groups.values() if len(rows) == 1]
-    batches: list[ScoringBatch] = []
-    for prefix, rows in groups.items():
-        if len(rows) > 1:
-            lengths = [examples[row].length - len(prefix) // 2 for row in rows]  # remembered tokens cost less
-            batches += [
-                ScoringBatch([rows[i] for i in plan], len(prefix)) for plan in plan_batches(lengths, batch_tokens)
-            ]
-    for plan in plan_batches([examples[row].length for row in alone], batch_tokens):
-        batches.append(ScoringBatch([alone[i] for i in plan], 0))
-    return batches
 
 
 def score_answers(
@@ -78,9 +46,9 @@ def score_answers(
         cache: Scores of earlier calls.
         on_batch: Called after each batch with (examples done, examples in all).
     """
-    plans = plan_scoring(examples, batch_tokens)
+    plans = plan_prefix_batches(examples, batch_tokens)
 
-    def score(plan: ScoringBatch) -> Array:
+    def score(plan: PrefixBatch) -> Array:
         batch = [examples[row] for row in plan.rows]
         found = cache.read(batch) if cache else None
         if found is None:

@@ -9,10 +9,10 @@ import numpy as np
 
 from fedrag.config import RagConfig
 from fedrag.data.chunking import chunk_passages
+from fedrag.models.batches import plan_batches
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.answer_scores import score_answers
-from fedrag.rag.batches import plan_batches
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.retrieval.index import PassageIndex
 from fedrag.types import Example, Hit, Passage

@@ -52,9 +52,12 @@ class PromptBuilder:
         texts = [self._ids(f"Passage: {text}\n\n") for text in passages]
         room = self._config.prompt_tokens - len(self._head) - len(asked) - len(self._tail)
         limit = _common_limit([len(text) for text in texts], room)
-        shared = [*self._head, *(token for text in texts for token in text[:limit])]
+        prompt, ends = list(self._head), []
+        for text in texts or [[]]:
+            prompt += text[:limit]
+            ends.append(len(prompt))
         # An encoder reads the whole prompt at once: it cannot remember a part of it.
-        return Example([*shared, *asked, *self._tail], list(answer), 0 if self._seq2seq else len(shared))
+        return Example([*prompt, *asked, *self._tail], list(answer), () if self._seq2seq else tuple(ends))
 
     def answer(self, text: str, *, end: bool) -> list[int]:
         """Return an answer's token ids, at most `answer_tokens`, with or without the end token."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from fedrag.evaluation.ranking import reciprocal_rank
 from fedrag.federation.messages import Reply, Request
+from fedrag.models.batches import plan_batches
 from fedrag.models.resident import RoundModels
 from fedrag.rag.answer_scores import mean_log_probabilities
-from fedrag.rag.batches import plan_batches
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.site.steps import Workbench
 from fedrag.training.ralt import answer_examples

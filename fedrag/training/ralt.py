@@ -14,10 +14,10 @@ from fedrag.config import GeneratorConfig, RagConfig
 from fedrag.display import size_text
 from fedrag.errors import TrainingDiverged
 from fedrag.memory import free_memory
+from fedrag.models.batches import plan_batches
 from fedrag.models.beside import Run, passes_beside, running_beside
 from fedrag.models.checkpointing import Footprint, layers_checkpointed
 from fedrag.models.generator import Generator
-from fedrag.rag.batches import plan_batches
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import AnswerLoss, answer_loss

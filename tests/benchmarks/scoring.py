@@ -22,8 +22,9 @@ from bench import Row, in_turn, main
 from machine import SQUARE, Shape, linear_shapes, product_rate
 from models import attention_width, config, head_weights, linear_weights, load_generator, load_retriever, sites
 
+from fedrag.models.batches import plan_prefix_batches
 from fedrag.models.generator import Generator
-from fedrag.rag.answer_scores import ScoreCache, plan_scoring, score_answers
+from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.training.retriever_examples import choose_candidates, lsr_pairs
 from fedrag.types import Example
@@ -58,7 +59,7 @@ def flops(generator: Generator, pairs: Sequence[Example], batch_tokens: int) -> 
     """Return the operations of scoring all pairs, and the products of the linear layers one batch after the other."""
     total = 0.0
     shapes: list[Shape] = []
-    for plan in plan_scoring(pairs, batch_tokens):
+    for plan in plan_prefix_batches(pairs, batch_tokens):
         batch = [pairs[row] for row in plan.rows]
         own = [example.length - 1 - plan.shared for example in batch]
         reads = [(length, plan.shared + length) for length in own]

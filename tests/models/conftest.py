@@ -1,11 +1,13 @@
-"""A store of one's own, to break things in."""
+"""A store of one's own, to break things in, and passes beside one another."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from fedrag.models.store import model_folder
 
@@ -35,3 +37,12 @@ def prompted_encoder(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
     fetch_models([str(folder)], "path")
     return "prompted"
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Compute in two threads, so that two passes run beside one another."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)

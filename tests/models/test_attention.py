@@ -69,6 +69,27 @@ def test_padding_is_not_seen(key_heads: int):
     torch.testing.assert_close(out[1:, :5].transpose(1, 2), fused(*short))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_later_tokens_see_what_was_read_before(dtype: torch.dtype):
+    query, key, value = inputs(6, 2, 11, dtype)
+    all_at_once, _ = product_attention(Layer(3), query, key, value, None)
+    mask = torch.ones(1, 1, 11, 11, dtype=torch.bool).tril()[:, :, 7:]
+    later, _ = product_attention(Layer(3), query[:, :, 7:], key, value, mask)
+    torch.testing.assert_close(later, all_at_once[:, 7:])
+
+
+def test_gradients_of_later_tokens_are_those_of_the_fused_kernel():
+    plain, fused = inputs(6, 2, 31, torch.float64), inputs(6, 2, 31, torch.float64)
+    mask = torch.ones(2, 1, 31, 31, dtype=torch.bool).tril()[:, :, 20:]
+    mask[1, :, :, :5] = False  # padding on the left
+    product_attention(Layer(3), plain[0][:, :, 20:], *plain[1:], mask)[0].square().sum().backward()
+    keys, values = (t.repeat_interleave(3, dim=1) for t in fused[1:])
+    kernel = torch.nn.functional.scaled_dot_product_attention
+    kernel(fused[0][:, :, 20:], keys, values, attn_mask=mask).square().sum().backward()
+    for ours, theirs in zip(plain, fused, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)
+
+
 def test_a_row_that_sees_nothing_stays_finite():
     query, key, value = inputs(4, 4, 6, torch.bfloat16)
     mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,16 +16,8 @@ from fedrag.training.ralt import train_generator
 from fedrag.types import Example
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def examples() -> list[Example]:
-    return [Example([7 + i, 9, *range(20, 24 + 3 * i)], [40 + i, 41, 2], shared=2) for i in range(12)]
+    return [Example([7 + i, 9, *range(20, 24 + 3 * i)], [40 + i, 41, 2], prefix_ends=(2,)) for i in range(12)]
 
 
 def alone(generator: Generator) -> Generator:

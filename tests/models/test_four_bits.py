@@ -286,7 +286,7 @@ def test_an_adapter_that_acts_from_the_question_on_reads_what_is_before_with_the
     twin = plain_twin(generator)
     for model in (generator, twin):
         model.adapt_from_question(1e6)
-    batch = [Example([40, 41, 42, 60, 61], [70, 71], shared=3), Example([43, 44, 62], [72], shared=2)]
+    batch = [Example([40, 41, 42, 60, 61], [70, 71], prefix_ends=(3,)), Example([43, 44, 62], [72], prefix_ends=(2,))]
     logits = []
     for model in (generator, twin):
         model.set_adapter(random_tensors(generator.parameters()))

@@ -7,6 +7,7 @@ on its own and remembers it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,10 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 from fedrag.config import LoraSection, RagConfig
 from fedrag.errors import ModelError
 from fedrag.models.adapters import save_adapter
+from fedrag.models.batches import plan_prefix_batches
 from fedrag.models.generator import Generator
 from fedrag.models.prefixes import PrefixReader, remembers_all
-from fedrag.rag.answer_scores import mean_log_probabilities, plan_scoring
+from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.types import Example, Tensors
 
@@ -90,7 +92,7 @@ def test_an_adapter_on_whole_prompts_says_something_else(pair, load_generator):
 
 def test_answers_are_those_of_peft_one_at_a_time(pair):
     generator, model = pair
-    batch = [Example(example.prompt, shared=example.shared) for example in examples_of(generator)]
+    batch = [replace(example, answer=[]) for example in examples_of(generator)]
     for example, ids in zip(batch, generator.generate(batch, 10), strict=True):
         expected = model.generate(
             input_ids=torch.tensor([example.prompt]),
@@ -107,7 +109,7 @@ def test_answer_scores_are_those_of_peft(pair):
     builder = prompt_builder(generator, RagConfig(instruction="Answer."))
     answer = builder.answer("in 1877", end=False)
     pairs = [builder.example(q, [text], answer) for q in ("When?", "In what year?") for text in ("It was 1877.", "No.")]
-    batches = plan_scoring(pairs, batch_tokens=10_000)
+    batches = plan_prefix_batches(pairs, batch_tokens=10_000)
     assert [batch.shared > 0 for batch in batches] == [True, True]
     for plan in batches:
         batch = [pairs[row] for row in plan.rows]
@@ -130,8 +132,8 @@ def test_a_prefix_is_read_once_and_serves_every_adapter(pair, random_tensors):
     passes = []
     generator.model.base_model.register_forward_pre_hook(lambda *_: passes.append(1))
     batch = examples_of(generator)
-    distinct = len({tuple(example.prompt[: example.shared]) for example in batch})
-    assert distinct == 3
+    distinct = len({tuple(example.prompt[:end]) for example in batch for end in example.prefix_ends})
+    assert distinct == 4
     with torch.no_grad():
         generator.answer_logits(batch)
         assert len(passes) == distinct + 1
@@ -178,20 +180,45 @@ def test_the_base_reads_without_dropout_in_the_middle_of_a_training(load_generat
         if hasattr(module, "attention_dropout"):
             module.attention_dropout = 0.5
     generator.model.train()
-    prefix = examples_of(generator)[1].prompt[:20]
-    ours, theirs = generator.prefixes.read([prefix])[0], still.prefixes.read([prefix])[0]
+    batch = examples_of(generator)[1:2]
+    ours, theirs = generator.prefixes.read(batch)[0], still.prefixes.read(batch)[0]
     assert all(torch.equal(a.keys, b.keys) for a, b in zip(ours.layers, theirs.layers, strict=True))
     assert generator.model.training
 
 
 def test_prefixes_of_a_batch_are_padded_on_the_left(load_generator):
     generator = load_generator(prefix_bytes=PLENTY)
-    cache, real = generator.prefixes.read([[5, 6, 7], [], [5]])
-    assert real.tolist() == [[1, 1, 1], [0, 0, 0], [0, 0, 1]]
+    long, short = Example([5, 6, 7, 9], prefix_ends=(2, 3)), Example([5, 9], prefix_ends=(1,))
+    cache, real = generator.prefixes.read([long, short])
+    assert real.tolist() == [[1, 1, 1], [0, 0, 1]]
     keys = cache.layers[0].keys
-    assert keys.shape[0] == 3
-    assert torch.equal(keys[2, :, 2], generator.prefixes.read([[5]])[0].layers[0].keys[0, :, 0])
-    assert not keys[1].any()
+    assert torch.equal(keys[1, :, 2], generator.prefixes.read([short])[0].layers[0].keys[0, :, 0])
+    assert keys[0].any(dim=-1).all()
+    assert not keys[1, :, :2].any()
+
+
+def test_what_prompts_begin_with_alike_is_read_and_kept_once(load_generator):
+    generator = load_generator(prefix_bytes=PLENTY)
+    one, other = Example([5, 6, 7, 8, 9], prefix_ends=(2, 4)), Example([5, 6, 3, 9], prefix_ends=(2, 3))
+    read: list[int] = []
+    generator.model.base_model.register_forward_pre_hook(
+        lambda _, __, named: read.append(named["input_ids"].numel()), with_kwargs=True
+    )
+    cache, _ = generator.prefixes.read([one, other])
+    assert read == [2, 2, 1]
+    kept = kept_bytes(generator.prefixes)
+    assert kept == cache.layers[0].keys[0, :, 0].nbytes * 2 * len(cache.layers) * 5
+    generator.prefixes.read([other, one])
+    assert read == [2, 2, 1]
+
+
+def test_passage_by_passage_is_as_all_at_once(load_generator):
+    generator = load_generator(prefix_bytes=PLENTY)
+    prompt = list(range(20, 50))
+    parts, whole = (Example(prompt, prefix_ends=ends) for ends in ((7, 19, 29), (29,)))
+    for a, b in zip(*(generator.prefixes.read([example])[0].layers for example in (parts, whole)), strict=True):
+        torch.testing.assert_close(a.keys, b.keys, atol=1e-5, rtol=0)
+        torch.testing.assert_close(a.values, b.values, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(

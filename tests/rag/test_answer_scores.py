@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,7 @@ from fedrag.config import Config, LoraSection
 from fedrag.models.generator import Generator
 from fedrag.models.resident import RoundModels
 from fedrag.models.store import find_model
-from fedrag.rag.answer_scores import ScoreCache, mean_log_probabilities, plan_scoring, score_answers
+from fedrag.rag.answer_scores import ScoreCache, mean_log_probabilities, score_answers
 from fedrag.types import Example
 
 KINDS = ("causal", "seq2seq")
@@ -92,7 +91,7 @@ def examples_on_passages(generator: Generator, passages: int, questions: int) ->
         for p in range(passages):
             shared = generator.tokenizer(f"Passage {p}: " + "text " * p, add_special_tokens=False)["input_ids"]
             own = generator.tokenizer("Why? " * (q + 1), add_special_tokens=False)["input_ids"]
-            examples.append(Example(shared + own, [50 + p, 60 + q, 70][: 1 + q % 3], len(shared)))
+            examples.append(Example(shared + own, [50 + p, 60 + q, 70][: 1 + q % 3], (len(shared),)))
     return examples
 
 
@@ -104,21 +103,6 @@ def test_a_passage_read_once_for_all_its_questions_gives_the_scores_of_whole_pro
     for p in range(3):
         batch = examples[p::3]
         np.testing.assert_allclose(mean_log_probabilities(generator, batch, batch[0].shared), by_hand[p::3], atol=2e-6)
-
-
-def test_only_what_begins_alike_is_read_as_one(load_generator):
-    generator = load_generator()
-    examples = examples_on_passages(generator, passages=3, questions=4)
-    examples += [replace(examples[0], prompt=[9, 9, 9, 9], shared=2), replace(examples[1], shared=0)]
-    for limit in (1, 60, 200, 10_000):
-        plan = plan_scoring(examples, limit)
-        assert sorted(row for batch in plan for row in batch.rows) == list(range(len(examples)))
-        for batch in plan:
-            begins = {tuple(examples[row].prompt[: batch.shared]) for row in batch.rows}
-            assert len(begins) == 1
-            assert all(batch.shared < len(examples[row].prompt) for row in batch.rows)
-        assert plan == plan_scoring(list(examples), limit)
-    assert any(batch.shared for batch in plan)
 
 
 def test_a_long_answer_does_not_underflow(load_generator):

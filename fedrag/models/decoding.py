@@ -1,0 +1,107 @@
+"""What decoding on a CPU gains from: prompts read beside one another, and a cache with room for the answers.
+
+transformers reads a whole batch of prompts in one pass, far more than stays close to the processor, and its cache grows
+by copying all that it holds with each new token (tests/benchmarks/README.md). Its cache of a fixed size stays on the
+model when the answers are there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from fedrag.models.batches import plan_prefix_batches
+from fedrag.models.beside import running_beside
+from fedrag.types import Example
+
+_PASS_TOKENS = 1024  # of one pass of several; with fewer or more the processor does less
+
+
+def decoding_cache(model: PreTrainedModel, room: int) -> DynamicCache:
+    """Return an empty cache for a decoding without gradient.
+
+    Args:
+        model: A model whose layers all keep the keys and values of all tokens.
+        room: Tokens that will follow what is put in first.
+    """
+    cache = DynamicCache()
+    cache.layers = [_RoomyLayer(room) for _ in range(model.config.get_text_config().num_hidden_layers)]
+    return cache
+
+
+def read_beside(model: PreTrainedModel, prompts: Sequence[Example], cache: DynamicCache, passes: int) -> torch.Tensor:
+    """Read prompts into an empty cache, in passes beside one another; a first passage that several have is read once.
+
+    Args:
+        model: A causal model; what it says is not asked for.
+        prompts: Examples without answers.
+        cache: Gets their keys and values, padded on the left.
+        passes: Passes at a time.
+
+    Returns:
+        Which places of the cache are no padding (prompts, width).
+    """
+    plans = plan_prefix_batches(prompts, _PASS_TOKENS)
+    with running_beside(passes) as run:
+        found = list(run(partial(_read, model, [prompts[row] for row in plan.rows], plan.shared) for plan in plans))
+    order = [row for plan in plans for row in plan.rows]
+    lengths = [prompt.length for prompt in prompts]
+    width = max(lengths)
+    for index, layers in enumerate(zip(*(part.layers for part in found), strict=True)):
+        whole = []
+        for kept in ([layer.keys for layer in layers], [layer.values for layer in layers]):
+            whole.append(kept[0].new_zeros(len(prompts), kept[0].shape[1], width, kept[0].shape[3]))
+            for row, own in zip(order, (own for part in kept for own in part), strict=True):
+                whole[-1][row, :, width - lengths[row] :] = own[:, : lengths[row]]
+        cache.update(*whole, index)
+    return torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=model.device)
+
+
+def _read(model: PreTrainedModel, prompts: Sequence[Example], shared: int) -> DynamicCache:
+    """Return the keys and values of prompts that begin alike, padded on the right."""
+    with torch.inference_mode():
+        memory = DynamicCache()
+        if shared:
+            model.base_model(input_ids=torch.tensor([prompts[0].prompt[:shared]], device=model.device), cache=memory)
+            memory.batch_repeat_interleave(len(prompts))
+        longest = max(prompt.length for prompt in prompts)
+        # Padding that comes after a token is not seen by it, whatever it is.
+        ids = [prompt.prompt[shared:] + [0] * (longest - prompt.length) for prompt in prompts]
+        model.base_model(input_ids=torch.tensor(ids, device=model.device), cache=memory)
+    return memory
+
+
+class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base registers subclasses, untyped
+    """One layer; `keys` and `values` (batch, heads, tokens, dim) are the filled parts of larger tensors."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._room = room
+        self._whole: list[torch.Tensor] = []
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Put in new keys and values (batch, heads, new, dim); return those of all tokens so far."""
+        seen = self.get_seq_length()
+        end = seen + key_states.shape[2]
+        if not self._whole or end > self._whole[0].shape[2]:
+            before = [part[:, :, :seen] for part in (self._whole or (key_states, value_states))]
+            self._whole = [_with_room(part, end + self._room) for part in before]
+            self.is_initialized = True
+        for whole, new in zip(self._whole, (key_states, value_states), strict=True):
+            whole[:, :, seen:end] = new
+        self.keys, self.values = (whole[:, :, :end] for whole in self._whole)
+        return self.keys, self.values
+
+
+def _with_room(part: torch.Tensor, tokens: int) -> torch.Tensor:
+    batch, heads, seen, dim = part.shape
+    whole = part.new_empty(batch, heads, tokens, dim)
+    whole[:, :, :seen] = part
+    return whole
