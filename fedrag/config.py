@@ -150,8 +150,8 @@ class LsrConfig(Section):
     """Encoder side that learns."""
     max_questions: Annotated[int, Field(ge=0)] = 0
     """Questions scored per site, drawn with the seed; 0: all of them."""
-    batch_tokens: Count = 4096
-    """Padded tokens in one scoring pass."""
+    batch_tokens: Count = 8192
+    """Padded tokens of the scoring passes that run at a time."""
 
 
 class RetrieverConfig(OptimizerSection):

@@ -90,6 +90,11 @@ class Example:
     prefix_ends: tuple[int, ...] = ()
 
     @property
+    def first_prefix(self) -> tuple[int, ...]:
+        """The shortest beginning that other prompts may have too: instruction and first passage."""
+        return tuple(self.prompt[: self.prefix_ends[0]] if self.prefix_ends else ())
+
+    @property
     def shared(self) -> int:
         """Tokens at the prompt's start, instruction and passages, that other prompts may begin with too."""
         return self.prefix_ends[-1] if self.prefix_ends else 0

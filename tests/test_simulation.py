@@ -139,9 +139,9 @@ def test_a_run_with_other_settings_takes_the_scores_of_the_one_before(sites, tmp
     """Scoring is the cost of LSR: another learning rate must not pay it again."""
     scored: list[int] = []
 
-    def counted(generator, batch, shared=0):
+    def counted(generator, batch):
         scored.append(len(batch))
-        return mean_log_probabilities(generator, batch, shared)
+        return mean_log_probabilities(generator, batch)
 
     monkeypatch.setattr(answer_scores, "mean_log_probabilities", counted)
     federation = {"schedule": "retriever"}

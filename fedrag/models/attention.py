@@ -72,10 +72,11 @@ def product_attention(
     elif attention_mask is None:
         scores = torch.bmm(queries * factor, keys.transpose(1, 2))
     else:
-        hidden = torch.zeros(attention_mask.shape, dtype=query.dtype)
-        hidden = hidden.masked_fill_(~attention_mask, _lowest(query.dtype)).expand(batch, heads, -1, -1)
-        hidden = hidden.reshape(pairs, group * tokens, seen)
-        scores = torch.baddbmm(hidden, queries, keys.transpose(1, 2), alpha=factor)
+        hidden = torch.zeros(attention_mask.shape, dtype=query.dtype).masked_fill_(
+            ~attention_mask, _lowest(query.dtype)
+        )
+        scores = torch.bmm(queries * factor, keys.transpose(1, 2))
+        scores.view(batch, heads, tokens, seen).add_(hidden)
     mixed = torch.bmm(torch.softmax(scores, dim=-1), values)
     return mixed.view(batch, heads, tokens, dim).transpose(1, 2), None
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from fedrag.types import Example
 
+_MOST_PADDING = 1.25  # of what is real; more groups in a batch make larger products, and more padding
+
 
 def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     """Group examples of similar length so that a padded batch has at most `batch_tokens` tokens.
@@ -28,31 +30,50 @@ def plan_batches(lengths: Sequence[int], batch_tokens: int) -> list[list[int]]:
     return batches
 
 
-@dataclass(frozen=True, slots=True)
-class PrefixBatch:
-    """Rows that are read together, and how many tokens at their start are the same."""
-
-    rows: list[int]
-    shared: int
-
-
-def plan_prefix_batches(examples: Sequence[Example], batch_tokens: int) -> list[PrefixBatch]:
-    """Group examples that begin with the same instruction and first passage, then by length.
+def plan_prefix_batches(examples: Sequence[Example], batch_tokens: int) -> list[list[int]]:
+    """Group examples so that those with the same instruction and first passage meet.
 
     A site has far fewer passages than prompts: read once for all questions on it, a passage costs almost nothing. A
-    pure function of the examples.
+    batch reads its first passages, padded, and then what follows them, padded: at most `batch_tokens` tokens together.
+    Examples that share nothing are batched by length. A pure function of the examples.
     """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for row, example in enumerate(examples):
-        groups[tuple(example.prompt[: sum(example.prefix_ends[:1])])].append(row)
+        groups[example.first_prefix].append(row)
+    batches: list[_Open] = []
+    for prefix in sorted(groups, key=lambda prefix: (-len(prefix), groups[prefix][0])):
+        if len(groups[prefix]) == 1:
+            continue
+        rests = [examples[row].length - len(prefix) for row in groups[prefix]]
+        for plan in plan_batches(rests, max(batch_tokens - len(prefix), 1)):
+            part = _Open([groups[prefix][i] for i in plan], [len(prefix)], [rests[i] for i in plan])
+            joined = batches[-1] + part if batches else part
+            if batches and joined.padded <= batch_tokens and joined.is_tight:
+                batches[-1] = joined
+            else:
+                batches.append(part)
     alone = [rows[0] for rows in groups.values() if len(rows) == 1]
-    batches: list[PrefixBatch] = []
-    for prefix, rows in groups.items():
-        if len(rows) > 1:
-            lengths = [examples[row].length - len(prefix) // 2 for row in rows]  # remembered tokens cost less
-            batches += [
-                PrefixBatch([rows[i] for i in plan], len(prefix)) for plan in plan_batches(lengths, batch_tokens)
-            ]
-    for plan in plan_batches([examples[row].length for row in alone], batch_tokens):
-        batches.append(PrefixBatch([alone[i] for i in plan], 0))
-    return batches
+    plans = plan_batches([examples[row].length for row in alone], batch_tokens)
+    return [*(batch.rows for batch in batches), *([alone[i] for i in plan] for plan in plans)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Open:
+    """A batch to which groups can be added: its rows, the lengths of its first passages and of what follows them."""
+
+    rows: list[int]
+    prefixes: list[int]
+    rests: list[int]
+
+    def __add__(self, other: _Open) -> _Open:
+        return _Open(self.rows + other.rows, self.prefixes + other.prefixes, self.rests + other.rests)
+
+    @property
+    def padded(self) -> int:
+        """Tokens that are read, padding included."""
+        return max(self.prefixes) * len(self.prefixes) + max(self.rests) * len(self.rests)
+
+    @property
+    def is_tight(self) -> bool:
+        """Whether padding costs less than the larger passes gain."""
+        return self.padded <= _MOST_PADDING * (sum(self.prefixes) + sum(self.rests))

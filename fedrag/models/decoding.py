@@ -17,6 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from fedrag.models.batches import plan_prefix_batches
 from fedrag.models.beside import running_beside
+from fedrag.models.prefixes import Read, fill_cache, read_first_prefixes, share_a_prefix
 from fedrag.types import Example
 
 _PASS_TOKENS = 1024  # of one pass of several; with fewer or more the processor does less
@@ -48,32 +49,33 @@ def read_beside(model: PreTrainedModel, prompts: Sequence[Example], cache: Dynam
     """
     plans = plan_prefix_batches(prompts, _PASS_TOKENS)
     with running_beside(passes) as run:
-        found = list(run(partial(_read, model, [prompts[row] for row in plan.rows], plan.shared) for plan in plans))
-    order = [row for plan in plans for row in plan.rows]
-    lengths = [prompt.length for prompt in prompts]
-    width = max(lengths)
-    for index, layers in enumerate(zip(*(part.layers for part in found), strict=True)):
-        whole = []
-        for kept in ([layer.keys for layer in layers], [layer.values for layer in layers]):
-            whole.append(kept[0].new_zeros(len(prompts), kept[0].shape[1], width, kept[0].shape[3]))
-            for row, own in zip(order, (own for part in kept for own in part), strict=True):
-                whole[-1][row, :, width - lengths[row] :] = own[:, : lengths[row]]
-        cache.update(*whole, index)
-    return torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=model.device)
+        parts = list(run(partial(_read, model, [prompts[row] for row in rows]) for rows in plans))
+    reads = {row: read for rows, part in zip(plans, parts, strict=True) for row, read in zip(rows, part, strict=True)}
+    return fill_cache(cache, [[reads[row]] for row in range(len(prompts))])
 
 
-def _read(model: PreTrainedModel, prompts: Sequence[Example], shared: int) -> DynamicCache:
-    """Return the keys and values of prompts that begin alike, padded on the right."""
+def _read(model: PreTrainedModel, batch: Sequence[Example]) -> list[Read]:
+    """Return the keys and values of each prompt of a batch."""
     with torch.inference_mode():
-        memory = DynamicCache()
-        if shared:
-            model.base_model(input_ids=torch.tensor([prompts[0].prompt[:shared]], device=model.device), cache=memory)
-            memory.batch_repeat_interleave(len(prompts))
-        longest = max(prompt.length for prompt in prompts)
-        # Padding that comes after a token is not seen by it, whatever it is.
-        ids = [prompt.prompt[shared:] + [0] * (longest - prompt.length) for prompt in prompts]
-        model.base_model(input_ids=torch.tensor(ids, device=model.device), cache=memory)
-    return memory
+        cache, seen = DynamicCache(), torch.zeros(len(batch), 0, dtype=torch.long, device=model.device)
+        if share_a_prefix(batch):
+            cache, seen = read_first_prefixes(model, batch)
+        rests = [example.prompt[read:] for example, read in zip(batch, seen.sum(dim=1).tolist(), strict=True)]
+        width = max(map(len, rests))
+        own = torch.tensor([[1] * len(rest) + [0] * (width - len(rest)) for rest in rests], device=model.device)
+        mask = torch.cat([seen, own], dim=1)
+        model.base_model(
+            input_ids=torch.tensor([rest + [0] * (width - len(rest)) for rest in rests], device=model.device),
+            attention_mask=mask,
+            position_ids=seen.sum(dim=1, keepdim=True) + torch.arange(width, device=model.device),
+            cache=cache,
+            use_cache=True,
+        )
+        layers: list[Any] = cache.layers
+        return [
+            [(layer.keys[i][:, real], layer.values[i][:, real]) for layer in layers]
+            for i, real in enumerate(mask.bool())
+        ]
 
 
 class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base registers subclasses, untyped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -25,7 +25,7 @@ from fedrag.models.attention import use_products
 from fedrag.models.beside import passes_beside
 from fedrag.models.decoding import decoding_cache, read_beside
 from fedrag.models.four_bits import check_packable, count_packable, packing_options, settle_packed
-from fedrag.models.prefixes import PrefixReader, remembers_all
+from fedrag.models.prefixes import PrefixReader, read_first_prefixes, remembers_all, share_a_prefix
 from fedrag.models.store import FetchedModel
 from fedrag.types import Example, Tensors
 
@@ -122,6 +122,11 @@ class Generator:
         return any(value for name, value in self.model.config.to_dict().items() if "drop" in name)
 
     @property
+    def can_share(self) -> bool:
+        """Whether what several prompts begin with can be read once for all."""
+        return not self.seq2seq and remembers_all(self.model.config)
+
+    @property
     def changes_while_reading(self) -> bool:
         """Whether a pass changes what another one uses.
 
@@ -150,6 +155,13 @@ class Generator:
         with adapter_disabled(self.model):
             yield
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Leave the adapter out while it is not trained and changes nothing, its B all zero: a tenth of the time."""
+        changes = any(bool(p.any()) for name, p in self.parameters().items() if ".lora_B." in name)
+        with nullcontext() if changes else self.untouched():
+            yield
+
     def answer_logits(self, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Run one forward pass and return what the model says at the answer positions alone.
 
@@ -169,22 +181,14 @@ class Generator:
         memory, real = self.prefixes.read(batch)
         return self._causal_logits([_after_shared(example) for example in batch], memory, real), labels
 
-    def answer_logits_after(self, prefix: list[int], batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Do what `answer_logits` does for examples that begin alike, reading the common tokens once.
-
-        For causal models whose adapter acts on whole prompts, without gradient.
-
-        Args:
-            prefix: The tokens that every prompt of the batch begins with, shorter than each prompt.
-            batch: Examples of similar length.
-        """
-        with _head_at(torch.tensor([0]), torch.tensor([len(prefix) - 1])):
-            once = self.model(input_ids=torch.tensor([prefix], device=self.model.device), use_cache=True)
-        memory = once.cache
-        memory.batch_repeat_interleave(len(batch))
-        rest = [Example(example.prompt[len(prefix) :], example.answer) for example in batch]
+    def answer_logits_sharing(self, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Do what `answer_logits` does, without gradient; a first passage that several examples have is read once."""
+        if self.prefixes is not None or not self.can_share or not share_a_prefix(batch):
+            return self.answer_logits(batch)
+        memory, real = read_first_prefixes(self.model, batch)
+        rest = [replace(example, prompt=example.prompt[len(example.first_prefix) :]) for example in batch]
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
-        return self._causal_logits(rest, memory), labels
+        return self._causal_logits(rest, memory, real), labels
 
     def generate(self, batch: Sequence[Example], answer_tokens: int) -> list[list[int]]:
         """Decode greedily, one batch.
@@ -229,7 +233,7 @@ class Generator:
             first tokens and 0 where they are padding.
         """
         nothing: list[list[int]] = [[] for _ in batch]
-        if self.seq2seq or not remembers_all(self.model.config):
+        if not self.can_share:
             return None, nothing
         if self.prefixes is not None:
             cache = decoding_cache(self.model, max(len(e.prompt) - e.shared for e in batch) + answer_tokens)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Sequence
+from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -20,7 +21,9 @@ from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
 from fedrag.types import Example
 
-_Read = list[tuple[torch.Tensor, torch.Tensor]]  # keys and values (heads, tokens, dim) of each layer
+Read = list[tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values (heads, tokens, dim) of each layer."""
+
 _Prefix = tuple[tuple[int, ...], tuple[int, ...]]  # where its passages end, and its tokens
 
 
@@ -45,7 +48,7 @@ class PrefixReader:
         self._model = model
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._known: dict[_Prefix, _Read] = {}
+        self._known: dict[_Prefix, Read] = {}
         self._chance = random.Random(0)
 
     def read(self, batch: Sequence[Example], cache: DynamicCache | None = None) -> tuple[DynamicCache, torch.Tensor]:
@@ -58,25 +61,16 @@ class PrefixReader:
         Returns:
             A cache of (batch, heads, width, dim) a layer that may be changed, and a mask (batch, width).
         """
-        rows = [self._read(example) for example in batch]
-        lengths = [example.shared for example in batch]
-        width = max(lengths)
         cache = DynamicCache() if cache is None else cache
-        for layer in range(self._layers):
-            keys, values = (
-                torch.stack([_joined([read[layer][part] for read in row], width) for row in rows]) for part in (0, 1)
-            )
-            cache.update(keys, values, layer)
-        real = torch.tensor([[0] * (width - n) + [1] * n for n in lengths], device=self._model.device)
-        return cache, real
+        return cache, fill_cache(cache, [self._read(example) for example in batch])
 
     @property
     def _layers(self) -> int:
         return int(self._model.config.get_text_config().num_hidden_layers)
 
-    def _read(self, example: Example) -> list[_Read]:
+    def _read(self, example: Example) -> list[Read]:
         """Return what the base model keeps of an example's prefix, passage by passage."""
-        reads: list[_Read] = []
+        reads: list[Read] = []
         start = 0
         for i, end in enumerate(example.prefix_ends):
             prefix = example.prefix_ends[: i + 1], tuple(example.prompt[:end])
@@ -88,7 +82,7 @@ class PrefixReader:
             start = end
         return reads
 
-    def _remember(self, prefix: _Prefix, read: _Read) -> None:
+    def _remember(self, prefix: _Prefix, read: Read) -> None:
         size = _nbytes(read)
         while self._known and self._bytes + size > self._most_bytes:
             # By chance: passes over more than fits would drop the oldest just before it is read again.
@@ -97,7 +91,7 @@ class PrefixReader:
             self._known[prefix] = read
             self._bytes += size
 
-    def _read_anew(self, tokens: Sequence[int], before: Sequence[_Read]) -> _Read:
+    def _read_anew(self, tokens: Sequence[int], before: Sequence[Read]) -> Read:
         """Read tokens that follow what was read before."""
         training = self._model.training
         self._model.train(False)
@@ -117,7 +111,7 @@ class PrefixReader:
             self._model.train(training)
 
 
-def _nbytes(read: _Read) -> int:
+def _nbytes(read: Read) -> int:
     return sum(part.nbytes for layer in read for part in layer)
 
 
@@ -125,6 +119,53 @@ def _joined(parts: Sequence[torch.Tensor], width: int = 0) -> torch.Tensor:
     """Return parts (heads, tokens, dim) one after the other, with zeros before them up to a width."""
     joined = torch.cat(list(parts), dim=1)
     return pad(joined, (0, 0, max(width - joined.shape[1], 0), 0))
+
+
+def fill_cache(cache: DynamicCache, rows: Sequence[Sequence[Read]]) -> torch.Tensor:
+    """Put what was read of each row, part after part, into an empty cache, padded on the left.
+
+    Returns:
+        Which places of the cache are no padding (rows, width).
+    """
+    lengths = [sum(read[0][0].shape[1] for read in row) for row in rows]
+    width = max(lengths)
+    for layer in range(len(rows[0][0])):
+        keys, values = (
+            torch.stack([_joined([read[layer][part] for read in row], width) for row in rows]) for part in (0, 1)
+        )
+        cache.update(keys, values, layer)
+    device = rows[0][0][0][0].device
+    return torch.tensor([[0] * (width - length) + [1] * length for length in lengths], device=device)
+
+
+def share_a_prefix(batch: Sequence[Example]) -> bool:
+    """Return whether all examples have a first passage, and some the same."""
+    prefixes = [example.first_prefix for example in batch]
+    return all(prefixes) and len(set(prefixes)) < len(prefixes)
+
+
+def read_first_prefixes(model: PreTrainedModel, batch: Sequence[Example]) -> tuple[DynamicCache, torch.Tensor]:
+    """Read instruction and first passage of each example with the model as it is, adapter included.
+
+    The same ones are read once, and the instruction once for all.
+
+    Returns:
+        A cache of (batch, heads, width, dim) a layer, padded on the right, and a mask (batch, width) of what is real.
+    """
+    prefixes = [example.first_prefix for example in batch]
+    places = {prefix: place for place, prefix in enumerate(dict.fromkeys(prefixes))}
+    width = max(map(len, prefixes))
+    instruction = len(commonprefix(list(places))) if len(places) > 1 else 0
+    # Padding that comes after a token is not seen by it, whatever it is.
+    ids = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in places], device=model.device)
+    cache = DynamicCache()
+    if instruction:
+        model.base_model(input_ids=ids[:1, :instruction], cache=cache, use_cache=True)
+        cache.batch_repeat_interleave(len(places))
+    model.base_model(input_ids=ids[:, instruction:], cache=cache, use_cache=True)
+    cache.batch_select_indices(torch.tensor([places[prefix] for prefix in prefixes], device=model.device))
+    real = [[1] * len(prefix) + [0] * (width - len(prefix)) for prefix in prefixes]
+    return cache, torch.tensor(real, device=model.device)
 
 
 def remembers_all(config: PreTrainedConfig) -> bool:

@@ -22,12 +22,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedrag.models.batches import PrefixBatch, plan_prefix_batches
+from fedrag.models.batches import plan_batches, plan_prefix_batches
 from fedrag.models.beside import passes_beside, running_beside
 from fedrag.models.generator import Generator
 from fedrag.types import Array, Example
 
-_VERSION = 3
+_VERSION = 4
 
 
 def score_answers(
@@ -42,45 +42,45 @@ def score_answers(
     Args:
         generator: Scores in eval mode, without gradient, with its current adapter.
         examples: Prompts and answers; no end token, as it says nothing about the passage.
-        batch_tokens: Padded tokens in one pass.
+        batch_tokens: Padded tokens of all passes that run at a time.
         cache: Scores of earlier calls.
         on_batch: Called after each batch with (examples done, examples in all).
     """
-    plans = plan_prefix_batches(examples, batch_tokens)
+    passes = passes_beside(generator.model.device, disturbed=generator.changes_while_reading)
+    if generator.can_share:
+        plans = plan_prefix_batches(examples, batch_tokens // passes)
+    else:
+        plans = plan_batches([example.length for example in examples], batch_tokens // passes)
 
-    def score(plan: PrefixBatch) -> Array:
-        batch = [examples[row] for row in plan.rows]
+    def score(rows: Sequence[int]) -> Array:
+        batch = [examples[row] for row in rows]
         found = cache.read(batch) if cache else None
         if found is None:
-            found = mean_log_probabilities(generator, batch, plan.shared)
+            found = mean_log_probabilities(generator, batch)
             if cache:
                 cache.write(batch, found)
         return found
 
     scores = np.zeros(len(examples), np.float32)
     done = 0
-    with running_beside(passes_beside(generator.model.device, disturbed=generator.changes_while_reading)) as run:
-        for plan, found in zip(plans, run(partial(score, plan) for plan in plans), strict=True):
-            scores[plan.rows] = found
-            done += len(plan.rows)
+    with generator.at_rest(), running_beside(passes) as run:
+        for rows, found in zip(plans, run(partial(score, rows) for rows in plans), strict=True):
+            scores[rows] = found
+            done += len(rows)
             if on_batch:
                 on_batch(done, len(examples))
     return scores
 
 
-def mean_log_probabilities(generator: Generator, batch: Sequence[Example], shared: int = 0) -> Array:
+def mean_log_probabilities(generator: Generator, batch: Sequence[Example]) -> Array:
     """Return the mean log-probability of each answer of one batch (examples,), computed in float32.
 
     Args:
         generator: A causal or seq2seq model.
-        batch: Examples of similar length.
-        shared: Tokens that all prompts begin with; a causal model reads them once. 0 for a seq2seq model.
+        batch: Examples of similar length, or with the same passages.
     """
     with torch.inference_mode():
-        if shared and not generator.prefixes:
-            logits, labels = generator.answer_logits_after(batch[0].prompt[:shared], batch)
-        else:
-            logits, labels = generator.answer_logits(batch)
+        logits, labels = generator.answer_logits_sharing(batch)
         logits = logits.float()
         chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=-1)
     lengths = [len(example.answer) for example in batch]

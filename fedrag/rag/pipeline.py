@@ -110,7 +110,8 @@ def _generate(
     texts = [""] * len(prompts)
     done = 0
     for rows in plan_batches([prompt.length + answer_tokens for prompt in prompts], batch_tokens):
-        output = generator.generate([prompts[i] for i in rows], answer_tokens + 1)
+        with generator.at_rest():
+            output = generator.generate([prompts[i] for i in rows], answer_tokens + 1)
         for i, ids in zip(rows, output, strict=True):
             texts[i] = builder.text(ids[:answer_tokens])
         done += len(rows)

@@ -52,12 +52,13 @@ class PromptBuilder:
         texts = [self._ids(f"Passage: {text}\n\n") for text in passages]
         room = self._config.prompt_tokens - len(self._head) - len(asked) - len(self._tail)
         limit = _common_limit([len(text) for text in texts], room)
-        prompt, ends = list(self._head), []
-        for text in texts or [[]]:
+        prompt, ends = list(self._head), [len(self._head)]
+        for text in texts:
             prompt += text[:limit]
             ends.append(len(prompt))
+        prefix_ends = sorted(set(ends[1:] or ends))  # there may be no room for a passage
         # An encoder reads the whole prompt at once: it cannot remember a part of it.
-        return Example([*prompt, *asked, *self._tail], list(answer), () if self._seq2seq else tuple(ends))
+        return Example([*prompt, *asked, *self._tail], list(answer), () if self._seq2seq else tuple(prefix_ends))
 
     def answer(self, text: str, *, end: bool) -> list[int]:
         """Return an answer's token ids, at most `answer_tokens`, with or without the end token."""

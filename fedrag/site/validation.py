@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from fedrag.evaluation.ranking import reciprocal_rank
 from fedrag.federation.messages import Reply, Request
-from fedrag.models.batches import plan_batches
 from fedrag.models.resident import RoundModels
-from fedrag.rag.answer_scores import mean_log_probabilities
+from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.site.steps import Workbench
 from fedrag.training.ralt import answer_examples
@@ -37,10 +36,7 @@ def validate_site(bench: Workbench, request: Request) -> Reply:
         passages = {passage.id: passage for passage in site.passages}
         shown = [found[: config.rag.passages] for found in hits]
         examples = answer_examples(models.generator, site.validation, shown, passages, config.rag, 0.0, 0)
-        total = 0.0
-        for rows in plan_batches([example.length for example in examples], config.evaluation.batch_tokens):
-            batch = [examples[i] for i in rows]
-            means = mean_log_probabilities(models.generator, batch)
-            total += sum(float(m) * len(e.answer) for m, e in zip(means, batch, strict=True))
-        metrics |= {"generator.sum": total, "generator.count": sum(len(e.answer) for e in examples)}
+        means = score_answers(models.generator, examples, config.evaluation.batch_tokens)
+        total = sum(float(mean) * len(example.answer) for mean, example in zip(means, examples, strict=True))
+        metrics |= {"generator.sum": total, "generator.count": sum(len(example.answer) for example in examples)}
     return Reply(metrics=metrics)

@@ -1,11 +1,13 @@
 """Answer scores (LSR): our scoring against the loop that peers run, one question and passage at a time in float32.
 
-Both score the same pairs: the training questions of a shipped site, each with the eight passages that the untouched
-retriever finds. The peers' loop runs the whole model with its head over every position of one pair; it is timed on
-every PEERS_SHARE-th pair, since it is slow, and compared by pairs a second. Ours is `score_answers` over all pairs, in
-the number format that the processor is quick in. Both give the same scores: tests/rag/test_answer_scores.py.
+Both let the untouched generator score the same pairs: the training questions of a shipped site, each with the eight
+passages that the untouched retriever finds. The peers' loop runs the whole model with its head over every position of
+one pair; it is timed on every PEERS_SHARE-th pair, since it is slow, and compared by pairs a second. Ours is
+`score_answers` over all pairs, in the number format that the processor is quick in. Both give the same scores:
+tests/rag/test_answer_scores.py.
 
-The share of the ceilings counts the operations that are done: the tokens of a passage once for all its questions.
+The share of the ceilings counts the operations that are done: the instruction once a batch, a passage once for all its
+questions.
 For N tokens read in all: 2 N P for the linear layers' P weights, 2 T V d for the head at the T answer positions, and
 4 H D Lq Lk a layer for attention of Lq new tokens over Lk.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
+from os.path import commonprefix
 from pathlib import Path
 
 import torch
@@ -23,6 +26,7 @@ from machine import SQUARE, Shape, linear_shapes, product_rate
 from models import attention_width, config, head_weights, linear_weights, load_generator, load_retriever, sites
 
 from fedrag.models.batches import plan_prefix_batches
+from fedrag.models.beside import passes_beside
 from fedrag.models.generator import Generator
 from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
@@ -59,15 +63,16 @@ def flops(generator: Generator, pairs: Sequence[Example], batch_tokens: int) -> 
     """Return the operations of scoring all pairs, and the products of the linear layers one batch after the other."""
     total = 0.0
     shapes: list[Shape] = []
-    for plan in plan_prefix_batches(pairs, batch_tokens):
-        batch = [pairs[row] for row in plan.rows]
-        own = [example.length - 1 - plan.shared for example in batch]
-        reads = [(length, plan.shared + length) for length in own]
-        if plan.shared:
-            reads.append((plan.shared, plan.shared))
-            shapes += linear_shapes(generator.model, plan.shared)
-        shapes += linear_shapes(generator.model, len(own) * max(own))
-        total += 2 * sum(new for new, _ in reads) * linear_weights(generator.model)
+    for rows in plan_prefix_batches(pairs, batch_tokens // passes_beside(generator.model.device)):
+        batch = [pairs[row] for row in rows]
+        prefixes = {example.first_prefix for example in batch}
+        once = len(commonprefix(list(prefixes)))
+        passages = [(len(prefix) - once, len(prefix)) for prefix in prefixes]
+        own = [(example.length - 1 - example.shared, example.length - 1) for example in batch]
+        reads = [(once, once), *passages, *own]
+        for part in reads[:1], passages, own:
+            shapes += linear_shapes(generator.model, len(part) * max(new for new, _ in part))
+        total += 2 * sum(new for new, _ in reads) * linear_weights(generator.model, "base_layer")
         total += 2 * sum(len(example.answer) for example in batch) * head_weights(generator.model)
         total += sum(4 * attention_width(generator.model) * new * seen for new, seen in reads)
     return total, shapes
@@ -81,7 +86,7 @@ def measure() -> list[Row]:
     few = pairs[::PEERS_SHARE]
     score_answers(fast, few, batch_tokens)
     one_at_a_time(plain, few[:2])
-    with torch.inference_mode():
+    with torch.inference_mode(), plain.untouched():
         taken = in_turn(
             TURNS,
             ours=lambda: score_answers(fast, pairs, batch_tokens),

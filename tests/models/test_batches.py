@@ -39,23 +39,36 @@ def test_the_plan_is_a_pure_function(lengths, limit):
     assert lengths == before
 
 
-def test_only_what_begins_alike_is_read_as_one():
-    examples = [
-        Example([1, *[passage] * passage, *[9] * own], [3], (1 + passage,)) for passage in (5, 6) for own in range(1, 5)
-    ]
-    examples += [Example([1, 7, 9, 9], [], (2,)), Example([4, 4])]
-    for limit in (1, 20, 60, 10_000):
-        plan = plan_prefix_batches(examples, limit)
-        assert sorted(row for batch in plan for row in batch.rows) == list(range(len(examples)))
-        for batch in plan:
-            begins = {tuple(examples[row].prompt[: batch.shared]) for row in batch.rows}
-            assert len(begins) == 1
-            assert all(batch.shared < len(examples[row].prompt) for row in batch.rows)
-        assert plan == plan_prefix_batches(tuple(examples), limit)
-    assert sorted(batch.shared for batch in plan) == [0, 6, 7]
+def padded_tokens(batch: list[Example]) -> int:
+    """Count what a batch reads: its distinct first passages, and what follows them; at once where none is shared."""
+    prefixes = {example.first_prefix for example in batch}
+    if len(prefixes) == len(batch):
+        return len(batch) * max(example.length for example in batch)
+    rests = [example.length - len(example.first_prefix) for example in batch]
+    return len(prefixes) * max(map(len, prefixes)) + len(rests) * max(rests)
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 40)), max_size=40), st.integers(1, 200))
+def test_prompts_on_one_passage_meet_and_a_batch_keeps_to_the_limit(drawn, limit):
+    examples = [Example([1, *[passage] * 3 * passage, *[9] * own], [3], (1 + 3 * passage,)) for passage, own in drawn]
+    plan = plan_prefix_batches(examples, limit)
+    assert sorted(row for rows in plan for row in rows) == list(range(len(examples)))
+    assert plan == plan_prefix_batches(tuple(examples), limit)
+    batches = [[examples[row] for row in rows] for rows in plan]
+    assert all(len(batch) == 1 or padded_tokens(batch) <= limit for batch in batches)
+    for prefix in {example.first_prefix for example in examples}:
+        all_on_it = [example for example in examples if example.first_prefix == prefix]
+        if padded_tokens(all_on_it) <= limit:
+            assert sum(prefix in {example.first_prefix for example in batch} for batch in batches) == 1
 
 
 def test_prompts_with_the_same_first_passage_share_it_whatever_comes_second():
     examples = [Example([1, 2, 3, second, 9, 9], [], (3, 4)) for second in (5, 6)]
-    [batch] = plan_prefix_batches(examples, 100)
-    assert (sorted(batch.rows), batch.shared) == ([0, 1], 3)
+    assert examples[0].first_prefix == examples[1].first_prefix == (1, 2, 3)
+    assert plan_prefix_batches(examples, 9) == [[0, 1]]
+    assert plan_prefix_batches(examples, 8) == [[0], [1]]
+
+
+def test_without_prefixes_batches_are_those_of_similar_length():
+    examples = [Example([1] * length) for length in (3, 9, 4, 8)]
+    assert plan_prefix_batches(examples, 16) == plan_batches([3, 9, 4, 8], 16)

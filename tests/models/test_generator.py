@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from fedrag.config import LoraSection
@@ -182,3 +183,18 @@ def test_a_target_that_the_model_lacks_is_named_with_those_it_has(tiny_home):
     model = find_model("fedrag/tiny-causal")
     with pytest.raises(ModelError, match=r'"query" is no linear layer of this model; it has down_proj, .*q_proj'):
         Generator.load(model, LoraSection(targets=("query",)), torch.float32, "cpu")
+
+
+def test_an_adapter_that_changes_nothing_is_left_out_at_rest(load_generator, random_tensors):
+    generator = load_generator()
+    generator.set_adapter(generator.initial_state(seed=0))
+    layers = [layer for layer in generator.model.modules() if isinstance(layer, BaseTunerLayer)]
+    with torch.no_grad():
+        plain, _ = generator.answer_logits(examples_of(generator))
+        with generator.at_rest():
+            assert all(layer.disable_adapters for layer in layers)
+            assert torch.equal(generator.answer_logits(examples_of(generator))[0], plain)
+        generator.set_adapter(random_tensors(generator.parameters(), seed=1))
+        with generator.at_rest():
+            assert not any(layer.disable_adapters for layer in layers)
+            assert not torch.equal(generator.answer_logits(examples_of(generator))[0], plain)

@@ -18,7 +18,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 from fedrag.config import LoraSection, RagConfig
 from fedrag.errors import ModelError
 from fedrag.models.adapters import save_adapter
-from fedrag.models.batches import plan_prefix_batches
 from fedrag.models.generator import Generator
 from fedrag.models.prefixes import PrefixReader, remembers_all
 from fedrag.rag.answer_scores import mean_log_probabilities
@@ -109,15 +108,11 @@ def test_answer_scores_are_those_of_peft(pair):
     builder = prompt_builder(generator, RagConfig(instruction="Answer."))
     answer = builder.answer("in 1877", end=False)
     pairs = [builder.example(q, [text], answer) for q in ("When?", "In what year?") for text in ("It was 1877.", "No.")]
-    batches = plan_prefix_batches(pairs, batch_tokens=10_000)
-    assert [batch.shared > 0 for batch in batches] == [True, True]
-    for plan in batches:
-        batch = [pairs[row] for row in plan.rows]
-        with torch.no_grad():
-            logits = logits_by_peft(model, batch).log_softmax(dim=-1)
-        expected = logits.gather(1, torch.tensor(answer * len(batch))[:, None]).view(len(batch), -1).mean(dim=1)
-        found = torch.from_numpy(mean_log_probabilities(generator, batch, plan.shared))
-        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    with torch.no_grad():
+        logits = logits_by_peft(model, pairs).log_softmax(dim=-1)
+    expected = logits.gather(1, torch.tensor(answer * len(pairs))[:, None]).view(len(pairs), -1).mean(dim=1)
+    found = torch.from_numpy(mean_log_probabilities(generator, pairs))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 def test_without_its_adapter_it_reads_whole_prompts_as_the_base_does(pair, load_generator):

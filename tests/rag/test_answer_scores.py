@@ -102,7 +102,8 @@ def test_a_passage_read_once_for_all_its_questions_gives_the_scores_of_whole_pro
     np.testing.assert_allclose(score_answers(generator, examples, 400), by_hand, atol=2e-6)
     for p in range(3):
         batch = examples[p::3]
-        np.testing.assert_allclose(mean_log_probabilities(generator, batch, batch[0].shared), by_hand[p::3], atol=2e-6)
+        np.testing.assert_allclose(mean_log_probabilities(generator, batch), by_hand[p::3], atol=2e-6)
+    np.testing.assert_allclose(mean_log_probabilities(generator, examples), by_hand, atol=2e-6)
 
 
 def test_a_long_answer_does_not_underflow(load_generator):
