@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -150,21 +150,15 @@ class Retriever:
 
     def embed_queries(self, texts: Sequence[str]) -> torch.Tensor:
         """Return unit vectors (texts, dim) through which gradients flow."""
-        return self.query_pass(texts)()
+        return self._embed(self.learner, texts, "query")
 
     def embed_passages(self, texts: Sequence[str]) -> torch.Tensor:
         """Return unit vectors (texts, dim); gradients flow where the passage side is trained."""
-        frozen = self._lora and not self.config.trains_passage_side
-        with adapter_disabled(self.learner) if frozen else nullcontext():
-            return self.passage_pass(texts)()
-
-    def query_pass(self, texts: Sequence[str]) -> Callable[[], torch.Tensor]:
-        """Return the pass of `embed_queries`, which may run beside others."""
-        return self._pass(self.learner, texts, "query")
-
-    def passage_pass(self, texts: Sequence[str]) -> Callable[[], torch.Tensor]:
-        """Return the pass of `embed_passages`, which may run beside others, where the passage side is trained."""
-        return self._pass(self.learner if self._lora else self._passage_encoder, texts, "document")
+        if self._lora:
+            frozen = not self.config.trains_passage_side
+            with adapter_disabled(self.learner) if frozen else nullcontext():
+                return self._embed(self.learner, texts, "document")
+        return self._embed(self._passage_encoder, texts, "document")
 
     def export(self, folder: Path) -> None:
         """Write a sentence-transformers folder that holds the trained model, adapter merged.
@@ -211,16 +205,11 @@ class Retriever:
         )
         return cast(Array, np.ascontiguousarray(vectors, dtype=np.float32))
 
-    def _pass(self, encoder: SentenceTransformer, texts: Sequence[str], task: _Task) -> Callable[[], torch.Tensor]:
-        """Tokenise at once, as tokenizers are not made for threads, and return what is left to do."""
+    def _embed(self, encoder: SentenceTransformer, texts: Sequence[str], task: _Task) -> torch.Tensor:
         features = encoder.preprocess(list(texts), prompt=_prompt(encoder, task), task=task)
         features = {k: v.to(encoder.device) if torch.is_tensor(v) else v for k, v in features.items()}
-
-        def embed() -> torch.Tensor:
-            vectors: torch.Tensor = encoder(features, task=task)["sentence_embedding"]
-            return nn.functional.normalize(vectors.float(), dim=-1)
-
-        return embed
+        vectors: torch.Tensor = encoder(features, task=task)["sentence_embedding"]
+        return nn.functional.normalize(vectors.float(), dim=-1)
 
 
 def _in_short_format(encoder: SentenceTransformer, dtype: torch.dtype) -> SentenceTransformer:

@@ -85,24 +85,23 @@ class MasterOptimizer:
             fused=True,  # one pass over the weights: with foreach the step takes three times as long on a CPU
         )
 
-    def gradients(self, of: torch.Tensor, pull: torch.Tensor | None = None) -> list[torch.Tensor | None]:
-        """Make a backward pass, which may run beside others.
-
-        Args:
-            of: A loss; or the result of a part of the computation, with the loss's gradient with respect to it.
-            pull: That gradient.
+    def gradients(self, loss: torch.Tensor) -> list[torch.Tensor | None]:
+        """Make the backward pass of a loss, which may run beside others.
 
         Returns:
-            The gradients of the parameters; None for one that it does not depend on.
+            The gradients of the parameters; None for one that the loss does not depend on.
         """
-        return list(torch.autograd.grad(of, list(self._parameters.values()), pull, allow_unused=True))
+        return list(torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True))
 
     def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
         """Add the gradients of a part of a batch to the masters', in float32."""
         for master, gradient in zip(self._masters.values(), gradients, strict=True):
-            if gradient is not None:
-                exact = gradient.to(torch.float32, copy=True)  # autograd may give one tensor for two parameters
-                master.grad = exact if master.grad is None else master.grad.add_(exact)
+            if gradient is None:
+                continue
+            if master.grad is None:
+                master.grad = gradient.to(torch.float32, copy=True)  # autograd may give one tensor for two parameters
+            else:
+                master.grad += gradient
 
     def step(self, done: float) -> float:
         """Take one step and return the gradient's L2 norm before clipping.

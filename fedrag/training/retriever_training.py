@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import torch
 
 from fedrag.config import RetrieverConfig
 from fedrag.errors import TrainingDiverged
-from fedrag.models.beside import Run, passes_beside, running_beside
 from fedrag.models.retriever import Retriever
 from fedrag.training.losses import Losses, lsr_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
@@ -55,16 +53,17 @@ def train_retriever(
     torch.manual_seed(seed)
     batches = _batches(examples, settings, seed)
     history: list[float] = []
-    passes = passes_beside(retriever.learner.device, disturbed=settings.dropout)
     retriever.learner.train(settings.dropout)
     try:
-        with running_beside(passes) as run:
-            for step, rows in enumerate(batches):
-                batch = [examples[i] for i in rows]
-                history.append(_learn(retriever, passages, batch, settings, losses, optimizer, run, passes))
-                optimizer.step(progress.at(step, len(batches)))
-                if on_step:
-                    on_step(step + 1, len(batches), history[-1])
+        for step, rows in enumerate(batches):
+            loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses)
+            if not torch.isfinite(loss):
+                raise TrainingDiverged("the training diverged: its loss is not finite")
+            optimizer.add(optimizer.gradients(loss))
+            optimizer.step(progress.at(step, len(batches)))
+            history.append(loss.item())
+            if on_step:
+                on_step(step + 1, len(batches), history[-1])
     finally:
         retriever.learner.eval()
     if settings.weights == "lora":
@@ -78,73 +77,16 @@ def _batches(examples: Sequence[RetrieverExample], settings: RetrieverConfig, se
     return epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
 
 
-def _learn(
+def batch_loss(
     retriever: Retriever,
     passages: _Passages,
     batch: Sequence[RetrieverExample],
     settings: RetrieverConfig,
     losses: Losses,
-    optimizer: MasterOptimizer,
-    run: Run,
-    passes: int,
-) -> float:
-    """Add the gradients of one batch and return its loss.
-
-    Texts are embedded in parts that run beside one another. The loss needs all vectors at once: its gradient with
-    respect to them is what goes back through each part (Gao et al. 2021, arXiv:2101.06983).
-    """
-    texts = passages.live_texts(batch)
-    parts = _halves(texts) if passes > 1 else [texts] * bool(texts)
-    jobs = [*map(retriever.passage_pass, parts), retriever.query_pass([example.question for example in batch])]
-    embedded: list[torch.Tensor] = list(run(jobs))
-    leaves = [vectors.detach().requires_grad_() for vectors in embedded]
-    *encoded, queries = leaves
-    vectors = _Embedded.of_parts(parts, encoded) if parts else passages.frozen
-    loss = batch_loss(queries, vectors, batch, settings, losses)
-    if not torch.isfinite(loss):
-        raise TrainingDiverged("the training diverged: its loss is not finite")
-    pulls = torch.autograd.grad(loss, leaves, allow_unused=True)
-    backward = [
-        partial(optimizer.gradients, part, pull)
-        for part, pull in zip(embedded, pulls, strict=True)
-        if pull is not None and part.requires_grad
-    ]
-    for gradients in run(backward):
-        optimizer.add(gradients)
-    return loss.item()
-
-
-def _halves(texts: Sequence[str]) -> list[list[str]]:
-    """Split texts into the long and the short ones, about as many characters each.
-
-    >>> _halves(["b", "four", "ccc", "aa"])
-    [['four', 'ccc'], ['aa', 'b']]
-    """
-    ordered = sorted(texts, key=lambda text: (-len(text), text))
-    half, taken = sum(map(len, ordered)) / 2, 0
-    first: list[str] = []
-    while ordered[len(first) :] and taken < half:
-        first.append(ordered[len(first)])
-        taken += len(first[-1])
-    return [part for part in (first, ordered[len(first) :]) if part]
-
-
-def batch_loss(
-    queries: torch.Tensor,
-    vectors: _Embedded,
-    batch: Sequence[RetrieverExample],
-    settings: RetrieverConfig,
-    losses: Losses,
 ) -> torch.Tensor:
-    """Return the loss of one batch, each part on the questions that have what it needs.
-
-    Args:
-        queries: Vectors of its questions (questions, dim).
-        vectors: Those of its passages.
-        batch: The questions with what the losses need.
-        settings: Which losses.
-        losses: The loss functions.
-    """
+    """Return the loss of one batch, each part on the questions that have what it needs."""
+    queries = retriever.embed_queries([example.question for example in batch])
+    vectors = passages.embed(batch)
     total = queries.sum() * 0.0  # keeps the graph where a batch has nothing for either loss
     labelled = [i for i, example in enumerate(batch) if example.positive]
     if settings.uses_contrastive and labelled:
@@ -211,12 +153,6 @@ class _Embedded:
     rows: dict[str, int]
     vectors: torch.Tensor
 
-    @classmethod
-    def of_parts(cls, parts: Sequence[Sequence[str]], vectors: Sequence[torch.Tensor]) -> _Embedded:
-        """Put the vectors of some parts together."""
-        texts = [text for part in parts for text in part]
-        return cls({text: row for row, text in enumerate(texts)}, torch.cat(list(vectors)))
-
     def of(self, passages: Sequence[PassageText], *, frozen: bool) -> torch.Tensor:
         """Return the vectors (passages, dim), cut off from the graph where the side is frozen."""
         vectors = self.vectors.detach() if frozen else self.vectors
@@ -224,22 +160,24 @@ class _Embedded:
 
 
 class _Passages:
-    """The passages of a training: embedded in every batch where their side is trained, else once for all.
-
-    Attributes:
-        frozen: Vectors of all passages, where their side is not trained; else of none.
-    """
+    """Embeds the passages of a batch: live where their side is trained, else once for all."""
 
     def __init__(self, retriever: Retriever, examples: Sequence[RetrieverExample]) -> None:
+        self._retriever = retriever
         self._settings = retriever.config
         self._live = retriever.config.trains_passage_side
-        texts = [] if self._live else self._texts(examples)
-        vectors = torch.from_numpy(retriever.encode_passages(texts)) if texts else torch.zeros(0)
-        self.frozen = _Embedded.of_parts([texts], [vectors.to(retriever.encoder.device)])
+        self._all: _Embedded | None = None
+        if not self._live:
+            texts = self._texts(examples)
+            vectors = torch.from_numpy(retriever.encode_passages(texts)).to(retriever.encoder.device)
+            self._all = _Embedded({text: row for row, text in enumerate(texts)}, vectors)
 
-    def live_texts(self, batch: Sequence[RetrieverExample]) -> list[str]:
-        """Return the texts of a batch whose vectors are to be trained, each once."""
-        return self._texts(batch) if self._live else []
+    def embed(self, batch: Sequence[RetrieverExample]) -> _Embedded:
+        """Return the vectors of every passage of a batch, each text encoded once."""
+        if self._all is not None:
+            return self._all
+        texts = self._texts(batch)
+        return _Embedded({text: row for row, text in enumerate(texts)}, self._retriever.embed_passages(texts))
 
     def _texts(self, examples: Sequence[RetrieverExample]) -> list[str]:
         passages: list[PassageText] = []

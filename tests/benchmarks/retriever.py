@@ -71,7 +71,7 @@ def ours(weights: str) -> dict[str, Any]:
 def peer(weights: str, dropout: bool = False) -> dict[str, Any]:
     """Train with sentence-transformers."""
     from datasets import Dataset
-    from peft import LoraConfig
+    from peft import LoraConfig, inject_adapter_in_model
     from sentence_transformers import (
         SentenceTransformer,
         SentenceTransformerTrainer,
@@ -86,16 +86,15 @@ def peer(weights: str, dropout: bool = False) -> dict[str, Any]:
     model = SentenceTransformer(str(folder), device=best_device(), local_files_only=True)
     model.max_seq_length = learning.train_tokens
     if weights == "lora":
-        model.add_adapter(
-            LoraConfig(
-                r=learning.lora.rank,
-                lora_alpha=learning.lora.alpha,
-                lora_dropout=0.0,
-                target_modules=["query", "key", "value", "dense"],
-                exclude_modules=["pooler.dense"],
-                task_type="FEATURE_EXTRACTION",
-            )
+        adapter = LoraConfig(
+            r=learning.lora.rank,
+            lora_alpha=learning.lora.alpha,
+            lora_dropout=0.0,
+            target_modules=["query", "key", "value", "dense"],
+            exclude_modules=["pooler.dense"],
+            task_type="FEATURE_EXTRACTION",
         )
+        inject_adapter_in_model(adapter, model)  # its own `add_adapter` refuses the newest PEFT there is
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout) and not dropout:
             module.p = 0.0

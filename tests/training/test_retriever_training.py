@@ -76,25 +76,6 @@ def softmax64(values: list[float]) -> np.ndarray:
     return powers / powers.sum()
 
 
-@pytest.mark.parametrize("loss", ["contrastive", "lsr"])
-def test_halves_of_a_batch_beside_one_another_learn_what_one_pass_learns(load_retriever, loss):
-    """And the same bits each time. Not with all weights: the gradient of a key's bias is rounding alone."""
-    examples = {"contrastive": LABELLED, "lsr": SCORED}[loss]
-    before, updates = torch.get_num_threads(), []
-    for threads in (1, 2, 2):
-        torch.set_num_threads(threads)
-        try:
-            retriever = load_retriever(**settings_of(loss=loss, epochs=3, lsr={"side": "both"}))
-            updates.append(train_retriever(retriever, examples, retriever.config, seed=0).update)
-        finally:
-            torch.set_num_threads(before)
-    alone, beside, again = updates
-    assert max(np.abs(tensor).max() for tensor in alone.values()) > 1e-3
-    for name, tensor in alone.items():
-        np.testing.assert_array_equal(beside[name], again[name])
-        np.testing.assert_allclose(beside[name], tensor, atol=5e-6)
-
-
 # LSR
 
 
