@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from flwr.serverapp import Grid
@@ -34,6 +34,9 @@ from fedrag.site.settings import SCORES
 from fedrag.training.losses import Losses
 from fedrag.types import Site, State
 
+if TYPE_CHECKING:
+    from fedrag.grids.ray_pool import RayPool
+
 
 def simulate(
     config: Config | Path | str,
@@ -43,6 +46,7 @@ def simulate(
     rule: Rule | None = None,
     display: Display = Quiet(),
     ray_address: str | None = None,
+    ray_pool: RayPool | None = None,
 ) -> RunFolder:
     """Run a federation on this machine and measure what it did.
 
@@ -54,6 +58,7 @@ def simulate(
         display: Shows lines and progress.
         ray_address: A running Ray cluster to work in, such as "10.0.0.5:6379", instead of a Ray of its own. All
             its nodes need the sites' folders, the run folder, the models and this fedrag.
+        ray_pool: Client processes that were started already; None: they are started and ended here.
 
     Returns:
         The finished run; its `results()` hold what was measured.
@@ -69,7 +74,7 @@ def simulate(
     try:
         run.record_facts(facts)
         display.say(f"run folder: {run.path}")
-        return _finish(run, folders, losses, rule, display, ray_address)
+        return _finish(run, folders, losses, rule, display, ray_address, ray_pool)
     except FedragError:
         run.discard_if_unbegun()
         raise
@@ -104,7 +109,7 @@ def resume(
                 f"{run.path}: cannot be resumed, its {what} changed: "
                 f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
             )
-    return _finish(run, folders, losses, rule, display, ray_address)
+    return _finish(run, folders, losses, rule, display, ray_address, None)
 
 
 def _check_ray(config: Config, address: str | None) -> None:
@@ -113,7 +118,7 @@ def _check_ray(config: Config, address: str | None) -> None:
         return
     if config.simulation.grid != "ray":
         raise ConfigError(f'a Ray address needs simulation.grid = "ray"; this run has "{config.simulation.grid}"')
-    from fedrag.grids.ray_actors import require_cluster  # Ray takes seconds to import
+    from fedrag.grids.ray_pool import require_cluster  # Ray takes seconds to import
 
     require_cluster(address)
 
@@ -138,18 +143,32 @@ def _finish(
     rule: Rule | None,
     display: Display,
     ray_address: str | None,
+    ray_pool: RayPool | None,
 ) -> RunFolder:
     """Do what is left of a run: rounds, export, baselines, evaluation."""
     torch.set_num_threads(run.facts["threads"])
     try:
-        state = _federate(run, run, folders, losses, rule, display, ray_address)
-        results = _evaluate(run, folders, state, losses, display, ray_address)
+        with nullcontext(ray_pool) if ray_pool else _own_pool(run.config, folders, ray_address) as pool:
+            state = _federate(run, run, folders, losses, rule, display, pool)
+            results = _evaluate(run, folders, state, losses, display, pool)
         write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
         if run.has_begun:
             display.say(f"go on with: fedrag simulate --resume {run.path}")
         raise
     return run
+
+
+@contextmanager
+def _own_pool(config: Config, folders: Sequence[Path], ray_address: str | None) -> Iterator[RayPool | None]:
+    """Start client processes where the scenario asks for Ray, and end them."""
+    if config.simulation.grid != "ray":
+        yield None
+        return
+    from fedrag.grids.ray_pool import pool_for  # Ray starts processes and takes seconds to import
+
+    with pool_for(config.simulation, len(folders), ray_address) as pool:
+        yield pool
 
 
 def _federate(
@@ -159,14 +178,14 @@ def _federate(
     losses: Losses,
     rule: Rule | None,
     display: Display,
-    ray_address: str | None,
+    pool: RayPool | None,
 ) -> State:
     """Run the rounds that are left and export the result; sites keep what they are handed in the whole run's folder."""
     config = run.config
     components = trained_components(config.federation)
     if run.is_finished:
         return run.load_result()
-    with open_grid(run, whole.path / "sites", folders, losses, display, ray_address) as grid:
+    with open_grid(run, whole.path / "sites", folders, losses, display, pool) as grid:
         state = run_rounds(grid, config, run, lambda: initial_state(config, components), rule=rule, display=display)
     export_models(config, state, run.path / "final")
     run.save_result(state)
@@ -174,7 +193,7 @@ def _federate(
 
 
 def _evaluate(
-    run: RunFolder, folders: Sequence[Path], state: State, losses: Losses, display: Display, ray_address: str | None
+    run: RunFolder, folders: Sequence[Path], state: State, losses: Losses, display: Display, pool: RayPool | None
 ) -> dict[str, Any]:
     """Measure the federation and what the scenario sets beside it, each arm once."""
     evaluation = run.config.evaluation
@@ -191,7 +210,7 @@ def _evaluate(
     def train(baseline: RunFolder, folder: Path) -> State:
         display.say(f"baseline: {baseline.path.name}")
         try:
-            return _federate(baseline, run, [folder], losses, None, display, ray_address)
+            return _federate(baseline, run, [folder], losses, None, display, pool)
         except QuorumError as error:  # a site that diverges alone must not cost the whole run
             display.say(f"{baseline.path.name} could not be trained and is measured untouched: {error}")
             return {}
@@ -231,10 +250,9 @@ def open_grid(
     folders: Sequence[Path],
     losses: Losses,
     display: Display,
-    ray_address: str | None = None,
+    pool: RayPool | None = None,
 ) -> Iterator[Grid]:
     """Give the grid that the scenario names, with one client per site folder."""
-    simulation = run.config.simulation
     # A next run may ask for the same scores; where models are only read, they stay with this run.
     writable = os.access(fedrag_home(), os.W_OK)
     node_configs = [
@@ -246,20 +264,12 @@ def open_grid(
         }
         for folder in folders
     ]
-    if simulation.grid == "in-process":
+    if pool is None:
         yield InProcessGrid(make_client_app(losses, display.progress), node_configs)
         return
-    from fedrag.grids.ray_actors import RayGrid  # Ray starts processes and takes seconds to import
+    from fedrag.grids.ray_actors import RayGrid  # it imports Ray, which not every run needs
 
-    with RayGrid(
-        lambda: make_client_app(losses),
-        node_configs,
-        actors=simulation.actors,
-        cpus_per_actor=simulation.cpus_per_actor,
-        gpus_per_actor=simulation.gpus_per_actor,
-        threads=run.facts["threads"],
-        address=ray_address,
-    ) as grid:
+    with RayGrid(lambda: make_client_app(losses), node_configs, threads=run.facts["threads"], pool=pool) as grid:
         yield grid
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from fedrag.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedrag.config import Config
+    from fedrag.grids.ray_pool import RayPool
 
 
 def simulate_command(
@@ -57,15 +60,16 @@ def simulate_command(
 
         print_lines(plan_lines(config))
         return
-    from fedrag.reporting.page import write_report
-    from fedrag.simulation import resume, simulate
+    with open_display() as display, _early_pool(config, ray_address) as pool:
+        from fedrag.simulation import resume, simulate  # takes seconds: the pool's processes start meanwhile
 
-    with open_display() as display:
         if config is not None:
-            run = simulate(config, out=out, display=display, ray_address=ray_address)
+            run = simulate(config, out=out, display=display, ray_address=ray_address, ray_pool=pool)
         else:
             assert resume_run is not None
             run = resume(resume_run, display=display, ray_address=ray_address)
+    from fedrag.reporting.page import write_report
+
     results = run.results()
     arms: dict[str, Any] = {
         arm: results[arm]["overall"] for arm in ("untouched", "local", "federated", "pooled") if arm in results
@@ -75,6 +79,20 @@ def simulate_command(
     else:
         print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])
     print_lines([f"report: {write_report(run)}", f"run folder: {run.path}"])
+
+
+@contextmanager
+def _early_pool(config: Config | None, ray_address: str | None) -> Iterator[RayPool | None]:
+    """Start the client processes of a new run in Ray before anything else is imported."""
+    if config is None or config.simulation.grid != "ray":
+        yield None
+        return
+    from fedrag.data.site_folder import chosen_folders
+    from fedrag.grids.ray_pool import pool_for
+
+    folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
+    with pool_for(config.simulation, len(folders), ray_address) as pool:
+        yield pool
 
 
 def _title(config: Config) -> str:

@@ -1,52 +1,33 @@
 """A Flower grid that runs several clients at a time, in Ray actors.
 
-Messages wait here and go to the next idle actor, so any actor serves any client. The client app of an actor
-lives as long as the actor: what it keeps in its module (the base models) is loaded once per actor.
+Messages wait here and go to the next idle actor, so any actor serves any client. What a client app keeps in its module
+(the base models) is loaded once per actor.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import socket
-import sys
-import warnings
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from types import TracebackType
 from typing import Any, Self
 
 import ray
-from flwr.app import Context, Message
+from flwr.app import Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
-from ray.exceptions import GetTimeoutError, RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError
 
 from fedrag.errors import ConfigError
-from fedrag.grids.local import LocalGrid, answer, error_reply, is_expired
+from fedrag.grids.local import LocalGrid, error_reply, is_expired
+from fedrag.grids.ray_pool import RayPool
 
 PULL_WAIT_S = 0.1
-PROBE_TIMEOUT_S = 5.0
 START_TIMEOUT_S = 300
 LOST = "client process lost"
 
 logger = logging.getLogger(__name__)
-
-
-class ClientActor:
-    """A process that answers messages with one client app."""
-
-    def start(self, client_app_factory: Callable[[], ClientApp], threads: int) -> None:
-        """Build the client app; its numeric work uses this many threads."""
-        import torch  # here: the driver needs no torch, and the threads are this process's own
-
-        # Results depend on the number of threads, and Ray has set one of its own (OMP_NUM_THREADS).
-        torch.set_num_threads(threads)
-        self._client_app = client_app_factory()
-
-    def handle(self, message: Message, context: Context) -> tuple[Message, str]:
-        """Return the reply to a message, and the traceback where the client app failed, else ""."""
-        return answer(self._client_app, message, context)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +41,7 @@ class Flight:
 
 
 class RayGrid(LocalGrid):
-    """Clients in Ray actors; a context manager that ends them.
+    """Clients in Ray actors; a context manager that lets go of them.
 
     It is ready with the first actor; the others join as they get ready. An actor that dies is replaced and
     its message goes once more to another; if that dies too, the reply is an error. An actor that still works
@@ -75,6 +56,7 @@ class RayGrid(LocalGrid):
         gpus_per_actor: Share of a GPU that one actor holds; with 0 it sees none.
         threads: torch threads of an actor; 0: cpus_per_actor.
         address: A running Ray cluster; None: a new local one. One that this process is connected to is used anyway.
+        pool: Takes its actors from there and gives them back, instead of starting and ending its own.
 
     Raises:
         ConfigError: The cluster does not answer, or is too small.
@@ -90,6 +72,7 @@ class RayGrid(LocalGrid):
         gpus_per_actor: float = 0.0,
         threads: int = 0,
         address: str | None = None,
+        pool: RayPool | None = None,
     ) -> None:
         super().__init__(node_configs)
         self._start_arguments = (client_app_factory, threads or cpus_per_actor)
@@ -98,20 +81,18 @@ class RayGrid(LocalGrid):
         self._flights: dict[Any, Flight] = {}
         self._landed: dict[str, Flight] = {}
         self._retried: set[str] = set()
-        self._connected = _connect(address)
+        self._owns_pool = pool is None
+        self._pool = pool or RayPool(
+            len(node_configs),
+            actors=actors,
+            cpus_per_actor=cpus_per_actor,
+            gpus_per_actor=gpus_per_actor,
+            address=address,
+        )
         try:
-            count = _count_actors(actors, len(node_configs), cpus_per_actor, gpus_per_actor)
-            self._actor_class = ray.remote(
-                num_cpus=cpus_per_actor,
-                num_gpus=gpus_per_actor,
-                runtime_env=_same_environment(),
-                scheduling_strategy="SPREAD",  # over the nodes of a cluster; Ray would fill one first
-                max_restarts=0,
-            )(ClientActor)
-            for _ in range(count):
+            for _ in range(min(self._pool.size, len(node_configs))):
                 self._add_actor()
-            _await_start(list(self._starting))
-            self._idle, self._starting = list(self._starting.values()), {}
+            self._await_start()
         except BaseException:
             self.close()
             raise
@@ -125,13 +106,14 @@ class RayGrid(LocalGrid):
         self.close()
 
     def close(self) -> None:
-        """End the actors, and Ray or the connection to it if this grid made it. Replies not yet pulled are gone."""
-        for actor in [*self._idle, *self._starting.values(), *(flight.actor for flight in self._flights.values())]:
+        """End the actors that work, and the idle ones where no pool keeps them. Replies not yet pulled are gone."""
+        for actor in [*self._starting.values(), *(flight.actor for flight in self._flights.values())]:
             ray.kill(actor)
+        for actor in self._idle:
+            self._pool.give_back(actor)
         self._idle, self._starting, self._flights, self._landed = [], {}, {}, {}
-        if self._connected:
-            ray.shutdown()  # a cluster that was there before stays
-            self._connected = False
+        if self._owns_pool:
+            self._pool.close()
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Queue messages for their nodes and return their ids; idle actors begin at once."""
@@ -165,8 +147,26 @@ class RayGrid(LocalGrid):
 
     def _add_actor(self) -> None:
         """Start an actor; it is idle once it is ready."""
-        actor = self._actor_class.remote()
+        actor = self._pool.take()
         self._starting[actor.start.remote(*self._start_arguments)] = actor
+
+    def _await_start(self) -> None:
+        """Wait for the actors; an exception of the client app's factory comes up as it was raised."""
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while self._starting:
+            done, _ = ray.wait(list(self._starting), timeout=max(deadline - time.monotonic(), 0.0))
+            if not done:
+                raise ConfigError(f"the Ray actors did not start in {START_TIMEOUT_S} s: is the cluster busy?")
+            actor = self._starting.pop(done[0])
+            try:
+                ray.get(done[0])
+            except RayTaskError as error:
+                ray.kill(actor)
+                raise error.cause from error
+            except RayError:  # it died, perhaps while it was idle in the pool
+                self._add_actor()
+            else:
+                self._idle.append(actor)
 
     def _dispatch(self) -> None:
         """Send waiting messages to idle actors."""
@@ -246,87 +246,3 @@ class RayGrid(LocalGrid):
 def _failed(flight: Flight, code: int, reason: str) -> Flight:
     """Return the flight with an error for its reply."""
     return replace(flight, reply=ray.put(error_reply(flight.message, code, reason)))
-
-
-def require_cluster(address: str) -> None:
-    """Check that something answers at the address of a Ray cluster.
-
-    Ray itself waits for minutes and then ends the process.
-
-    Raises:
-        ConfigError: The address has no port, or nothing answers there.
-    """
-    host, _, port = address.removeprefix("ray://").rpartition(":")
-    if not (host and port.isdigit()):
-        raise ConfigError(f'"{address}" is no address of a Ray cluster: expected HOST:PORT, such as 10.0.0.5:6379')
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT_S).close()
-    except (OSError, OverflowError) as error:
-        raise ConfigError(f"no Ray cluster answers at {address} ({error}); start one with: ray start --head") from None
-
-
-def _connect(address: str | None) -> bool:
-    """Connect to Ray unless this process already is; return whether it was not."""
-    if ray.is_initialized():
-        connected = ray.get_runtime_context().gcs_address
-        if address not in (None, connected):
-            raise ConfigError(f"this process is connected to the Ray cluster at {connected} already, not to {address}")
-        return False
-    if address is not None:
-        require_cluster(address)
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray reports usage to its makers by default
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")  # this grid reports each loss, once
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # about GPUs of actors that hold none: we rely on none
-        try:
-            ray.init(
-                address=address or "local",
-                include_dashboard=None if address else False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-            )
-        except (ConnectionError, ValueError, RuntimeError, SystemExit) as error:  # Ray exits where no Ray answers
-            if address is None:
-                raise
-            raise ConfigError(f"no Ray cluster that this machine belongs to answers at {address} ({error})") from error
-    return True
-
-
-def _same_environment() -> dict[str, Any]:
-    """Return the runtime environment in which an actor finds every module and model that this process finds."""
-    paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    # The actors of a cluster that was there before have its environment, not this process's.
-    home = {name: os.environ[name] for name in ("FEDRAG_HOME",) if name in os.environ}
-    return {"env_vars": {"PYTHONPATH": paths, **home}}
-
-
-def _count_actors(asked: int, clients: int, cpus_per_actor: int, gpus_per_actor: float) -> int:
-    """Return the number of actors to start; Ray would wait for ever for one that does not fit."""
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    room = sum(_room(node, cpus_per_actor, gpus_per_actor) for node in nodes)
-    wanted = min(asked or max(room, 1), clients)
-    if wanted > room:
-        cpus, gpus = (sum(node.get(kind, 0) for node in nodes) for kind in ("CPU", "GPU"))
-        raise ConfigError(
-            f"simulation.actors: {wanted} with {cpus_per_actor} CPUs and {gpus_per_actor:g} GPUs each "
-            f"do not fit into {cpus:g} CPUs and {gpus:g} GPUs{f' of {len(nodes)} nodes' if len(nodes) > 1 else ''}"
-        )
-    return wanted
-
-
-def _room(node: dict[str, float], cpus_per_actor: int, gpus_per_actor: float) -> int:
-    """Return how many actors one node holds: an actor's CPUs, and its share of a GPU, lie on one node."""
-    room = int(node.get("CPU", 0) // cpus_per_actor)
-    if gpus_per_actor > 0:
-        room = min(room, int(node.get("GPU", 0)) * int(1 / gpus_per_actor + 1e-9))
-    return room
-
-
-def _await_start(starts: list[Any]) -> None:
-    """Wait for the actors; an exception of the client app's factory comes up as it was raised."""
-    try:
-        ray.get(starts, timeout=START_TIMEOUT_S)
-    except RayTaskError as error:
-        raise error.cause from error
-    except GetTimeoutError:
-        raise ConfigError(f"the Ray actors did not start in {START_TIMEOUT_S} s: is the cluster busy?") from None

@@ -137,7 +137,7 @@ def test_when_a_node_is_lost_the_others_answer_for_it(cluster):
 
 def test_an_actor_is_not_split_over_nodes():
     """Two nodes of three CPUs have room for two actors of two CPUs, not for three."""
-    from fedrag.grids.ray_actors import _room
+    from fedrag.grids.ray_pool import _room
 
     node = {"CPU": 3.0, "GPU": 2.0}
     assert _room(node, 2, 0.0) == 1

@@ -12,6 +12,7 @@ from numpy_clients import ALL_SCALED, NODE_CONFIGS, build_app, messages, numbers
 from fedrag.errors import ConfigError, ModelError
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.grids.ray_actors import RayGrid
+from fedrag.grids.ray_pool import RayPool
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -70,6 +71,31 @@ def test_an_actor_keeps_its_client_app_and_the_threads_it_was_given(grid):
     assert len(set(pids)) <= 2
     last_counts = {actor["pid"]: actor["calls"] for actor in seen}
     assert sum(last_counts.values()) == 8  # one app an actor: its own counter went on
+
+
+def process_ids(grid: RayGrid) -> set[int]:
+    return {reply.content["process"]["pid"] for reply in grid.send_and_receive(messages(grid, "query.process"))}
+
+
+def test_grids_of_one_pool_use_the_same_processes_and_an_app_of_their_own():
+    with RayPool(len(NODE_CONFIGS), actors=1, prepare="numpy_clients") as pool:
+        with RayGrid(build_app, NODE_CONFIGS, pool=pool, threads=3) as first:
+            before = process_ids(first)
+            assert numbers_by_site(first, first.send_and_receive(messages(first))) == ALL_SCALED
+        with RayGrid(build_app, NODE_CONFIGS[:1], pool=pool, threads=2) as second:
+            [reply] = second.send_and_receive(messages(second, "query.process"))
+            seen = reply.content["process"]
+            assert ({seen["pid"]}, seen["threads"], seen["calls"]) == (before, 2, 1)
+        assert ray.is_initialized()
+
+
+def test_a_process_that_died_while_nobody_used_it_is_replaced():
+    with RayPool(len(NODE_CONFIGS), actors=1) as pool:
+        with RayGrid(build_app, NODE_CONFIGS, pool=pool) as first:
+            [before] = process_ids(first)
+        os.kill(before, signal.SIGKILL)
+        with RayGrid(build_app, NODE_CONFIGS, pool=pool) as second:
+            assert process_ids(second) != {before}
 
 
 def test_a_fast_reply_comes_before_a_slow_one(grid, tmp_path):
