@@ -77,6 +77,7 @@ class RayPool:
     ) -> None:
         self._idle: list[Any] = []
         self._prepare = prepare
+        self._holds_gpus = gpus_per_actor > 0
         self._connected = _connect(address)
         try:
             self.size = _count_actors(actors, clients, cpus_per_actor, gpus_per_actor)
@@ -87,8 +88,7 @@ class RayPool:
                 scheduling_strategy="SPREAD",  # over the nodes of a cluster; Ray would fill one first
                 max_restarts=0,
             )(ClientActor)
-            for _ in range(self.size):
-                self.give_back(self._start())
+            self._idle = [self._start() for _ in range(self.size)]
         except BaseException:
             self.close()
             raise
@@ -106,8 +106,14 @@ class RayPool:
         return self._idle.pop() if self._idle else self._start()
 
     def give_back(self, actor: Any) -> None:
-        """Keep an actor that is idle for whoever takes one next."""
-        self._idle.append(actor)
+        """Keep an actor that is idle for whoever takes one next; end one whose models fill a GPU.
+
+        Between two grids models are measured in this process, which may need that memory.
+        """
+        if self._holds_gpus:
+            ray.kill(actor)
+        else:
+            self._idle.append(actor)
 
     def close(self) -> None:
         """End the idle actors, and Ray or the connection to it if this pool made it."""
