@@ -48,7 +48,7 @@ def plan_prefix_batches(examples: Sequence[Example], batch_tokens: int) -> list[
         for plan in plan_batches(rests, max(batch_tokens - len(prefix), 1)):
             part = _Open([groups[prefix][i] for i in plan], [len(prefix)], [rests[i] for i in plan])
             joined = batches[-1] + part if batches else part
-            if batches and joined.padded <= batch_tokens and joined.is_tight:
+            if batches and prefix and joined.padded <= batch_tokens and joined.is_tight:
                 batches[-1] = joined
             else:
                 batches.append(part)
