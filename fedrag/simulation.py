@@ -269,7 +269,7 @@ def open_grid(
         return
     from fedrag.grids.ray_actors import RayGrid  # it imports Ray, which not every run needs
 
-    with RayGrid(lambda: make_client_app(losses), node_configs, threads=run.facts["threads"], pool=pool) as grid:
+    with RayGrid(lambda: make_client_app(losses), node_configs, pool, threads=run.facts["threads"]) as grid:
         yield grid
 
 

@@ -51,46 +51,31 @@ class RayGrid(LocalGrid):
     Args:
         client_app_factory: Builds the client app, once in each actor. It is pickled.
         node_configs: The node config of each client.
-        actors: Number of actors; 0: as many as the CPUs and GPUs allow. Never more than clients.
-        cpus_per_actor: CPUs that one actor holds.
-        gpus_per_actor: Share of a GPU that one actor holds; with 0 it sees none.
-        threads: torch threads of an actor; 0: cpus_per_actor.
-        address: A running Ray cluster; None: a new local one. One that this process is connected to is used anyway.
-        pool: Takes its actors from there and gives them back, instead of starting and ending its own.
+        pool: Lends its actors, and gets back those that are idle at the end.
+        threads: torch threads of an actor; 0: as many as it holds CPUs.
 
     Raises:
-        ConfigError: The cluster does not answer, or is too small.
+        ConfigError: The actors do not start.
     """
 
     def __init__(
         self,
         client_app_factory: Callable[[], ClientApp],
         node_configs: Sequence[dict[str, str]],
+        pool: RayPool,
         *,
-        actors: int = 0,
-        cpus_per_actor: int = 1,
-        gpus_per_actor: float = 0.0,
         threads: int = 0,
-        address: str | None = None,
-        pool: RayPool | None = None,
     ) -> None:
         super().__init__(node_configs)
-        self._start_arguments = (client_app_factory, threads or cpus_per_actor)
+        self._start_arguments = (client_app_factory, threads or pool.cpus_per_actor)
+        self._pool = pool
         self._idle: list[Any] = []
         self._starting: dict[Any, Any] = {}
         self._flights: dict[Any, Flight] = {}
         self._landed: dict[str, Flight] = {}
         self._retried: set[str] = set()
-        self._owns_pool = pool is None
-        self._pool = pool or RayPool(
-            len(node_configs),
-            actors=actors,
-            cpus_per_actor=cpus_per_actor,
-            gpus_per_actor=gpus_per_actor,
-            address=address,
-        )
         try:
-            for _ in range(min(self._pool.size, len(node_configs))):
+            for _ in range(min(pool.size, len(node_configs))):
                 self._add_actor()
             self._await_start()
         except BaseException:
@@ -106,14 +91,12 @@ class RayGrid(LocalGrid):
         self.close()
 
     def close(self) -> None:
-        """End the actors that work, and the idle ones where no pool keeps them. Replies not yet pulled are gone."""
+        """End the actors that work and give the others back. Replies not yet pulled are gone."""
         for actor in [*self._starting.values(), *(flight.actor for flight in self._flights.values())]:
             ray.kill(actor)
         for actor in self._idle:
             self._pool.give_back(actor)
         self._idle, self._starting, self._flights, self._landed = [], {}, {}, {}
-        if self._owns_pool:
-            self._pool.close()
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Queue messages for their nodes and return their ids; idle actors begin at once."""

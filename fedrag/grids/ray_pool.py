@@ -60,6 +60,7 @@ class RayPool:
 
     Attributes:
         size: Number of processes.
+        cpus_per_actor: CPUs that one holds.
 
     Raises:
         ConfigError: The cluster does not answer, or is too small.
@@ -76,6 +77,7 @@ class RayPool:
         prepare: str | None = None,
     ) -> None:
         self._idle: list[Any] = []
+        self.cpus_per_actor = cpus_per_actor
         self._prepare = prepare
         self._holds_gpus = gpus_per_actor > 0
         self._connected = _connect(address)

@@ -20,7 +20,7 @@ from fedrag.models.beside import running_beside
 from fedrag.models.prefixes import Read, fill_cache, read_first_prefixes, share_a_prefix
 from fedrag.types import Example
 
-_PASS_TOKENS = 1024  # of one pass of several; with fewer or more the processor does less
+_PASS_TOKENS = 1024  # of one pass of several; in far larger ones the processor does less
 
 
 def decoding_cache(model: PreTrainedModel, room: int) -> DynamicCache:

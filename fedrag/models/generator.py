@@ -135,6 +135,10 @@ class Generator:
         scaling = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
         return self.prefixes is not None or any(kind in str(scaling) for kind in ("dynamic", "longrope"))
 
+    def pass_tokens(self, example: Example) -> int:
+        """Return what an example counts in a pass: what is remembered costs less than what is read."""
+        return example.length - (example.shared // 2 if self.prefixes else 0)
+
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the adapter's parameters, the only ones that are trained."""
         return lora_parameters(self.model)
@@ -157,7 +161,7 @@ class Generator:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Leave the adapter out while it is not trained and changes nothing, its B all zero: a tenth of the time."""
+        """Leave the adapter out while it is not trained and changes nothing, its B all zero."""
         changes = any(bool(p.any()) for name, p in self.parameters().items() if ".lora_B." in name)
         with nullcontext() if changes else self.untouched():
             yield

@@ -47,10 +47,10 @@ def score_answers(
         on_batch: Called after each batch with (examples done, examples in all).
     """
     passes = passes_beside(generator.model.device, disturbed=generator.changes_while_reading)
-    if generator.can_share:
+    if generator.can_share and generator.prefixes is None:
         plans = plan_prefix_batches(examples, batch_tokens // passes)
-    else:
-        plans = plan_batches([example.length for example in examples], batch_tokens // passes)
+    else:  # what is remembered stands once for each example of a batch
+        plans = plan_batches([generator.pass_tokens(example) for example in examples], batch_tokens // passes)
 
     def score(rows: Sequence[int]) -> Array:
         batch = [examples[row] for row in rows]

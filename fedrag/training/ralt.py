@@ -154,8 +154,7 @@ def _parts(
     All passes that run at a time share the tokens of one, and have two parts each or more: with fewer, one would wait
     for the other at the end of every step.
     """
-    # What is remembered costs less.
-    lengths = [example.length - (example.shared // 2 if generator.prefixes else 0) for example in batch]
+    lengths = [generator.pass_tokens(example) for example in batch]
     most = settings.micro_batch_tokens // passes
     if passes > 1:
         most = min(most, sum(lengths) // (2 * passes))

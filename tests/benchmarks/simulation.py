@@ -110,6 +110,7 @@ def measure_no_op(options: Options) -> list[Row]:
     from fedrag.federation.rounds import run_rounds
     from fedrag.grids.in_process import InProcessGrid
     from fedrag.grids.ray_actors import RayGrid
+    from fedrag.grids.ray_pool import RayPool
     from fedrag.models.resident import initial_state
     from fedrag.runs import RunFolder
     from fedrag.schedule import trained_components
@@ -122,10 +123,15 @@ def measure_no_op(options: Options) -> list[Row]:
     def in_process() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext(InProcessGrid(no_op_client(), nodes))
 
+    @contextmanager
+    def on_ray() -> Iterator[Any]:
+        with RayPool(len(nodes), actors=ACTORS) as pool, RayGrid(no_op_client, nodes, pool, threads=1) as grid:
+            yield grid
+
     rows = []
     for name, open_grid in (
         ("in process", in_process),
-        ("over Ray actors", lambda: RayGrid(no_op_client, nodes, actors=ACTORS, threads=1)),
+        ("over Ray actors", on_ray),
     ):
         with tempfile.TemporaryDirectory() as folder, open_grid() as grid:
             run = RunFolder.create(config, Path(folder) / "run")

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 from fedrag.cli.main import app
 from fedrag.errors import ConfigError
 from fedrag.grids.ray_actors import RayGrid
+from fedrag.grids.ray_pool import RayPool
 from fedrag.simulation import simulate
 from fedrag.training.losses import Losses, answer_loss
 
@@ -128,7 +129,7 @@ def test_a_simulation_runs_on_both_nodes_and_leaves_the_cluster_as_it_was(cluste
 @pytest.mark.slow
 def test_when_a_node_is_lost_the_others_answer_for_it(cluster):
     address, second = cluster
-    with RayGrid(build_app, NODE_CONFIGS, address=address) as grid:
+    with RayPool(len(NODE_CONFIGS), address=address) as pool, RayGrid(build_app, NODE_CONFIGS, pool) as grid:
         assert numbers_by_site(grid, grid.send_and_receive(messages(grid))) == ALL_SCALED
         second.kill()
         replies = grid.send_and_receive(messages(grid), timeout=120)
@@ -150,9 +151,9 @@ def test_an_actor_is_not_split_over_nodes():
 def test_an_address_where_no_cluster_answers_is_refused_at_once():
     started = time.monotonic()
     with pytest.raises(ConfigError, match=r"no Ray cluster answers at 127\.0\.0\.1:\d+ \(.*refused\)"):
-        RayGrid(build_app, NODE_CONFIGS, address=f"127.0.0.1:{free_port()}")
+        RayPool(len(NODE_CONFIGS), address=f"127.0.0.1:{free_port()}")
     with pytest.raises(ConfigError, match='"auto" is no address of a Ray cluster: expected HOST:PORT'):
-        RayGrid(build_app, NODE_CONFIGS, address="auto")
+        RayPool(len(NODE_CONFIGS), address="auto")
     assert time.monotonic() - started < 10
 
 

@@ -24,9 +24,9 @@ def _cluster():
 
 @pytest.fixture(scope="module")
 def grid(_cluster):
-    with RayGrid(build_app, NODE_CONFIGS, actors=2, threads=3) as grid:
+    with RayPool(len(NODE_CONFIGS), actors=2) as pool, RayGrid(build_app, NODE_CONFIGS, pool, threads=3) as grid:
         yield grid
-    assert ray.is_initialized()  # it was not this grid that started Ray
+    assert ray.is_initialized()  # it was not this pool that started Ray
 
 
 def kill_client_b(folder: Path, attempt: int) -> None:
@@ -79,10 +79,10 @@ def process_ids(grid: RayGrid) -> set[int]:
 
 def test_grids_of_one_pool_use_the_same_processes_and_an_app_of_their_own():
     with RayPool(len(NODE_CONFIGS), actors=1, prepare="numpy_clients") as pool:
-        with RayGrid(build_app, NODE_CONFIGS, pool=pool, threads=3) as first:
+        with RayGrid(build_app, NODE_CONFIGS, pool, threads=3) as first:
             before = process_ids(first)
             assert numbers_by_site(first, first.send_and_receive(messages(first))) == ALL_SCALED
-        with RayGrid(build_app, NODE_CONFIGS[:1], pool=pool, threads=2) as second:
+        with RayGrid(build_app, NODE_CONFIGS[:1], pool, threads=2) as second:
             [reply] = second.send_and_receive(messages(second, "query.process"))
             seen = reply.content["process"]
             assert ({seen["pid"]}, seen["threads"], seen["calls"]) == (before, 2, 1)
@@ -91,10 +91,10 @@ def test_grids_of_one_pool_use_the_same_processes_and_an_app_of_their_own():
 
 def test_a_process_that_died_while_nobody_used_it_is_replaced():
     with RayPool(len(NODE_CONFIGS), actors=1) as pool:
-        with RayGrid(build_app, NODE_CONFIGS, pool=pool) as first:
+        with RayGrid(build_app, NODE_CONFIGS, pool) as first:
             [before] = process_ids(first)
         os.kill(before, signal.SIGKILL)
-        with RayGrid(build_app, NODE_CONFIGS, pool=pool) as second:
+        with RayGrid(build_app, NODE_CONFIGS, pool) as second:
             assert process_ids(second) != {before}
 
 
@@ -157,22 +157,23 @@ def test_an_error_of_the_client_app_factory_comes_up_as_it_was_raised():
     def broken() -> None:
         raise ModelError("no weights")
 
-    with pytest.raises(ModelError, match="no weights"):
-        RayGrid(broken, NODE_CONFIGS, actors=1)
+    with RayPool(len(NODE_CONFIGS), actors=1) as pool, pytest.raises(ModelError, match="no weights"):
+        RayGrid(broken, NODE_CONFIGS, pool)
 
 
 def test_actors_that_do_not_fit_are_refused():
     with pytest.raises(ConfigError, match="3 CPUs and 0 GPUs"):
-        RayGrid(build_app, NODE_CONFIGS, cpus_per_actor=1000)
+        RayPool(len(NODE_CONFIGS), cpus_per_actor=1000)
     with pytest.raises(ConfigError, match="4 with 1 CPUs"):
-        RayGrid(build_app, NODE_CONFIGS, actors=4)
+        RayPool(len(NODE_CONFIGS), actors=4)
     with pytest.raises(ConfigError, match="0.5 GPUs"):
-        RayGrid(build_app, NODE_CONFIGS, actors=1, gpus_per_actor=0.5)
+        RayPool(len(NODE_CONFIGS), actors=1, gpus_per_actor=0.5)
 
 
 OWN_RAY = """
 import ray
 from fedrag.grids.ray_actors import RayGrid
+from fedrag.grids.ray_pool import RayPool
 from numpy_clients import NODE_CONFIGS, build_app, messages, numbers_by_site
 
 FACTOR = 10
@@ -184,14 +185,14 @@ def app_of_main():
     assert FACTOR == 10  # sent along: the actor cannot import this script
     return build_app()
 
-with RayGrid(app_of_main, configs_of_main()) as grid:
+with RayPool(len(NODE_CONFIGS)) as pool, RayGrid(app_of_main, configs_of_main(), pool) as grid:
     print(numbers_by_site(grid, grid.send_and_receive(messages(grid)))["d"])
 print(ray.is_initialized())
 """
 
 
 @pytest.mark.slow
-def test_a_grid_ends_the_ray_it_started_and_takes_functions_of_a_script(tmp_path):
+def test_a_pool_ends_the_ray_it_started_and_takes_functions_of_a_script(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     (tmp_path / "script.py").write_text(OWN_RAY)
     done = subprocess.run(

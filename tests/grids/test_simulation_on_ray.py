@@ -26,6 +26,7 @@ from tiny_federation import (
 
 from fedrag.files import read_json
 from fedrag.grids.ray_actors import RayGrid
+from fedrag.grids.ray_pool import RayPool
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.simulation import resume, simulate
@@ -119,7 +120,8 @@ def test_an_actor_loads_each_base_model_once_however_many_clients_it_serves(tmp_
     sites = write_small_sites(tmp_path / "sites", a=2, b=2, c=2, d=2, e=2, f=2)
     config = tiny_config(sites, federation={"rounds": 2})
     clients = CountedClients(tmp_path / "loads")
-    with RayGrid(clients, node_configs(client_folders(config), tmp_path / "caches"), actors=2) as grid:
+    configs = node_configs(client_folders(config), tmp_path / "caches")
+    with RayPool(len(configs), actors=2) as pool, RayGrid(clients, configs, pool) as grid:
         _, run = federate(config, tmp_path / "run", grid=lambda app, nodes: grid)
     assert [len(record["sites"]) for record in run.rounds()] == [6, 6]
     loads = clients.notes.read_text().splitlines()

@@ -20,7 +20,7 @@ from fedrag.errors import ModelError
 from fedrag.models.adapters import save_adapter
 from fedrag.models.generator import Generator
 from fedrag.models.prefixes import PrefixReader, remembers_all
-from fedrag.rag.answer_scores import mean_log_probabilities
+from fedrag.rag.answer_scores import mean_log_probabilities, score_answers
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.types import Example, Tensors
 
@@ -113,6 +113,21 @@ def test_answer_scores_are_those_of_peft(pair):
     expected = logits.gather(1, torch.tensor(answer * len(pairs))[:, None]).view(len(pairs), -1).mean(dim=1)
     found = torch.from_numpy(mean_log_probabilities(generator, pairs))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+
+
+def test_what_stands_in_memory_for_a_batch_of_scores_is_bounded(pair):
+    """Every pair of a batch has its passage there, though all have the same one."""
+    generator, _ = pair
+    builder = prompt_builder(generator, RagConfig(instruction="Answer."))
+    passage, answer = "It was 1877. " * 8, builder.answer("in 1877", end=False)
+    pairs = [builder.example(f"When was it, {n}?", [passage], answer) for n in range(40)]
+    in_memory: list[int] = []
+    generator.model.base_model.register_forward_pre_hook(
+        lambda _, __, named: in_memory.append(named["input_ids"].shape[0] * named["cache"].get_seq_length()),
+        with_kwargs=True,
+    )
+    score_answers(generator, pairs, batch_tokens=4 * pairs[0].length)
+    assert 0 < max(in_memory) <= 2 * 4 * pairs[0].length
 
 
 def test_without_its_adapter_it_reads_whole_prompts_as_the_base_does(pair, load_generator):
