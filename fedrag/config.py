@@ -107,7 +107,7 @@ class GeneratorConfig(OptimizerSection):
     """Where in a prompt the adapter begins to act. question (activated LoRA, Greenewald et al. 2025): the base model
     alone reads instruction and passages; what it made of them serves all epochs and rounds and takes at most a quarter
     of the free memory."""
-    micro_batch_tokens: Count = 1536
+    micro_batch_tokens: Count = 2048
     """Padded tokens in one forward pass; gradients of a batch are accumulated over several."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     """on: layers compute their activations again in the backward pass, slower but in far less memory (Chen et al.

@@ -7,7 +7,7 @@ time, measured with SmolLM2-135M in one thread) and gives the same numbers: drop
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ from transformers.pytorch_utils import Conv1D
 from fedrag.errors import ModelError
 from fedrag.models import attention
 from fedrag.models.generator import Generator
+from fedrag.models.positions import what_is_asked
+from fedrag.models.prompt_tree import reading, tree_read
 from fedrag.types import Example
 
 _MARGIN = 1.6  # on what is kept: the backward pass's own tensors, and what the allocator cannot use again
@@ -39,15 +41,13 @@ def layers_checkpointed(model: PreTrainedModel) -> Iterator[None]:
             '"auto" or "off"'
         )
     untyped: Any = model
-    # Earlier releases of transformers 5 know the older name alone.
-    prefix = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-    getattr(untyped, f"{prefix}_checkpointing_enable")({"use_reentrant": False})
+    untyped.activation_checkpointing_enable({"use_reentrant": False, "context_fn": _read_again})
     # A hook that this may leave behind asks for the gradients of the embeddings: nothing here needs them.
     untyped.disable_input_require_grads()
     try:
         yield
     finally:
-        getattr(untyped, f"{prefix}_checkpointing_disable")()
+        untyped.activation_checkpointing_disable()
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +64,7 @@ class Footprint:
         answer_width: Numbers kept for a token that the decoder reads.
         heads: Attention heads of all layers.
         score_bytes: Bytes kept for one score of one head; 0 where attention is fused.
+        in_blocks: Whether attention keeps fewer than all scores, see `fedrag.models.attention`.
         vocabulary: Logits of a position.
         itemsize: Bytes of a number.
         adapter: Trainable weights.
@@ -74,6 +75,7 @@ class Footprint:
     answer_width: float
     heads: int
     score_bytes: int
+    in_blocks: bool
     vocabulary: int
     itemsize: int
     adapter: int
@@ -94,6 +96,7 @@ class Footprint:
             answer_width=answer_width,
             heads=getattr(config, "num_attention_heads", 0) * config.num_hidden_layers,
             score_bytes=_score_bytes(model),
+            in_blocks=attention.is_in_products(model),
             vocabulary=config.vocab_size,
             itemsize=generator.dtype.itemsize,
             adapter=sum(parameter.numel() for parameter in generator.parameters().values()),
@@ -122,10 +125,22 @@ class Footprint:
             logits = len(batch) * answer
         else:
             tokens = max(example.length for example in batch)
-            numbers, scores = tokens * self.prompt_width, tokens * tokens
+            numbers = tokens * self.prompt_width
+            scores = attention.kept_scores(tokens) if self.in_blocks else tokens * tokens
             logits = sum(len(example.answer) for example in batch)
         kept = numbers * self.itemsize + scores * self.heads * self.score_bytes
         return len(batch) * kept + logits * self.vocabulary * (self.itemsize + _LOGIT_BYTES)
+
+
+def _read_again() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Return contexts for a layer's forward pass and for the same one in the backward pass, which nobody told of it."""
+    return nullcontext(), _both(what_is_asked(), reading(tree_read()))
+
+
+@contextmanager
+def _both(one: AbstractContextManager[None], other: AbstractContextManager[None]) -> Iterator[None]:
+    with one, other:
+        yield
 
 
 def _width(part: nn.Module) -> int:
@@ -150,6 +165,6 @@ def _score_bytes(model: PreTrainedModel) -> int:
     implementation = str(model.config._attn_implementation)
     if any(of_attention.values()):  # then torch's attention is plain products, whatever kernel was asked for
         return _SCORE_BYTES
-    if implementation == attention.NAME:
+    if attention.is_in_products(model):
         return model.dtype.itemsize
-    return 0 if implementation == "sdpa" or "flash" in implementation else _SCORE_BYTES
+    return 0 if implementation in ("sdpa", attention.NAME) or "flash" in implementation else _SCORE_BYTES

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -21,11 +20,13 @@ from transformers import (
 from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
-from fedrag.models.attention import use_products
+from fedrag.models.attention import NAME, use_cpu_attention
 from fedrag.models.beside import passes_beside
 from fedrag.models.decoding import decoding_cache, read_beside
 from fedrag.models.four_bits import check_packable, count_packable, packing_options, settle_packed
+from fedrag.models.positions import answer_where_asked, asked_at
 from fedrag.models.prefixes import PrefixReader, read_first_prefixes, remembers_all, share_a_prefix
+from fedrag.models.prompt_tree import PromptTree, reading
 from fedrag.models.store import FetchedModel
 from fedrag.types import Example, Tensors
 
@@ -51,7 +52,7 @@ class Generator:
         self.fetched = fetched
         self.targets = targets
         self.prefixes: PrefixReader | None = None
-        _let_head_select(model)
+        answer_where_asked(model)
 
     @classmethod
     def load(
@@ -89,7 +90,7 @@ class Generator:
             settle_packed(model)
         else:
             model.to(device)
-        use_products(model)
+        use_cpu_attention(model)
         generator = cls(model, tokenizer, fetched, targets)
         generator.set_adapter(generator.initial_state(seed=0))
         return generator
@@ -125,6 +126,12 @@ class Generator:
     def can_share(self) -> bool:
         """Whether what several prompts begin with can be read once for all."""
         return not self.seq2seq and remembers_all(self.model.config)
+
+    @property
+    def reads_trees(self) -> bool:
+        """Whether a pass reads once what prompts begin with alike, and pads nothing."""
+        along_branches = self.model.config._attn_implementation == NAME
+        return along_branches and self.can_share and not self.has_dropout and not self.changes_while_reading
 
     @property
     def changes_while_reading(self) -> bool:
@@ -172,7 +179,7 @@ class Generator:
         The head is applied to nothing else: over a whole prompt it is a fifth of all work.
 
         Args:
-            batch: Examples of similar length; they are padded on the right.
+            batch: Examples; those of similar length, where they are padded on the right.
 
         Returns:
             Logits (tokens, vocabulary) and the answer ids (tokens,), example after example.
@@ -180,17 +187,19 @@ class Generator:
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
         if self.seq2seq:
             return self._seq2seq_logits(batch), labels
+        if self.reads_trees:
+            return self._tree_logits(batch), labels
         if self.prefixes is None:
             return self._causal_logits(batch), labels
         memory, real = self.prefixes.read(batch)
-        return self._causal_logits([_after_shared(example) for example in batch], memory, real), labels
+        return self._causal_logits([_after(example, example.shared) for example in batch], memory, real), labels
 
     def answer_logits_sharing(self, batch: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Do what `answer_logits` does, without gradient; a first passage that several examples have is read once."""
-        if self.prefixes is not None or not self.can_share or not share_a_prefix(batch):
+        if self.reads_trees or self.prefixes is not None or not self.can_share or not share_a_prefix(batch):
             return self.answer_logits(batch)
         memory, real = read_first_prefixes(self.model, batch)
-        rest = [replace(example, prompt=example.prompt[len(example.first_prefix) :]) for example in batch]
+        rest = [_after(example, len(example.first_prefix)) for example in batch]
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
         return self._causal_logits(rest, memory, real), labels
 
@@ -284,9 +293,21 @@ class Generator:
             own = torch.arange(width, device=self.model.device)
             places["position_ids"] = real.sum(dim=1, keepdim=True) + own
             places["attention_mask"] = torch.cat([real, torch.ones_like(ids)], dim=1)
-        with _head_at(torch.tensor(rows), torch.tensor(columns)):
+        with asked_at(rows, columns, (len(batch), width)):
             logits: torch.Tensor = self.model(
                 input_ids=ids, cache=memory, use_cache=memory is not None, **places
+            ).logits
+        return logits[0]
+
+    def _tree_logits(self, batch: Sequence[Example]) -> torch.Tensor:
+        tree = PromptTree.of(batch)
+        tokens = tree.tokens
+        with asked_at([0] * len(tree.places), tree.places, (1, len(tokens))), reading(tree):
+            logits: torch.Tensor = self.model(
+                input_ids=torch.tensor([tokens]),
+                position_ids=torch.tensor([tree.positions]),
+                attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),  # the tree says who sees whom
+                use_cache=False,
             ).logits
         return logits[0]
 
@@ -350,37 +371,10 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
     return {name: tuple(parameter.shape) for name, parameter in lora_parameters(model).items()}
 
 
-def _after_shared(example: Example) -> Example:
-    return Example(example.prompt[example.shared :], example.answer)
+def _after(example: Example, start: int) -> Example:
+    return Example(example.prompt[start:], example.answer)
 
 
 def _padded(row: Sequence[int], width: int, value: int, *, left: bool = False) -> list[int]:
     padding = [value] * (width - len(row))
     return [*padding, *row] if left else [*row, *padding]
-
-
-_POSITIONS: ContextVar[tuple[torch.Tensor, torch.Tensor] | None] = ContextVar("_POSITIONS", default=None)
-"""Rows and columns that the output head of this thread's pass sees; None: all."""
-
-
-@contextmanager
-def _head_at(rows: torch.Tensor, columns: torch.Tensor) -> Iterator[None]:
-    """Let the output head see only some positions, so that its result is (1, positions, vocabulary)."""
-    before = _POSITIONS.set((rows, columns))
-    try:
-        yield
-    finally:
-        _POSITIONS.reset(before)
-
-
-def _let_head_select(model: PreTrainedModel) -> None:
-    """Make the output head look at what `_head_at` says.
-
-    A hook on the head works for every architecture and keeps what a model does to its logits afterwards.
-    """
-
-    def select(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        positions = _POSITIONS.get()
-        return (inputs[0].contiguous() if positions is None else inputs[0][positions].unsqueeze(0),)
-
-    model.get_output_embeddings().register_forward_pre_hook(select)  # type: ignore[no-untyped-call]  # transformers gives it no types

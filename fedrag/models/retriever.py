@@ -25,7 +25,7 @@ from fedrag.models.adapters import (
     lora_parameters,
     remove_lora,
 )
-from fedrag.models.attention import use_products
+from fedrag.models.attention import use_cpu_attention
 from fedrag.models.store import FetchedModel
 from fedrag.types import Array, Tensors
 
@@ -217,7 +217,7 @@ def _in_short_format(encoder: SentenceTransformer, dtype: torch.dtype) -> Senten
     learner = copy.deepcopy(encoder).to(dtype).eval()
     for module in learner.modules():
         if isinstance(module, PreTrainedModel):
-            use_products(module)
+            use_cpu_attention(module)
     return learner
 
 

@@ -27,7 +27,7 @@ from fedrag.models.beside import passes_beside, running_beside
 from fedrag.models.generator import Generator
 from fedrag.types import Array, Example
 
-_VERSION = 4
+_VERSION = 5
 
 
 def score_answers(

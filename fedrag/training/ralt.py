@@ -18,6 +18,7 @@ from fedrag.models.batches import plan_batches
 from fedrag.models.beside import Run, passes_beside, running_beside
 from fedrag.models.checkpointing import Footprint, layers_checkpointed
 from fedrag.models.generator import Generator
+from fedrag.models.prompt_tree import plan_tree_passes
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import AnswerLoss, answer_loss
@@ -149,13 +150,12 @@ def _is_checkpointed(
 def _parts(
     generator: Generator, batch: Sequence[Example], settings: GeneratorConfig, passes: int
 ) -> list[list[Example]]:
-    """Return the parts of a batch, each of similar length and read in one forward pass.
-
-    All passes that run at a time share the tokens of one, and have two parts each or more: with fewer, one would wait
-    for the other at the end of every step.
-    """
-    lengths = [generator.pass_tokens(example) for example in batch]
+    """Return the parts of a batch, each read in one forward pass; those that run at a time share the tokens of one."""
     most = settings.micro_batch_tokens // passes
+    if generator.reads_trees:
+        return [[batch[i] for i in rows] for rows in plan_tree_passes(batch, passes, most)]
+    # Each of similar length, two or more for each that runs: with fewer, one would wait for the other at the end.
+    lengths = [generator.pass_tokens(example) for example in batch]
     if passes > 1:
         most = min(most, sum(lengths) // (2 * passes))
     return [[batch[i] for i in rows] for rows in plan_batches(lengths, most)]

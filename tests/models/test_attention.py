@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from fedrag.models.attention import LONGEST, NAME, product_attention, use_products
+from fedrag.models.attention import LONGEST, NAME, cpu_attention, product_attention, use_cpu_attention
 from fedrag.models.store import find_model
 
 
@@ -14,6 +17,19 @@ class Layer(torch.nn.Module):
     def __init__(self, groups: int) -> None:
         super().__init__()
         self.num_key_value_groups = groups
+
+
+def attend(
+    layer: Layer,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    mask: torch.Tensor | None,
+    scaling: float | None = None,
+) -> tuple[torch.Tensor, None]:
+    """Attention as products, also in number formats in which a model would take the fused kernel."""
+    otherwise = partial(sdpa_attention_forward, layer, scaling=scaling)
+    return product_attention(query, key, value, mask, scaling=scaling, causal=layer.is_causal, otherwise=otherwise)
 
 
 def inputs(heads: int, key_heads: int, tokens: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -38,14 +54,14 @@ def by_hand(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
 def test_it_is_attention_by_hand(heads: int, key_heads: int, dtype: torch.dtype, tolerance: float):
     query, key, value = inputs(heads, key_heads, 23, dtype)
-    out, _ = product_attention(Layer(heads // key_heads), query, key, value, None, scaling=0.3)
+    out, _ = attend(Layer(heads // key_heads), query, key, value, None, scaling=0.3)
     assert out.shape == (2, 23, heads, 16)
     torch.testing.assert_close(out.double(), by_hand(query, key, value, 0.3), atol=tolerance, rtol=tolerance)
 
 
 def test_gradients_are_those_of_the_fused_kernel():
     plain, fused = inputs(6, 2, 31, torch.float64), inputs(6, 2, 31, torch.float64)
-    product_attention(Layer(3), *plain, None)[0].square().sum().backward()
+    attend(Layer(3), *plain, None)[0].square().sum().backward()
     keys, values = (t.repeat_interleave(3, dim=1) for t in fused[1:])
     torch.nn.functional.scaled_dot_product_attention(fused[0], keys, values, is_causal=True).square().sum().backward()
     for ours, theirs in zip(plain, fused, strict=True):
@@ -61,7 +77,7 @@ def padded(tokens: int, real: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("key_heads", [4, 2])
 def test_padding_is_not_seen(key_heads: int):
     query, key, value = inputs(4, key_heads, 9, torch.float32)
-    out, _ = product_attention(Layer(4 // key_heads), query, key, value, padded(9, [9, 5]))
+    out, _ = attend(Layer(4 // key_heads), query, key, value, padded(9, [9, 5]))
     keys, values = (t.repeat_interleave(4 // key_heads, dim=1) for t in (key, value))
     fused = torch.nn.functional.scaled_dot_product_attention
     torch.testing.assert_close(out[:1].transpose(1, 2), fused(query[:1], keys[:1], values[:1]))
@@ -72,9 +88,9 @@ def test_padding_is_not_seen(key_heads: int):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_later_tokens_see_what_was_read_before(dtype: torch.dtype):
     query, key, value = inputs(6, 2, 11, dtype)
-    all_at_once, _ = product_attention(Layer(3), query, key, value, None)
+    all_at_once, _ = attend(Layer(3), query, key, value, None)
     mask = torch.ones(1, 1, 11, 11, dtype=torch.bool).tril()[:, :, 7:]
-    later, _ = product_attention(Layer(3), query[:, :, 7:], key, value, mask)
+    later, _ = attend(Layer(3), query[:, :, 7:], key, value, mask)
     torch.testing.assert_close(later, all_at_once[:, 7:])
 
 
@@ -82,7 +98,7 @@ def test_gradients_of_later_tokens_are_those_of_the_fused_kernel():
     plain, fused = inputs(6, 2, 31, torch.float64), inputs(6, 2, 31, torch.float64)
     mask = torch.ones(2, 1, 31, 31, dtype=torch.bool).tril()[:, :, 20:]
     mask[1, :, :, :5] = False  # padding on the left
-    product_attention(Layer(3), plain[0][:, :, 20:], *plain[1:], mask)[0].square().sum().backward()
+    attend(Layer(3), plain[0][:, :, 20:], *plain[1:], mask)[0].square().sum().backward()
     keys, values = (t.repeat_interleave(3, dim=1) for t in fused[1:])
     kernel = torch.nn.functional.scaled_dot_product_attention
     kernel(fused[0][:, :, 20:], keys, values, attn_mask=mask).square().sum().backward()
@@ -94,7 +110,7 @@ def test_a_row_that_sees_nothing_stays_finite():
     query, key, value = inputs(4, 4, 6, torch.bfloat16)
     mask = torch.ones(2, 1, 6, 6, dtype=torch.bool).tril()
     mask[0, :, :, :3] = False  # padding on the left: the first three rows see nothing
-    out, _ = product_attention(Layer(1), query, key, value, mask)
+    out, _ = attend(Layer(1), query, key, value, mask)
     assert torch.isfinite(out).all()
 
 
@@ -102,15 +118,25 @@ def test_an_encoder_sees_all():
     layer = Layer(1)
     layer.is_causal = False
     query, key, value = inputs(4, 4, 7, torch.float32)
-    out, _ = product_attention(layer, query, key, value, None)
+    out, _ = attend(layer, query, key, value, None)
     torch.testing.assert_close(out.transpose(1, 2), torch.nn.functional.scaled_dot_product_attention(query, key, value))
 
 
 def test_one_new_token_sees_all_that_came_before():
     query, key, value = inputs(4, 2, 8, torch.float32)
-    all_at_once, _ = product_attention(Layer(2), query, key, value, None)
-    last, _ = product_attention(Layer(2), query[:, :, -1:], key, value, None)
+    all_at_once, _ = attend(Layer(2), query, key, value, None)
+    last, _ = attend(Layer(2), query[:, :, -1:], key, value, None)
     torch.testing.assert_close(last, all_at_once[:, -1:])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_products_are_for_bfloat16(dtype: torch.dtype):
+    layer = Layer(3)
+    query, key, value = inputs(6, 2, 11, dtype)
+    fused = sdpa_attention_forward(layer, query, key, value, None)[0]
+    products = attend(layer, query, key, value, None)[0]
+    assert not torch.equal(fused, products)
+    assert torch.equal(cpu_attention(layer, query, key, value, None)[0], fused if dtype == torch.float32 else products)
 
 
 @pytest.mark.parametrize("name", ["HuggingFaceTB/SmolLM2-135M-Instruct", "fedrag/tiny-causal"])
@@ -125,7 +151,7 @@ def test_a_model_says_the_same_with_either_attention(name: str):
     texts = tokenizer(["The capital of France is", "Paris"], return_tensors="pt", padding=True)
     with torch.inference_mode():
         fused = model(**texts).logits[:, -1].float().log_softmax(-1)
-        use_products(model)
+        use_cpu_attention(model)
         assert model.config._attn_implementation == NAME
         products = model(**texts).logits[:, -1].float().log_softmax(-1)
     assert not torch.equal(fused, products)
@@ -133,14 +159,36 @@ def test_a_model_says_the_same_with_either_attention(name: str):
     assert (fused - products).abs()[likely].max() < 0.3
 
 
-def largest_tensor_kept_for_backward(tokens: int) -> int:
+def numbers_kept_for_backward(tokens: int) -> int:
     sizes: list[int] = []
     query, key, value = inputs(2, 1, tokens, torch.bfloat16)
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
-        product_attention(Layer(2), query, key, value, None)
-    return max(sizes)
+        attend(Layer(2), query, key, value, None)
+    return sum(sizes)
 
 
 def test_scores_of_long_texts_are_not_kept():
-    assert largest_tensor_kept_for_backward(LONGEST) >= LONGEST**2
-    assert largest_tensor_kept_for_backward(LONGEST + 1) < LONGEST**2
+    assert numbers_kept_for_backward(LONGEST) >= 2 * LONGEST**2
+    assert numbers_kept_for_backward(LONGEST + 1) < LONGEST**2
+
+
+def test_scores_of_what_no_position_of_a_block_sees_are_not_computed():
+    tokens, heads = 512, 4  # two texts of two heads each
+    others = 6 * 2 * tokens * 16  # queries, keys, values and what is copied of them, at most
+    assert numbers_kept_for_backward(tokens) < 0.6 * heads * tokens**2 + others
+
+
+@pytest.mark.parametrize("before", [0, 40])
+@pytest.mark.parametrize("tokens", [64, 65, 200])
+def test_blocks_of_positions_are_attention_by_the_fused_kernel(tokens: int, before: int):
+    plain, fused = (inputs(6, 2, before + tokens, torch.float64) for _ in range(2))
+    mask = torch.ones(before + tokens, before + tokens, dtype=torch.bool).tril()[before:]
+    out, _ = attend(Layer(3), plain[0][:, :, before:], *plain[1:], mask.expand(2, 1, -1, -1), scaling=0.3)
+    keys, values = (t.repeat_interleave(3, dim=1) for t in fused[1:])
+    kernel = torch.nn.functional.scaled_dot_product_attention
+    expected = kernel(fused[0][:, :, before:], keys, values, attn_mask=mask, scale=0.3).transpose(1, 2)
+    torch.testing.assert_close(out, expected)
+    out.sin().sum().backward()
+    expected.sin().sum().backward()
+    for ours, theirs in zip(plain, fused, strict=True):
+        torch.testing.assert_close(ours.grad, theirs.grad)

@@ -53,13 +53,14 @@ def test_checkpointed_layers_keep_far_less_for_the_backward_pass(load_generator,
     generator = load_generator(kind)
     batch = batch_of(rows=3, prompt=400, answer=4)
     whole = kept_bytes(generator, batch)
-    assert kept_bytes(generator, batch, checkpointed=True) < 0.12 * whole
+    assert kept_bytes(generator, batch, checkpointed=True) < 0.15 * whole
     assert kept_bytes(generator, batch) == whole  # nothing of it stays
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_of_it_stays_whatever_happens_within(load_generator, kind):
     model = load_generator(kind).model
+    hooks = [len(module._forward_hooks) for module in model.modules()]
     seen: list[int] = []
 
     def count() -> None:
@@ -75,7 +76,7 @@ def test_nothing_of_it_stays_whatever_happens_within(load_generator, kind):
     count()
     assert seen[0] >= 2
     assert seen[1] == 0
-    assert not any(module._forward_hooks for module in model.modules())
+    assert [len(module._forward_hooks) for module in model.modules()] == hooks
 
 
 @pytest.mark.parametrize("kind", KINDS)
