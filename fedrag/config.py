@@ -108,7 +108,7 @@ class GeneratorConfig(OptimizerSection):
     alone reads instruction and passages; what it made of them serves all epochs and rounds and takes at most a quarter
     of the free memory."""
     micro_batch_tokens: Count = 2048
-    """Padded tokens in one forward pass; gradients of a batch are accumulated over several."""
+    """Tokens that are read at a time, padding included; gradients of a batch are accumulated over several passes."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     """on: layers compute their activations again in the backward pass, slower but in far less memory (Chen et al.
     2016); auto: where a step would need more memory than is free. The numbers are the same."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from fedrag.config import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.models.generator import Generator
+from fedrag.models.prompt_tree import PromptTree
 from fedrag.models.resident import best_device, computing_dtype
 from fedrag.models.retriever import Retriever
 from fedrag.models.store import find_model
@@ -62,25 +64,53 @@ def training_examples(generator: Generator, passages: int, most: int) -> list[Ex
     return examples[:most]
 
 
-def lora_training_flops(model: nn.Module, lengths: list[int], scored: int) -> float:
-    """Return the operations of a forward and a backward pass that trains an adapter alone.
+def passes_of(generator: Generator, plan: Sequence[Sequence[Example]]) -> list[PromptTree]:
+    """Return what each pass of a plan reads, token by token; where a generator reads no trees, each example apart."""
+    if generator.reads_trees:
+        return [PromptTree.of(batch) for batch in plan]
+    return [PromptTree.of([example]) for batch in plan for example in batch]
 
-    A product of (m, k) and (k, n) is 2 m k n. A frozen weight costs its forward product and the gradient of its
-    input: 4 N P for N tokens and P weights, and 4 T V d for the head at T scored positions. An adapter's weight costs
-    one more, the gradient of itself: 6 N P. Attention over a text of L tokens costs 4 H D L^2 a layer forward (H heads
-    of D, the scores and their product with the values, the masked half included) and twice that backward. Norms,
-    softmax and activations are not counted.
+
+def scoring_flops(model: nn.Module, trees: Sequence[PromptTree]) -> float:
+    """Return the operations of forward passes of the base model alone.
+
+    A product of (m, k) and (k, n) is 2 m k n: 2 N P for N tokens and P weights in linear layers, of the last layer's
+    feed-forward block and of the head only at the T answer positions. Attention costs 4 H D a layer (H heads of D, the
+    scores and their product with the values) for each token and each one that it sees. Norms, softmax and activations
+    are not counted.
 
     Args:
         model: With its adapter.
-        lengths: Tokens of each text.
-        scored: Positions at which the head is computed.
+        trees: What the passes read.
     """
-    attention = 4 * attention_width(model) * sum(length * length for length in lengths)
-    tokens = sum(lengths)
-    frozen = linear_weights(model, "base_layer")
-    adapter = linear_weights(model, "lora_")
-    return 4 * tokens * frozen + 6 * tokens * adapter + 4 * scored * head_weights(model) + 3 * attention
+    return 2 * _frozen(model, trees) + 4 * attention_width(model) * _seen(trees)
+
+
+def lora_training_flops(model: nn.Module, trees: Sequence[PromptTree]) -> float:
+    """Return the operations of forward and backward passes that train an adapter alone.
+
+    As `scoring_flops`, and the gradients: a frozen weight costs its forward product and the gradient of its input, an
+    adapter's weight one more, the gradient of itself. The backward pass of attention takes twice the forward one.
+
+    Args:
+        model: With its adapter.
+        trees: What the passes read.
+    """
+    adapter = sum(sum(tree.lengths) for tree in trees) * linear_weights(model, "lora_")
+    return 4 * _frozen(model, trees) + 6 * adapter + 12 * attention_width(model) * _seen(trees)
+
+
+def _frozen(model: nn.Module, trees: Sequence[PromptTree]) -> float:
+    """Return tokens times the frozen weights that each meets."""
+    tokens, asked = (sum(numbers) for numbers in zip(*((sum(t.lengths), len(t.places)) for t in trees), strict=True))
+    last = f"layers.{model.config.num_hidden_layers - 1}.mlp."
+    block = sum(w.numel() for name, w in model.named_parameters() if last in name and "base_layer" in name)
+    return tokens * (linear_weights(model, "base_layer") - block) + asked * (block + head_weights(model))
+
+
+def _seen(trees: Sequence[PromptTree]) -> int:
+    """Return how many tokens the tokens see, summed."""
+    return sum(position + 1 for tree in trees for position in tree.positions)
 
 
 def linear_weights(model: nn.Module, part: str = "") -> int:

@@ -4,8 +4,9 @@ Both train the same model (SmolLM2-135M-Instruct) with LoRA of rank 16 on all li
 processor computes in it, on the same token ids in batches of the same size, with the loss on the answer alone. The
 peer runs as a user would configure it: `SFTTrainer` with `completion_only_loss`, and `bf16` where the model is
 bfloat16. Each run is a process of its own, so that its peak memory is its own; the model is loaded and one batch is
-trained before the clock starts. Tokens are those of the examples, without padding. The share of the ceilings counts
-the operations that `models.lora_training_flops` states. `ralt.py --only ours --checkpointing` shows what activation
+trained before the clock starts. Tokens are those of the examples, without padding: what several begin with counts with
+each, though we read it once. The share of the ceilings counts the operations that are done, as
+`models.lora_training_flops` states. `ralt.py --only ours --checkpointing` shows what activation
 checkpointing takes and saves.
 
 With `generator.adapter_from = "question"` the base model reads the passages alone and remembers them: other, cheaper
@@ -24,16 +25,19 @@ from typing import Any
 import torch
 from bench import Row, in_a_process, main, peak_mb
 from machine import SQUARE, linear_shapes, product_rate
-from models import config, load_generator, lora_training_flops, training_examples
+from models import config, load_generator, lora_training_flops, passes_of, training_examples
 
 BATCH, STEPS, TURNS = 8, 3, 3
 
 
 def ours() -> dict[str, Any]:
     """Train a warm-up batch and then the timed ones with fedrag."""
-    from fedrag.training.ralt import train_generator
+    from fedrag.models.beside import passes_beside
+    from fedrag.models.prompt_tree import plan_tree_passes
+    from fedrag.training.ralt import epoch_batches, train_generator
 
     generator = load_generator()
+    beside = passes_beside(generator.model.device)
     more = ["generator.activation_checkpointing=on"] * ("--checkpointing" in sys.argv)
     settings = config(f"generator.batch_size={BATCH}", *more).generator
     examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
@@ -42,14 +46,24 @@ def ours() -> dict[str, Any]:
     start = time.perf_counter()
     train_generator(generator, timed, settings, seed=0)
     seconds = time.perf_counter() - start
-    lengths = [example.length for example in timed]
     peak = peak_mb()
-    flops = lora_training_flops(generator.model, lengths, sum(len(example.answer) for example in timed))
-    dtype = generator.dtype
-    square = product_rate([(SQUARE, SQUARE, SQUARE)], dtype)
-    forward = linear_shapes(generator.model, settings.micro_batch_tokens)
-    own = product_rate([*forward, *((m, n, k) for m, k, n in forward)], dtype)
-    return {"seconds": seconds, "tokens": sum(lengths), "flops": flops, "square": square, "own": own, "peak_mb": peak}
+    plan = [
+        [timed[rows[i]] for i in part]
+        for rows in epoch_batches(len(timed), BATCH, 1, seed=0)
+        for part in plan_tree_passes([timed[row] for row in rows], beside, settings.micro_batch_tokens // beside)
+    ]
+    trees = passes_of(generator, plan)
+    square = product_rate([(SQUARE, SQUARE, SQUARE)], generator.dtype)
+    forward = linear_shapes(generator.model, sum(trees[0].lengths))
+    own = product_rate([*forward, *((m, n, k) for m, k, n in forward)], generator.dtype)
+    return {
+        "seconds": seconds,
+        "tokens": sum(example.length for example in timed),
+        "flops": lora_training_flops(generator.model, trees),
+        "square": square,
+        "own": own,
+        "peak_mb": peak,
+    }
 
 
 def from_the_question_on() -> dict[str, Any]:

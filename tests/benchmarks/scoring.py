@@ -6,10 +6,7 @@ one pair; it is timed on every PEERS_SHARE-th pair, since it is slow, and compar
 `score_answers` over all pairs, in the number format that the processor is quick in. Both give the same scores:
 tests/rag/test_answer_scores.py.
 
-The share of the ceilings counts the operations that are done: the instruction once a batch, a passage once for all its
-questions.
-For N tokens read in all: 2 N P for the linear layers' P weights, 2 T V d for the head at the T answer positions, and
-4 H D Lq Lk a layer for attention of Lq new tokens over Lk.
+The share of the ceilings counts the operations that `models.scoring_flops` states: those that are done.
 """
 
 from __future__ import annotations
@@ -17,13 +14,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Sequence
-from os.path import commonprefix
 from pathlib import Path
 
 import torch
 from bench import Row, in_turn, main
 from machine import SQUARE, Shape, linear_shapes, product_rate
-from models import attention_width, config, head_weights, linear_weights, load_generator, load_retriever, sites
+from models import config, load_generator, load_retriever, passes_of, scoring_flops, sites
 
 from fedrag.models.batches import plan_prefix_batches
 from fedrag.models.beside import passes_beside
@@ -61,21 +57,10 @@ def one_at_a_time(generator: Generator, pairs: Sequence[Example]) -> list[float]
 
 def flops(generator: Generator, pairs: Sequence[Example], batch_tokens: int) -> tuple[float, list[Shape]]:
     """Return the operations of scoring all pairs, and the products of the linear layers one batch after the other."""
-    total = 0.0
-    shapes: list[Shape] = []
-    for rows in plan_prefix_batches(pairs, batch_tokens // passes_beside(generator.model.device)):
-        batch = [pairs[row] for row in rows]
-        prefixes = {example.first_prefix for example in batch}
-        once = len(commonprefix(list(prefixes)))
-        passages = [(len(prefix) - once, len(prefix)) for prefix in prefixes]
-        own = [(example.length - 1 - example.shared, example.length - 1) for example in batch]
-        reads = [(once, once), *passages, *own]
-        for part in reads[:1], passages, own:
-            shapes += linear_shapes(generator.model, len(part) * max(new for new, _ in part))
-        total += 2 * sum(new for new, _ in reads) * linear_weights(generator.model, "base_layer")
-        total += 2 * sum(len(example.answer) for example in batch) * head_weights(generator.model)
-        total += sum(4 * attention_width(generator.model) * new * seen for new, seen in reads)
-    return total, shapes
+    plan = plan_prefix_batches(pairs, batch_tokens // passes_beside(generator.model.device))
+    trees = passes_of(generator, [[pairs[row] for row in rows] for rows in plan])
+    shapes = [shape for tree in trees for shape in linear_shapes(generator.model, sum(tree.lengths))]
+    return scoring_flops(generator.model, trees), shapes
 
 
 def measure() -> list[Row]:
