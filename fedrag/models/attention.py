@@ -1,8 +1,9 @@
 """Attention for CPUs: as plain batched products, and along the branches of a tree.
 
-In bfloat16 torch's fused attention for CPUs spends its time in small blocks. For texts of ordinary length the scores
-fit into memory, and two batched products with a softmax between them run at the processor's full speed. What is unusual
-(a single new token, very long texts, dropout on the weights) goes to the fused kernel as before.
+torch's fused attention for CPUs spends its time in small blocks. For texts of ordinary length the scores fit into
+memory, and two batched products with a softmax between them run at the processor's full speed: where a text sees only
+what comes before, in any number format (`fedrag.models.causal_attention`), and in bfloat16 behind other masks, too.
+What is unusual (a single new token, very long texts, dropout on the weights) goes to the fused kernel as before.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def use_cpu_attention(model: PreTrainedModel) -> None:
 
 def is_in_products(model: PreTrainedModel) -> bool:
     """Return whether a model's attention is computed as products."""
-    return model.config._attn_implementation == NAME and model.dtype == torch.bfloat16
+    causal = not model.config.is_encoder_decoder
+    return model.config._attn_implementation == NAME and (causal or model.dtype == torch.bfloat16)
 
 
 def cpu_attention(
@@ -67,7 +69,7 @@ def cpu_attention(
     usual = not dropout and all(options.get(name) is None for name in ("softcap", "position_bias", "cache"))
     attend: _Attend = partial(sdpa_attention_forward, module, dropout=dropout, scaling=scaling, **options)
     tree = tree_read()
-    if usual and query.dtype == torch.bfloat16:
+    if usual:
         asked = options.get("is_causal")
         causal = getattr(module, "is_causal", True) if asked is None else asked
         attend = partial(product_attention, scaling=scaling, causal=causal, otherwise=attend)
@@ -113,7 +115,10 @@ def product_attention(
     pairs, group = batch * key_heads, heads // key_heads
     keys, values = key.reshape(pairs, seen, dim), value.reshape(pairs, seen, dim)
     factor = dim**-0.5 if scaling is None else scaling
-    if causal if attention_mask is None else _hides_what_comes_later(attention_mask):
+    in_blocks = causal if attention_mask is None else _hides_what_comes_later(attention_mask)
+    if not in_blocks and query.dtype != torch.bfloat16:
+        return otherwise(query, key, value, attention_mask)
+    if in_blocks:
         mixed = causal_attention(query.reshape(pairs, group, tokens, dim), keys, values, factor)
     else:
         queries = query.reshape(pairs, group * tokens, dim)  # the heads of one key head, one below the other

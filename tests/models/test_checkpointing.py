@@ -110,7 +110,8 @@ def test_a_step_is_estimated_from_rows_tokens_widths_and_answers(load_generator)
     width = 2 * (4 * (32 + 32) + 3 * (32 + 64))
     adapter = 2 * 4 * (4 * (32 + 32) + 3 * (32 + 64))
     batch = [Example([1] * 20, [2] * 3), Example([1] * 10, [2] * 5)]
-    kept = 2 * 23 * width * 4 + (3 + 5) * footprint.vocabulary * (4 + 12)
+    scores = 2 * 2 * 23 * 23  # of two heads in each layer
+    kept = 2 * (23 * width + scores) * 4 + (3 + 5) * footprint.vocabulary * (4 + 12)
     assert footprint.step_bytes([batch]) == 1.6 * kept + 16 * adapter
 
 
