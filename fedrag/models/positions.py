@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -76,11 +77,17 @@ def _select(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
     return (inputs[0][asked.rows, asked.columns].unsqueeze(0),)
 
 
-def _spread(_: nn.Module, __: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor | None:
+def _spread(_: nn.Module, __: tuple[torch.Tensor], output: Any) -> Any:
     """Put the results where they belong; the other positions get zeros, and nobody looks at them."""
     asked = _ASKED.get()
     if asked is None:
         return None
-    everywhere = output.new_zeros(*asked.shape, output.shape[-1])
-    everywhere[asked.rows, asked.columns] = output[0]
+    if isinstance(output, tuple):  # a mixture of experts may say whom it asked
+        return (_everywhere(output[0], asked), *output[1:])
+    return _everywhere(output, asked)
+
+
+def _everywhere(found: torch.Tensor, asked: _Asked) -> torch.Tensor:
+    everywhere = found.new_zeros(*asked.shape, found.shape[-1])
+    everywhere[asked.rows, asked.columns] = found[0]
     return everywhere

@@ -131,6 +131,13 @@ ARCHITECTURES = {
     "GPT2": {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0},
     "GPTBigCode": {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0},
     "Falcon": {},
+    "GptOss": HALF
+    | {
+        "num_local_experts": 4,
+        "head_dim": 8,
+        "pad_token_id": 0,
+        "rope_parameters": {"rope_type": "default", "rope_theta": 1e4},
+    },
 }
 
 
@@ -147,7 +154,7 @@ def of_architecture(name: str) -> Generator:
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_says_what_it_says_of_each_text_alone(name):
     generator = of_architecture(name)
-    assert generator.reads_trees == (name not in ("Falcon", "GPT2"))
+    assert generator.reads_trees == (name not in ("Falcon", "GPT2", "GptOss"))
     with torch.no_grad():
         torch.testing.assert_close(generator.answer_logits(BATCH)[0], one_at_a_time(generator), rtol=1e-4, atol=1e-5)
 
