@@ -70,14 +70,18 @@ def answer_where_asked(model: PreTrainedModel) -> None:
         block.register_forward_hook(_spread)
 
 
-def _select(_: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+def _select(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     asked = _ASKED.get()
+    hidden, *others = inputs
     if asked is None:
-        return (inputs[0].contiguous(),)  # a product over a slice of positions would copy its weights for every row
-    return (inputs[0][asked.rows, asked.columns].unsqueeze(0),)
+        return (
+            hidden.contiguous(),
+            *others,
+        )  # a product over a slice of positions would copy its weights for every row
+    return (hidden[asked.rows, asked.columns].unsqueeze(0), *others)
 
 
-def _spread(_: nn.Module, __: tuple[torch.Tensor], output: Any) -> Any:
+def _spread(_: nn.Module, __: tuple[Any, ...], output: Any) -> Any:
     """Put the results where they belong; the other positions get zeros, and nobody looks at them."""
     asked = _ASKED.get()
     if asked is None:

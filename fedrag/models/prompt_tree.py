@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from itertools import accumulate
 from os.path import commonprefix
 
 import torch
@@ -54,9 +55,7 @@ class PromptTree:
         """Return the tree of a batch."""
         tree = cls()
         leaves = dict(tree._grow(batch, list(range(len(batch))), 0, ()))
-        ends: list[int] = []
-        for segment in tree.segments:
-            ends.append((ends[-1] if ends else 0) + len(segment.tokens))
+        ends = list(accumulate(tree.lengths))
         for row, example in enumerate(batch):
             end = ends[leaves[row]]
             tree.places += range(end - len(example.answer), end)
