@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from fedrag.config import LoraSection
 from fedrag.errors import ModelError
+from fedrag.models.attention import use_cpu_attention
 from fedrag.models.generator import Generator, adapter_shapes
 from fedrag.models.store import find_model
 from fedrag.types import Example
@@ -108,10 +109,17 @@ def test_generation_is_greedy_step_by_step(load_generator, kind):
     assert generator.generate([Example(prompt)], 8)[0] == expected
 
 
+def base_of(generator: Generator, kind: str) -> PreTrainedModel:
+    """The base model as it comes, with the attention that a generator takes."""
+    base = CLASSES[kind].from_pretrained(generator.fetched.folder, dtype=torch.float32).eval()
+    use_cpu_attention(base)
+    return base
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_without_its_adapter_it_is_the_base_bit_for_bit(load_generator, kind):
     generator = load_generator(kind)
-    base = CLASSES[kind].from_pretrained(generator.fetched.folder, dtype=torch.float32).eval()
+    base = base_of(generator, kind)
     example = examples_of(generator)[0]
     trained = full_logits(generator.model, generator.seq2seq, example)
     with generator.untouched():
@@ -125,7 +133,7 @@ def test_without_its_adapter_it_is_the_base_bit_for_bit(load_generator, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_fresh_adapter_changes_nothing(tiny_home, kind):
     generator = Generator.load(find_model(f"fedrag/tiny-{kind}"), LoraSection(rank=4), torch.float32, "cpu")
-    base = CLASSES[kind].from_pretrained(generator.fetched.folder, dtype=torch.float32).eval()
+    base = base_of(generator, kind)
     example = examples_of(generator)[0]
     ours = full_logits(generator.model, generator.seq2seq, example)
     assert torch.equal(ours, full_logits(base, generator.seq2seq, example))
