@@ -52,7 +52,9 @@ def draw() -> None:
             rates[label] = ours * found[f"{ceiling}_gflops"] / found["gflops"]
         colours = ["#8a8f98"] * len(peers) + ["#1f6feb"] + ["#d5d9df"] * 2
         bars = axes.barh(list(rates), list(rates.values()), color=colours)
-        axes.bar_label(bars, labels=[f"{rate:.3g}" for rate in rates.values()], padding=3)
+        axes.bar_label(
+            bars, labels=[f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}" for rate in rates.values()], padding=3
+        )
         axes.set(title=title, xlabel=unit, xlim=(0, 1.15 * max(rates.values())))
         axes.invert_yaxis()
         axes.spines[["top", "right"]].set_visible(False)
