@@ -6,7 +6,7 @@ import os
 import sqlite3
 import tarfile
 import tempfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from fedrag.coordinator.folder import ServerFolder
 from fedrag.errors import ConfigError
@@ -52,7 +52,7 @@ def restore(file: Path, path: Path) -> ServerFolder:
     try:
         with replacing_folder(path.absolute()) as partial:
             with tarfile.open(file) as archive:
-                archive.extractall(partial, filter="data")
+                _extract(archive, partial)
             ServerFolder.open(partial)
             os.chmod(partial, 0o700)
     except (tarfile.TarError, EOFError, FileNotFoundError) as error:
@@ -74,6 +74,18 @@ def _add_all(path: Path, archive: tarfile.TarFile) -> None:
             source.close()
             target.close()
             archive.add(copy, database.name)
+
+
+def _extract(archive: tarfile.TarFile, folder: Path) -> None:
+    """Write an archive's files and folders; refuse what a backup never holds, such as a path that leads out of it."""
+    for entry in archive.getmembers():
+        path = PurePosixPath(entry.name)
+        if path.is_absolute() or ".." in path.parts or not (entry.isfile() or entry.isdir()):
+            raise tarfile.TarError(f"{entry.name} does not belong in one")
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+    else:  # Python 3.11.0 to 3.11.3
+        archive.extractall(folder)
 
 
 def _without_partial(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

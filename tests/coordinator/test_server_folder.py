@@ -232,3 +232,23 @@ def test_an_archive_of_something_else_is_refused_and_leaves_nothing(tmp_path):
     with pytest.raises(ConfigError, match="server.toml"):
         restore(tmp_path / "other.tar.gz", tmp_path / "again")
     assert not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("kind", ["upwards", "absolute", "link"])
+def test_an_archive_that_leads_out_of_its_folder_is_refused_by_every_python(kind, tmp_path, monkeypatch):
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)  # as before Python 3.11.4
+    entry = tarfile.TarInfo({"upwards": "../out", "absolute": f"{tmp_path}/out", "link": "link"}[kind])
+    if kind == "link":
+        entry.type, entry.linkname = tarfile.SYMTYPE, str(tmp_path / "out")
+    with tarfile.open(tmp_path / "other.tar.gz", "w:gz") as archive:
+        archive.addfile(entry)
+    with pytest.raises(ConfigError, match="does not belong in one"):
+        restore(tmp_path / "other.tar.gz", tmp_path / "again")
+    assert not (tmp_path / "again").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_backup_is_restored_by_a_python_without_filters(folder, tmp_path, monkeypatch):
+    back_up(folder, tmp_path / "backup.tar.gz")
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    assert restore(tmp_path / "backup.tar.gz", tmp_path / "again").config == folder.config
