@@ -77,15 +77,17 @@ def _add_all(path: Path, archive: tarfile.TarFile) -> None:
 
 
 def _extract(archive: tarfile.TarFile, folder: Path) -> None:
-    """Write an archive's files and folders; refuse what a backup never holds, such as a path that leads out of it."""
-    for entry in archive.getmembers():
-        path = PurePosixPath(entry.name)
-        if path.is_absolute() or ".." in path.parts or not (entry.isfile() or entry.isdir()):
-            raise tarfile.TarError(f"{entry.name} does not belong in one")
+    """Write what an archive holds; refuse what leads out of the folder."""
     if hasattr(tarfile, "data_filter"):
         archive.extractall(folder, filter="data")
-    else:  # Python 3.11.0 to 3.11.3
-        archive.extractall(folder)
+        return
+    # Python 3.11.0 to 3.11.3 has no filters.
+    for entry in archive.getmembers():
+        paths = PurePosixPath(entry.name), PurePosixPath(entry.linkname)
+        known = entry.isfile() or entry.isdir() or entry.issym() or entry.islnk()
+        if not known or any(path.is_absolute() or ".." in path.parts for path in paths):
+            raise tarfile.TarError(f"{entry.name} does not belong in one")
+    archive.extractall(folder)
 
 
 def _without_partial(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -235,7 +235,7 @@ def test_an_archive_of_something_else_is_refused_and_leaves_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["upwards", "absolute", "link"])
-def test_an_archive_that_leads_out_of_its_folder_is_refused_by_every_python(kind, tmp_path, monkeypatch):
+def test_an_archive_that_leads_out_of_its_folder_is_refused_without_filters_too(kind, tmp_path, monkeypatch):
     monkeypatch.delattr(tarfile, "data_filter", raising=False)  # as before Python 3.11.4
     entry = tarfile.TarInfo({"upwards": "../out", "absolute": f"{tmp_path}/out", "link": "link"}[kind])
     if kind == "link":
@@ -248,7 +248,14 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused_by_every_python(kind
     assert not (tmp_path / "out").exists()
 
 
-def test_a_backup_is_restored_by_a_python_without_filters(folder, tmp_path, monkeypatch):
+@pytest.mark.parametrize("filters", [True, False])
+def test_a_backup_with_links_is_restored_by_every_python(folder, filters, tmp_path, monkeypatch):
+    if not filters:
+        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    (folder.path / "linked.toml").hardlink_to(folder.path / "server.toml")
+    (folder.path / "named.toml").symlink_to("server.toml")
     back_up(folder, tmp_path / "backup.tar.gz")
-    monkeypatch.delattr(tarfile, "data_filter", raising=False)
-    assert restore(tmp_path / "backup.tar.gz", tmp_path / "again").config == folder.config
+    again = restore(tmp_path / "backup.tar.gz", tmp_path / "again")
+    assert again.config == folder.config
+    for name in ("linked.toml", "named.toml"):
+        assert (again.path / name).read_bytes() == (folder.path / "server.toml").read_bytes()

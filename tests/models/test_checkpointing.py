@@ -53,7 +53,7 @@ def test_checkpointed_layers_keep_far_less_for_the_backward_pass(load_generator,
     generator = load_generator(kind)
     batch = batch_of(rows=3, prompt=400, answer=4)
     whole = kept_bytes(generator, batch)
-    assert kept_bytes(generator, batch, checkpointed=True) < 0.15 * whole
+    assert kept_bytes(generator, batch, checkpointed=True) < 0.12 * whole
     assert kept_bytes(generator, batch) == whole  # nothing of it stays
 
 
