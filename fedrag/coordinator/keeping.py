@@ -56,7 +56,8 @@ def restore(file: Path, path: Path) -> ServerFolder:
             ServerFolder.open(partial)
             os.chmod(partial, 0o700)
     except (tarfile.TarError, EOFError, FileNotFoundError) as error:
-        raise ConfigError(f"{file}: is no backup of a coordinator ({error})") from None
+        why = str(error).partition("\n")[0].rstrip(":")  # tarfile tells of every compression it tried, a line each
+        raise ConfigError(f"{file}: is no backup of a coordinator ({why})") from None
     return ServerFolder.open(path)
 
 

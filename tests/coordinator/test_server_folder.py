@@ -220,8 +220,9 @@ def test_what_is_no_backup_is_refused_and_leaves_nothing(tmp_path, content):
     file = tmp_path / "backup.tar.gz"
     if content is not None:
         file.write_bytes(content)
-    with pytest.raises((ConfigError, StorageError), match="backup"):
+    with pytest.raises((ConfigError, StorageError), match="backup") as refused:
         restore(file, tmp_path / "again")
+    assert "\n" not in str(refused.value)
     assert not (tmp_path / "again").exists()
 
 
