@@ -107,8 +107,9 @@ class GeneratorConfig(OptimizerSection):
     """Where in a prompt the adapter begins to act. question (activated LoRA, Greenewald et al. 2025): the base model
     alone reads instruction and passages; what it made of them serves all epochs and rounds and takes at most a quarter
     of the free memory."""
-    micro_batch_tokens: Count = 2048
-    """Tokens that are read at a time, padding included; gradients of a batch are accumulated over several passes."""
+    micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens that are read at a time, padding included; gradients of a batch are accumulated over several passes. 0:
+    2,048, or up to 16,384 on a GPU that has the memory."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     """on: layers compute their activations again in the backward pass, slower but in far less memory (Chen et al.
     2016); auto: where a step would need more memory than is free. The numbers are the same."""
@@ -150,8 +151,9 @@ class LsrConfig(Section):
     """Encoder side that learns."""
     max_questions: Annotated[int, Field(ge=0)] = 0
     """Questions scored per site, drawn with the seed; 0: all of them."""
-    batch_tokens: Count = 8192
-    """Padded tokens of the scoring passes that run at a time."""
+    batch_tokens: Annotated[int, Field(ge=0)] = 0
+    """Padded tokens of the scoring passes that run at a time; 0: 8,192, or up to 65,536 on a GPU that has the
+    memory."""
 
 
 class RetrieverConfig(OptimizerSection):
@@ -244,8 +246,8 @@ class EvaluationConfig(Section):
     """"local": each site alone; "pooled": all data in one place; both make the federation's passes."""
     generate: bool = True
     """Whether answers are generated; false: retrieval only."""
-    batch_tokens: Count = 16_384
-    """Padded prompt tokens in one generation batch."""
+    batch_tokens: Annotated[int, Field(ge=0)] = 0
+    """Padded prompt tokens in one generation batch; 0: 16,384, or up to 131,072 on a GPU that has the memory."""
 
 
 class SimulationConfig(Section):
@@ -258,7 +260,7 @@ class SimulationConfig(Section):
     cpus_per_actor: Count = 1
     """CPUs of one actor."""
     gpus_per_actor: Fraction = 0.0
-    """Share of a GPU one actor holds."""
+    """Share of a GPU one actor holds; 0: a whole one where there are GPUs, or as much as `actors` can have."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
 

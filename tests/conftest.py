@@ -74,10 +74,11 @@ def load_generator(tiny_home: Path) -> Callable[..., Generator]:
         dtype: torch.dtype = torch.float32,
         chat: bool = True,
         prefix_bytes: float | None = None,
+        device: str = "cpu",
         **lora: Any,
     ) -> Generator:
         settings = LoraSection.model_validate({"rank": 4, "alpha": 8.0} | lora)
-        generator = Generator.load(find_model(f"fedrag/tiny-{kind}"), settings, dtype, "cpu")
+        generator = Generator.load(find_model(f"fedrag/tiny-{kind}"), settings, dtype, device)
         if prefix_bytes is not None:
             generator.adapt_from_question(prefix_bytes)
         generator.set_adapter(random_tensors(generator.parameters()))
@@ -96,9 +97,9 @@ def load_retriever(tiny_home: Path) -> Callable[..., Retriever]:
     from fedrag.config import RetrieverConfig
     from fedrag.models.retriever import Retriever
 
-    def load(name: str = "fedrag/tiny-encoder", **settings: Any) -> Retriever:
+    def load(name: str = "fedrag/tiny-encoder", device: str = "cpu", **settings: Any) -> Retriever:
         config = RetrieverConfig.model_validate({"lora": {"rank": 4, "alpha": 8.0}} | settings)
-        retriever = Retriever.load(find_model(name), config, "cpu")
+        retriever = Retriever.load(find_model(name), config, device)
         for module in retriever.encoder.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0

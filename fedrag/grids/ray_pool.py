@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import math
 import os
 import socket
 import sys
@@ -54,7 +55,7 @@ class RayPool:
         clients: There are never more processes than clients.
         actors: Number of processes; 0: as many as the CPUs and GPUs allow.
         cpus_per_actor: CPUs that one holds.
-        gpus_per_actor: Share of a GPU that one holds; with 0 it sees none.
+        gpus_per_actor: Share of a GPU that one holds; 0: as large a one as there is, where there are GPUs.
         address: A running Ray cluster; None: a new local one. One that this process is connected to is used anyway.
         prepare: A module that they import at once, while this process does something else.
 
@@ -79,13 +80,14 @@ class RayPool:
         self._idle: list[Any] = []
         self.cpus_per_actor = cpus_per_actor
         self._prepare = prepare
-        self._holds_gpus = gpus_per_actor > 0
         self._connected = _connect(address)
         try:
-            self.size = _count_actors(actors, clients, cpus_per_actor, gpus_per_actor)
+            share = gpus_per_actor or _gpu_share(actors)
+            self._holds_gpus = share > 0
+            self.size = _count_actors(actors, clients, cpus_per_actor, share)
             self._actor_class = ray.remote(
                 num_cpus=cpus_per_actor,
-                num_gpus=gpus_per_actor,
+                num_gpus=share,
                 runtime_env=_same_environment(),
                 scheduling_strategy="SPREAD",  # over the nodes of a cluster; Ray would fill one first
                 max_restarts=0,
@@ -195,6 +197,12 @@ def _same_environment() -> dict[str, Any]:
     # The actors of a cluster that was there before have its environment, not this process's.
     home = {name: os.environ[name] for name in ("FEDRAG_HOME",) if name in os.environ}
     return {"env_vars": {"PYTHONPATH": paths, **home}}
+
+
+def _gpu_share(actors: int) -> float:
+    """Return the share of a GPU that each of some actors gets; 0 actors: as many as there are GPUs."""
+    gpus = int(sum(node["Resources"].get("GPU", 0) for node in ray.nodes() if node["Alive"]))
+    return 1.0 / max(1, math.ceil(actors / gpus)) if gpus else 0.0
 
 
 def _count_actors(asked: int, clients: int, cpus_per_actor: int, gpus_per_actor: float) -> int:

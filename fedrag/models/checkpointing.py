@@ -102,6 +102,11 @@ class Footprint:
             adapter=sum(parameter.numel() for parameter in generator.parameters().values()),
         )
 
+    @property
+    def token_bytes(self) -> float:
+        """Memory that a forward pass keeps for a token of a prompt, attention scores and logits left out."""
+        return self.prompt_width * self.itemsize
+
     def step_bytes(self, batches: Iterable[Sequence[Example]], passes: int = 1) -> float:
         """Return the memory that the largest of some forward and backward passes needs, on the safe side.
 

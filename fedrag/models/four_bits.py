@@ -50,6 +50,11 @@ def check_packable(model: PreTrainedModel) -> None:
             )
 
 
+def is_packed(model: PreTrainedModel) -> bool:
+    """Return whether a model's weights stand in 4 bits."""
+    return bool(getattr(model, "is_loaded_in_4bit", False))
+
+
 def count_packable(model: PreTrainedModel) -> int:
     """Return how many weights of a model, which need not be there, 4 bits would hold."""
     return sum(layer.weight.numel() for layer in _packable(model))

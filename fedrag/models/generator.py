@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -23,10 +24,13 @@ from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initia
 from fedrag.models.attention import NAME, use_cpu_attention
 from fedrag.models.beside import passes_beside
 from fedrag.models.decoding import decoding_cache, read_beside
-from fedrag.models.four_bits import check_packable, count_packable, packing_options, settle_packed
-from fedrag.models.positions import answer_where_asked, asked_at
+from fedrag.models.four_bits import check_packable, count_packable, is_packed, packing_options, settle_packed
+from fedrag.models.positions import answer_places, answer_where_asked, asked_at
 from fedrag.models.prefixes import PrefixReader, read_first_prefixes, remembers_all, share_a_prefix
 from fedrag.models.prompt_tree import PromptTree, reading
+from fedrag.models.recorded_decoding import RecordedDecoding
+from fedrag.models.recorded_passes import RecordedPasses
+from fedrag.models.recording import Recorder
 from fedrag.models.store import FetchedModel
 from fedrag.types import Example, Tensors
 
@@ -142,6 +146,26 @@ class Generator:
         scaling = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
         return self.prefixes is not None or any(kind in str(scaling) for kind in ("dynamic", "longrope"))
 
+    @property
+    def can_be_recorded(self) -> bool:
+        """Whether it computes on a GPU, in passes that depend on shape and weights alone, which are not packed."""
+        same_each_time = self.can_share and not self.has_dropout and not self.changes_while_reading
+        return self.model.device.type == "cuda" and same_each_time and not is_packed(self.model)
+
+    @cached_property
+    def recorded_passes(self) -> RecordedPasses:
+        """Its training passes, where they can be recorded."""
+        return RecordedPasses(self.model, self._pad_id, self._recorder)
+
+    @cached_property
+    def recorded_decoding(self) -> RecordedDecoding:
+        """Its decoding, where it can be recorded."""
+        return RecordedDecoding(self.model, self._pad_id, self._end_ids, self._recorder)
+
+    @cached_property
+    def _recorder(self) -> Recorder:
+        return Recorder(self.model.device)
+
     def pass_tokens(self, example: Example) -> int:
         """Return what an example counts in a pass: what is remembered costs less than what is read."""
         return example.length - (example.shared // 2 if self.prefixes else 0)
@@ -213,6 +237,8 @@ class Generator:
         Returns:
             The new token ids of each prompt, end and padding tokens included.
         """
+        if self.can_be_recorded and RecordedDecoding.suits(self.model):
+            return self.recorded_decoding.generate([example.prompt for example in batch], answer_tokens)
         cache, read = self._read_beginnings(batch, answer_tokens)
         starts = [sum(places) for places in read]
         prompts = [example.prompt[start:] for example, start in zip(batch, starts, strict=True)]
@@ -286,8 +312,7 @@ class Generator:
         inputs = [example.prompt + example.answer[:-1] for example in batch]
         width = max(map(len, inputs))
         ids = torch.tensor([_padded(row, width, self._pad_id) for row in inputs], device=self.model.device)
-        rows = [i for i, example in enumerate(batch) for _ in example.answer]
-        columns = [len(e.prompt) - 1 + t for e in batch for t in range(len(e.answer))]
+        rows, columns = (torch.tensor(places, device=self.model.device) for places in answer_places(batch))
         places: dict[str, torch.Tensor] = {}
         if real is not None:
             own = torch.arange(width, device=self.model.device)
@@ -302,7 +327,8 @@ class Generator:
     def _tree_logits(self, batch: Sequence[Example]) -> torch.Tensor:
         tree = PromptTree.of(batch)
         tokens = tree.tokens
-        with asked_at([0] * len(tree.places), tree.places, (1, len(tokens))), reading(tree):
+        places = torch.tensor(tree.places)
+        with asked_at(torch.zeros_like(places), places, (1, len(tokens))), reading(tree):
             logits: torch.Tensor = self.model(
                 input_ids=torch.tensor([tokens]),
                 position_ids=torch.tensor([tree.positions]),

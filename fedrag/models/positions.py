@@ -6,7 +6,7 @@ prompt is a fifth of all work, the last feed-forward block a fortieth.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import PreTrainedModel
+
+from fedrag.types import Example
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +33,23 @@ _ASKED: ContextVar[_Asked | None] = ContextVar("_ASKED", default=None)
 
 
 @contextmanager
-def asked_at(rows: list[int], columns: list[int], shape: tuple[int, int]) -> Iterator[None]:
+def asked_at(rows: torch.Tensor, columns: torch.Tensor, shape: tuple[int, int]) -> Iterator[None]:
     """Let a model answer at some positions alone, so that its logits are (1, positions, vocabulary).
 
     Args:
-        rows: Row of each position.
-        columns: Its column.
+        rows: Row of each position (positions,).
+        columns: Its column (positions,).
         shape: Rows and columns of the batch.
     """
-    with _asked(_Asked(torch.tensor(rows), torch.tensor(columns), shape)):
+    with _asked(_Asked(rows, columns, shape)):
         yield
+
+
+def answer_places(batch: Sequence[Example]) -> tuple[list[int], list[int]]:
+    """Return where the answer tokens are predicted in a batch that is padded on the right: rows and columns."""
+    rows = [row for row, example in enumerate(batch) for _ in example.answer]
+    columns = [len(example.prompt) - 1 + t for example in batch for t in range(len(example.answer))]
+    return rows, columns
 
 
 def what_is_asked() -> AbstractContextManager[None]:

@@ -141,7 +141,7 @@ def free_share(simulation: SimulationConfig, device: str) -> float | None:
     if free is None or simulation.grid != "ray":
         return free
     if device == "cuda":
-        return free * simulation.gpus_per_actor
+        return free * (simulation.gpus_per_actor or 1.0 / max(1, simulation.actors))
     return free / (simulation.actors or max(1, cpu_count() // simulation.cpus_per_actor))
 
 

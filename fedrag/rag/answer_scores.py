@@ -25,15 +25,17 @@ import torch
 from fedrag.models.batches import plan_batches, plan_prefix_batches
 from fedrag.models.beside import passes_beside, running_beside
 from fedrag.models.generator import Generator
+from fedrag.models.pass_size import tokens_at_a_time
 from fedrag.types import Array, Example
 
 _VERSION = 5
+BATCH_TOKENS = 8192
 
 
 def score_answers(
     generator: Generator,
     examples: Sequence[Example],
-    batch_tokens: int,
+    batch_tokens: int = 0,
     cache: ScoreCache | None = None,
     on_batch: Callable[[int, int], None] | None = None,
 ) -> Array:
@@ -42,33 +44,45 @@ def score_answers(
     Args:
         generator: Scores in eval mode, without gradient, with its current adapter.
         examples: Prompts and answers; no end token, as it says nothing about the passage.
-        batch_tokens: Padded tokens of all passes that run at a time.
+        batch_tokens: Padded tokens of all passes that run at a time; 0: what the device does best with.
         cache: Scores of earlier calls.
         on_batch: Called after each batch with (examples done, examples in all).
     """
     passes = passes_beside(generator.model.device, disturbed=generator.changes_while_reading)
+    most = tokens_at_a_time(generator, batch_tokens, BATCH_TOKENS) // passes
     if generator.can_share and generator.prefixes is None:
-        plans = plan_prefix_batches(examples, batch_tokens // passes)
+        plans = plan_prefix_batches(examples, most)
     else:  # what is remembered stands once for each example of a batch
-        plans = plan_batches([generator.pass_tokens(example) for example in examples], batch_tokens // passes)
-
-    def score(rows: Sequence[int]) -> Array:
-        batch = [examples[row] for row in rows]
-        found = cache.read(batch) if cache else None
-        if found is None:
-            found = mean_log_probabilities(generator, batch)
-            if cache:
-                cache.write(batch, found)
-        return found
+        plans = plan_batches([generator.pass_tokens(example) for example in examples], most)
 
     scores = np.zeros(len(examples), np.float32)
     done = 0
-    with generator.at_rest(), running_beside(passes) as run:
-        for rows, found in zip(plans, run(partial(score, rows) for rows in plans), strict=True):
-            scores[rows] = found
-            done += len(rows)
-            if on_batch:
-                on_batch(done, len(examples))
+
+    def take(rows: Sequence[int], found: Array) -> None:
+        nonlocal done
+        scores[rows] = found
+        done += len(rows)
+        if on_batch:
+            on_batch(done, len(examples))
+
+    def score(rows: Sequence[int]) -> Array:
+        batch = [examples[row] for row in rows]
+        found = mean_log_probabilities(generator, batch)
+        if cache:
+            cache.write(batch, found)
+        return found
+
+    missing = []
+    for rows in plans:
+        known = cache.read([examples[row] for row in rows]) if cache else None
+        if known is None:
+            missing.append(rows)
+        else:
+            take(rows, known)
+    if missing:
+        with generator.at_rest(), running_beside(passes) as run:
+            for rows, found in zip(missing, run(partial(score, rows) for rows in missing), strict=True):
+                take(rows, found)
     return scores
 
 

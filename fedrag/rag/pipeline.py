@@ -11,6 +11,7 @@ from fedrag.config import RagConfig
 from fedrag.data.chunking import chunk_passages
 from fedrag.models.batches import plan_batches
 from fedrag.models.generator import Generator
+from fedrag.models.pass_size import tokens_at_a_time
 from fedrag.models.retriever import Retriever
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import PromptBuilder
@@ -18,6 +19,8 @@ from fedrag.retrieval.index import PassageIndex
 from fedrag.types import Example, Hit, Passage
 
 OnProgress = Callable[[int, int], None]
+
+_BATCH_TOKENS = 16_384
 
 
 def build_index(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> PassageIndex:
@@ -66,7 +69,7 @@ def answer_questions(
         generator: Answers with its current adapter.
         asked: Questions with their passages.
         config: Prompt settings.
-        batch_tokens: Padded prompt tokens in one batch.
+        batch_tokens: Padded prompt tokens in one batch; 0: what the device does best with.
         temperature: Of the softmax over retrieval scores, where there are several prompts.
         on_progress: Called after each batch with (prompts done, prompts in all).
     """
@@ -79,7 +82,8 @@ def answer_questions(
             owners.append(i)
             prompts.append(builder.example(item.question, [passage.full_text for passage in group]))
             weights.append(item.scores[start] / temperature if item.scores else 0.0)
-    texts = _generate(generator, builder, prompts, config.answer_tokens, batch_tokens, on_progress)
+    most = tokens_at_a_time(generator, batch_tokens, _BATCH_TOKENS)
+    texts = _generate(generator, builder, prompts, config.answer_tokens, most, on_progress)
     if len(owners) == len(asked):
         return texts
     examples = [replace(p, answer=builder.answer(text, end=True)) for p, text in zip(prompts, texts, strict=True)]

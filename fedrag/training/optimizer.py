@@ -95,13 +95,15 @@ class MasterOptimizer:
 
     def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
         """Add the gradients of a part of a batch to the masters', in float32."""
-        for master, gradient in zip(self._masters.values(), gradients, strict=True):
-            if gradient is None:
-                continue
-            if master.grad is None:
-                master.grad = gradient.to(torch.float32, copy=True)  # autograd may give one tensor for two parameters
-            else:
-                master.grad += gradient
+        found = [(m, g) for m, g in zip(self._masters.values(), gradients, strict=True) if g is not None]
+        further = [(master.grad, gradient) for master, gradient in found if master.grad is not None]
+        first = [(torch.empty_like(master), gradient) for master, gradient in found if master.grad is None]
+        if further:
+            torch._foreach_add_([own for own, _ in further], [gradient for _, gradient in further])
+        if first:  # copied: autograd may give one tensor for two parameters
+            torch._foreach_copy_([own for own, _ in first], [gradient for _, gradient in first])
+        for master, (own, _) in zip([master for master, _ in found if master.grad is None], first, strict=True):
+            master.grad = own
 
     def step(self, done: float) -> float:
         """Take one step and return the gradient's L2 norm before clipping.
@@ -124,8 +126,7 @@ class MasterOptimizer:
         self._adamw.step()
         self._adamw.zero_grad(set_to_none=True)
         with torch.no_grad():
-            for name, parameter in self._parameters.items():
-                parameter.copy_(self._masters[name])
+            torch._foreach_copy_(list(self._parameters.values()), list(self._masters.values()))
         return norm
 
     def state(self) -> Tensors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -18,7 +19,9 @@ from fedrag.models.batches import plan_batches
 from fedrag.models.beside import Run, passes_beside, running_beside
 from fedrag.models.checkpointing import Footprint, layers_checkpointed
 from fedrag.models.generator import Generator
+from fedrag.models.pass_size import tokens_at_a_time
 from fedrag.models.prompt_tree import plan_tree_passes
+from fedrag.models.recorded_passes import RecordedPasses
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import AnswerLoss, answer_loss
@@ -27,6 +30,8 @@ from fedrag.training.result import OnStep, TrainingResult
 from fedrag.types import Example, Hit, Passage, Question, Tensors
 
 log = logging.getLogger("fedrag.training")
+
+MICRO_BATCH_TOKENS = 2048
 
 
 def answer_examples(
@@ -101,11 +106,12 @@ def train_generator(
     passes = passes_beside(generator.model.device, disturbed=generator.has_dropout or generator.changes_while_reading)
     split = [_parts(generator, [examples[i] for i in rows], settings, passes) for rows in batches]
     checkpointed = _is_checkpointed(generator, split, passes, settings, free_bytes)
+    recorded = generator.recorded_passes if generator.can_be_recorded and not checkpointed else None
     with layers_checkpointed(generator.model) if checkpointed else nullcontext(), running_beside(passes) as run:
         generator.model.train()
         try:
             for step, parts in enumerate(split):
-                losses.append(_accumulate(generator, parts, run, optimizer, loss))
+                losses.append(_accumulate(generator, parts, run, optimizer, loss, recorded))
                 optimizer.step(progress.at(step, len(batches)))
                 if on_step:
                     on_step(step + 1, len(batches), losses[-1])
@@ -151,7 +157,7 @@ def _parts(
     generator: Generator, batch: Sequence[Example], settings: GeneratorConfig, passes: int
 ) -> list[list[Example]]:
     """Return the parts of a batch, each read in one forward pass; those that run at a time share the tokens of one."""
-    most = settings.micro_batch_tokens // passes
+    most = tokens_at_a_time(generator, settings.micro_batch_tokens, MICRO_BATCH_TOKENS) // passes
     if generator.reads_trees:
         return [[batch[i] for i in rows] for rows in plan_tree_passes(batch, passes, most)]
     # Each of similar length, two or more for each that runs: with fewer, one would wait for the other at the end.
@@ -167,18 +173,22 @@ def _accumulate(
     run: Run,
     optimizer: MasterOptimizer,
     loss: AnswerLoss,
+    recorded: RecordedPasses | None,
 ) -> float:
     """Add up the gradients of one batch over its parts; return its mean loss per token."""
     answer_tokens = sum(len(example.answer) for part in parts for example in part)
 
-    def learn(part: Sequence[Example]) -> tuple[float, list[torch.Tensor | None]]:
+    def learn(part: Sequence[Example]) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
+        if recorded:
+            return recorded.learn(part, loss, answer_tokens)
         mean = loss(*generator.answer_logits(part)) / answer_tokens
-        if not torch.isfinite(mean):
-            raise TrainingDiverged("the training diverged: its loss is not finite")
-        return mean.item(), optimizer.gradients(mean)
+        return mean.detach(), optimizer.gradients(mean)
 
-    total = 0.0
+    means = []
     for mean, gradients in run(partial(learn, part) for part in parts):
         optimizer.add(gradients)
-        total += mean
+        means.append(mean.double())  # a copy: a recorded pass writes its loss to the same place
+    total = float(sum(means))  # at the end: whoever asks a GPU for a number waits for all that it has to do
+    if not math.isfinite(total):
+        raise TrainingDiverged("the training diverged: its loss is not finite")
     return total

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,11 +58,11 @@ def train_retriever(
     try:
         for step, rows in enumerate(batches):
             loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses)
-            if not torch.isfinite(loss):
-                raise TrainingDiverged("the training diverged: its loss is not finite")
             optimizer.add(optimizer.gradients(loss))
+            history.append(loss.item())  # after the backward pass: a GPU has both before it is waited for
+            if not math.isfinite(history[-1]):
+                raise TrainingDiverged("the training diverged: its loss is not finite")
             optimizer.step(progress.at(step, len(batches)))
-            history.append(loss.item())
             if on_step:
                 on_step(step + 1, len(batches), history[-1])
     finally:

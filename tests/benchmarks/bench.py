@@ -18,6 +18,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 RESULTS = Path("build/bench")
 
 
@@ -56,12 +58,21 @@ def in_turn(times: int, **contenders: Callable[[], object]) -> dict[str, float]:
         for name, run in contenders.items():
             start = time.perf_counter()
             run()
+            finish()
             taken[name].append(time.perf_counter() - start)
     return {name: statistics.median(seconds) for name, seconds in taken.items()}
 
 
+def finish() -> None:
+    """Wait until the GPU, where there is one, has done all that it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def peak_mb() -> float:
-    """Return the most memory that this process has held, in MB."""
+    """Return the most memory that this process has held, in MB: on the GPU where there is one."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_reserved() / 1e6
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
 
 

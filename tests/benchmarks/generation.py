@@ -53,8 +53,8 @@ def one_at_a_time(generator: Generator, questions: Sequence[Retrieved]) -> list[
         prompt = builder.example(item.question, [passage.full_text for passage in group]).prompt
         with torch.inference_mode():
             ids = generator.model.generate(  # type: ignore[operator]
-                input_ids=torch.tensor([prompt]),
-                attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+                input_ids=torch.tensor([prompt], device=generator.model.device),
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=generator.model.device),
                 max_new_tokens=settings.answer_tokens + 1,
                 do_sample=False,
                 pad_token_id=generator.tokenizer.pad_token_id,

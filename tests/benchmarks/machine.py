@@ -9,10 +9,13 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import torch
-from bench import Row, main
+from bench import Row, finish, main
 from torch import nn
+
+from fedrag.models.resident import best_device
 
 SQUARE = 4096
 TIMES = 5
@@ -29,14 +32,17 @@ def product_rate(shapes: Sequence[Shape], dtype: torch.dtype, seconds: float = 1
         dtype: Number format.
         seconds: Least time to go on for.
     """
-    pairs = [(torch.randn(m, k, dtype=dtype), torch.randn(n, k, dtype=dtype)) for m, k, n in shapes]
+    chance = partial(torch.randn, dtype=dtype, device=best_device())
+    pairs = [(chance(m, k), chance(n, k)) for m, k, n in shapes]
     work = sum(2 * m * k * n for m, k, n in shapes)
     taken = []
     with torch.inference_mode():
         while len(taken) < TIMES or sum(taken) < seconds:
+            finish()
             start = time.perf_counter()
             for left, right in pairs:
                 nn.functional.linear(left, right)
+            finish()
             taken.append(time.perf_counter() - start)
     return work / min(taken)
 
@@ -52,15 +58,17 @@ def linear_shapes(model: nn.Module, tokens: int) -> list[Shape]:
 
 
 def copy_rate(megabytes: int = 256) -> float:
-    """Return the bytes a second that one thread copies."""
-    source = torch.randint(0, 255, (megabytes * 1_000_000,), dtype=torch.uint8)
+    """Return the bytes a second that one thread copies, or the GPU."""
+    source = torch.randint(0, 255, (megabytes * 1_000_000,), dtype=torch.uint8, device=best_device())
     target = torch.empty_like(source)
     taken = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     for _ in range(TIMES):
+        finish()
         start = time.perf_counter()
         target.copy_(source)
+        finish()
         taken.append(time.perf_counter() - start)
     torch.set_num_threads(threads)
     return source.numel() / statistics.median(taken)
@@ -84,7 +92,8 @@ def measure() -> list[Row]:
                 figures={"share_of_square_percent": 100 * own / square},
             )
         )
-    rows.append(Row("copy, one thread", copy_rate() / 1e9, "GB/s"))
+    copied = "copy in the GPU's memory" if best_device() == "cuda" else "copy, one thread"
+    rows.append(Row(copied, copy_rate() / 1e9, "GB/s"))
     return rows
 
 

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from bench import Row, in_a_process, in_turn, main, peak_mb
+from bench import Row, finish, in_a_process, in_turn, main, peak_mb
 from models import config, load_retriever, sites
 
 from fedrag.models.resident import best_device, computing_dtype
@@ -102,6 +102,7 @@ def peer(weights: str, dropout: bool = False) -> dict[str, Any]:
 
     class Clock(TrainerCallback):
         def on_step_end(self, *_: Any, **__: Any) -> None:
+            finish()
             clock.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as out:

@@ -1,9 +1,9 @@
 """Answer scores (LSR): our scoring against the loop that peers run, one question and passage at a time in float32.
 
-Both let the untouched generator score the same pairs: the training questions of a shipped site, each with the eight
-passages that the untouched retriever finds. The peers' loop runs the whole model with its head over every position of
-one pair; it is timed on every PEERS_SHARE-th pair, since it is slow, and compared by pairs a second. Ours is
-`score_answers` over all pairs, in the number format that the processor is quick in. Both give the same scores:
+Both let the untouched generator score the same pairs: the training questions of a shipped site (on a GPU of all), each
+with the eight passages that the untouched retriever finds. The peers' loop runs the whole model with its head over
+every position of one pair; it is timed on every PEERS_SHARE-th pair, since it is slow, and compared by pairs a second.
+Ours is `score_answers` over all pairs, in the number format that the processor is quick in. Both give the same scores:
 tests/rag/test_answer_scores.py.
 
 The share of the ceilings counts the operations that `models.scoring_flops` states: those that are done.
@@ -19,35 +19,40 @@ from pathlib import Path
 import torch
 from bench import Row, in_turn, main
 from machine import SQUARE, Shape, linear_shapes, product_rate
-from models import config, load_generator, load_retriever, passes_of, scoring_flops, sites
+from models import config, load_generator, load_retriever, scoring_flops, sites
 
 from fedrag.models.batches import plan_prefix_batches
 from fedrag.models.beside import passes_beside
 from fedrag.models.generator import Generator
-from fedrag.rag.answer_scores import ScoreCache, score_answers
+from fedrag.models.pass_size import tokens_at_a_time
+from fedrag.models.prompt_tree import PromptTree
+from fedrag.rag.answer_scores import BATCH_TOKENS, ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.training.retriever_examples import choose_candidates, lsr_pairs
 from fedrag.types import Example
 
-TURNS, PEERS_SHARE = 3, 12
+TURNS = 3
+SITES, PEERS_SHARE = (None, 60) if torch.cuda.is_available() else (1, 12)  # None: all
 
 
 def site_pairs(generator: Generator) -> list[Example]:
-    """Return the pairs of the first shipped site."""
+    """Return the pairs of the first shipped site, or of all."""
     settings = config("rag.passages=1")
-    site = sites()[0]
     retriever = load_retriever()
-    index = build_index(retriever, site.passages, settings.rag.chunk_overlap)
-    hits = retrieve(retriever, index, [question.question for question in site.train], len(index))
-    chosen = [choose_candidates(h, q, settings.retriever.lsr) for h, q in zip(hits, site.train, strict=True)]
-    return lsr_pairs(generator, site.train, chosen, {p.id: p for p in site.passages}, settings.rag)
+    pairs: list[Example] = []
+    for site in sites()[:SITES]:
+        index = build_index(retriever, site.passages, settings.rag.chunk_overlap)
+        hits = retrieve(retriever, index, [question.question for question in site.train], len(index))
+        chosen = [choose_candidates(h, q, settings.retriever.lsr) for h, q in zip(hits, site.train, strict=True)]
+        pairs += lsr_pairs(generator, site.train, chosen, {p.id: p for p in site.passages}, settings.rag)
+    return pairs
 
 
 def one_at_a_time(generator: Generator, pairs: Sequence[Example]) -> list[float]:
     """Score as peers do: a pair a pass, the head over all positions."""
     scores = []
     for pair in pairs:
-        ids = torch.tensor([pair.prompt + pair.answer])
+        ids = torch.tensor([pair.prompt + pair.answer], device=generator.model.device)
         with torch.no_grad():
             logits = generator.model(input_ids=ids).logits[0, len(pair.prompt) - 1 : -1]
         chosen = torch.log_softmax(logits, dim=-1)[range(len(pair.answer)), pair.answer]
@@ -55,10 +60,11 @@ def one_at_a_time(generator: Generator, pairs: Sequence[Example]) -> list[float]
     return scores
 
 
-def flops(generator: Generator, pairs: Sequence[Example], batch_tokens: int) -> tuple[float, list[Shape]]:
+def flops(generator: Generator, pairs: Sequence[Example]) -> tuple[float, list[Shape]]:
     """Return the operations of scoring all pairs, and the products of the linear layers one batch after the other."""
-    plan = plan_prefix_batches(pairs, batch_tokens // passes_beside(generator.model.device))
-    trees = passes_of(generator, [[pairs[row] for row in rows] for rows in plan])
+    most = tokens_at_a_time(generator, 0, BATCH_TOKENS)
+    plan = plan_prefix_batches(pairs, most // passes_beside(generator.model.device))
+    trees = [PromptTree.of([pairs[row] for row in rows]) for rows in plan]
     shapes = [shape for tree in trees for shape in linear_shapes(generator.model, sum(tree.lengths))]
     return scoring_flops(generator.model, trees), shapes
 
@@ -66,23 +72,22 @@ def flops(generator: Generator, pairs: Sequence[Example], batch_tokens: int) -> 
 def measure() -> list[Row]:
     """Compare answer scoring with the peers' loop."""
     fast, plain = load_generator(), load_generator("float32")
-    batch_tokens = config().retriever.lsr.batch_tokens
     pairs = site_pairs(fast)
     few = pairs[::PEERS_SHARE]
-    score_answers(fast, few, batch_tokens)
+    score_answers(fast, few)
     one_at_a_time(plain, few[:2])
     with torch.inference_mode(), plain.untouched():
         taken = in_turn(
             TURNS,
-            ours=lambda: score_answers(fast, pairs, batch_tokens),
+            ours=lambda: score_answers(fast, pairs),
             peers=lambda: one_at_a_time(plain, few),
         )
     rates = {"ours": len(pairs) / taken["ours"], "peers": len(few) / taken["peers"]}
-    work, shapes = flops(fast, pairs, batch_tokens)
+    work, shapes = flops(fast, pairs)
     speed = work / taken["ours"]
     square = product_rate([(SQUARE, SQUARE, SQUARE)], fast.dtype)
     own = product_rate(shapes[:: max(1, len(shapes) // 400)], fast.dtype)
-    again = _from_cache(fast, pairs, batch_tokens)
+    again = _from_cache(fast, pairs)
     dtype = str(fast.dtype).removeprefix("torch.")
     figures = {f"{name}_pairs_a_second": rate for name, rate in rates.items()} | {"pairs": len(pairs)}
     ceilings = {"gflops": speed / 1e9, "square_gflops": square / 1e9, "own_shapes_gflops": own / 1e9}
@@ -101,12 +106,12 @@ def measure() -> list[Row]:
     ]
 
 
-def _from_cache(generator: Generator, pairs: Sequence[Example], batch_tokens: int) -> float:
+def _from_cache(generator: Generator, pairs: Sequence[Example]) -> float:
     with tempfile.TemporaryDirectory() as folder:
         cache = ScoreCache(Path(folder), "benchmark")
-        score_answers(generator, pairs, batch_tokens, cache)
+        score_answers(generator, pairs, cache=cache)
         start = time.perf_counter()
-        score_answers(generator, pairs, batch_tokens, cache)
+        score_answers(generator, pairs, cache=cache)
         return time.perf_counter() - start
 
 

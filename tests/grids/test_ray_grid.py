@@ -205,3 +205,30 @@ def test_a_pool_ends_the_ray_it_started_and_takes_functions_of_a_script(tmp_path
     )
     assert done.stdout.splitlines() == ["[10.0, 20.0, 30.0]", "False"], done.stderr
     assert done.stderr == ""
+
+
+GPUS = """
+import ray
+from fedrag.grids.ray_pool import RayPool
+
+ray.init(address="local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
+
+def gpus_of(**settings):
+    with RayPool(4, **settings) as pool:
+        actors = [pool.take() for _ in range(pool.size)]
+        ray.get([actor.prepare.remote("json") for actor in actors])
+        held = 2 - float(ray.available_resources().get("GPU", 0))
+        for actor in actors:
+            ray.kill(actor)
+        return pool.size, held
+
+print(gpus_of(), gpus_of(actors=4), gpus_of(actors=1), gpus_of(gpus_per_actor=0.5))
+"""
+
+
+@pytest.mark.slow
+def test_where_there_are_gpus_actors_hold_them(tmp_path):
+    """Ray hands out what it was told of: this machine needs no GPU."""
+    (tmp_path / "script.py").write_text(GPUS)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, timeout=180)
+    assert done.stdout.strip() == "(2, 2.0) (4, 2.0) (1, 1.0) (4, 2.0)", done.stderr

@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from fedrag.models import four_bits, tiny
+from fedrag.models.fetch import fetch_models
 from fedrag.models.store import model_folder
 
 
@@ -27,8 +29,6 @@ def prompted_encoder(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     """Add to a store of this test alone the tiny encoder with prompts for queries and documents; return its name."""
     from sentence_transformers import SentenceTransformer
 
-    from fedrag.models.fetch import fetch_models
-
     folder = tmp_path / "prompted"
     encoder = SentenceTransformer(str(model_folder("fedrag/tiny-encoder")), device="cpu")
     encoder.prompts = {"query": "search for: ", "document": "passage: "}
@@ -46,3 +46,14 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(2)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def wide_home(tmp_path_factory: pytest.TempPathFactory, tiny_home: Path) -> Path:
+    """Make a FEDRAG_HOME of tiny models of twice the width: their rows are whole blocks of 4 bits."""
+    home = tmp_path_factory.mktemp("wide-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDRAG_HOME", str(home))
+        patch.setattr(tiny, "DIM", four_bits.BLOCK)
+        fetch_models(tuple(tiny.TINY_MODELS))
+    return home

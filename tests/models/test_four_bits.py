@@ -26,11 +26,10 @@ from fedrag.data.site_folder import load_sites
 from fedrag.display import size_text
 from fedrag.errors import ModelError, RunError
 from fedrag.files import read_json
-from fedrag.models import resident, tiny
+from fedrag.models import resident
 from fedrag.models.attention import use_cpu_attention
 from fedrag.models.checkpointing import Footprint, layers_checkpointed
 from fedrag.models.export import export_models
-from fedrag.models.fetch import fetch_models
 from fedrag.models.four_bits import WEIGHT_BYTES
 from fedrag.models.generator import Generator, count_four_bit_weights
 from fedrag.models.resident import RoundModels, best_device, computing_dtype
@@ -61,17 +60,6 @@ LEVELS = np.array(
 )
 
 Random = Any  # the fixture `random_tensors`
-
-
-@pytest.fixture(scope="module")
-def wide_home(tmp_path_factory: pytest.TempPathFactory, tiny_home: Path) -> Path:
-    """Make a FEDRAG_HOME of tiny models of twice the width: their rows are whole blocks."""
-    home = tmp_path_factory.mktemp("wide-home")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("FEDRAG_HOME", str(home))
-        patch.setattr(tiny, "DIM", DIM)
-        fetch_models(tuple(tiny.TINY_MODELS))
-    return home
 
 
 @pytest.fixture(autouse=True)

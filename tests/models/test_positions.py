@@ -67,7 +67,7 @@ def test_after_a_pass_all_positions_are_answered_again(load_generator):
     model = load_generator().model
     ids = torch.tensor([[5, 6, 7]])
     whole = model(input_ids=ids).logits
-    with asked_at([0], [1], (1, 3)):
+    with asked_at(torch.tensor([0]), torch.tensor([1]), (1, 3)):
         one = model(input_ids=ids).logits
     torch.testing.assert_close(one, whole[:, 1:2])
     assert torch.equal(model(input_ids=ids).logits, whole)

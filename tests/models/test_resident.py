@@ -16,6 +16,8 @@ from fedrag.models import resident
         ({"grid": "ray", "cpus_per_actor": 3}, "cpu", 4e9),
         ({"grid": "ray", "cpus_per_actor": 9}, "cpu", 8e9),
         ({"grid": "ray", "actors": 4, "gpus_per_actor": 0.5}, "cuda", 4e9),
+        ({"grid": "ray", "actors": 4}, "cuda", 2e9),
+        ({"grid": "ray"}, "cuda", 8e9),
     ],
 )
 def test_clients_in_ray_actors_share_the_free_memory(monkeypatch, simulation, device, share):
