@@ -77,3 +77,13 @@ class _Open:
     def is_tight(self) -> bool:
         """Whether padding costs less than the larger passes gain."""
         return self.padded <= _MOST_PADDING * (sum(self.prefixes) + sum(self.rests))
+
+
+def padded(row: Sequence[int], width: int, value: int, *, left: bool = False) -> list[int]:
+    """Return a row of numbers with a value after it, or before it, up to a width.
+
+    >>> padded([7, 8], 4, 0)
+    [7, 8, 0, 0]
+    """
+    padding = [value] * (width - len(row))
+    return [*padding, *row] if left else [*row, *padding]

@@ -1,26 +1,85 @@
-"""What decoding on a CPU gains from: prompts read beside one another, and a cache with room for the answers.
+"""Greedy decoding: in recorded steps on a GPU; on a CPU after prompts were read beside one another.
 
-transformers reads a whole batch of prompts in one pass, far more than stays close to the processor, and its cache grows
-by copying all that it holds with each new token (tests/benchmarks/README.md). Its cache of a fixed size stays on the
-model when the answers are there.
+There transformers would read a whole batch of prompts in one pass, far more than stays close to the processor, and its
+cache grows by copying all that it holds with each new token (tests/benchmarks/README.md): here it has room for the
+answers. A cache of a fixed size of its own stays on the model when the answers are there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from fedrag.models.batches import plan_prefix_batches
-from fedrag.models.beside import running_beside
+from fedrag.models.batches import padded, plan_prefix_batches
+from fedrag.models.beside import passes_beside, running_beside
 from fedrag.models.prefixes import Read, fill_cache, read_first_prefixes, share_a_prefix
+from fedrag.models.recorded_decoding import RecordedDecoding
 from fedrag.types import Example
 
+if TYPE_CHECKING:
+    from fedrag.models.generator import Generator
+
 _PASS_TOKENS = 1024  # of one pass of several; in far larger ones the processor does less
+
+
+def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -> list[list[int]]:
+    """Decode greedily, one batch: `Generator.generate`."""
+    if generator.can_be_recorded and RecordedDecoding.suits(generator.model):
+        return generator.recorded_decoding.generate([example.prompt for example in batch], answer_tokens)
+    cache, read = _read_beginnings(generator, batch, answer_tokens)
+    starts = [sum(places) for places in read]
+    prompts = [example.prompt[start:] for example, start in zip(batch, starts, strict=True)]
+    pad, left, device = generator.pad_id, not generator.seq2seq, generator.model.device
+    width = max(map(len, prompts))
+    rows = [padded(prompt, width, pad, left=left) for prompt in prompts]
+    masks = [padded([1] * len(prompt), width, 0, left=left) for prompt in prompts]
+    # What is in the cache counts as input, but only the mask is looked at.
+    rows = [[pad] * len(places) + row for places, row in zip(read, rows, strict=True)]
+    masks = [places + mask for places, mask in zip(read, masks, strict=True)]
+    with torch.inference_mode():
+        output = generator.model.generate(  # type: ignore[operator]  # the mixin that brings it is not typed
+            input_ids=torch.tensor(rows, device=device),
+            attention_mask=torch.tensor(masks, device=device),
+            max_new_tokens=answer_tokens,
+            do_sample=False,
+            num_beams=1,
+            repetition_penalty=1.0,  # some models bring one of their own: greedy would not be greedy
+            pad_token_id=pad,
+            eos_token_id=generator.end_ids,
+            **({} if cache is None else {"cache": cache}),
+        )
+    start = 1 if generator.seq2seq else len(rows[0])
+    return [row[start:] for row in output.tolist()]
+
+
+def _read_beginnings(
+    generator: Generator, batch: Sequence[Example], answer_tokens: int
+) -> tuple[DynamicCache | None, list[list[int]]]:
+    """Read what is read before a decoding, remembered or quicker than by the model's own `generate`.
+
+    Returns:
+        A cache with room for the rest, or None; and for each prompt the cache's places, 1 where they are its own first
+        tokens and 0 where they are padding.
+    """
+    model = generator.model
+    nothing: list[list[int]] = [[] for _ in batch]
+    if not generator.can_share:
+        return None, nothing
+    if generator.prefixes is not None:
+        cache = decoding_cache(model, max(len(e.prompt) - e.shared for e in batch) + answer_tokens)
+        return cache, generator.prefixes.read(batch, cache)[1].tolist()
+    cache = decoding_cache(model, answer_tokens)
+    passes = passes_beside(model.device, disturbed=generator.changes_while_reading)
+    if passes == 1:
+        return cache, nothing
+    prompts = [replace(example, prompt=example.prompt[:-1], answer=[]) for example in batch]
+    return cache, read_beside(model, prompts, cache, passes).tolist()
 
 
 def decoding_cache(model: PreTrainedModel, room: int) -> DynamicCache:

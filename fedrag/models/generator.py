@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -22,8 +21,8 @@ from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import NAME, use_cpu_attention
-from fedrag.models.beside import passes_beside
-from fedrag.models.decoding import decoding_cache, read_beside
+from fedrag.models.batches import padded
+from fedrag.models.decoding import decode
 from fedrag.models.four_bits import check_packable, count_packable, is_packed, packing_options, settle_packed
 from fedrag.models.positions import answer_places, answer_where_asked, asked_at
 from fedrag.models.prefixes import PrefixReader, read_first_prefixes, remembers_all, share_a_prefix
@@ -155,12 +154,12 @@ class Generator:
     @cached_property
     def recorded_passes(self) -> RecordedPasses:
         """Its training passes, where they can be recorded."""
-        return RecordedPasses(self.model, self._pad_id, self._recorder)
+        return RecordedPasses(self.model, self.pad_id, self._recorder)
 
     @cached_property
     def recorded_decoding(self) -> RecordedDecoding:
         """Its decoding, where it can be recorded."""
-        return RecordedDecoding(self.model, self._pad_id, self._end_ids, self._recorder)
+        return RecordedDecoding(self.model, self.pad_id, self.end_ids, self._recorder)
 
     @cached_property
     def _recorder(self) -> Recorder:
@@ -237,55 +236,10 @@ class Generator:
         Returns:
             The new token ids of each prompt, end and padding tokens included.
         """
-        if self.can_be_recorded and RecordedDecoding.suits(self.model):
-            return self.recorded_decoding.generate([example.prompt for example in batch], answer_tokens)
-        cache, read = self._read_beginnings(batch, answer_tokens)
-        starts = [sum(places) for places in read]
-        prompts = [example.prompt[start:] for example, start in zip(batch, starts, strict=True)]
-        pad, device = self._pad_id, self.model.device
-        width = max(map(len, prompts))
-        rows = [_padded(prompt, width, pad, left=not self.seq2seq) for prompt in prompts]
-        masks = [_padded([1] * len(prompt), width, 0, left=not self.seq2seq) for prompt in prompts]
-        # What is in the cache counts as input, but only the mask is looked at.
-        rows = [[pad] * len(places) + row for places, row in zip(read, rows, strict=True)]
-        masks = [places + mask for places, mask in zip(read, masks, strict=True)]
-        with torch.inference_mode():
-            output = self.model.generate(  # type: ignore[operator]  # the mixin that brings it is not typed
-                input_ids=torch.tensor(rows, device=device),
-                attention_mask=torch.tensor(masks, device=device),
-                max_new_tokens=answer_tokens,
-                do_sample=False,
-                num_beams=1,
-                repetition_penalty=1.0,  # some models bring one of their own: greedy would not be greedy
-                pad_token_id=pad,
-                eos_token_id=self._end_ids,
-                **({} if cache is None else {"cache": cache}),
-            )
-        start = 1 if self.seq2seq else len(rows[0])
-        return [row[start:] for row in output.tolist()]
-
-    def _read_beginnings(self, batch: Sequence[Example], answer_tokens: int) -> tuple[Any, list[list[int]]]:
-        """Read what is read before a decoding, remembered or quicker than by the model's own `generate`.
-
-        Returns:
-            A cache with room for the rest, or None; and for each prompt the cache's places, 1 where they are its own
-            first tokens and 0 where they are padding.
-        """
-        nothing: list[list[int]] = [[] for _ in batch]
-        if not self.can_share:
-            return None, nothing
-        if self.prefixes is not None:
-            cache = decoding_cache(self.model, max(len(e.prompt) - e.shared for e in batch) + answer_tokens)
-            return cache, self.prefixes.read(batch, cache)[1].tolist()
-        cache = decoding_cache(self.model, answer_tokens)
-        passes = passes_beside(self.model.device, disturbed=self.changes_while_reading)
-        if passes == 1:
-            return cache, nothing
-        prompts = [replace(example, prompt=example.prompt[:-1], answer=[]) for example in batch]
-        return cache, read_beside(self.model, prompts, cache, passes).tolist()
+        return decode(self, batch, answer_tokens)
 
     @property
-    def _end_ids(self) -> list[int]:
+    def end_ids(self) -> list[int]:
         """The tokens that end an answer: the tokenizer's, which is trained, and the model's own."""
         config = self.model.generation_config
         own = config.eos_token_id if config is not None else None
@@ -293,7 +247,8 @@ class Generator:
         return sorted({int(token) for token in [self.tokenizer.eos_token_id, *more] if token is not None})
 
     @property
-    def _pad_id(self) -> int:
+    def pad_id(self) -> int:
+        """The token that fills what is no text."""
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
@@ -311,7 +266,7 @@ class Generator:
         # real token: causal attention never sees it, and no mask is needed.
         inputs = [example.prompt + example.answer[:-1] for example in batch]
         width = max(map(len, inputs))
-        ids = torch.tensor([_padded(row, width, self._pad_id) for row in inputs], device=self.model.device)
+        ids = torch.tensor([padded(row, width, self.pad_id) for row in inputs], device=self.model.device)
         rows, columns = (torch.tensor(places, device=self.model.device) for places in answer_places(batch))
         places: dict[str, torch.Tensor] = {}
         if real is not None:
@@ -340,11 +295,11 @@ class Generator:
     def _seq2seq_logits(self, batch: Sequence[Example]) -> torch.Tensor:
         device = self.model.device
         width = max(len(example.prompt) for example in batch)
-        ids = [_padded(example.prompt, width, self._pad_id) for example in batch]
-        mask = [_padded([1] * len(example.prompt), width, 0) for example in batch]
+        ids = [padded(example.prompt, width, self.pad_id) for example in batch]
+        mask = [padded([1] * len(example.prompt), width, 0) for example in batch]
         start = self.model.config.decoder_start_token_id
         longest = max(len(example.answer) for example in batch)
-        decoder = [_padded([start, *example.answer[:-1]], longest, self._pad_id) for example in batch]
+        decoder = [padded([start, *example.answer[:-1]], longest, self.pad_id) for example in batch]
         logits: torch.Tensor = self.model(
             input_ids=torch.tensor(ids, device=device),
             attention_mask=torch.tensor(mask, device=device),
@@ -399,8 +354,3 @@ def _shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
 
 def _after(example: Example, start: int) -> Example:
     return Example(example.prompt[start:], example.answer)
-
-
-def _padded(row: Sequence[int], width: int, value: int, *, left: bool = False) -> list[int]:
-    padding = [value] * (width - len(row))
-    return [*padding, *row] if left else [*row, *padding]

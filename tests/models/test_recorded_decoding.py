@@ -14,7 +14,7 @@ PROMPTS = [Example([5, 6, 7, 8, *range(10, 12 + row)]) for row in range(11)]
 
 
 def decoding(generator: Generator) -> RecordedDecoding:
-    return RecordedDecoding(generator.model, generator._pad_id, generator._end_ids, Recorder(torch.device("cpu")))
+    return RecordedDecoding(generator.model, generator.pad_id, generator.end_ids, Recorder(torch.device("cpu")))
 
 
 def cut(answer: list[int], ends: list[int]) -> list[int]:
@@ -34,10 +34,10 @@ def test_answers_are_those_of_generate_whatever_came_before(load_generator, rand
         generator.set_adapter(random_tensors(generator.parameters(), seed=seed, scale=0.5))
         for some in (PROMPTS[:3], PROMPTS, PROMPTS[4:7], PROMPTS[10:]):
             ours = recorded.generate([example.prompt for example in some], most)
-            assert_same(ours, generator.generate(some, most), generator._end_ids)
+            assert_same(ours, generator.generate(some, most), generator.end_ids)
             with generator.untouched():
                 ours = recorded.generate([example.prompt for example in some], most)
-                assert_same(ours, generator.generate(some, most), generator._end_ids)
+                assert_same(ours, generator.generate(some, most), generator.end_ids)
 
 
 def test_an_answer_ends_with_its_end_token_and_padding(load_generator, random_tensors):
