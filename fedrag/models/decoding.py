@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -18,18 +18,25 @@ from transformers.cache_utils import DynamicLayer
 
 from fedrag.models.batches import padded, plan_prefix_batches
 from fedrag.models.beside import passes_beside, running_beside
+from fedrag.models.generator import Generator
 from fedrag.models.prefixes import Read, fill_cache, read_first_prefixes, share_a_prefix
 from fedrag.models.recorded_decoding import RecordedDecoding
 from fedrag.types import Example
-
-if TYPE_CHECKING:
-    from fedrag.models.generator import Generator
 
 _PASS_TOKENS = 1024  # of one pass of several; in far larger ones the processor does less
 
 
 def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -> list[list[int]]:
-    """Decode greedily, one batch: `Generator.generate`."""
+    """Decode greedily, one batch.
+
+    Args:
+        generator: Decodes with its current adapter.
+        batch: Prompts; padded on the left for causal models.
+        answer_tokens: Longest answer.
+
+    Returns:
+        The new token ids of each prompt, end and padding tokens included.
+    """
     if generator.can_be_recorded and RecordedDecoding.suits(generator.model):
         return generator.recorded_decoding.generate([example.prompt for example in batch], answer_tokens)
     cache, read = _read_beginnings(generator, batch, answer_tokens)

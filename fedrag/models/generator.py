@@ -22,7 +22,6 @@ from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import NAME, use_cpu_attention
 from fedrag.models.batches import padded
-from fedrag.models.decoding import decode
 from fedrag.models.four_bits import check_packable, count_packable, is_packed, packing_options, settle_packed
 from fedrag.models.positions import answer_places, answer_where_asked, asked_at
 from fedrag.models.prefixes import PrefixReader, read_first_prefixes, remembers_all, share_a_prefix
@@ -225,18 +224,6 @@ class Generator:
         rest = [_after(example, len(example.first_prefix)) for example in batch]
         labels = torch.tensor([token for example in batch for token in example.answer], device=self.model.device)
         return self._causal_logits(rest, memory, real), labels
-
-    def generate(self, batch: Sequence[Example], answer_tokens: int) -> list[list[int]]:
-        """Decode greedily, one batch.
-
-        Args:
-            batch: Prompts; padded on the left for causal models.
-            answer_tokens: Longest answer.
-
-        Returns:
-            The new token ids of each prompt, end and padding tokens included.
-        """
-        return decode(self, batch, answer_tokens)
 
     @property
     def end_ids(self) -> list[int]:

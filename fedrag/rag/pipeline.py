@@ -10,6 +10,7 @@ import numpy as np
 from fedrag.config import RagConfig
 from fedrag.data.chunking import chunk_passages
 from fedrag.models.batches import plan_batches
+from fedrag.models.decoding import decode
 from fedrag.models.generator import Generator
 from fedrag.models.pass_size import tokens_at_a_time
 from fedrag.models.retriever import Retriever
@@ -115,7 +116,7 @@ def _generate(
     done = 0
     for rows in plan_batches([prompt.length + answer_tokens for prompt in prompts], batch_tokens):
         with generator.at_rest():
-            output = generator.generate([prompts[i] for i in rows], answer_tokens + 1)
+            output = decode(generator, [prompts[i] for i in rows], answer_tokens + 1)
         for i, ids in zip(rows, output, strict=True):
             texts[i] = builder.text(ids[:answer_tokens])
         done += len(rows)

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrained
 from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.attention import use_cpu_attention
+from fedrag.models.decoding import decode
 from fedrag.models.generator import Generator, adapter_shapes
 from fedrag.models.store import find_model
 from fedrag.types import Example
@@ -86,9 +87,9 @@ def test_batched_generation_gives_what_one_prompt_at_a_time_gives(load_generator
     generator = load_generator(kind)
     end = generator.tokenizer.eos_token_id
     prompts = [example.prompt for example in examples_of(generator)]
-    together = generator.generate([Example(prompt) for prompt in prompts], 12)
+    together = decode(generator, [Example(prompt) for prompt in prompts], 12)
     for prompt, ids in zip(prompts, together, strict=True):
-        alone = generator.generate([Example(prompt)], 12)[0]
+        alone = decode(generator, [Example(prompt)], 12)[0]
         assert len(alone) <= 12
         assert ids[: len(alone)] == alone
         assert all(token in (end, generator.tokenizer.pad_token_id) for token in ids[len(alone) :])
@@ -106,7 +107,7 @@ def test_generation_is_greedy_step_by_step(load_generator, kind):
         )
         if expected[-1] == generator.tokenizer.eos_token_id:
             break
-    assert generator.generate([Example(prompt)], 8)[0] == expected
+    assert decode(generator, [Example(prompt)], 8)[0] == expected
 
 
 def base_of(generator: Generator, kind: str) -> PreTrainedModel:

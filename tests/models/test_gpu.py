@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from fedrag.config import GeneratorConfig, LoraSection, RetrieverConfig
+from fedrag.models.decoding import decode
 from fedrag.models.generator import Generator
 from fedrag.models.recorded_passes import RecordedPasses
 from fedrag.models.recording import Recorder
@@ -129,7 +130,7 @@ def test_a_seq2seq_model_trains_the_same(load_generator):
 def test_scores_and_answers_are_the_same(load_generator, kind):
     ours, theirs = load_generator(kind, device="cuda"), load_generator(kind)
     np.testing.assert_allclose(score_answers(ours, EXAMPLES), score_answers(theirs, EXAMPLES), rtol=1e-4, atol=1e-4)
-    answers = [[row[:6] for row in generator.generate(EXAMPLES, 6)] for generator in (ours, theirs)]
+    answers = [[row[:6] for row in decode(generator, EXAMPLES, 6)] for generator in (ours, theirs)]
     assert ours.can_be_recorded == (kind == "causal")
     assert [cut(row) for row in answers[0]] == [cut(row) for row in answers[1]]
 
@@ -140,9 +141,9 @@ def test_recorded_decoding_follows_an_adapter_that_changes_and_is_turned_off(loa
         for generator in (ours, theirs):
             generator.set_adapter(random_tensors(generator.parameters(), seed=seed, scale=0.5))
         for some in (EXAMPLES[:5], EXAMPLES, EXAMPLES[3:8]):
-            assert [*map(cut, ours.generate(some, 9))] == [*map(cut, theirs.generate(some, 9))]
+            assert [*map(cut, decode(ours, some, 9))] == [*map(cut, decode(theirs, some, 9))]
             with ours.untouched(), theirs.untouched():
-                assert [*map(cut, ours.generate(some, 9))] == [*map(cut, theirs.generate(some, 9))]
+                assert [*map(cut, decode(ours, some, 9))] == [*map(cut, decode(theirs, some, 9))]
     assert ours._recorder.recorded == 6  # two shapes, the adapter on and off; the smaller one anew after the larger
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from fedrag.config import RagConfig
+from fedrag.models.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, prompt_builder, prompt_groups, retrieve
 from fedrag.types import Example, Passage
@@ -85,7 +86,7 @@ def test_with_a_prompt_a_passage_the_likeliest_pair_of_passage_and_answer_wins(l
         joint = {}
         for passage, score in zip(PASSAGES, scores, strict=True):
             prompt = builder.example(question, [passage.full_text]).prompt
-            text = builder.text(generator.generate([Example(prompt)], 6)[0][:5])
+            text = builder.text(decode(generator, [Example(prompt)], 6)[0][:5])
             answer = builder.answer(text, end=True)
             p_passage = np.exp(score / temperature) / sum(np.exp(s / temperature) for s in scores)
             p_answer = np.exp(np.float64(mean_log_probabilities(generator, [Example(prompt, answer)])[0]) * len(answer))
@@ -122,6 +123,6 @@ def test_an_answer_has_at_most_the_tokens_that_were_asked_for(load_generator):
     generator = load_generator()
     config = RagConfig(answer_tokens=3)
     builder = prompt_builder(generator, config)
-    ids = generator.generate([builder.example("Who?", [])], 9)[0]
+    ids = decode(generator, [builder.example("Who?", [])], 9)[0]
     assert generator.tokenizer.eos_token_id not in ids
     assert answer_questions(generator, [Retrieved("Who?", (), ())], config, 1000, 0.05) == [builder.text(ids[:3])]
