@@ -1,13 +1,13 @@
 """RALT against TRL's SFTTrainer: tokens a second and peak memory of training the generator's adapter.
 
 Both train the same model (SmolLM2-135M-Instruct) with LoRA of rank 16 on all linear layers, in bfloat16 where the
-processor computes in it, on the same token ids in batches of the same size, with the loss on the answer alone. The
-peer runs as a user would configure it: `SFTTrainer` with `completion_only_loss`, and `bf16` where the model is
-bfloat16. Each run is a process of its own, so that its peak memory is its own; the model is loaded and one batch is
-trained before the clock starts. Tokens are those of the examples, without padding: what several begin with counts with
-each, though we read it once. The share of the ceilings counts the operations that are done, as
-`models.lora_training_flops` states. `ralt.py --only ours --checkpointing` shows what activation
-checkpointing takes and saves.
+processor computes in it, on the same token ids in the same batches, with the loss on the answer alone. The peer runs as
+a user would configure it: `SFTTrainer` with `completion_only_loss`, and `bf16` where the model is bfloat16. Each run is
+a process of its own, so that its peak memory is its own; the model is loaded and one batch is trained before the clock
+starts. Tokens are those of the examples, without padding: what several begin with counts with each, though we read it
+once. The share of the ceilings counts the operations that are done, as `models.lora_training_flops` states.
+`ralt.py --only ours --checkpointing` shows what activation checkpointing takes and saves, `ralt.py --only ours
+--shuffled` what is trained where questions on the same passage meet by chance alone.
 
 With `generator.adapter_from = "question"` the base model reads the passages alone and remembers them: other, cheaper
 training on the same texts. It has rows of its own, for the first pass over the data and for a later one.
@@ -34,11 +34,12 @@ def ours() -> dict[str, Any]:
     """Train a warm-up batch and then the timed ones with fedrag."""
     from fedrag.models.beside import passes_beside
     from fedrag.models.prompt_tree import plan_tree_passes
-    from fedrag.training.ralt import epoch_batches, train_generator
+    from fedrag.training.ralt import example_batches, train_generator
 
     generator = load_generator()
     beside = passes_beside(generator.model.device)
     more = ["generator.activation_checkpointing=on"] * ("--checkpointing" in sys.argv)
+    more += ["generator.group_by_passage=false"] * ("--shuffled" in sys.argv)
     settings = config(f"generator.batch_size={BATCH}", *more).generator
     examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
     train_generator(generator, examples[:BATCH], settings, seed=0)
@@ -49,7 +50,7 @@ def ours() -> dict[str, Any]:
     peak = peak_mb()
     plan = [
         [timed[rows[i]] for i in part]
-        for rows in epoch_batches(len(timed), BATCH, 1, seed=0)
+        for rows in example_batches(timed, settings, seed=0)
         for part in plan_tree_passes([timed[row] for row in rows], beside, settings.micro_batch_tokens // beside)
     ]
     trees = passes_of(generator, plan)
@@ -85,15 +86,19 @@ def from_the_question_on() -> dict[str, Any]:
 
 
 def trl() -> dict[str, Any]:
-    """Train the same batches with TRL."""
+    """Train the same batches with TRL, in the same order."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
+    from fedrag.training.ralt import example_batches
+
     generator = load_generator()
-    settings = config().generator
+    settings = config(f"generator.batch_size={BATCH}").generator
     examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
+    timed = examples[BATCH:]
+    examples[BATCH:] = [timed[row] for rows in example_batches(timed, settings, seed=0) for row in rows]
     rows = [
         {
             "input_ids": example.prompt + example.answer,
