@@ -26,6 +26,7 @@ from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import AnswerLoss, answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
+from fedrag.training.passage_batches import passage_batches
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.types import Example, Hit, Passage, Question, Tensors
 
@@ -101,7 +102,7 @@ def train_generator(
     """
     torch.manual_seed(seed)
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
-    batches = epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
+    batches = example_batches(examples, settings, seed)
     losses: list[float] = []
     passes = passes_beside(generator.model.device, disturbed=generator.has_dropout or generator.changes_while_reading)
     split = [_parts(generator, [examples[i] for i in rows], settings, passes) for rows in batches]
@@ -119,6 +120,13 @@ def train_generator(
             generator.model.train(False)
     tokens = settings.epochs * sum(example.length for example in examples)
     return TrainingResult.of(optimizer.update(), losses, tokens)
+
+
+def example_batches(examples: Sequence[Example], settings: GeneratorConfig, seed: int) -> list[list[int]]:
+    """Return the rows of every step."""
+    if settings.group_by_passage and settings.adapter_from == "start":
+        return passage_batches(examples, settings.batch_size, settings.epochs, seed)
+    return epoch_batches(len(examples), settings.batch_size, settings.epochs, seed)
 
 
 def epoch_batches(examples: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:

@@ -51,17 +51,17 @@ def load_retriever() -> Retriever:
     return Retriever.load(find_model(settings.models.retriever), settings.retriever, device, dtype)
 
 
-def training_examples(generator: Generator, passages: int, most: int) -> list[Example]:
-    """Return tokenised training examples of the shipped sites, with the passages that the untouched retriever finds."""
+def training_examples(generator: Generator, of: Sequence[Site], passages: int) -> list[Example]:
+    """Return tokenised training examples of some sites, with the passages that the untouched retriever finds."""
     settings = config(f"rag.passages={passages}")
     retriever = load_retriever()
     examples: list[Example] = []
-    for site in sites():
+    for site in of:
         index = build_index(retriever, site.passages, settings.rag.chunk_overlap)
         hits = retrieve(retriever, index, [question.question for question in site.train], passages)
         by_id = {passage.id: passage for passage in site.passages}
         examples += answer_examples(generator, site.train, hits, by_id, settings.rag, 0.0, seed=0)
-    return examples[:most]
+    return examples
 
 
 def passes_of(generator: Generator, plan: Sequence[Sequence[Example]]) -> list[PromptTree]:

@@ -1,13 +1,14 @@
 """RALT against TRL's SFTTrainer: tokens a second and peak memory of training the generator's adapter.
 
 Both train the same model (SmolLM2-135M-Instruct) with LoRA of rank 16 on all linear layers, in bfloat16 where the
-processor computes in it, on the same token ids in batches of the same size, with the loss on the answer alone. The
-peer runs as a user would configure it: `SFTTrainer` with `completion_only_loss`, and `bf16` where the model is
-bfloat16. Each run is a process of its own, so that its peak memory is its own; the model is loaded and one batch is
-trained before the clock starts. Tokens are those of the examples, without padding: what several begin with counts with
-each, though we read it once. The share of the ceilings counts the operations that are done, as
-`models.lora_training_flops` states. `ralt.py --only ours --checkpointing` shows what activation
-checkpointing takes and saves.
+processor computes in it, on the same token ids in the same batches, with the loss on the answer alone: an epoch over a
+shipped site, on a GPU two epochs over three. The peer runs as a user would configure it: `SFTTrainer` with
+`completion_only_loss`, and `bf16` where the model is bfloat16. Each run is a process of its own, so that its peak
+memory is its own; the model is loaded and one batch is trained before the clock starts, on a GPU all of them, since
+passes are recorded there. Tokens are those of the examples, without padding: what several begin with counts with each,
+though we read it once. The share of the ceilings counts the operations that are done, as `models.lora_training_flops`
+states. `ralt.py --only ours --checkpointing` shows what activation checkpointing takes and saves, `ralt.py --only ours
+--shuffled` what is trained where questions on the same passage meet by chance alone.
 
 With `generator.adapter_from = "question"` the base model reads the passages alone and remembers them: other, cheaper
 training on the same texts. It has rows of its own, for the first pass over the data and for a later one.
@@ -25,41 +26,50 @@ from typing import Any
 import torch
 from bench import Row, finish, in_a_process, main, peak_mb
 from machine import SQUARE, linear_shapes, product_rate
-from models import config, load_generator, lora_training_flops, passes_of, training_examples
+from models import config, load_generator, lora_training_flops, passes_of, sites, training_examples
+
+from fedrag.models.beside import passes_beside
+from fedrag.models.generator import Generator
+from fedrag.models.pass_size import tokens_at_a_time
+from fedrag.models.prompt_tree import plan_tree_passes
+from fedrag.training.ralt import MICRO_BATCH_TOKENS, example_batches, train_generator
+from fedrag.types import Example
 
 BATCH = 8
-STEPS, EPOCHS, TURNS = (12, 2, 2) if torch.cuda.is_available() else (3, 1, 3)  # three steps are nothing to a GPU
-WARM_UP = STEPS * EPOCHS if torch.cuda.is_available() else 1  # steps; on a GPU passes are recorded in them
+ON_A_GPU = torch.cuda.is_available()
+SITES, EPOCHS, TURNS = (3, 2, 2) if ON_A_GPU else (1, 1, 3)
+
+
+def examples_of(generator: Generator) -> tuple[list[Example], list[Example]]:
+    """Return what is trained before the clock starts, and what is timed: whole batches."""
+    timed = training_examples(generator, sites()[:SITES], passages=2)
+    timed = timed[: len(timed) // BATCH * BATCH]
+    return timed if ON_A_GPU else training_examples(generator, sites()[-1:], passages=2)[:BATCH], timed
 
 
 def ours() -> dict[str, Any]:
-    """Train a warm-up batch and then the timed ones with fedrag."""
-    from fedrag.models.beside import passes_beside
-    from fedrag.models.pass_size import tokens_at_a_time
-    from fedrag.models.prompt_tree import plan_tree_passes
-    from fedrag.training.ralt import MICRO_BATCH_TOKENS, epoch_batches, train_generator
-
+    """Train the warm-up and then what is timed with fedrag."""
     generator = load_generator()
     beside = passes_beside(generator.model.device)
     more = ["generator.activation_checkpointing=on"] * ("--checkpointing" in sys.argv)
+    more += ["generator.group_by_passage=false"] * ("--shuffled" in sys.argv)
     settings = config(f"generator.batch_size={BATCH}", f"generator.epochs={EPOCHS}", *more).generator
-    examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
-    timed = examples[BATCH:]
+    warm_up, timed = examples_of(generator)
     seconds = []
-    for seed, chosen in ((1, timed if WARM_UP > 1 else examples[:BATCH]), (0, timed)):
+    for seed, examples in ((1, warm_up), (0, timed)):
         start = time.perf_counter()
-        train_generator(generator, chosen, settings, seed=seed)
+        train_generator(generator, examples, settings, seed=seed)
         seconds.append(time.perf_counter() - start)
     peak = peak_mb()
-    most = tokens_at_a_time(generator, 0, MICRO_BATCH_TOKENS)
+    most = tokens_at_a_time(generator, settings.micro_batch_tokens, MICRO_BATCH_TOKENS)
     plan = [
         [timed[rows[i]] for i in part]
-        for rows in epoch_batches(len(timed), BATCH, EPOCHS, seed=0)
+        for rows in example_batches(timed, settings, seed=0)
         for part in plan_tree_passes([timed[row] for row in rows], beside, most // beside)
     ]
     trees = passes_of(generator, plan)
     square = product_rate([(SQUARE, SQUARE, SQUARE)], generator.dtype)
-    forward = linear_shapes(generator.model, sum(map(len, (t.tokens for t in trees))) // len(plan))
+    forward = linear_shapes(generator.model, sum(sum(tree.lengths) for tree in trees) // len(plan))
     own = product_rate([*forward, *((m, n, k) for m, k, n in forward)], generator.dtype)
     return {
         "seconds": seconds[1],
@@ -73,39 +83,44 @@ def ours() -> dict[str, Any]:
 
 
 def from_the_question_on() -> dict[str, Any]:
-    """Train the same batches with an adapter that acts from the question on, twice: read anew, and remembered."""
-    from fedrag.training.ralt import train_generator
-
+    """Train the same with an adapter that acts from the question on, twice: read anew, and remembered."""
     generator = load_generator()
     generator.adapt_from_question(4e9)
     settings = config(f"generator.batch_size={BATCH}", "generator.adapter_from=question").generator
-    examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
-    train_generator(generator, examples[:BATCH], settings, seed=0)
+    warm_up, timed = examples_of(generator)
+    train_generator(generator, warm_up, settings, seed=0)
     seconds = []
     for _ in ("first", "later"):
         start = time.perf_counter()
-        train_generator(generator, examples[BATCH:], settings, seed=0)
+        train_generator(generator, timed, settings, seed=0)
         seconds.append(time.perf_counter() - start)
-    tokens = sum(example.length for example in examples[BATCH:])
+    tokens = sum(example.length for example in timed)
     return {"seconds": seconds[0], "later_seconds": seconds[1], "tokens": tokens, "peak_mb": peak_mb()}
 
 
 def trl() -> dict[str, Any]:
-    """Train the same examples with TRL: every step is one of the timed ones or of the warm-up."""
+    """Train the same batches with TRL, in the same order."""
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import AutoModelForCausalLM, TrainerCallback
     from trl import SFTConfig, SFTTrainer
 
     generator = load_generator()
-    settings = config().generator
-    examples = training_examples(generator, passages=2, most=BATCH * (STEPS + 1))
+    settings = config(f"generator.batch_size={BATCH}", f"generator.epochs={EPOCHS}").generator
+    warm_up, timed = examples_of(generator)
+    timed_steps = EPOCHS * len(timed) // BATCH
+    steps = [
+        [examples[row] for row in rows]
+        for seed, examples in ((1, warm_up), (0, timed))
+        for rows in example_batches(examples, settings, seed=seed)
+    ]
     rows = [
         {
             "input_ids": example.prompt + example.answer,
             "completion_mask": [0] * len(example.prompt) + [1] * len(example.answer),
         }
-        for example in (examples[BATCH:] if WARM_UP > 1 else examples)
+        for step in steps
+        for example in step
     ]
     folder, tokenizer, dtype = generator.fetched.folder, generator.tokenizer, generator.dtype
     del generator
@@ -122,7 +137,7 @@ def trl() -> dict[str, Any]:
             args=SFTConfig(
                 output_dir=out,
                 per_device_train_batch_size=BATCH,
-                max_steps=WARM_UP + STEPS * EPOCHS,
+                max_steps=len(steps),
                 bf16=dtype == torch.bfloat16,
                 completion_only_loss=True,
                 max_length=None,
@@ -131,7 +146,7 @@ def trl() -> dict[str, Any]:
                 save_strategy="no",
                 logging_strategy="no",
                 disable_tqdm=True,
-                use_cpu=not torch.cuda.is_available(),
+                use_cpu=not ON_A_GPU,
                 gradient_checkpointing=False,
                 train_sampling_strategy="sequential",
             ),
@@ -143,14 +158,14 @@ def trl() -> dict[str, Any]:
             callbacks=[Clock()],
         )
         trainer.train()
-    tokens = EPOCHS * sum(example.length for example in examples[BATCH:])
-    return {"seconds": started[-1] - started[WARM_UP - 1], "tokens": tokens, "peak_mb": peak_mb()}
+    tokens = sum(example.length for step in steps[-timed_steps:] for example in step)
+    return {"seconds": started[-1] - started[-1 - timed_steps], "tokens": tokens, "peak_mb": peak_mb()}
 
 
 def measure() -> list[Row]:
     """Compare RALT with TRL's SFTTrainer."""
     runs: dict[str, list[dict[str, Any]]] = {"ours": [], "trl": []}
-    if not torch.cuda.is_available():
+    if not ON_A_GPU:
         runs["question"] = []
     for _ in range(TURNS):
         for name, found in runs.items():
