@@ -62,9 +62,9 @@ class Recorder:
         """
         if not self._works:
             return None
-        self._set_up()
-        graph = torch.cuda.CUDAGraph()
         try:
+            self._set_up()
+            graph = torch.cuda.CUDAGraph()
             with self._aside():
                 work()  # what libraries set up when they see a shape for the first time cannot be recorded
                 with _looking_refused():
@@ -83,7 +83,8 @@ class Recorder:
             return
         self._pool, self._stream = torch.cuda.MemPool(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # The first backward pass starts torch's threads for it, which must not happen in a recording.
-        torch.ones(1, device=self._device, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
+        with torch.inference_mode(False):
+            torch.ones(1, device=self._device, requires_grad=True).sum().backward()  # type: ignore[no-untyped-call]
 
     @contextmanager
     def _aside(self) -> Iterator[None]:

@@ -55,6 +55,14 @@ def test_training_is_the_same_as_on_a_cpu(load_generator):
     assert on_a_gpu._recorder.recorded > 0
 
 
+def test_answers_before_any_training_are_recorded_and_training_after_them(load_generator):
+    generator = load_generator(device="cuda")
+    decode(generator, EXAMPLES, 5)
+    assert generator._recorder.recorded == 1
+    assert_close(trained(generator), trained(load_generator()))
+    assert generator._recorder.recorded > 1
+
+
 def test_in_small_parts_it_is_the_same(load_generator):
     assert_close(trained(load_generator(device="cuda"), micro_batch_tokens=50), trained(load_generator()))
 
