@@ -69,7 +69,7 @@ def set_setting(clinic: Path, setting: str, value: str) -> None:
 
 def trained_run(path: Path) -> RunFolder:
     """Train both components for a round, the generator hard enough for its answers to change."""
-    settings = {"generator": {"learning_rate": 0.05, "epochs": 2}, "retriever": {"learning_rate": 0.005}}
+    settings = {"generator": {"learning_rate": 0.1}, "retriever": {"learning_rate": 0.005}}
     return simulate(tiny_config(SHIPPED / "north", federation={"rounds": 1}, **settings), out=path)
 
 

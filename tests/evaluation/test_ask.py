@@ -24,7 +24,7 @@ NORTH = SHIPPED / "north"
 @pytest.fixture(scope="module")
 def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Train both components for a round, the generator hard enough for its answers to change."""
-    settings = {"generator": {"learning_rate": 0.05, "epochs": 2}, "retriever": {"learning_rate": 0.005}}
+    settings = {"generator": {"learning_rate": 0.1}, "retriever": {"learning_rate": 0.005}}
     config = tiny_config(NORTH, federation={"rounds": 1}, **settings)
     return simulate(config, out=tmp_path_factory.mktemp("ask") / "run")
 
