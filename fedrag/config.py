@@ -114,8 +114,8 @@ class GeneratorConfig(OptimizerSection):
     """on: layers compute their activations again in the backward pass, slower but in far less memory (Chen et al.
     2016); auto: where a step would need more memory than is free. The numbers are the same."""
     group_by_passage: bool = True
-    """Whether questions on the same passage meet in a batch, up to half of it, so that it is read once; with
-    adapter_from = "question" it is remembered, and they need not meet."""
+    """Whether questions on the same passage meet in a batch, in groups of up to half of it, so that it is read once;
+    with adapter_from = "question" it is remembered, and they need not meet."""
     raft_drop: Fraction = 0.0
     """Probability of leaving the labelled passages out of a training prompt (RAFT, Zhang et al. 2024)."""
 

@@ -28,7 +28,7 @@ from fedrag.models.prefixes import PrefixReader, read_first_prefixes, remembers_
 from fedrag.models.prompt_tree import PromptTree, reading
 from fedrag.models.recorded_decoding import RecordedDecoding
 from fedrag.models.recorded_passes import RecordedPasses
-from fedrag.models.recording import Recorder
+from fedrag.models.recording import Recorder, waits_for_launches
 from fedrag.models.store import FetchedModel
 from fedrag.types import Example, Tensors
 
@@ -146,9 +146,10 @@ class Generator:
 
     @property
     def can_be_recorded(self) -> bool:
-        """Whether it computes on a GPU, in passes that depend on shape and weights alone, which are not packed."""
+        """Whether it is small, on a GPU, not packed, and makes passes that depend on shape and weights alone."""
         same_each_time = self.can_share and not self.has_dropout and not self.changes_while_reading
-        return self.model.device.type == "cuda" and same_each_time and not is_packed(self.model)
+        on_a_gpu = self.model.device.type == "cuda" and waits_for_launches(self.model)
+        return on_a_gpu and same_each_time and not is_packed(self.model)
 
     @cached_property
     def recorded_passes(self) -> RecordedPasses:

@@ -14,11 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
+from transformers import PreTrainedModel
 
 log = logging.getLogger("fedrag.models")
 
 T = TypeVar("T")
 
+_SMALL = 1 / 16  # of the GPU's memory, for all weights
 MOST_RECORDINGS = 64  # of one kind; each takes some tens of megabytes beside what all of them share
 
 
@@ -114,6 +116,16 @@ def _looking_refused() -> Iterator[None]:
         yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
+
+
+def waits_for_launches(model: PreTrainedModel) -> bool:
+    """Return whether a model is so small that a GPU waits for its kernels to be launched.
+
+    A large one keeps the GPU busy by itself, and needs the memory that recordings and what they read would hold.
+    """
+    memory = torch.cuda.get_device_properties(model.device).total_memory
+    weights: int = model.get_memory_footprint()  # type: ignore[no-untyped-call]  # transformers gives it no types
+    return weights <= _SMALL * memory
 
 
 def rounded_up(number: int) -> int:

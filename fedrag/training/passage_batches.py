@@ -16,8 +16,9 @@ from fedrag.types import Example
 def passage_batches(examples: Sequence[Example], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
     """Return the rows of every step; of each epoch's batches only the last may be smaller.
 
-    Examples whose prompts begin with the same passage come in groups of at most half a batch: a step is to learn from
-    more than one passage. A group is torn apart where none fits in what a batch has left.
+    Examples whose prompts begin with the same passage come in groups of at most half a batch: a step learns from more
+    than one passage, unless chance brings two groups of one together. A group is torn apart where none fits in what a
+    batch has left.
     """
     batches: list[list[int]] = []
     for epoch in range(epochs):

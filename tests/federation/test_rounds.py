@@ -298,7 +298,9 @@ def test_int8_takes_about_a_quarter_of_the_bytes_back_and_stays_close(sites, tmp
 
 def test_sites_with_the_same_update_round_it_each_in_its_own_way_in_int8(sites, tmp_path):
     """Errors that were the same at all sites would not average out."""
-    config = tiny_config(sites, federation={"rounds": 1, "schedule": "generator", "wire": "int8"})
+    config = tiny_config(
+        sites, federation={"rounds": 1, "schedule": "generator", "wire": "int8"}, generator={"epochs": 2}
+    )
     nodes = [{"site-name": name, "site-folder": str(sites / "b"), "site-cache": str(tmp_path)} for name in ("x", "y")]
     sent = []
 
@@ -315,7 +317,7 @@ def test_sites_with_the_same_update_round_it_each_in_its_own_way_in_int8(sites, 
         federate(config, tmp_path / "run", nodes=nodes, app=with_faults({"x": noting, "y": noting}))
     scales = sent[0].size // 68 * 4  # 4 bytes of 68 a block
     np.testing.assert_array_equal(sent[0][:scales], sent[1][:scales])
-    assert (sent[0][scales:] != sent[1][scales:]).mean() > 0.1
+    assert (sent[0][scales:] != sent[1][scales:]).mean() > 0.2
 
 
 def validating_as(scores, per_site=None):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
 from fedrag.models.generator import Generator
 from fedrag.models.recorded_passes import RecordedPasses
-from fedrag.models.recording import Recorder
+from fedrag.models.recording import Recorder, waits_for_launches
 from fedrag.training.losses import answer_loss
 from fedrag.types import Example
 
@@ -60,3 +62,12 @@ def test_on_a_cpu_nothing_is_recorded(load_generator):
     generator = load_generator()
     assert not generator.can_be_recorded
     assert Recorder(generator.model.device).record(lambda: 1) is None
+
+
+def test_a_model_is_small_up_to_a_sixteenth_of_the_memory(load_generator, monkeypatch):
+    model = load_generator().model
+    weights = sum(tensor.nbytes for tensor in (*model.parameters(), *model.buffers()))
+    for memory, small in ((16 * weights, True), (16 * weights - 1, False)):
+        found = SimpleNamespace(total_memory=memory)
+        monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device, found=found: found)
+        assert waits_for_launches(model) == small
