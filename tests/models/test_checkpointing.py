@@ -133,7 +133,7 @@ def test_the_estimate_is_more_than_is_kept_and_not_far_more(load_generator, kind
     batch = batch_of(rows, prompt, answer)
     footprint = Footprint.of(generator)
     passes = footprint.step_bytes([batch]) - footprint.step_bytes([])
-    assert 1.0 < passes / kept_bytes(generator, batch) < 2.5
+    assert 1.0 < passes / kept_bytes(generator, batch) < 2.7
 
 
 @pytest.mark.slow
@@ -145,5 +145,5 @@ def test_the_estimate_fits_the_real_generator(dtype):
     batch = batch_of(rows=1, prompt=224, answer=32)
     estimate = Footprint.of(generator).step_bytes([batch])
     whole = kept_bytes(generator, batch)
-    assert 1.2 < estimate / whole < 2.2
+    assert 1.2 < estimate / whole < 2.5
     assert kept_bytes(generator, batch, checkpointed=True) < 0.2 * whole
