@@ -41,10 +41,14 @@ def passes_beside(device: torch.device, *, disturbed: bool = False) -> int:
 
 
 @contextmanager
-def running_beside(passes: int) -> Iterator[Run]:
+def running_beside(passes: int, *, alike: bool = False) -> Iterator[Run]:
     """Give a function that runs jobs, so many at a time; a job alone has all cores.
 
     Jobs that have not begun are dropped when the context ends, by an error for example.
+
+    Args:
+        passes: Jobs at a time.
+        alike: A job alone has no more cores than one of several, so that it computes the same bits.
     """
     if passes == 1:
         yield lambda jobs: (job() for job in jobs)
@@ -54,7 +58,7 @@ def running_beside(passes: int) -> Iterator[Run]:
 
     def run(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         waiting = list(jobs)
-        if len(waiting) == 1:
+        if len(waiting) == 1 and not alike:
             yield waiting[0]()
             return
         torch.set_num_threads(threads // passes)  # the pool's threads take the number that they find

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import inspect
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from os.path import commonprefix
 from typing import Any
 
@@ -19,6 +20,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache, PreTrainedCo
 
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
+from fedrag.models.beside import passes_beside, running_beside
 from fedrag.types import Example
 
 Read = list[tuple[torch.Tensor, torch.Tensor]]
@@ -31,8 +33,8 @@ class PrefixReader:
     """Reads what prompts have before their question with the base model, and remembers what fits into its memory.
 
     A prefix is read passage by passage, each after those before it: what two prompts begin with alike is read and kept
-    once. Each passage is read in a pass of its own, so its keys and values are the same bits whatever it is batched
-    with, and whether it was remembered or is read again.
+    once. Each passage is read in a pass of its own, beside another one, so its keys and values are the same bits
+    whatever it is batched with, and whether it was remembered or is read again.
 
     Args:
         model: A causal model.
@@ -62,25 +64,21 @@ class PrefixReader:
             A cache of (batch, heads, width, dim) a layer that may be changed, and a mask (batch, width).
         """
         cache = DynamicCache() if cache is None else cache
-        return cache, fill_cache(cache, [self._read(example) for example in batch])
+        found: dict[_Prefix, Read] = {}
+        rows = [_prefixes(example) for example in batch]
+        for depth in range(max(map(len, rows))):
+            wanted = dict.fromkeys(row[: depth + 1] for row in rows if len(row) > depth)
+            found |= {row[-1]: self._known[row[-1]] for row in wanted if row[-1] in self._known}
+            missing = [row for row in wanted if row[-1] not in found]
+            reads = self._read_anew(missing, found) if missing else []
+            for row, read in zip(missing, reads, strict=True):
+                found[row[-1]] = read
+                self._remember(row[-1], read)
+        return cache, fill_cache(cache, [[found[prefix] for prefix in row] for row in rows])
 
     @property
     def _layers(self) -> int:
         return int(self._model.config.get_text_config().num_hidden_layers)
-
-    def _read(self, example: Example) -> list[Read]:
-        """Return what the base model keeps of an example's prefix, passage by passage."""
-        reads: list[Read] = []
-        start = 0
-        for i, end in enumerate(example.prefix_ends):
-            prefix = example.prefix_ends[: i + 1], tuple(example.prompt[:end])
-            found = self._known.get(prefix)
-            if found is None:
-                found = self._read_anew(example.prompt[start:end], reads)
-                self._remember(prefix, found)
-            reads.append(found)
-            start = end
-        return reads
 
     def _remember(self, prefix: _Prefix, read: Read) -> None:
         size = _nbytes(read)
@@ -91,24 +89,39 @@ class PrefixReader:
             self._known[prefix] = read
             self._bytes += size
 
-    def _read_anew(self, tokens: Sequence[int], before: Sequence[Read]) -> Read:
-        """Read tokens that follow what was read before."""
+    def _read_anew(self, rows: Sequence[tuple[_Prefix, ...]], found: Mapping[_Prefix, Read]) -> list[Read]:
+        """Read the last passage of each row, which follows those before it that were found."""
         training = self._model.training
         self._model.train(False)
         try:
-            # Not in inference mode, even inside one: a later training step may use what is kept.
-            with torch.inference_mode(False), torch.no_grad(), adapter_disabled(self._model):
-                cache = DynamicCache()
-                for layer in range(self._layers if before else 0):
-                    keys, values = (_joined([read[layer][part] for read in before])[None] for part in (0, 1))
-                    cache.update(keys, values, layer)
-                ids = torch.tensor([tokens], device=self._model.device)
-                kept = self._model.base_model(input_ids=ids, cache=cache, use_cache=True).cache
-                # Copies: a view would hold on to what was read before.
-                new = [(layer.keys[0, :, -len(tokens) :], layer.values[0, :, -len(tokens) :]) for layer in kept.layers]
-                return [(keys.clone(), values.clone()) for keys, values in new]
+            with (
+                adapter_disabled(self._model),
+                running_beside(passes_beside(self._model.device), alike=True) as run,
+            ):
+                return list(run(partial(self._read_one, row, found) for row in rows))
         finally:
             self._model.train(training)
+
+    def _read_one(self, row: tuple[_Prefix, ...], found: Mapping[_Prefix, Read]) -> Read:
+        *before, (ends, tokens) = row
+        new = tokens[ends[-2] if before else 0 :]
+        # Not in inference mode, even inside one: a later training step may use what is kept.
+        with torch.inference_mode(False), torch.no_grad():
+            cache = DynamicCache()
+            for layer in range(self._layers if before else 0):
+                keys, values = (_joined([found[prefix][layer][part] for prefix in before])[None] for part in (0, 1))
+                cache.update(keys, values, layer)
+            ids = torch.tensor([new], device=self._model.device)
+            kept = self._model.base_model(input_ids=ids, cache=cache, use_cache=True).cache
+            # Copies: a view would hold on to what was read before.
+            parts = [(layer.keys[0, :, -len(new) :], layer.values[0, :, -len(new) :]) for layer in kept.layers]
+            return [(keys.clone(), values.clone()) for keys, values in parts]
+
+
+def _prefixes(example: Example) -> tuple[_Prefix, ...]:
+    """Return an example's prefixes, each with one passage more."""
+    ends = example.prefix_ends
+    return tuple((ends[: i + 1], tuple(example.prompt[:end])) for i, end in enumerate(ends))
 
 
 def _nbytes(read: Read) -> int:
