@@ -224,7 +224,7 @@ class FederationConfig(Section):
     """Longest wait for sites to appear."""
     deadline_s: Positive = 7200.0
     """Longest wait for the replies of one round."""
-    wire: Literal["float32", "bfloat16", "int8"] = "float32"
+    wire: Literal["float32", "bfloat16", "int8"] = "bfloat16"
     """Number format of updates and global state in messages; int8: of updates alone, the state is then bfloat16."""
     max_update_norm: Annotated[float, Field(gt=0.0, le=1e9)] = 1000.0
     """An update with a larger L2 norm is left out."""
