@@ -6,6 +6,7 @@ on its own and remembers it.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -153,6 +154,7 @@ def test_a_prefix_is_read_once_and_serves_every_adapter(pair, random_tensors):
         assert len(passes) == distinct + 2
 
 
+@pytest.mark.usefixtures("two_threads")
 @pytest.mark.parametrize("most_bytes", [0, 60_000, PLENTY])
 def test_what_is_forgotten_is_read_again_to_the_same_bits(load_generator, most_bytes):
     generator, plenty = load_generator(prefix_bytes=most_bytes), load_generator(prefix_bytes=PLENTY)
@@ -206,6 +208,24 @@ def test_prefixes_of_a_batch_are_padded_on_the_left(load_generator):
     assert torch.equal(keys[1, :, 2], generator.prefixes.read([short])[0].layers[0].keys[0, :, 0])
     assert keys[0].any(dim=-1).all()
     assert not keys[1, :, :2].any()
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_two_passages_are_read_beside_one_another_and_one_alone_with_as_many_threads(load_generator):
+    generator = load_generator(prefix_bytes=PLENTY)
+    meeting = threading.Barrier(2, timeout=20)
+    threads: list[int] = []
+
+    def meet(_: torch.nn.Module, args: object) -> None:
+        if len(threads) < 2:
+            meeting.wait()  # passes only where another passage is being read
+        threads.append(torch.get_num_threads())
+
+    generator.model.base_model.register_forward_pre_hook(meet)
+    generator.prefixes.read([Example([5, 6, 9], prefix_ends=(2,)), Example([7, 8, 9], prefix_ends=(2,))])
+    generator.prefixes.read([Example([3, 4, 9], prefix_ends=(2,))])
+    assert threads == [1, 1, 1]
+    assert torch.get_num_threads() == 2
 
 
 def test_what_prompts_begin_with_alike_is_read_and_kept_once(load_generator):
