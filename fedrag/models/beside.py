@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 import torch
+from transformers import PreTrainedConfig
 
 T = TypeVar("T")
 
@@ -38,6 +39,12 @@ def passes_beside(device: torch.device, *, disturbed: bool = False) -> int:
     if disturbed or device.type != "cpu" or torch.get_num_threads() < _PASSES:
         return 1
     return _PASSES
+
+
+def changes_with_texts(config: PreTrainedConfig) -> bool:
+    """Return whether passes through a model change what others use: rotary embeddings of some kinds grow with texts."""
+    scaling = getattr(config.get_text_config(), "rope_parameters", None) or {}
+    return any(kind in str(scaling) for kind in ("dynamic", "longrope"))
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import NAME, use_cpu_attention
 from fedrag.models.batches import padded
+from fedrag.models.beside import changes_with_texts
 from fedrag.models.four_bits import check_packable, count_packable, is_packed, packing_options, settle_packed
 from fedrag.models.positions import answer_places, answer_where_asked, asked_at
 from fedrag.models.prefixes import PrefixReader, read_first_prefixes, remembers_all, share_a_prefix
@@ -143,8 +144,7 @@ class Generator:
 
         Prefixes are remembered in one place, and rotary embeddings of some kinds grow with the longest text so far.
         """
-        scaling = getattr(self.model.config.get_text_config(), "rope_parameters", None) or {}
-        return self.prefixes is not None or any(kind in str(scaling) for kind in ("dynamic", "longrope"))
+        return self.prefixes is not None or changes_with_texts(self.model.config)
 
     @property
     def can_be_recorded(self) -> bool:

@@ -20,7 +20,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache, PreTrainedCo
 
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
-from fedrag.models.beside import passes_beside, running_beside
+from fedrag.models.beside import changes_with_texts, passes_beside, running_beside
 from fedrag.types import Example
 
 Read = list[tuple[torch.Tensor, torch.Tensor]]
@@ -94,10 +94,8 @@ class PrefixReader:
         training = self._model.training
         self._model.train(False)
         try:
-            with (
-                adapter_disabled(self._model),
-                running_beside(passes_beside(self._model.device), alike=True) as run,
-            ):
+            passes = passes_beside(self._model.device, disturbed=changes_with_texts(self._model.config))
+            with adapter_disabled(self._model), running_beside(passes, alike=True) as run:
                 return list(run(partial(self._read_one, row, found) for row in rows))
         finally:
             self._model.train(training)

@@ -7,9 +7,10 @@ import threading
 import numpy as np
 import pytest
 import torch
+from transformers import LlamaConfig
 
 from fedrag.config import GeneratorConfig
-from fedrag.models.beside import passes_beside, running_beside
+from fedrag.models.beside import changes_with_texts, passes_beside, running_beside
 from fedrag.models.generator import Generator
 from fedrag.rag.answer_scores import score_answers
 from fedrag.training.ralt import train_generator
@@ -65,6 +66,15 @@ def test_passes_that_would_disturb_each_other_and_those_of_one_thread_run_one_by
     assert [passes_beside(cpu), passes_beside(cpu, disturbed=True), passes_beside(torch.device("cuda"))] == [2, 1, 1]
     torch.set_num_threads(1)
     assert passes_beside(cpu) == 1
+
+
+@pytest.mark.parametrize(
+    ("rope", "expected"),
+    [({"rope_type": "default"}, False), ({"rope_type": "dynamic", "factor": 2.0}, True)],
+)
+def test_rotary_embeddings_that_grow_with_texts_are_told_apart(rope, expected):
+    config = LlamaConfig(rope_parameters={"rope_theta": 10_000.0, **rope})
+    assert changes_with_texts(config) is expected
 
 
 @pytest.mark.usefixtures("two_threads")
