@@ -79,15 +79,6 @@ class LoraSection(Section):
     """Names of the linear layers that are adapted; empty: all but the output head."""
 
 
-class RetrieverLoraSection(LoraSection):
-    """Low-rank adapters of the retriever: rank 4 learns as much as 16 with half the scale, in a fourth of the bytes."""
-
-    rank: Count = 4
-    """Rank r of the factors A and B."""
-    alpha: Positive = 16.0
-    """Scale: the update is (alpha / rank) B A."""
-
-
 class OptimizerSection(Section):
     """AdamW and its schedule. The schedule runs once over all rounds and does not restart."""
 
@@ -173,7 +164,7 @@ class RetrieverConfig(OptimizerSection):
 
     weights: Literal["lora", "full"] = "lora"
     """Train a low-rank adapter, or all weights."""
-    lora: RetrieverLoraSection = RetrieverLoraSection()
+    lora: LoraSection = LoraSection()
     """The adapter, where weights = "lora"."""
     loss: Literal["contrastive", "lsr", "both"] = "contrastive"
     """Loss; both: contrastive + lsr_weight * LSR, each on the questions that have what it needs."""

@@ -542,7 +542,7 @@ def test_no_room_for_a_run_leaves_nothing_of_it(size: int, file: str):
 def test_a_run_that_no_longer_fits_is_resumed_once_there_is_room():
     settings = ("federation.keep=best", "federation.rounds=2")  # keeping the best doubles later checkpoints
     simulated(*settings)
-    with files_of_at_most(130_000):
+    with files_of_at_most(200_000):
         result = fedrag("simulate", "scenario.toml", *(part for s in settings for part in ("--set", s)))
     assert result.exit_code == 2
     assert result.stderr.startswith("Error: runs/bad-2/checkpoints/round-0001: cannot be written: ")

@@ -129,14 +129,14 @@ def test_a_dry_run_shows_sites_examples_bytes_and_memory_and_makes_no_folder(fed
     # Rank 16, two layers. Generator: q k v o (32 to 32), gate up (32 to 64), down (64 to 32);
     # retriever: query key value dense (32 to 32), two more dense (32 to 64, 64 to 32).
     generator = 2 * 16 * (4 * (32 + 32) + 3 * (32 + 64))
-    retriever = 2 * 4 * (4 * (32 + 32) + 2 * (32 + 64))
+    retriever = 2 * 16 * (4 * (32 + 32) + 2 * (32 + 64))
     assert lines[8] == f"generator: {generator:,} weights learn from 48 questions, 1 pass a round, in 2 rounds"
     assert lines[9] == f"retriever: {retriever:,} weights learn from 48 questions, 1 pass a round, in 2 rounds"
     one = 2 * (generator + retriever)
     total = 3 * 2 * 2 * one + 3 * 2 * one  # three sites, two rounds, both ways, and the delivery, in float32
     assert lines[10] == (
         f"bytes (bfloat16): in a round at most {one / 1e3:.1f} kB to a site and {one / 1e3:.1f} kB back; "
-        f"at most {total / 1e3:.1f} kB in all"
+        f"at most {total / 1e6:.1f} MB in all"
     )
     assert re.fullmatch(r"memory: base models [\d.]+ kB and training [\d.]+ kB in this process, .*", lines[11])
     assert lines[12] == (
@@ -147,7 +147,7 @@ def test_a_dry_run_shows_sites_examples_bytes_and_memory_and_makes_no_folder(fed
 def test_a_dry_run_agrees_with_the_bytes_of_the_run(finished: tuple[str, RunFolder]):
     [first, _] = finished[1].rounds()
     headers = 2 * 128  # numpy's, one a component
-    assert first["bytes_to_each_site"] == first["sites"]["east"]["bytes"] == 2 * (17_408 + 3_584) + headers
+    assert first["bytes_to_each_site"] == first["sites"]["east"]["bytes"] == 2 * (17_408 + 14_336) + headers
 
 
 def test_a_dry_run_tells_who_sits_out_and_who_is_held_out(fedrag: Fedrag, tmp_path: Path):
@@ -159,7 +159,7 @@ def test_a_dry_run_tells_who_sits_out_and_who_is_held_out(fedrag: Fedrag, tmp_pa
     assert "north         8      0           4      6   sits out: nothing to train on" in lines[3]
     assert "  held out: east" in lines
     assert any("learn from 16 questions" in line for line in lines)
-    assert any(line.startswith("bytes (float32): in a round at most 84.0 kB to a site") for line in lines)
+    assert any(line.startswith("bytes (float32): in a round at most 127.0 kB to a site") for line in lines)
 
 
 @pytest.mark.parametrize(("grid", "share"), [("in-process", 4), ("ray", 8)])
