@@ -48,14 +48,14 @@ def changes_with_texts(config: PreTrainedConfig) -> bool:
 
 
 @contextmanager
-def running_beside(passes: int, *, alike: bool = False) -> Iterator[Run]:
+def running_beside(passes: int, *, same_threads: bool = False) -> Iterator[Run]:
     """Give a function that runs jobs, so many at a time; a job alone has all cores.
 
     Jobs that have not begun are dropped when the context ends, by an error for example.
 
     Args:
         passes: Jobs at a time.
-        alike: A job alone has no more cores than one of several, so that it computes the same bits.
+        same_threads: A job alone has no more threads than one of several, so that it computes the same bits.
     """
     if passes == 1:
         yield lambda jobs: (job() for job in jobs)
@@ -65,7 +65,7 @@ def running_beside(passes: int, *, alike: bool = False) -> Iterator[Run]:
 
     def run(jobs: Iterable[Callable[[], T]]) -> Iterator[T]:
         waiting = list(jobs)
-        if len(waiting) == 1 and not alike:
+        if len(waiting) == 1 and not same_threads:
             yield waiting[0]()
             return
         torch.set_num_threads(threads // passes)  # the pool's threads take the number that they find

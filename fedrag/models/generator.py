@@ -30,7 +30,7 @@ from fedrag.models.prompt_tree import PromptTree, reading
 from fedrag.models.recorded_decoding import RecordedDecoding
 from fedrag.models.recorded_passes import RecordedPasses
 from fedrag.models.recording import Recorder, waits_for_launches
-from fedrag.models.rms_norm import lighten_norms
+from fedrag.models.rms_norm import use_cpu_rms_norm
 from fedrag.models.store import FetchedModel
 from fedrag.types import Example, Tensors
 
@@ -95,7 +95,7 @@ class Generator:
         else:
             model.to(device)
         use_cpu_attention(model)
-        lighten_norms(model)
+        use_cpu_rms_norm(model)
         generator = cls(model, tokenizer, fetched, targets)
         generator.set_adapter(generator.initial_state(seed=0))
         return generator

@@ -33,8 +33,8 @@ class PrefixReader:
     """Reads what prompts have before their question with the base model, and remembers what fits into its memory.
 
     A prefix is read passage by passage, each after those before it: what two prompts begin with alike is read and kept
-    once. Each passage is read in a pass of its own, beside another one, so its keys and values are the same bits
-    whatever it is batched with, and whether it was remembered or is read again.
+    once. Each passage is read in a pass of its own, with as many threads beside another one as alone, so its keys and
+    values are the same bits whatever it is batched with, and whether it was remembered or is read again.
 
     Args:
         model: A causal model.
@@ -95,7 +95,7 @@ class PrefixReader:
         self._model.train(False)
         try:
             passes = passes_beside(self._model.device, disturbed=changes_with_texts(self._model.config))
-            with adapter_disabled(self._model), running_beside(passes, alike=True) as run:
+            with adapter_disabled(self._model), running_beside(passes, same_threads=True) as run:
                 return list(run(partial(self._read_one, row, found) for row in rows))
         finally:
             self._model.train(training)

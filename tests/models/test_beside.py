@@ -88,7 +88,8 @@ def test_two_jobs_run_at_a_time_with_half_the_threads_each_and_one_alone_with_al
     with running_beside(2) as run:
         assert list(run([job, job, job, job])) == [1, 1, 1, 1]
         assert list(run([torch.get_num_threads])) == [2]
-    with running_beside(2, alike=True) as run:
+        assert torch.get_num_threads() == 2
+    with running_beside(2, same_threads=True) as run:
         assert list(run([torch.get_num_threads])) == [1]
         assert torch.get_num_threads() == 2
 

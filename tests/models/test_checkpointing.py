@@ -11,6 +11,8 @@ from fedrag.config import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.checkpointing import Footprint, layers_checkpointed
 from fedrag.models.generator import Generator
+from fedrag.models.prompt_tree import PromptTree
+from fedrag.models.rms_norm import spared_bytes
 from fedrag.models.store import find_model
 from fedrag.training.losses import answer_loss
 from fedrag.types import Example
@@ -115,6 +117,19 @@ def test_a_step_is_estimated_from_rows_tokens_widths_and_answers(load_generator)
     assert footprint.step_bytes([batch]) == 1.6 * kept + 16 * adapter
 
 
+def test_what_the_norms_spare_is_what_is_kept_less(load_generator):
+    """Five norms of width 32, two bytes a number; each keeps a scale of four bytes beside, as autograd's does."""
+    batch = batch_of(2, 30, 6)
+    light, plain = (load_generator(dtype=torch.bfloat16) for _ in range(2))
+    for module in plain.model.modules():
+        vars(module).pop("forward", None)
+    spared = kept_bytes(plain, batch) - kept_bytes(light, batch)
+    tokens = sum(PromptTree.of(batch).lengths)
+    assert spared_bytes(light.model) == 5 * 32 * 2
+    assert spared_bytes(plain.model) == spared_bytes(load_generator(dtype=torch.float32).model) == 0
+    assert spared == pytest.approx(tokens * spared_bytes(light.model), rel=0.2)
+
+
 def test_the_largest_of_all_passes_counts(load_generator):
     footprint = Footprint.of(load_generator())
     small, large = batch_of(2, 10, 2), batch_of(2, 50, 2)
@@ -133,7 +148,7 @@ def test_the_estimate_is_more_than_is_kept_and_not_far_more(load_generator, kind
     batch = batch_of(rows, prompt, answer)
     footprint = Footprint.of(generator)
     passes = footprint.step_bytes([batch]) - footprint.step_bytes([])
-    assert 1.0 < passes / kept_bytes(generator, batch) < 2.7
+    assert 1.0 < passes / kept_bytes(generator, batch) < 2.5
 
 
 @pytest.mark.slow
@@ -145,5 +160,5 @@ def test_the_estimate_fits_the_real_generator(dtype):
     batch = batch_of(rows=1, prompt=224, answer=32)
     estimate = Footprint.of(generator).step_bytes([batch])
     whole = kept_bytes(generator, batch)
-    assert 1.2 < estimate / whole < 2.5
+    assert 1.2 < estimate / whole < 2.2
     assert kept_bytes(generator, batch, checkpointed=True) < 0.2 * whole
