@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fedrag.config import Config
+    from fedrag.config.scenario import Config
     from fedrag.errors import FedragError
     from fedrag.evaluation.ask import ask
     from fedrag.evaluation.evaluate import evaluate_run
     from fedrag.reporting.page import write_report
-    from fedrag.simulation import simulate
+    from fedrag.simulation.simulate import simulate
     from fedrag.training.losses import Losses
 
 __all__ = ["Config", "FedragError", "Losses", "__version__", "ask", "evaluate_run", "simulate", "write_report"]
 
 # Looked up on first use: `import fedrag` alone loads neither torch nor Flower.
 _HOMES = {
-    "Config": "fedrag.config",
+    "Config": "fedrag.config.scenario",
     "FedragError": "fedrag.errors",
     "Losses": "fedrag.training.losses",
     "ask": "fedrag.evaluation.ask",
     "evaluate_run": "fedrag.evaluation.evaluate",
-    "simulate": "fedrag.simulation",
+    "simulate": "fedrag.simulation.simulate",
     "write_report": "fedrag.reporting.page",
 }
 

@@ -13,12 +13,12 @@ from pathlib import Path
 from tiny_federation import SHIPPED, tiny_config
 
 from fedrag.files import write_text
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import new_key
-from fedrag.simulation import simulate
+from fedrag.simulation.simulate import simulate
+from fedrag.site.client_folder import create_site
 from fedrag.site.delivered import keep
-from fedrag.site.folder import create_site
 
 QUESTION = "What does a late book cost?"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,8 +12,8 @@ import numpy as np
 import pytest
 
 from fedrag.errors import ModelError
-from fedrag.models.store import FetchedModel, fetched_models, find_model
 from fedrag.types import Tensors
+from fedrag.weights.store import FetchedModel, fetched_models, find_model
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -29,8 +30,8 @@ REAL_MODELS = ("HuggingFaceTB/SmolLM2-135M-Instruct", "sentence-transformers/all
 @pytest.fixture(scope="session")
 def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a session's own FEDRAG_HOME, in which the random tiny models are fetched."""
-    from fedrag.models.fetch import fetch_models
-    from fedrag.models.tiny import TINY_MODELS
+    from fedrag.weights.fetch import fetch_models
+    from fedrag.weights.tiny import TINY_MODELS
 
     home = tmp_path_factory.mktemp("fedrag-home")
     with pytest.MonkeyPatch.context() as patch:
@@ -66,7 +67,7 @@ def load_generator(tiny_home: Path) -> Callable[..., Generator]:
     """Return a function that loads a tiny generator anew, its adapter random: nothing is zero by chance."""
     import torch
 
-    from fedrag.config import LoraSection
+    from fedrag.config.scenario import LoraSection
     from fedrag.models.generator import Generator
 
     def load(
@@ -94,7 +95,7 @@ def load_retriever(tiny_home: Path) -> Callable[..., Retriever]:
     """Return a function that loads the tiny retriever anew, untouched and without dropout."""
     import torch
 
-    from fedrag.config import RetrieverConfig
+    from fedrag.config.scenario import RetrieverConfig
     from fedrag.models.retriever import Retriever
 
     def load(name: str = "fedrag/tiny-encoder", device: str = "cpu", **settings: Any) -> Retriever:
@@ -106,6 +107,62 @@ def load_retriever(tiny_home: Path) -> Callable[..., Retriever]:
         return retriever
 
     return load
+
+
+@pytest.fixture
+def own_tiny_causal(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Copy the tiny generator into a FEDRAG_HOME of this test alone, and return its folder."""
+    from fedrag.weights.store import model_folder
+
+    source = model_folder("fedrag/tiny-causal")
+    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
+    target = model_folder("fedrag/tiny-causal")
+    shutil.copytree(source, target)
+    return target
+
+
+@pytest.fixture
+def prompted_encoder(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Add to a store of this test alone the tiny encoder with prompts for queries and documents; return its name."""
+    from sentence_transformers import SentenceTransformer
+
+    from fedrag.weights.fetch import fetch_models
+    from fedrag.weights.store import model_folder
+
+    folder = tmp_path / "prompted"
+    encoder = SentenceTransformer(str(model_folder("fedrag/tiny-encoder")), device="cpu")
+    encoder.prompts = {"query": "search for: ", "document": "passage: "}
+    encoder.save(str(folder), create_model_card=False)
+    shutil.copytree(tiny_home / "models", tmp_path / "home" / "models", symlinks=True)
+    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
+    fetch_models([str(folder)], "path")
+    return "prompted"
+
+
+@pytest.fixture
+def two_threads() -> Iterator[None]:
+    """Compute in two threads, so that two passes run beside one another."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def wide_home(tmp_path_factory: pytest.TempPathFactory, tiny_home: Path) -> Path:
+    """Make a FEDRAG_HOME of tiny models of twice the width: their rows are whole blocks of 4 bits."""
+    from fedrag.models import four_bits
+    from fedrag.weights import tiny
+    from fedrag.weights.fetch import fetch_models
+
+    home = tmp_path_factory.mktemp("wide-home")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDRAG_HOME", str(home))
+        patch.setattr(tiny, "DIM", four_bits.BLOCK)
+        fetch_models(tuple(tiny.TINY_MODELS))
+    return home
 
 
 @pytest.fixture(scope="module")

@@ -14,13 +14,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from fedrag.config import Config
-from fedrag.coordinator.folder import ServerConfig, ServerFolder
+from fedrag.config.scenario import Config
 from fedrag.coordinator.jobs import begin_run, resume_run, stop_run
 from fedrag.coordinator.outcome import Outcome, read_outcome
+from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 from fedrag.files import write_text
-from fedrag.runs import RunFolder
-from fedrag.site.folder import create_site
+from fedrag.runs.run_folder import RunFolder
+from fedrag.site.client_folder import create_site
 
 FEDRAG = Path(sys.executable).with_name("fedrag")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
@@ -163,7 +163,7 @@ class Deployment:
 
     def node_pids(self, name: str) -> list[int]:
         """Return a site's node."""
-        return self.pids("fedrag.site.node", str(self.root / name))
+        return self.pids("fedrag.site.service.node", str(self.root / name))
 
     def worker_pids(self, name: str) -> list[int]:
         """Return a site's worker, if it has begun to work."""

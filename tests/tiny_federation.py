@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 from flwr.app import Context, Message
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
+from fedrag.config.schedule import trained_components
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.data.writing import write_site
 from fedrag.federation.messages import TRAIN
 from fedrag.federation.rounds import run_rounds
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.resident import initial_state
-from fedrag.runs import RunFolder
-from fedrag.schedule import trained_components
-from fedrag.site.app import make_client_app
+from fedrag.runs.run_folder import RunFolder
+from fedrag.site.client_app import make_client_app
 from fedrag.types import Site, State
 
 SHIPPED = Path(__file__).parents[1] / "simulations" / "data" / "tiny"

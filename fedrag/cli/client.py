@@ -30,7 +30,7 @@ def init(
     Example: fedrag client init clinic --name clinic --server rag.example.org:8443
     """
     from fedrag.security.keys import fingerprint, load_public_key
-    from fedrag.site.folder import create_site
+    from fedrag.site.client_folder import create_site
 
     create_site(folder, name, server, data)
     typer.echo(f"made {folder}; read {folder / 'site.toml'} and set what the site allows")
@@ -47,8 +47,8 @@ def start(folder: Folder) -> None:
 
     Example: fedrag client start clinic
     """
-    from fedrag.site.folder import open_site
-    from fedrag.site.service import serve
+    from fedrag.site.client_folder import open_site
+    from fedrag.site.service.serve import serve
 
     config = open_site(folder)
     serve(folder.absolute(), config, lambda line: typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"))

@@ -20,7 +20,7 @@ def check(
 
     Example: fedrag client check clinic
     """
-    from fedrag.site.check import check_site
+    from fedrag.site.admin.client_check import check_site
 
     findings = []
     for finding in check_site(folder):

@@ -14,8 +14,8 @@ import typer
 from rich.console import Console
 
 from fedrag.cli.ask import JsonLines, Passages, Question, ask_all
-from fedrag.cli.display import open_display
 from fedrag.cli.evaluate import SplitName
+from fedrag.cli.progress import open_display
 from fedrag.cli.tables import print_lines, print_rows, print_table
 from fedrag.errors import ConfigError
 
@@ -45,7 +45,7 @@ def ask(
     choose_device(config)
     with Console(stderr=True).status("Loading the models and indexing the passages ..."):
         from fedrag.evaluation.ask import BeforeAndAfter
-        from fedrag.site.home import load_own_site
+        from fedrag.site.admin.evaluate_delivered import load_own_site
 
         both = BeforeAndAfter(delivered.run, delivered.config, delivered.state, load_own_site(config), passages)
     ask_all(both, question, as_json)
@@ -129,7 +129,7 @@ def evaluate(
     from fedrag.evaluation.records import summarise
     from fedrag.files import write_json
     from fedrag.reporting.site_page import write_site_report
-    from fedrag.site.home import load_own_site, measure_at_home
+    from fedrag.site.admin.evaluate_delivered import load_own_site, measure_at_home
 
     site = load_own_site(config)
     with open_display() as display:
@@ -164,8 +164,8 @@ def purge(
 
     Example: fedrag client purge clinic
     """
+    from fedrag.site.admin.purge import KEPT, left_by_runs, remove
     from fedrag.site.delivered import current_delivery, deliveries
-    from fedrag.site.purge import KEPT, left_by_runs, remove
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
     SiteConfig.from_file(folder / SITE_FILE)

@@ -136,7 +136,7 @@ def hub(
     Example: fedrag data import hub rajpurkar/squad data/squad --question question --answer answers.text
     --passage context --site title
     """
-    from fedrag.data.importers.hub import import_hub
+    from fedrag.data.importers.hub_dataset import import_hub
     from fedrag.data.importers.table import Columns
 
     columns = Columns(question, answer, passage, site, identity)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from fedrag.cli.display import open_display
+from fedrag.cli.progress import open_display
 from fedrag.cli.tables import print_table
 
 

@@ -14,7 +14,7 @@ from typer.core import TyperGroup
 
 from fedrag.cli import ask, client, data, evaluate, models, new, report, server, simulate
 from fedrag.errors import FedragError
-from fedrag.supervision import QUIET
+from fedrag.service.children import QUIET
 
 INTERRUPTED = 130
 

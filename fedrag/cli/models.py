@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from fedrag.errors import ConfigError, ModelError
-from fedrag.models.store import (
+from fedrag.weights.store import (
     FetchedModel,
     ModelKind,
     count_parameters,
@@ -48,7 +48,7 @@ def fetch(
     """
     if name is not None and len(names or ()) != 1:
         raise ConfigError(f"--name {name} names one model, but {len(names or ())} were given")
-    from fedrag.models.fetch import DEFAULT_MODELS, fetch_models
+    from fedrag.weights.fetch import DEFAULT_MODELS, fetch_models
 
     fetch_models(names or DEFAULT_MODELS, source, kind, save_as=name, force=force, say=typer.echo)
 

@@ -30,9 +30,9 @@ def new(
 
 def _next_commands(folder: Path) -> list[str]:
     """Return what to type next; models are fetched first where one is not here yet."""
-    from fedrag.config import Config
+    from fedrag.config.scenario import Config
     from fedrag.errors import ModelError
-    from fedrag.models.store import find_model
+    from fedrag.weights.store import find_model
 
     scenario = folder / "scenario.toml"
     models = Config.from_file(scenario).models

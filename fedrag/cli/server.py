@@ -27,7 +27,7 @@ def init(
 
     Example: fedrag server init coordinator --name rag.example.org
     """
-    from fedrag.coordinator.folder import ServerConfig, ServerFolder
+    from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 
     config = ServerConfig(name=name, listen=listen, port=port, superlink_port=superlink_port)
     made = ServerFolder.create(folder, config)
@@ -44,7 +44,7 @@ def start(folder: Folder) -> None:
 
     Example: fedrag server start coordinator
     """
-    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.coordinator.service import serve
 
     serve(ServerFolder.open(folder), _say)
@@ -60,7 +60,7 @@ def add_site(
 
     Example: fedrag server add-site coordinator north.pub --name north
     """
-    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.security.keys import fingerprint
 
     opened = ServerFolder.open(folder)
@@ -76,7 +76,7 @@ def remove_site(folder: Folder, name: Annotated[str, typer.Argument(metavar="NAM
 
     Example: fedrag server remove-site coordinator north
     """
-    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.server_folder import ServerFolder
 
     opened = ServerFolder.open(folder)
     site = opened.remove_site(name)
@@ -92,8 +92,8 @@ def sites(folder: Folder, as_json: AsJson = False) -> None:
     Example: fedrag server sites coordinator
     """
     from fedrag.cli.tables import print_rows
-    from fedrag.coordinator.folder import ServerFolder
     from fedrag.coordinator.overview import site_rows
+    from fedrag.coordinator.server_folder import ServerFolder
 
     rows = site_rows(ServerFolder.open(folder))
     if as_json:
@@ -116,9 +116,9 @@ def run(
 
     Example: fedrag server run coordinator scenario.toml
     """
-    from fedrag.config import Config, read_scenario
-    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.config.scenario import Config, read_scenario
     from fedrag.coordinator.jobs import begin_run
+    from fedrag.coordinator.server_folder import ServerFolder
 
     config = Config.from_toml(read_scenario(scenario), str(scenario), change or ())
     name = begin_run(ServerFolder.open(folder), config)
@@ -135,8 +135,8 @@ def resume(
 
     Example: fedrag server resume coordinator tiny-1
     """
-    from fedrag.coordinator.folder import ServerFolder
     from fedrag.coordinator.jobs import resume_run
+    from fedrag.coordinator.server_folder import ServerFolder
 
     resume_run(ServerFolder.open(folder), name)
     _tell(name, "goes on", as_json)
@@ -148,8 +148,8 @@ def stop(folder: Folder, as_json: AsJson = False) -> None:
 
     Example: fedrag server stop coordinator
     """
-    from fedrag.coordinator.folder import ServerFolder
     from fedrag.coordinator.jobs import stop_run
+    from fedrag.coordinator.server_folder import ServerFolder
 
     name = stop_run(ServerFolder.open(folder))
     _tell(name, f"stops; go on with: fedrag server resume {folder} {name}", as_json)
@@ -166,8 +166,8 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     Example: fedrag server status coordinator
     """
     from fedrag.cli.tables import print_rows
-    from fedrag.coordinator.folder import ServerFolder
     from fedrag.coordinator.overview import overview
+    from fedrag.coordinator.server_folder import ServerFolder
 
     found = overview(ServerFolder.open(folder))
     if as_json:
@@ -185,7 +185,7 @@ def rotate(folder: Folder) -> None:
 
     Example: fedrag server rotate coordinator
     """
-    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.server_folder import ServerFolder
 
     ServerFolder.open(folder).renew_certificate()
     typer.echo("the certificate is renewed; a coordinator that runs takes it up at once")
@@ -199,8 +199,8 @@ def backup(
 
     Example: fedrag server backup coordinator coordinator.tar.gz
     """
-    from fedrag.coordinator.folder import ServerFolder
-    from fedrag.coordinator.keeping import back_up
+    from fedrag.coordinator.backup import back_up
+    from fedrag.coordinator.server_folder import ServerFolder
 
     back_up(ServerFolder.open(folder), file)
     typer.echo(f"{file} holds private keys: keep it as you keep them")
@@ -215,7 +215,7 @@ def restore(
 
     Example: fedrag server restore coordinator.tar.gz coordinator-again
     """
-    from fedrag.coordinator.keeping import restore as restore_backup
+    from fedrag.coordinator.backup import restore as restore_backup
 
     restore_backup(file, folder)
     typer.echo(f"made {folder}; start it with: fedrag server start {folder}")
@@ -235,6 +235,6 @@ def console(
     Example: fedrag server console coordinator --port 8090
     """
     from fedrag.coordinator.console import serve_console
-    from fedrag.coordinator.folder import ServerFolder
+    from fedrag.coordinator.server_folder import ServerFolder
 
     serve_console(ServerFolder.open(folder), port, _say)

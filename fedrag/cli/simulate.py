@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from fedrag.cli.display import open_display
+from fedrag.cli.progress import open_display
 from fedrag.cli.tables import print_lines, print_table
 from fedrag.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedrag.config import Config
+    from fedrag.config.scenario import Config
     from fedrag.grids.ray_pool import RayPool
 
 
@@ -51,17 +51,17 @@ def simulate_command(
         raise ConfigError("--resume takes its settings from the run folder; leave out --set, --out and --dry-run")
     if dry_run and ray_address:
         raise ConfigError("--dry-run looks at this machine alone; leave out --ray-address")
-    from fedrag.config import Config
+    from fedrag.config.scenario import Config
 
     config = Config.from_file(scenario, overrides or ()) if scenario is not None else None
     if dry_run:
         assert config is not None
-        from fedrag.plan import plan_lines
+        from fedrag.simulation.plan import plan_lines
 
         print_lines(plan_lines(config))
         return
     with open_display() as display, _early_pool(config, ray_address) as pool:
-        from fedrag.simulation import resume, simulate  # takes seconds: the pool's processes start meanwhile
+        from fedrag.simulation.simulate import resume, simulate  # takes seconds: the pool's processes start meanwhile
 
         if config is not None:
             run = simulate(config, out=out, display=display, ray_address=ray_address, ray_pool=pool)

@@ -22,10 +22,10 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from fedrag.coordinator.console_page import render_page, render_sections
-from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.jobs import run_names
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ServiceError
-from fedrag.supervision import Stop, stop_on_signals
+from fedrag.service.children import Stop, stop_on_signals
 
 HOST = "127.0.0.1"
 TICK_S = 1.0

@@ -12,17 +12,17 @@ from typing import Any, TypeVar
 import httpx
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedrag.config.schedule import trained_components
 from fedrag.coordinator.curves import Curve, curve
-from fedrag.coordinator.folder import WARN_DAYS, ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.overview import bytes_below, run_rows, site_rows
+from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.display import size_text
 from fedrag.errors import FedragError
-from fedrag.reporting.rounds import Records, failures, mean_curve, site_losses, site_totals
-from fedrag.reporting.rounds import curve as points_of
-from fedrag.runs import RunFolder
-from fedrag.schedule import trained_components
+from fedrag.reporting.round_log import Records, failures, mean_curve, site_losses, site_totals
+from fedrag.reporting.round_log import curve as points_of
+from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
 from fedrag.types import Component
 

@@ -16,23 +16,23 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
+from fedrag.config.schedule import trained_components
 from fedrag.coordinator.flower import Node, SuperLink
-from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, write_outcome
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.coordinator.signed_grid import Member, SignedGrid
 from fedrag.display import LogDisplay
 from fedrag.errors import FedragError, ServiceError, StorageError
-from fedrag.facts import collect_facts
 from fedrag.federation.exchange import KnownSite
 from fedrag.federation.messages import Greeting
 from fedrag.federation.rounds import deliver, run_rounds
-from fedrag.models.export import export_models
 from fedrag.models.resident import initial_state
-from fedrag.runs import RunFolder
-from fedrag.schedule import trained_components
+from fedrag.rag.export import export_models
+from fedrag.runs.facts import collect_facts
+from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import load_private_key
-from fedrag.supervision import Stop, stop_on_signals
+from fedrag.service.children import Stop, stop_on_signals
 
 
 class TimedLog(LogDisplay):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.outcome import read_outcome
-from fedrag.runs import RunFolder
+from fedrag.coordinator.server_folder import ServerFolder
+from fedrag.runs.run_folder import RunFolder
 
 
 def late_sites(folder: ServerFolder, run: RunFolder) -> list[str]:

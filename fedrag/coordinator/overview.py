@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from fedrag.coordinator.flower import Node
-from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.policy_text import policy_phrases
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.display import size_text
 from fedrag.errors import RunError, ServiceError
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
 from fedrag.security.keys import fingerprint
 

@@ -11,17 +11,17 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
-from fedrag.coordinator.door import door_command, door_config, door_ready
 from fedrag.coordinator.flower import superlink_command
-from fedrag.coordinator.folder import WARN_DAYS, ServerFolder
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
+from fedrag.coordinator.reverse_proxy import door_command, door_config, door_ready
+from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
 from fedrag.files import write_text
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
-from fedrag.supervision import LOG_BYTES, QUIET, Child, Stop, stop_on_signals
+from fedrag.service.children import LOG_BYTES, QUIET, Child, Stop, stop_on_signals
 
 TICK_S = 0.3
 LOOK_S = 10.0  # how often sites that were away are looked for

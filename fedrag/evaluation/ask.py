@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.data.questions import distinct_questions, question_key
 from fedrag.data.site_folder import load_site, site_folders
 from fedrag.errors import ConfigError
 from fedrag.models.resident import RoundModels
 from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, retrieve
 from fedrag.retrieval.index import PassageIndex
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.types import COMPONENTS, SPLITS, Component, Passage, Site, Split, State
 
 _NAMES_SHOWN = 10

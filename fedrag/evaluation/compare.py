@@ -8,7 +8,7 @@ from pathlib import Path
 from fedrag.errors import RunError
 from fedrag.evaluation.records import METRICS, Scores, read_measured, scores_by_question
 from fedrag.evaluation.significance import Interval, paired_bootstrap
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)

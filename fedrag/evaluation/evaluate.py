@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.display import Display, Quiet
 from fedrag.errors import DataError
 from fedrag.evaluation.measure import MeasuredSplit, measure_site
 from fedrag.evaluation.records import Measured, summarise_by_site
 from fedrag.models.resident import RoundModels
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.types import Site, State
 
 

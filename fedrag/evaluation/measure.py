@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Literal
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.data.questions import distinct_questions
 from fedrag.evaluation.answers import exact_match, rouge_l, token_f1
 from fedrag.evaluation.ranking import ndcg_at, recall_at, reciprocal_rank

@@ -12,13 +12,13 @@ from flwr.app import Message
 from flwr.serverapp import Grid
 
 from fedrag import __version__
-from fedrag.config import Config
+from fedrag.config.scenario import Config
+from fedrag.config.schedule import trained_components
 from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.messages import GREET, Greeting, Request, minor_version, open_greeting, request_content
-from fedrag.models.needed import base_tensor_hashes
-from fedrag.schedule import trained_components
 from fedrag.types import Component
+from fedrag.weights.base_models import base_tensor_hashes
 
 POLL_S = 0.05
 IDS_PER_POLL = 4  # Flower fetches every ready reply of a poll into memory at once

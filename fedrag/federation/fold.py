@@ -10,7 +10,7 @@ from typing import Any
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Aggregator, CollectedRule, ExactMean, Rule

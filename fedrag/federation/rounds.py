@@ -9,7 +9,8 @@ from typing import Any
 
 from flwr.serverapp import Grid
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
+from fedrag.config.schedule import components_of, rounds_training
 from fedrag.display import Display, Quiet
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Rule
@@ -17,8 +18,7 @@ from fedrag.federation.exchange import KnownSite, can_train, choose_sites, greet
 from fedrag.federation.fold import fold_replies
 from fedrag.federation.messages import DELIVER, VALIDATE, Greeting, Request, array_bytes, open_reply, request_content
 from fedrag.federation.update import add, norm
-from fedrag.runs import Checkpoint, RunFolder
-from fedrag.schedule import components_of, rounds_training
+from fedrag.runs.run_folder import Checkpoint, RunFolder
 from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
 

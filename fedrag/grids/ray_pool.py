@@ -21,7 +21,7 @@ import ray
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedrag.config import SimulationConfig
+from fedrag.config.scenario import SimulationConfig
 from fedrag.errors import ConfigError
 from fedrag.grids.local import answer
 
@@ -143,7 +143,7 @@ def pool_for(settings: SimulationConfig, clients: int, address: str | None) -> R
         cpus_per_actor=settings.cpus_per_actor,
         gpus_per_actor=settings.gpus_per_actor,
         address=address,
-        prepare="fedrag.site.app",
+        prepare="fedrag.site.client_app",
     )
 
 

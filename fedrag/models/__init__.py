@@ -1,1 +1,1 @@
-"""Generator, retriever and adapters, and where they are fetched from."""
+"""What the models are: generator, retriever and their adapters."""

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from fedrag.config import LoraSection
+from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.lora_linear import accumulate_in_place
 from fedrag.types import Tensors

@@ -17,22 +17,22 @@ from transformers import (
     PreTrainedModel,
 )
 
-from fedrag.config import LoraSection
+from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
-from fedrag.models.attention import NAME, use_cpu_attention
-from fedrag.models.batches import padded
-from fedrag.models.beside import changes_with_texts
 from fedrag.models.four_bits import check_packable, count_packable, is_packed, packing_options, settle_packed
-from fedrag.models.positions import answer_places, answer_where_asked, asked_at
-from fedrag.models.prefixes import PrefixReader, read_first_prefixes, remembers_all, share_a_prefix
-from fedrag.models.prompt_tree import PromptTree, reading
-from fedrag.models.recorded_decoding import RecordedDecoding
-from fedrag.models.recorded_passes import RecordedPasses
-from fedrag.models.recording import Recorder, waits_for_launches
-from fedrag.models.rms_norm import use_cpu_rms_norm
-from fedrag.models.store import FetchedModel
+from fedrag.passes.attention import NAME, use_cpu_attention
+from fedrag.passes.batches import padded
+from fedrag.passes.cuda_graph import Recorder, waits_for_launches
+from fedrag.passes.cuda_graph_decoding import RecordedDecoding
+from fedrag.passes.cuda_graph_training import RecordedPasses
+from fedrag.passes.positions import answer_places, answer_where_asked, asked_at
+from fedrag.passes.prefix import PrefixReader, read_first_prefixes, remembers_all, share_a_prefix
+from fedrag.passes.rms_norm import use_cpu_rms_norm
+from fedrag.passes.threads import changes_with_texts
+from fedrag.passes.tree import PromptTree, reading
 from fedrag.types import Example, Tensors
+from fedrag.weights.store import FetchedModel
 
 
 class Generator:

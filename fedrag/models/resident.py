@@ -9,14 +9,14 @@ from typing import Any
 import torch
 import transformers
 
-from fedrag.config import Config, SimulationConfig
+from fedrag.config.scenario import Config, SimulationConfig
 from fedrag.memory import free_memory
 from fedrag.models.adapters import initial_lora
 from fedrag.models.generator import Generator, adapter_shapes
 from fedrag.models.retriever import Retriever
-from fedrag.models.store import FetchedModel, find_model, verify_model
 from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
+from fedrag.weights.store import FetchedModel, find_model, verify_model
 
 # The one module global: a base model is loaded and verified once per process, its state reset on each use.
 _RESIDENT: dict[tuple[Any, ...], Generator | Retriever] = {}

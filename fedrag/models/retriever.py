@@ -15,7 +15,7 @@ from sentence_transformers.base.modules import Router
 from torch import nn
 from transformers import PreTrainedModel
 
-from fedrag.config import RetrieverConfig
+from fedrag.config.scenario import RetrieverConfig
 from fedrag.errors import ModelError
 from fedrag.models.adapters import (
     adapter_disabled,
@@ -25,9 +25,9 @@ from fedrag.models.adapters import (
     lora_parameters,
     remove_lora,
 )
-from fedrag.models.attention import use_cpu_attention
-from fedrag.models.store import FetchedModel
+from fedrag.passes.attention import use_cpu_attention
 from fedrag.types import Array, Tensors
+from fedrag.weights.store import FetchedModel
 
 _Task = Literal["query", "document"]
 # sentence-transformers pools token embeddings itself: a transformer's own pooler has no part in the result.

@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from fedrag.models.batches import plan_batches, plan_prefix_batches
-from fedrag.models.beside import passes_beside, running_beside
 from fedrag.models.generator import Generator
-from fedrag.models.pass_size import tokens_at_a_time
+from fedrag.passes.batches import plan_batches, plan_prefix_batches
+from fedrag.passes.pass_size import tokens_at_a_time
+from fedrag.passes.threads import passes_beside, running_beside
 from fedrag.types import Array, Example
 
 _VERSION = 5

@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from fedrag.config import RagConfig
+from fedrag.config.scenario import RagConfig
 from fedrag.data.chunking import chunk_passages
-from fedrag.models.batches import plan_batches
-from fedrag.models.decoding import decode
 from fedrag.models.generator import Generator
-from fedrag.models.pass_size import tokens_at_a_time
 from fedrag.models.retriever import Retriever
+from fedrag.passes.batches import plan_batches
+from fedrag.passes.decoding import decode
+from fedrag.passes.pass_size import tokens_at_a_time
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.retrieval.index import PassageIndex

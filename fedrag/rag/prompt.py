@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from fedrag.config import RagConfig
+from fedrag.config.scenario import RagConfig
 from fedrag.types import Example
 
 _MARK = "\x00passages\x00"

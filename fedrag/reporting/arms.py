@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedrag.evaluation.compare import compare_scores
 from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, read_measured
 from fedrag.evaluation.significance import Interval
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 
 ARMS = {"untouched": "Untouched", "local": "Local", "federated": "Federated", "pooled": "Centralised"}
 """The arms of a run in the order of the tables, and what the page calls them."""

@@ -12,7 +12,7 @@ from fedrag.errors import DataError
 from fedrag.evaluation.records import Measured
 from fedrag.reporting.choice import Pair, by_site, chosen, kinds
 from fedrag.reporting.excerpts import Excerpt, excerpt
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.types import SPLITS, Passage, Question, Site
 
 WIDTH = 420  # characters of a passage that are shown

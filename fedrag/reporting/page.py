@@ -9,16 +9,16 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from fedrag.config.schedule import trained_components
 from fedrag.display import size_text
 from fedrag.evaluation.records import TITLES, scores_by_question
 from fedrag.files import write_text
-from fedrag.reporting import facts, plots, rounds
+from fedrag.reporting import plots, round_log, what_ran
 from fedrag.reporting.arms import ARMS, BY_SITE, Line, measured_metrics, overall_lines, read_arms, site_lines
 from fedrag.reporting.choice import rule
 from fedrag.reporting.examples import example_blocks, read_texts
 from fedrag.reporting.verdict import headline_metrics, percent, verdict
-from fedrag.runs import RunFolder
-from fedrag.schedule import trained_components
+from fedrag.runs.run_folder import RunFolder
 
 
 def write_report(run: RunFolder | Path | str, out: Path | str | None = None) -> Path:
@@ -62,7 +62,7 @@ def fill(content: Mapping[str, Any]) -> str:
     )
     environment.filters["percent"] = percent
     environment.filters["size"] = size_text
-    environment.filters["duration"] = facts.duration
+    environment.filters["duration"] = what_ran.duration
     return environment.get_template("page.html.jinja").render(content)
 
 
@@ -71,25 +71,25 @@ def _content(run: RunFolder) -> dict[str, Any]:
     scores = {arm: scores_by_question(measured) for arm, measured in arms.items()}
     metrics = measured_metrics(scores)
     headlines = headline_metrics(trained_components(run.config.federation), metrics)
-    totals, lines = rounds.site_totals(records), overall_lines(scores)
+    totals, lines = round_log.site_totals(records), overall_lines(scores)
     return {
         "name": run.path.resolve().name,
-        "warnings": facts.warnings(run, scores),
-        "verdicts": verdicts(lines, headlines) or [facts.nothing_measured(run)],
-        "summary": facts.summary(run, records, totals),
-        "facts": facts.facts(run, records, totals, scores),
-        "command": facts.command(run),
+        "warnings": what_ran.warnings(run, scores),
+        "verdicts": verdicts(lines, headlines) or [what_ran.nothing_measured(run)],
+        "summary": what_ran.summary(run, records, totals),
+        "facts": what_ran.facts(run, records, totals, scores),
+        "command": what_ran.command(run),
         "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
-        "meanings": facts.MEANINGS,
-        "notes": facts.notes(run, scores),
+        "meanings": what_ran.MEANINGS,
+        "notes": what_ran.notes(run, scores),
         "overall": lines,
         "by_site": {TITLES[metric]: site_lines(scores, metric) for metric in metrics if metric in BY_SITE},
         "dots": plots.dots(scores, lines, headlines),
         "curves": plots.curves(records),
         "totals": totals,
-        "deployed": facts.is_deployed(run),
+        "deployed": what_ran.is_deployed(run),
         "bytes": plots.bytes_by_site(totals),
-        "left_out": rounds.left_out(records),
+        "left_out": round_log.left_out(records),
         "examples": example_blocks(arms, partial(read_texts, run)),
         "rule": rule("untouched" in arms, "exact_match" in metrics),
     }

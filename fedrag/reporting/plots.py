@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedrag.display import size_text
 from fedrag.evaluation.records import TITLES, Scores
-from fedrag.reporting import rounds
+from fedrag.reporting import round_log
 from fedrag.reporting.arms import ARMS, Line, site_lines
 from fedrag.reporting.figures import bytes_figure, curve_figure, dots_figure
 from fedrag.reporting.verdict import METRIC_WORDS, percent
@@ -46,13 +46,13 @@ def _told(line: Line) -> str:
     return ", ".join(f"{ARMS[arm].lower()} {percent(value)}" for arm, value in line.means.items() if value is not None)
 
 
-def curves(records: rounds.Records) -> list[Plot]:
+def curves(records: round_log.Records) -> list[Plot]:
     """Return the plots over the rounds of each component: loss, validation, size of the update, aggregation error."""
     plots = []
     for component in COMPONENTS:
-        losses = rounds.site_losses(records, component)
+        losses = round_log.site_losses(records, component)
         if losses:
-            mean = rounds.mean_curve(losses)
+            mean = round_log.mean_curve(losses)
             caption = "Mean over the sites; each site faint." if len(losses) > 1 else "One site."
             plots.append(
                 _curve_plot(f"Training loss of the {component}", caption, mean, losses if len(losses) > 1 else {})
@@ -70,18 +70,18 @@ def curves(records: rounds.Records) -> list[Plot]:
                 "How far the mean of the LoRA factors is from the mean of their products, relative to the latter.",
             ),
         ):
-            points = rounds.curve(records, key, component)
+            points = round_log.curve(records, key, component)
             if points:
                 plots.append(_curve_plot(title, caption, points))
     return plots
 
 
-def _curve_plot(title: str, caption: str, mean: rounds.Points, faint: Mapping[str, rounds.Points] = {}) -> Plot:
+def _curve_plot(title: str, caption: str, mean: round_log.Points, faint: Mapping[str, round_log.Points] = {}) -> Plot:
     told = ", ".join(f"round {number}: {value:.3g}" for number, value in mean)
     return Plot(title, caption, f"{title} by round. {told}.", curve_figure(mean, faint))
 
 
-def bytes_by_site(totals: Mapping[str, rounds.SiteTotals]) -> list[Plot]:
+def bytes_by_site(totals: Mapping[str, round_log.SiteTotals]) -> list[Plot]:
     """Return the plot of what each site received and sent; none where none was asked."""
     if not totals:
         return []

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from fedrag import __version__
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.evaluation.records import Measured, scores_by_question
 from fedrag.files import write_text
-from fedrag.reporting import facts
+from fedrag.reporting import what_ran
 from fedrag.reporting.arms import ARMS, measured_metrics, overall_lines
 from fedrag.reporting.choice import rule
 from fedrag.reporting.examples import example_blocks, texts_of_site
@@ -50,14 +50,14 @@ def _content(
     asked = f"{len(scores['federated']):,} {'' if split == 'all' else f'{split} '}questions of {site.name}"
     return {
         "name": f"{delivered.run} at {site.name}",
-        "warnings": facts.random_models((config.models.generator, config.models.retriever)),
+        "warnings": what_ran.random_models((config.models.generator, config.models.retriever)),
         "verdicts": verdicts(lines, headline_metrics(trained, metrics)),
         "summary": f"{asked}, measured at the site itself; this page and all that is on it stays there",
         "facts": _facts(delivered.run, config, trained, asked),
         "command": f"fedrag client evaluate {shlex.quote(str(folder))} --split {split}",
         "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
-        "meanings": facts.MEANINGS,
-        "notes": [facts.INTERVALS],
+        "meanings": what_ran.MEANINGS,
+        "notes": [what_ran.INTERVALS],
         "overall": lines,
         "examples": example_blocks(arms, lambda name: texts_of_site(site, split)),
         "rule": rule(compared=True, answers="exact_match" in metrics),

@@ -19,7 +19,7 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from fedrag.config import Config, read_scenario
+from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError
 from fedrag.files import read_json, replacing_folder, sha256_of, write_json
 from fedrag.types import COMPONENTS, Component, State, Tensors

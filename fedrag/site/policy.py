@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, get_args
 
-from fedrag.config import Config, Schedule
+from fedrag.config.scenario import Config, Schedule
 from fedrag.federation.messages import Greeting, Reply
 from fedrag.federation.update import norm
 from fedrag.site.site_config import Policy, quiet_minutes

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from fedrag.config import Schedule
-from fedrag.config_section import Section, parse_section
+from fedrag.config.scenario import Schedule
+from fedrag.config.section import Section, parse_section
 from fedrag.errors import ConfigError
 from fedrag.files import reading_errors
 from fedrag.types import COMPONENTS, Component

@@ -9,14 +9,14 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
+from fedrag.config.schedule import rounds_training
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, manifest_of, norm
 from fedrag.models.resident import RoundModels, free_share
 from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.retrieval.index import PassageIndex
-from fedrag.schedule import rounds_training
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import Progress

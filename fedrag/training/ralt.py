@@ -11,17 +11,17 @@ from functools import partial
 
 import torch
 
-from fedrag.config import GeneratorConfig, RagConfig
+from fedrag.config.scenario import GeneratorConfig, RagConfig
 from fedrag.display import size_text
 from fedrag.errors import TrainingDiverged
 from fedrag.memory import free_memory
-from fedrag.models.batches import plan_batches
-from fedrag.models.beside import Run, passes_beside, running_beside
-from fedrag.models.checkpointing import Footprint, layers_checkpointed
 from fedrag.models.generator import Generator
-from fedrag.models.pass_size import tokens_at_a_time
-from fedrag.models.prompt_tree import plan_tree_passes
-from fedrag.models.recorded_passes import RecordedPasses
+from fedrag.passes.batches import plan_batches
+from fedrag.passes.checkpointing import Footprint, layers_checkpointed
+from fedrag.passes.cuda_graph_training import RecordedPasses
+from fedrag.passes.pass_size import tokens_at_a_time
+from fedrag.passes.threads import Run, passes_beside, running_beside
+from fedrag.passes.tree import plan_tree_passes
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import AnswerLoss, answer_loss

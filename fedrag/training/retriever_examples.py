@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedrag.config import ContrastiveConfig, LsrConfig, RagConfig
+from fedrag.config.scenario import ContrastiveConfig, LsrConfig, RagConfig
 from fedrag.data.chunking import chunk_passages
 from fedrag.data.questions import question_key
 from fedrag.models.generator import Generator

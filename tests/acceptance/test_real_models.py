@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from fedrag.config import Config
-from fedrag.simulation import simulate
+from fedrag.config.scenario import Config
+from fedrag.simulation.simulate import simulate
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

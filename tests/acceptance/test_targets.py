@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.display import LogDisplay
 from fedrag.evaluation.compare import compare_scores
 from fedrag.evaluation.records import scores_by_question
 from fedrag.reporting.arms import read_arms
-from fedrag.runs import RunFolder
-from fedrag.simulation import simulate
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.simulate import simulate
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(4 * 3600)]
 

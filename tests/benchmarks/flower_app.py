@@ -132,7 +132,7 @@ def make_server(rounds: int, retriever: str, out: str) -> ServerApp:
 def main(sites: str, rounds: str, out: str) -> None:
     """Run the app with one client a site, on two actors of one CPU each."""
     from fedrag.models.resident import computing_dtype
-    from fedrag.models.store import find_model
+    from fedrag.weights.store import find_model
 
     retriever = str(find_model("sentence-transformers/all-MiniLM-L6-v2").folder)
     generator = str(find_model("HuggingFaceTB/SmolLM2-135M-Instruct").folder)

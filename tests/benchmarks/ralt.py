@@ -28,10 +28,10 @@ from bench import Row, finish, in_a_process, main, peak_mb
 from machine import SQUARE, linear_shapes, product_rate
 from models import config, load_generator, lora_training_flops, passes_of, sites, training_examples
 
-from fedrag.models.beside import passes_beside
 from fedrag.models.generator import Generator
-from fedrag.models.pass_size import tokens_at_a_time
-from fedrag.models.prompt_tree import plan_tree_passes
+from fedrag.passes.pass_size import tokens_at_a_time
+from fedrag.passes.threads import passes_beside
+from fedrag.passes.tree import plan_tree_passes
 from fedrag.training.ralt import MICRO_BATCH_TOKENS, example_batches, train_generator
 from fedrag.types import Example
 

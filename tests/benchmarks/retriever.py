@@ -26,11 +26,11 @@ from models import config, load_retriever, sites
 
 from fedrag.models.resident import best_device, computing_dtype
 from fedrag.models.retriever import Retriever
-from fedrag.models.store import find_model
 from fedrag.rag.pipeline import build_index
 from fedrag.training.retriever_batches import distinct_batches
 from fedrag.training.retriever_examples import RetrieverExample, labelled_examples
 from fedrag.training.retriever_training import train_retriever
+from fedrag.weights.store import find_model
 
 BATCH, EPOCHS, TURNS = 32, 2, 3
 CONTENDERS = ("ours", "peer", "peer_with_dropout")

@@ -21,11 +21,11 @@ from bench import Row, in_turn, main
 from machine import SQUARE, Shape, linear_shapes, product_rate
 from models import config, load_generator, load_retriever, scoring_flops, sites
 
-from fedrag.models.batches import plan_prefix_batches
-from fedrag.models.beside import passes_beside
 from fedrag.models.generator import Generator
-from fedrag.models.pass_size import tokens_at_a_time
-from fedrag.models.prompt_tree import PromptTree
+from fedrag.passes.batches import plan_prefix_batches
+from fedrag.passes.pass_size import tokens_at_a_time
+from fedrag.passes.threads import passes_beside
+from fedrag.passes.tree import PromptTree
 from fedrag.rag.answer_scores import BATCH_TOKENS, ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.training.retriever_examples import choose_candidates, lsr_pairs

@@ -27,7 +27,7 @@ from bench import Row, in_turn, main, peak_mb
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.display import Quiet
 from fedrag.federation.aggregation import AT_ONCE, ExactMean
 from fedrag.federation.exchange import KnownSite

@@ -79,10 +79,10 @@ def no_op_client() -> Any:
     from flwr.clientapp import ClientApp
 
     from fedrag import __version__ as fedrag_version
-    from fedrag.config import Config
+    from fedrag.config.scenario import Config
     from fedrag.federation.messages import Greeting, Reply, greeting_content, open_request, reply_content
     from fedrag.federation.update import manifest_of
-    from fedrag.models.needed import base_tensor_hashes
+    from fedrag.weights.base_models import base_tensor_hashes
 
     app = ClientApp()
 
@@ -106,14 +106,14 @@ def no_op_client() -> Any:
 
 def measure_no_op(options: Options) -> list[Row]:
     """Measure rounds of no-op clients over both grids."""
-    from fedrag.config import Config
+    from fedrag.config.scenario import Config
+    from fedrag.config.schedule import trained_components
     from fedrag.federation.rounds import run_rounds
     from fedrag.grids.in_process import InProcessGrid
     from fedrag.grids.ray_actors import RayGrid
     from fedrag.grids.ray_pool import RayPool
     from fedrag.models.resident import initial_state
-    from fedrag.runs import RunFolder
-    from fedrag.schedule import trained_components
+    from fedrag.runs.run_folder import RunFolder
 
     federation = {"rounds": ROUNDS, "deliver": False}
     config = Config.from_dict({"name": "no-op", **TINY, "data": {"sites": "none"}, "federation": federation})
@@ -220,8 +220,8 @@ def descendants(pid: int) -> list[int]:
 
 def simulate_clients(folder: Path) -> None:
     """Run the sites of a folder, and write the seconds it took."""
-    from fedrag.config import Config
-    from fedrag.simulation import simulate
+    from fedrag.config.scenario import Config
+    from fedrag.simulation.simulate import simulate
 
     start = time.monotonic()
     config = Config.from_dict(
@@ -296,7 +296,7 @@ def seconds_to_first_client(grid: str) -> float:
 
 def without_scores(folder: Path) -> dict[str, str]:
     """Return the environment of a process that finds the fetched models and no answer scores of earlier runs."""
-    from fedrag.models.store import fedrag_home
+    from fedrag.weights.store import fedrag_home
 
     home = folder / "home"
     home.mkdir()
@@ -341,10 +341,10 @@ class Stopwatch:
 
 def measure_overhead(options: Options) -> list[Row]:
     """Measure the share of a round that is no work on the models."""
-    from fedrag.config import Config
+    from fedrag.config.scenario import Config
     from fedrag.models.generator import Generator
     from fedrag.models.retriever import Retriever
-    from fedrag.simulation import simulate
+    from fedrag.simulation.simulate import simulate
     from fedrag.site import steps
 
     imported = (ROOT / "data" / "policyqa").is_dir()
@@ -395,8 +395,8 @@ def measure_flower(options: Options) -> list[Row]:
 
 def simulate_against_flower(folder: Path) -> None:
     """Do the work of the Flower app, and write the seconds of each round."""
-    from fedrag.config import Config
-    from fedrag.simulation import simulate
+    from fedrag.config.scenario import Config
+    from fedrag.simulation.simulate import simulate
 
     config = Config.from_dict(
         {

@@ -15,8 +15,8 @@ from models import config, load_retriever
 
 from fedrag.federation.codec import WIRES, decode, encode
 from fedrag.models.generator import adapter_shapes
-from fedrag.models.store import count_parameters, find_model
 from fedrag.types import Array
+from fedrag.weights.store import count_parameters, find_model
 
 TIMES = 7
 MB = 1e6

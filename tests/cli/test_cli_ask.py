@@ -14,7 +14,7 @@ from tiny_federation import SHIPPED, tiny_config
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
-from fedrag.simulation import simulate
+from fedrag.simulation.simulate import simulate
 
 NORTH = str(SHIPPED / "north")
 QUESTION = "What does a late book cost?"

@@ -12,7 +12,7 @@ from tiny_federation import SHIPPED
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 
 NORTH = str(SHIPPED / "north")
 

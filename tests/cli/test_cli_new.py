@@ -10,10 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.data.check import check_sites
 from fedrag.data.site_folder import load_sites, site_folders
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.types import SPLITS
 
 TINY = ["models.generator=fedrag/tiny-causal", "models.retriever=fedrag/tiny-encoder"]

@@ -14,10 +14,10 @@ import pytest
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.display import size_text
-from fedrag.plan import plan_lines
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.plan import plan_lines
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = "simulations/scenarios/tiny.toml"

@@ -11,11 +11,11 @@ import pytest
 from typer.main import get_command
 
 from fedrag.cli.main import app
-from fedrag.config import Config
-from fedrag.config_reference import with_settings
+from fedrag.config.reference import with_settings
+from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.errors import ConfigError
-from fedrag.site import site_reference
+from fedrag.site.admin import site_reference
 from fedrag.site.site_config import SiteConfig
 
 ROOT = Path(__file__).parents[2]
@@ -90,13 +90,13 @@ def test_every_scenario_is_valid_and_documented(path: Path):
 
 def test_the_table_of_settings_agrees_with_the_config():
     text = (ROOT / "simulations" / "README.md").read_text(encoding="utf-8")
-    assert text == with_settings(text), "run: python -m fedrag.config_reference simulations/README.md"
+    assert text == with_settings(text), "run: python -m fedrag.config.reference simulations/README.md"
 
 
 def test_the_tables_of_a_sites_settings_agree_with_the_site_toml():
     text = (ROOT / "clients" / "README.md").read_text(encoding="utf-8")
     written = with_settings(text, SiteConfig, site_reference.MODULE)
-    assert text == written, "run: python -m fedrag.site.site_reference clients/README.md"
+    assert text == written, "run: python -m fedrag.site.admin.site_reference clients/README.md"
     assert '| `components` | list of `"generator"`, `"retriever"` | `["generator", "retriever"]` | Models' in text
     assert "| `base_models` | table of texts | `{}` | Models" in text
 

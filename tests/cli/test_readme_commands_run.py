@@ -25,7 +25,7 @@ from typer.testing import CliRunner
 
 from fedrag.cli.main import app
 from fedrag.models import resident
-from fedrag.models.store import find_model
+from fedrag.weights.store import find_model
 
 NOT_RUN = {
     "fedrag models fetch": "make setup runs it; it downloads the real models",

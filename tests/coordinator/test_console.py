@@ -21,8 +21,8 @@ from fedrag.cli.main import app
 from fedrag.coordinator.console import HEADERS
 from fedrag.coordinator.console_page import policy_codes
 from fedrag.coordinator.curves import curve, nice_ticks
-from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.outcome import Outcome, write_outcome
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.files import write_json
 from fedrag.site.policy import policy_numbers
 from fedrag.site.site_config import Policy

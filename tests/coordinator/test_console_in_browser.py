@@ -11,9 +11,9 @@ from chromium import needs_chromium, watched_page
 from playwright.sync_api import Browser
 from written_run import REFUSAL, add_round, new_folder, record, shown, write_run
 
-from fedrag.coordinator.folder import ServerFolder
 from fedrag.coordinator.outcome import Outcome, write_outcome
-from fedrag.runs import RunFolder
+from fedrag.coordinator.server_folder import ServerFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.site.policy import policy_numbers
 from fedrag.site.site_config import Policy
 

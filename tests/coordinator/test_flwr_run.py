@@ -8,8 +8,8 @@ import pytest
 from flwr_local import run_local
 from tiny_federation import assert_same_state, tiny_config, write_small_sites
 
-from fedrag.runs import RunFolder
-from fedrag.simulation import simulate
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.simulate import simulate
 
 REPOSITORY = Path(__file__).parents[2]
 

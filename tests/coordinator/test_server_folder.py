@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from tiny_federation import tiny_config
 
-from fedrag.coordinator.folder import ServerConfig, ServerFolder
+from fedrag.coordinator.backup import back_up, restore
 from fedrag.coordinator.jobs import begin_run, resume_run, run_names, stop_run
-from fedrag.coordinator.keeping import back_up, restore
 from fedrag.coordinator.late import late_sites
 from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
 from fedrag.coordinator.overview import overview
+from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 from fedrag.errors import ConfigError, ServiceError, StorageError
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import fingerprint, load_private_key, load_public_key, new_key
 
 CONFIG = ServerConfig(name="rag.example.org", port=18443, superlink_port=18444)

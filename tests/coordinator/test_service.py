@@ -7,7 +7,7 @@ import time
 
 from fedrag.coordinator import service
 from fedrag.coordinator.service import keep_small
-from fedrag.supervision import Child
+from fedrag.service.children import Child
 
 REOPENS = """
 import signal, time

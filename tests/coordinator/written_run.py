@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.coordinator.console import HOST, console_server
-from fedrag.coordinator.folder import ServerConfig, ServerFolder
 from fedrag.coordinator.outcome import Outcome, write_outcome
-from fedrag.runs import Checkpoint, RunFolder
+from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
+from fedrag.runs.run_folder import Checkpoint, RunFolder
 from fedrag.security.keys import new_key
 
 STATE = {"retriever": {"weight": np.zeros(2, np.float32)}}

@@ -10,7 +10,7 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from fedrag.data.importers.hub import import_hub
+from fedrag.data.importers.hub_dataset import import_hub
 from fedrag.data.importers.table import Columns, import_table, look_up
 from fedrag.errors import ConfigError, DataError
 from fedrag.types import Passage, Question

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedrag.config import RetrieverConfig
+from fedrag.config.scenario import RetrieverConfig
 from fedrag.data.check import check_sites
 from fedrag.data.site_folder import load_site, site_folders
 from fedrag.data.splitting import split_of
 from fedrag.models.retriever import Retriever
-from fedrag.models.store import find_model
 from fedrag.types import SPLITS, Question, Site
+from fedrag.weights.store import find_model
 
 SPACE = Path(__file__).parents[2] / "simulations" / "data" / "space"
 SHARES = (0.28, 0.37, 0.35)

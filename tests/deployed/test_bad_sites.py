@@ -17,8 +17,8 @@ from tiny_federation import tiny_config, write_small_sites
 from fedrag.federation.messages import TRAIN
 from fedrag.federation.signing import request_id, verified_slip, with_signature
 from fedrag.security.keys import load_private_key
-from fedrag.site.connection import connect
-from fedrag.site.desk import Desk
+from fedrag.site.service.connection import connect
+from fedrag.site.service.request_handler import Desk
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("tiny_home")]

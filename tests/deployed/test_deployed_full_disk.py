@@ -12,7 +12,7 @@ import pytest
 from deployment import Deployment
 from tiny_federation import assert_same_state, federate, tiny_config, write_small_sites
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.types import State
 
 pytestmark = [

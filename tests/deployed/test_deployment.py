@@ -13,9 +13,9 @@ import pytest
 from deployment import FEDRAG, Deployment
 from tiny_federation import assert_same_state, federate, tiny_config, write_small_sites
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.errors import ServiceError
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.site.egress import read_egress
 from fedrag.types import State
 

@@ -13,16 +13,16 @@ import pytest
 from deployment import Deployment, free_ports
 from tiny_federation import small_site, tiny_config
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.data.writing import write_site
 from fedrag.federation.messages import POLICY_RULES
-from fedrag.models.store import fetched_models
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import new_server_certificate
 from fedrag.site.egress import read_egress
 from fedrag.site.policy import policy_numbers
 from fedrag.site.site_config import SiteConfig
 from fedrag.types import Passage, Question, Site
+from fedrag.weights.store import fetched_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
 

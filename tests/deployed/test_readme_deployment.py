@@ -31,9 +31,9 @@ from pathlib import Path
 import pytest
 from deployment import free_ports
 
-from fedrag.models.store import find_model
 from fedrag.security.keys import new_key
 from fedrag.site.site_config import site_toml
+from fedrag.weights.store import find_model
 
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent

@@ -23,13 +23,13 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from tiny_federation import tiny_config, write_small_sites
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.files import write_text
 from fedrag.security.certificates import new_authority
 from fedrag.security.keys import load_private_key
-from fedrag.site.connection import NotLetIn, connect
 from fedrag.site.egress import read_egress
+from fedrag.site.service.connection import NotLetIn, connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
 

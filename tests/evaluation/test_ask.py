@@ -15,8 +15,8 @@ from fedrag.data.writing import write_site
 from fedrag.errors import ConfigError, DataError, RunError
 from fedrag.evaluation.ask import BeforeAndAfter
 from fedrag.evaluation.evaluate import measure_sites
-from fedrag.runs import RunFolder
-from fedrag.simulation import simulate
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.simulate import simulate
 
 NORTH = SHIPPED / "north"
 

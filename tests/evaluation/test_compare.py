@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.errors import RunError
 from fedrag.evaluation.compare import compare_runs
 from fedrag.evaluation.records import METRICS, Measured, measured_lines
 from fedrag.evaluation.significance import paired_bootstrap
 from fedrag.files import write_text
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 
 CONFIG = Config.from_dict({"name": "c", "data": {"sites": "x"}})
 

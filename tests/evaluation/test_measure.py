@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.data.questions import distinct_questions
 from fedrag.evaluation.measure import measure_site
 from fedrag.evaluation.records import METRICS, Measured, summarise, summarise_by_site

@@ -7,8 +7,8 @@ from fedrag_process import run_to_its_end
 from tiny_federation import tiny_config
 
 from fedrag.files import read_json
-from fedrag.runs import RunFolder
-from fedrag.simulation import resume, simulate
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.simulate import resume, simulate
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 

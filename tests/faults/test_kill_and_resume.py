@@ -12,7 +12,7 @@ from fedrag_process import await_moment, run_to_its_end, started
 from tiny_federation import tiny_config, write_small_sites
 
 from fedrag.files import read_json
-from fedrag.simulation import resume, simulate
+from fedrag.simulation.simulate import resume, simulate
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 

@@ -14,7 +14,7 @@ from fedrag.errors import QuorumError
 from fedrag.federation.exchange import KnownSite, choose_sites, greet_sites, replies_as_they_come
 from fedrag.federation.messages import GREET, Greeting, Reply, greeting_content, reply_content
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.models.needed import base_tensor_hashes
+from fedrag.weights.base_models import base_tensor_hashes
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 

@@ -22,7 +22,7 @@ from tiny_federation import (
 from fedrag.errors import QuorumError
 from fedrag.federation.messages import TRAIN
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.site.app import make_client_app
+from fedrag.site.client_app import make_client_app
 from fedrag.training.losses import Losses
 
 pytestmark = pytest.mark.usefixtures("tiny_home")

@@ -23,6 +23,7 @@ from tiny_federation import (
     write_small_sites,
 )
 
+from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_site
 from fedrag.errors import QuorumError
@@ -32,9 +33,8 @@ from fedrag.federation.update import add, norm, subtract
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.resident import RoundModels, initial_state
 from fedrag.rag.pipeline import build_index, retrieve
-from fedrag.schedule import components_of, rounds_training, trained_components
 from fedrag.seeding import derive_seed
-from fedrag.site.app import make_client_app
+from fedrag.site.client_app import make_client_app
 from fedrag.site.steps import train_site
 from fedrag.training.optimizer import Progress
 from fedrag.training.ralt import answer_examples, train_generator
@@ -313,7 +313,7 @@ def test_sites_with_the_same_update_round_it_each_in_its_own_way_in_int8(sites, 
         return train_site(replace(bench, site=replace(bench.site, name="b")), request)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedrag.site.app.train_site", train_as_b)
+        patch.setattr("fedrag.site.client_app.train_site", train_as_b)
         federate(config, tmp_path / "run", nodes=nodes, app=with_faults({"x": noting, "y": noting}))
     scales = sent[0].size // 68 * 4  # 4 bytes of 68 a block
     np.testing.assert_array_equal(sent[0][:scales], sent[1][:scales])

@@ -25,7 +25,7 @@ from fedrag.cli.main import app
 from fedrag.errors import ConfigError
 from fedrag.grids.ray_actors import RayGrid
 from fedrag.grids.ray_pool import RayPool
-from fedrag.simulation import simulate
+from fedrag.simulation.simulate import simulate
 from fedrag.training.losses import Losses, answer_loss
 
 TINY = "simulations/scenarios/tiny.toml"

@@ -29,8 +29,8 @@ from fedrag.grids.ray_actors import RayGrid
 from fedrag.grids.ray_pool import RayPool
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
-from fedrag.simulation import resume, simulate
-from fedrag.site.app import make_client_app
+from fedrag.simulation.simulate import resume, simulate
+from fedrag.site.client_app import make_client_app
 from fedrag.training.losses import Losses, answer_loss
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]

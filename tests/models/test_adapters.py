@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedrag.config import LoraSection
+from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, initial_lora, lora_parameters, remove_lora
 

@@ -8,13 +8,13 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-from fedrag.config import LoraSection
+from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
-from fedrag.models.attention import use_cpu_attention
-from fedrag.models.decoding import decode
 from fedrag.models.generator import Generator, adapter_shapes
-from fedrag.models.store import find_model
+from fedrag.passes.attention import use_cpu_attention
+from fedrag.passes.decoding import decode
 from fedrag.types import Example
+from fedrag.weights.store import find_model
 
 KINDS = ("causal", "seq2seq")
 CLASSES = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedrag.config import SimulationConfig
+from fedrag.config.scenario import SimulationConfig
 from fedrag.models import resident
 
 

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from fedrag.errors import ModelError
 from fedrag.models.retriever import Retriever
-from fedrag.models.store import find_model
+from fedrag.weights.store import find_model
 
 TEXTS = ["Phobos orbits Mars.", "naïve café", "The rye dough rests for eighteen hours, and then some more. " * 3, "x"]
 QUERY_SIDE = {"loss": "contrastive", "contrastive": {"side": "query"}}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from fedrag.config import Config, LoraSection
+from fedrag.config.scenario import Config, LoraSection
 from fedrag.models.generator import Generator
 from fedrag.models.resident import RoundModels
-from fedrag.models.store import find_model
 from fedrag.rag.answer_scores import ScoreCache, mean_log_probabilities, score_answers
 from fedrag.types import Example
+from fedrag.weights.store import find_model
 
 KINDS = ("causal", "seq2seq")
 

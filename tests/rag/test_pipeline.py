@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedrag.config import RagConfig
-from fedrag.models.decoding import decode
+from fedrag.config.scenario import RagConfig
+from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, prompt_builder, prompt_groups, retrieve
 from fedrag.types import Example, Passage

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from fedrag.config import RagConfig
-from fedrag.models.store import find_model
+from fedrag.config.scenario import RagConfig
 from fedrag.rag.prompt import PromptBuilder
+from fedrag.weights.store import find_model
 
 INSTRUCTION = "Answer."
 

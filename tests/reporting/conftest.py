@@ -10,8 +10,8 @@ from hostile_data import HOSTILE_NAME, hostile_site
 from tiny_federation import small_site, tiny_config
 
 from fedrag.data.writing import write_site
-from fedrag.runs import RunFolder
-from fedrag.simulation import simulate
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="session")

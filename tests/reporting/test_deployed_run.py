@@ -11,10 +11,10 @@ from test_page import Page
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.files import write_json
 from fedrag.reporting.page import render
-from fedrag.runs import Checkpoint, RunFolder
+from fedrag.runs.run_folder import Checkpoint, RunFolder
 
 STATE = {"retriever": {"weight": np.zeros(2, np.float32)}}
 FACTS = {

@@ -19,8 +19,8 @@ import fedrag
 from fedrag.cli.main import app
 from fedrag.errors import RunError
 from fedrag.reporting.page import render
-from fedrag.runs import RunFolder
-from fedrag.simulation import simulate
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.simulate import simulate
 
 SECTIONS = (
     "What was measured",

@@ -10,7 +10,7 @@ from chromium import needs_chromium, watched_page
 from playwright.sync_api import Browser
 
 from fedrag.reporting.page import write_report
-from fedrag.runs import RunFolder
+from fedrag.runs.run_folder import RunFolder
 
 pytestmark = needs_chromium
 

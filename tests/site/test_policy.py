@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta, timezone
 import numpy as np
 import pytest
 
-from fedrag.config import Config
+from fedrag.config.scenario import Config
 from fedrag.federation.messages import POLICY_RULES, REFUSALS, Greeting, Reply
 from fedrag.site.policy import (
     Ledger,

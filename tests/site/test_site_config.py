@@ -8,7 +8,7 @@ import tomllib
 
 import pytest
 
-from fedrag.config_errors import sections_and_settings
+from fedrag.config.validation_errors import sections_and_settings
 from fedrag.errors import ConfigError
 from fedrag.site.site_config import Policy, SiteConfig, quiet_minutes, site_toml
 

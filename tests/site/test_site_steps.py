@@ -18,7 +18,7 @@ from fedrag.models.resident import RoundModels, initial_state
 from fedrag.rag.pipeline import build_index, prompt_builder
 from fedrag.site import steps
 from fedrag.site.delivery import keep_delivered
-from fedrag.site.settings import SiteSettings
+from fedrag.site.site_paths import SiteSettings
 from fedrag.site.steps import Workbench, train_site
 from fedrag.site.validation import validate_site
 

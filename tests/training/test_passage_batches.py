@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedrag.config import GeneratorConfig, RagConfig
-from fedrag.models.prompt_tree import PromptTree
+from fedrag.config.scenario import GeneratorConfig, RagConfig
+from fedrag.passes.tree import PromptTree
 from fedrag.training.passage_batches import passage_batches
 from fedrag.training.ralt import answer_examples, epoch_batches, example_batches
 from fedrag.types import Example, Hit, Passage, Question

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from fedrag.config import GeneratorConfig, LoraSection, RagConfig
+from fedrag.config.scenario import GeneratorConfig, LoraSection, RagConfig
 from fedrag.display import size_text
 from fedrag.errors import ModelError, TrainingDiverged
-from fedrag.models.checkpointing import Footprint
-from fedrag.models.decoding import decode
 from fedrag.models.generator import Generator
-from fedrag.models.store import find_model
+from fedrag.passes.checkpointing import Footprint
+from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.training.losses import answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.ralt import answer_examples, epoch_batches, train_generator
 from fedrag.types import Example, Hit, Passage, Question
+from fedrag.weights.store import find_model
 
 KINDS = ("causal", "seq2seq")
 CONSTANT = {"schedule": "constant", "warmup": 0.0, "learning_rate": 1e-3, "clip_norm": 1e9}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedrag.config import ContrastiveConfig, LsrConfig, RagConfig
+from fedrag.config.scenario import ContrastiveConfig, LsrConfig, RagConfig
 from fedrag.retrieval.index import PassageIndex
 from fedrag.training.retriever_examples import (
     PassageText,

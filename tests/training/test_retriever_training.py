@@ -12,13 +12,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from transformers import PreTrainedModel
 
-from fedrag.config import RetrieverConfig
+from fedrag.config.scenario import RetrieverConfig
 from fedrag.errors import TrainingDiverged
 from fedrag.models.retriever import Retriever
-from fedrag.models.store import find_model
 from fedrag.training.losses import Losses
 from fedrag.training.retriever_examples import PassageText, RetrieverExample
 from fedrag.training.retriever_training import train_retriever
+from fedrag.weights.store import find_model
 
 COMBINATIONS = [(weights, side) for weights in ("lora", "full") for side in ("query", "both")]
 TEXTS = {

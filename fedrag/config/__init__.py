@@ -1,0 +1,1 @@
+"""The scenario: what a federation shares, as a typed tree read from TOML."""

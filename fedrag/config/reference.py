@@ -1,0 +1,111 @@
+"""Tables of all settings in a document, made from the types of the settings themselves.
+
+`python -m fedrag.config.reference simulations/README.md` writes the scenario's anew between their two markers.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin
+
+import tomli_w
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from fedrag.config.scenario import Config
+from fedrag.errors import ConfigError
+
+MODULE = "fedrag.config.reference"
+END = "<!-- end of settings -->"
+
+_NOUNS: dict[Any, str] = {str: "text", int: "whole number", float: "number", bool: "`true` or `false`"}
+
+
+def with_settings(text: str, settings: type[BaseModel] = Config, module: str = MODULE) -> str:
+    """Return a document with the tables of settings between its markers.
+
+    Args:
+        text: The document.
+        settings: The class of the settings; each section in it gets a table of its own.
+        module: What writes the tables anew; the first marker names it.
+
+    Raises:
+        ConfigError: It lacks a marker.
+    """
+    first = f"<!-- settings: made by python -m {module} -->"
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ConfigError(f"expected the two lines {first} and {END}")
+    tables = "\n".join(_section_lines(settings, None, ""))
+    return f"{before}{begin}\n\n{tables}\n{END}{after}"
+
+
+def _section_lines(section: type[BaseModel], defaults: BaseModel | None, name: str) -> Iterator[str]:
+    """Yield a section's table, then those of the sections in it.
+
+    Args:
+        section: Its class.
+        defaults: What it holds where a file does not name it; None: some of it must be named.
+        name: Its full name; "" for the whole file.
+    """
+    nested: dict[str, type[BaseModel]] = {}
+    if name:
+        yield f"### [{name}]\n\n{_one_line(section.__doc__)}\n"
+    yield "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
+    for key, field in section.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            nested[key] = field.annotation
+            continue
+        default = "required" if field.is_required() else f"`{_as_toml(getattr(defaults, key, field.default))}`"
+        yield f"| `{key}` | {_type_text(field)} | {default} | {_one_line(field.description)} |"
+    yield ""
+    for key, kind in nested.items():
+        field = section.model_fields[key]
+        inner = getattr(defaults, key, None) if field.is_required() else getattr(defaults, key, field.default)
+        yield from _section_lines(kind, inner, f"{name}.{key}" if name else key)
+
+
+def _type_text(field: FieldInfo) -> str:
+    """Describe what a setting may hold."""
+    kind = field.annotation
+    if get_origin(kind) is tuple:
+        item = get_args(kind)[0]
+        return "list of texts" if item is str else f"list of {_kind_text(item)}"
+    if get_origin(kind) is dict:
+        return "table of texts"
+    limits = {
+        name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le") if hasattr(item, name)
+    }
+    low = f"at least {limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}" if "gt" in limits else ""
+    high = f"at most {limits['le']:g}" if "le" in limits else ""
+    return ", ".join(filter(None, [_kind_text(kind), low, high]))
+
+
+def _kind_text(kind: Any) -> str:
+    if get_origin(kind) is Literal:
+        return ", ".join(f'`"{value}"`' for value in get_args(kind))
+    return _NOUNS[kind]
+
+
+def _as_toml(value: Any) -> str:
+    if isinstance(value, tuple | dict):  # in one line; what occurs in them is written the same in JSON and in TOML
+        return json.dumps(value)
+    return tomli_w.dumps({"value": value}).removeprefix("value = ").strip()
+
+
+def _one_line(text: str | None) -> str:
+    return " ".join((text or "").split()).replace("|", "\\|")
+
+
+def main(settings: type[BaseModel] = Config, module: str = MODULE) -> None:
+    """Rewrite the settings in the document that is named on the command line."""
+    path = Path(sys.argv[1])
+    path.write_text(with_settings(path.read_text(encoding="utf-8"), settings, module), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

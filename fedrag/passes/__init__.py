@@ -1,0 +1,1 @@
+"""How a model reads a batch, fast: shared prefixes, trees, threads, CUDA graphs."""

@@ -1,0 +1,188 @@
+"""Prompts of one pass as a tree: what several of them begin with is read once, and nothing is padded.
+
+A causal model reads an instruction, or a passage, alike whatever follows it. So the prompts of a batch are read in one
+row, each shared beginning in one place, with attention along the branches of the tree (`fedrag.passes.attention`). The
+result and the gradients are those of whole prompts: the gradients by what is shared add up.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from itertools import accumulate
+from os.path import commonprefix
+
+import torch
+
+from fedrag.types import Example
+
+_LEAST = 8  # tokens; a branch costs some small operations in each layer
+_FEW = 16  # examples; among more, an exchange gains little and takes long to find
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Tokens that are read one after the other.
+
+    Attributes:
+        tokens: Token ids.
+        start: Position of the first one in its text.
+        before: The segments that come before it in its text, as numbers in the tree.
+    """
+
+    tokens: list[int]
+    start: int
+    before: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class PromptTree:
+    """The prompts and answers of a batch; the last token of an answer, which predicts nothing, is left out.
+
+    Attributes:
+        segments: Each after those that come before it.
+        places: Where the prediction of each answer token stands in the row of all tokens, example after example.
+    """
+
+    segments: list[Segment] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, batch: Sequence[Example]) -> PromptTree:
+        """Return the tree of a batch."""
+        tree = cls()
+        leaves = dict(tree._grow(batch, list(range(len(batch))), 0, ()))
+        ends = list(accumulate(tree.lengths))
+        for row, example in enumerate(batch):
+            end = ends[leaves[row]]
+            tree.places += range(end - len(example.answer), end)
+        return tree
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of each segment."""
+        return [len(segment.tokens) for segment in self.segments]
+
+    @property
+    def tokens(self) -> list[int]:
+        """All tokens that are read."""
+        return [token for segment in self.segments for token in segment.tokens]
+
+    @property
+    def positions(self) -> list[int]:
+        """The position of each in its text."""
+        return [segment.start + i for segment in self.segments for i in range(len(segment.tokens))]
+
+    def mask(self) -> torch.Tensor:
+        """Return which tokens see which (tokens, tokens)."""
+        lengths = self.lengths
+        mask = torch.zeros(sum(lengths), sum(lengths), dtype=torch.bool)
+        columns = torch.split(torch.arange(sum(lengths)), lengths)
+        for segment, own in zip(self.segments, columns, strict=True):
+            for other in segment.before:
+                mask[own[:, None], columns[other]] = True
+            mask[own[:, None], own] = torch.ones(len(own), len(own), dtype=torch.bool).tril()
+        return mask
+
+    def _grow(
+        self, batch: Sequence[Example], rows: list[int], start: int, before: tuple[int, ...]
+    ) -> Iterator[tuple[int, int]]:
+        """Add what some rows have from a position on; give each row and its last segment."""
+        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for row in rows:
+            alike[tuple(batch[row].prompt[start : start + _LEAST])].append(row)
+        for group in alike.values():
+            # The last token of a prompt predicts its answer's first: it stays with it.
+            shared = commonprefix([batch[row].prompt[start:-1] for row in group]) if len(group) > 1 else []
+            if len(shared) >= _LEAST:
+                number = self._add(list(shared), start, before)
+                yield from self._grow(batch, group, start + len(shared), (*before, number))
+                continue
+            for row in group:
+                yield row, self._add([*batch[row].prompt[start:], *batch[row].answer[:-1]], start, before)
+
+    def _add(self, tokens: list[int], start: int, before: tuple[int, ...]) -> int:
+        self.segments.append(Segment(tokens, start, before))
+        return len(self.segments) - 1
+
+
+def plan_tree_passes(batch: Sequence[Example], beside: int, most: int) -> list[list[int]]:
+    """Distribute a batch over passes that read about as many tokens each: those beside one another end together.
+
+    What has a beginning in common tends to meet. A pure function of the batch.
+
+    >>> plan_tree_passes([Example([1, 2, 3]), Example([9, 9]), Example([4, 4])], 2, 1000)
+    [[0], [1, 2]]
+
+    Args:
+        batch: Examples.
+        beside: Passes that run at a time; there are as many, or a multiple.
+        most: Tokens that a pass may read, unless one example alone has more.
+    """
+    fewest = -(-_size(batch, range(len(batch))) // most)
+    for passes in range(beside * -(-fewest // beside), len(batch) + beside, beside):
+        plan = _distribute(batch, passes)
+        if max(_size(batch, rows) for rows in plan) <= most:
+            return plan
+    return [[row] for row in range(len(batch))]
+
+
+def _distribute(batch: Sequence[Example], passes: int) -> list[list[int]]:
+    """Give each example to the pass that is shortest with it, the longest first; then make the longest pass shorter."""
+    plan: list[list[int]] = [[] for _ in range(passes)]
+    sizes = [0] * passes
+    for row in sorted(range(len(batch)), key=lambda row: (-batch[row].length, row)):
+        own = [batch[row].length - _alike(batch, row, rows) for rows in plan]
+        place = min(range(passes), key=lambda place: sizes[place] + own[place])
+        plan[place].append(row)
+        sizes[place] += own[place]
+    exchanged: list[list[int]] | None = plan
+    while exchanged and len(batch) <= _FEW:
+        plan = exchanged
+        exchanged = _exchange(batch, plan)
+    return [rows for rows in plan if rows]
+
+
+def _exchange(batch: Sequence[Example], plan: list[list[int]]) -> list[list[int]] | None:
+    """Return the plan with an example of its longest pass given to the shortest, or exchanged; None: nothing helps."""
+    *others, long = sorted(plan, key=lambda rows: _size(batch, rows))
+    if not others:
+        return None
+    short, *between = others
+    pairs = [
+        ([row for row in (*long, *taken) if row != given], [row for row in (*short, given) if row not in taken])
+        for given in long
+        for taken in [(), *((row,) for row in short)]
+    ]
+    best = min(pairs, key=lambda pair: max(_size(batch, rows) for rows in pair))
+    return [*between, *best] if max(_size(batch, rows) for rows in best) < _size(batch, long) else None
+
+
+def _alike(batch: Sequence[Example], row: int, others: Sequence[int]) -> int:
+    """Return how many tokens a prompt begins with as one of others does."""
+    return max((len(commonprefix([batch[row].prompt, batch[other].prompt])) for other in others), default=0)
+
+
+def _size(batch: Sequence[Example], rows: Sequence[int]) -> int:
+    return sum(PromptTree.of([batch[row] for row in rows]).lengths)
+
+
+_READING: ContextVar[PromptTree | None] = ContextVar("_READING", default=None)
+
+
+def tree_read() -> PromptTree | None:
+    """Return the tree that this thread's pass reads; None: plain rows."""
+    return _READING.get()
+
+
+@contextmanager
+def reading(tree: PromptTree | None) -> Iterator[None]:
+    """Let a model read a tree in one row."""
+    before = _READING.set(tree)
+    try:
+        yield
+    finally:
+        _READING.reset(before)

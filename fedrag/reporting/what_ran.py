@@ -1,0 +1,190 @@
+"""What ran, what is missing of it, and what the reader of its figures must know."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from fedrag.config.schedule import trained_components
+from fedrag.display import plural, size_text
+from fedrag.evaluation.records import Scores
+from fedrag.files import read_json
+from fedrag.reporting.arms import ARMS
+from fedrag.reporting.round_log import Records, SiteTotals
+from fedrag.runs.run_folder import RunFolder
+from fedrag.types import COMPONENTS
+
+MEANINGS = {
+    "untouched": "the models as they were fetched",
+    "local": "each site with a model trained on its own data alone",
+    "federated": "the models that the sites trained together",
+    "pooled": "one model trained on all data in one place",
+}
+
+INTERVALS = (
+    "Below each difference stands its 95\N{NO-BREAK SPACE}% interval: a paired bootstrap, 10,000 draws over "
+    "the questions. It covers chance in the choice of questions, not in the training, which ran with one seed. "
+    "A difference is bold where its interval leaves zero out; of many intervals, some do by chance alone."
+)
+
+
+def warnings(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
+    """Say what the reader must know before anything else."""
+    unfinished = _unfinished(run, scores)
+    said = [unfinished] if unfinished else []
+    return said + random_models([model["name"] for model in run.facts.get("models", {}).values()])
+
+
+def random_models(names: Iterable[str]) -> list[str]:
+    """Warn of models that were made for tests."""
+    if any(name.startswith("fedrag/tiny-") for name in names):
+        return ["This run used random models, made for tests: its figures mean nothing."]
+    return []
+
+
+def _unfinished(run: RunFolder, scores: Mapping[str, Scores]) -> str | None:
+    done, wanted = len(run.rounds()), run.config.federation.rounds
+    told = f"{done} of {wanted} rounds are done"
+    if not run.is_finished and is_deployed(run):
+        return _left_off(run, told)
+    go_on = f"Go on with: fedrag simulate --resume {shlex.quote(str(run.path))}"
+    if not run.is_finished:
+        return f"This run is not finished: {told}. {go_on}"
+    if _is_to_be_measured(run) and not (run.path / "results.json").is_file():
+        names = ", ".join(ARMS[arm].lower() for arm in scores)
+        return f"This run is not finished: all rounds are done, measured so far: {names or 'nothing'}. {go_on}"
+    return None
+
+
+def _left_off(run: RunFolder, told: str) -> str:
+    """Say how far a coordinator's run is, why it stopped, and how it goes on."""
+    outcome = _outcome(run)
+    if outcome.get("state") not in ("stopped", "failed"):
+        return f"This run is not finished: {told}."
+    why = f"This run {'was stopped' if outcome['state'] == 'stopped' else 'failed'}: {outcome['why']}; {told}."
+    return f"{why} Go on with: fedrag server resume {_coordinator(run)} {run.path.resolve().name}"
+
+
+def is_deployed(run: RunFolder) -> bool:
+    """Tell whether a coordinator ran it with sites of its own: it sees no data of theirs."""
+    return bool(_outcome(run)) or run.facts.get("data") == {}
+
+
+def _outcome(run: RunFolder) -> dict[str, Any]:
+    """Return how far a coordinator says its run is; empty where no `fedrag server` ran it."""
+    path = run.path / "outcome.json"
+    return read_json(path) if path.is_file() else {}
+
+
+def _coordinator(run: RunFolder) -> str:
+    """Return the coordinator's folder as a person types it; DIR where the run no longer lies in it."""
+    folder = run.path.absolute().parent.parent
+    return shlex.quote(str(folder)) if (folder / "server.toml").is_file() else "DIR"
+
+
+def command(run: RunFolder) -> str:
+    """Return the command that runs the same again."""
+    scenario = shlex.quote(str(run.path / "scenario.toml"))
+    return f"fedrag server run {_coordinator(run)} {scenario}" if _outcome(run) else f"fedrag simulate {scenario}"
+
+
+def nothing_measured(run: RunFolder) -> str:
+    """Say why there is no verdict."""
+    if is_deployed(run):
+        return (
+            "A deployed run holds sums and counts alone: questions, answers and examples stay at the sites, "
+            "so nothing was measured here."
+        )
+    if _is_to_be_measured(run):
+        return "The federated models were not measured yet, so there is no verdict."
+    return "Nothing was measured, so there is no verdict; to measure: fedrag evaluate RUN --data SITES."
+
+
+def _is_to_be_measured(run: RunFolder) -> bool:
+    """Tell whether the run measures by itself; a coordinator sees no data and does not."""
+    return run.config.evaluation.split != "none" and not is_deployed(run)
+
+
+def notes(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
+    """Say what the reader of the results must know."""
+    said = []
+    if "federated" in scores and len(scores) > 1:
+        said.append(INTERVALS)
+    if "local" in scores:
+        untrained = sorted(name for name in run.facts.get("data", {}) if not _was_trained_alone(run, name))
+        if untrained:
+            said.append(f"Not trained alone, and therefore untouched in the column Local: {', '.join(untrained)}.")
+    return said
+
+
+def _was_trained_alone(run: RunFolder, site: str) -> bool:
+    baselines = run.path / "baselines"
+    return not baselines.is_dir() or (baselines / f"local-{site}" / "final" / "state.safetensors").is_file()
+
+
+def summary(run: RunFolder, records: Records, totals: Mapping[str, SiteTotals]) -> str:
+    """Say in one line how large the run was."""
+    sites = len(run.facts.get("data") or totals)
+    exchanged = sum(total.received + total.sent for total in totals.values())
+    parts = [plural(sites, "site"), plural(len(records), "round"), duration(sum(r["seconds"] for r in records))]
+    return f"{', '.join(parts)}; {size_text(exchanged)} of weights exchanged, no question and no passage"
+
+
+def facts(
+    run: RunFolder,
+    records: Records,
+    totals: Mapping[str, SiteTotals],
+    scores: Mapping[str, Scores],
+) -> dict[str, str]:
+    """Return what ran, by name."""
+    config, recorded = run.config, run.facts
+    sites = sorted(recorded.get("data") or totals)
+    trained = trained_components(config.federation)
+    models = recorded.get("models", {})
+    found = {"Scenario": f"{config.name}, seed {config.seed}"}
+    for component in COMPONENTS:
+        if component in models:
+            role = "trained" if component in trained else "not trained"
+            found[component.capitalize()] = f"{models[component]['name']} ({role})"
+    found["Sites"] = f"{len(sites)}: {', '.join(sites)}"
+    found["Rounds"] = f"{len(records)} of {config.federation.rounds}, schedule {config.federation.schedule}"
+    found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
+    received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
+    found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"
+    if run.is_delivered:
+        found["Delivered to"] = _delivered_to(run, sites)
+    if scores:
+        questions = len({key for arm in scores.values() for key in arm})
+        split = "" if config.evaluation.split == "all" else f"{config.evaluation.split} "
+        of = "held-out sites" if config.evaluation.sites == "held-out" else "the sites that took part"
+        found["Measured on"] = f"{questions:,} {split}questions of {of}"
+    if recorded:
+        machine = recorded.get("machine", {})
+        threads = plural(recorded["threads"], "thread")
+        found["Started"] = recorded["started"].replace("T", " ").replace("Z", " UTC")
+        formats = ", ".join(f"{component} in {dtype}" for component, dtype in recorded["dtype"].items())
+        found["Machine"] = f"{machine.get('processor')}, {machine.get('device')}, {threads}; {formats}"
+        versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
+        found["Versions"] = f"fedrag {recorded['fedrag']}, {versions}"
+    return found
+
+
+def _delivered_to(run: RunFolder, sites: Sequence[str]) -> str:
+    reached = read_json(run.path / "delivery.json")["delivered_to"]
+    missed = [site for site in sites if site not in reached]
+    return (", ".join(reached) or "no site") + (f"; not to {', '.join(missed)}" if missed else "")
+
+
+def duration(seconds: float) -> str:
+    """Return a time in words.
+
+    >>> duration(11.1), duration(75), duration(3725)
+    ('11 s', '1 min 15 s', '1 h 02 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

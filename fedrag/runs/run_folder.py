@@ -1,0 +1,322 @@
+"""The run folder: everything a run used and found, written so that it survives any crash.
+
+```
+runs/<scenario>-<n>/
+  scenario.toml          the resolved scenario
+  run.json               format, versions, hashes of models and data, threads, number format
+  rounds.jsonl           a line a round
+  checkpoints/round-<r>/ state.safetensors, state.json; the last three
+  sites.json             what each site told in its greeting: version, numbers of questions, what it allows
+  delivery.json          which sites took the result
+  final/                 the trained models
+  evaluation/            what was measured, question by question
+  results.json           what was measured, in means
+  report.html            the page about the run
+```
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fedrag.config.scenario import Config, read_scenario
+from fedrag.errors import ConfigError, RunError, StorageError
+from fedrag.files import read_json, replacing_folder, sha256_of, storage_errors, write_json, write_text
+from fedrag.types import COMPONENTS, Component, State
+
+FORMAT = 2
+KEPT_CHECKPOINTS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The whole state of the server after a round.
+
+    Attributes:
+        round_number: Rounds that are done; 0 before the first.
+        state: Global tensors by component.
+        best: Per component the tensors that were best on validation, where they are kept.
+        best_scores: Their scores.
+    """
+
+    round_number: int
+    state: State
+    best: State
+    best_scores: dict[str, float]
+
+
+class RunFolder:
+    """A run on disk.
+
+    Args:
+        path: The folder; it must hold a run (see `create` and `open`).
+    """
+
+    def __init__(self, path: Path, config: Config) -> None:
+        self.path = path
+        self.config = config
+
+    @classmethod
+    def create(
+        cls, config: Config, path: Path | None = None, root: Path = Path("runs"), *, exist_ok: bool = False
+    ) -> RunFolder:
+        """Make a new run folder: `path`, or the next free `<root>/<scenario>-<n>`.
+
+        Args:
+            config: The scenario.
+            path: The folder.
+            root: Where folders are numbered.
+            exist_ok: Take a folder that a crash left half-made.
+
+        Raises:
+            RunError: `path` exists and is not empty.
+        """
+        if path is None:
+            path = _next_free(root, config.name)
+        elif not exist_ok and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise RunError(f"{path}: exists already; choose another --out, or go on with --resume {path}")
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+            run = cls(path, config)
+            try:
+                write_text(path / "scenario.toml", config.to_toml())
+            except StorageError:
+                run.discard_if_unbegun()
+                raise
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a run; its configuration comes from the folder alone.
+
+        Raises:
+            RunError: There is no run, or it was written by another version.
+        """
+        scenario, facts = path / "scenario.toml", path / "run.json"
+        if not scenario.is_file():
+            raise RunError(
+                f"{path}: is no run folder (it has no scenario.toml); fedrag simulate makes runs/<scenario>-<n>"
+            )
+        if facts.is_file():
+            found = read_json(facts).get("format")
+            if found != FORMAT:
+                raise RunError(f"{path}: was written in run format {found}, this fedrag reads format {FORMAT}")
+        try:
+            # not from_file: `sites` in a run folder are caches, never the data
+            return cls(path, Config.from_toml(read_scenario(scenario), str(scenario)))
+        except ConfigError as error:
+            raise RunError(f"{path}: cannot be read by this version of fedrag: {error}") from None
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What the run recorded of its versions, models, data and machine."""
+        path = self.path / "run.json"
+        return read_json(path) if path.is_file() else {}
+
+    def record_facts(self, facts: dict[str, Any]) -> None:
+        """Record them; the format is added."""
+        write_json(self.path / "run.json", {"format": FORMAT, **facts})
+
+    def save_checkpoint(self, checkpoint: Checkpoint, record: dict[str, Any]) -> None:
+        """Write a checkpoint whole or not at all, log its round, and drop old ones.
+
+        Args:
+            checkpoint: The state after the round.
+            record: The round's line in rounds.jsonl; kept in the checkpoint too, so that the two agree
+                after a crash between them.
+        """
+        folder = self.path / "checkpoints" / f"round-{checkpoint.round_number:04d}"
+        with replacing_folder(folder) as partial:
+            tensors = _joined("state", checkpoint.state) | _joined("best", checkpoint.best)
+            save_file(tensors, partial / "state.safetensors")
+            facts = {
+                "format": FORMAT,
+                "round": checkpoint.round_number,
+                "sha256": sha256_of(partial / "state.safetensors"),
+                "best_scores": checkpoint.best_scores,
+                "record": record,
+            }
+            write_json(partial / "state.json", facts)
+        self._log_round(record)
+        for old in self._checkpoint_folders()[:-KEPT_CHECKPOINTS]:
+            shutil.rmtree(old, ignore_errors=True)
+
+    def load_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
+        """Return the newest whole checkpoint and a line for each damaged one that was passed over.
+
+        The round log is brought to the same round.
+        """
+        warnings: list[str] = []
+        for folder in reversed(self._checkpoint_folders()):
+            try:
+                checkpoint, record = _read_checkpoint(folder)
+            except (OSError, ValueError, KeyError, SafetensorError, RunError) as error:
+                warnings.append(f"{folder}: damaged, the checkpoint before is used ({error})")
+                shutil.rmtree(folder, ignore_errors=True)
+                continue
+            self._cut_log(checkpoint.round_number, record)
+            return checkpoint, warnings
+        self._cut_log(0, None)
+        return None, warnings
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether there is a checkpoint to go on from."""
+        return bool(self._checkpoint_folders())
+
+    def discard_if_unbegun(self) -> None:
+        """Remove the folder of a run that failed before anything ran."""
+        if not self.has_begun:
+            shutil.rmtree(self.path, ignore_errors=True)
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all rounds are done and the result is kept."""
+        return (self.path / "final" / "state.safetensors").is_file()
+
+    @property
+    def is_delivered(self) -> bool:
+        """Whether the sites were sent the result."""
+        return (self.path / "delivery.json").is_file()
+
+    def record_sites(self, told: dict[str, dict[str, Any]]) -> None:
+        """Record what each site told in its greeting."""
+        write_json(self.path / "sites.json", told)
+
+    @property
+    def told_by_sites(self) -> dict[str, dict[str, Any]]:
+        """What each site told in its greeting, by name: `version`, `counts` and, in newer runs, `policy`."""
+        path = self.path / "sites.json"
+        return read_json(path) if path.is_file() else {}
+
+    def record_delivery(self, sites: list[str]) -> None:
+        """Record which sites took the result."""
+        write_json(self.path / "delivery.json", {"delivered_to": sorted(sites)})
+
+    @property
+    def delivered_to(self) -> list[str]:
+        """The sites that took the result, by name."""
+        names: list[str] = read_json(self.path / "delivery.json")["delivered_to"] if self.is_delivered else []
+        return names
+
+    def drop_checkpoints(self) -> None:
+        """Drop the checkpoints of a run that is finished: its result is kept."""
+        shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
+
+    def save_result(self, state: State) -> None:
+        """Keep the tensors that count; what is exported for other libraries is made from them."""
+        with storage_errors(self.path):
+            (self.path / "final").mkdir(exist_ok=True)
+            partial = self.path / "final" / ".state.partial"
+            save_file(_joined("state", state), partial)
+            partial.replace(self.path / "final" / "state.safetensors")
+
+    def load_result(self) -> State:
+        """Return the tensors that count.
+
+        Raises:
+            RunError: The run is not finished.
+        """
+        path = self.path / "final" / "state.safetensors"
+        if not self.is_finished:
+            raise RunError(f"{self.path}: is not finished; go on with: fedrag simulate --resume {self.path}")
+        try:
+            return _split("state", load_file(path))
+        except (SafetensorError, ValueError) as error:
+            raise RunError(f"{path}: is damaged: {error}") from None
+
+    def results(self) -> dict[str, Any]:
+        """Return what was measured: `overall` and `sites` for each of `untouched`, `local`, `federated`, `pooled`.
+
+        Raises:
+            RunError: The run is not finished.
+        """
+        path = self.path / "results.json"
+        if not path.is_file():
+            raise RunError(f"{self.path}: is not finished; go on with: fedrag simulate --resume {self.path}")
+        return read_json(path)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what says which run this is."""
+        return {
+            "name": self.path.resolve().name,
+            "scenario": self.config.name,
+            "seed": self.config.seed,
+            "fedrag": self.facts.get("fedrag"),
+            "models": self.facts.get("models"),
+        }
+
+    def rounds(self) -> list[dict[str, Any]]:
+        """Return the logged rounds; a half-written last line is passed over."""
+        path = self.path / "rounds.jsonl"
+        records = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                break
+        return records
+
+    def _log_round(self, record: dict[str, Any]) -> None:
+        if record:
+            with storage_errors(self.path), (self.path / "rounds.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
+
+    def _cut_log(self, round_number: int, record: dict[str, Any] | None) -> None:
+        kept = [line for line in self.rounds() if line["round"] <= round_number]
+        if record and (not kept or kept[-1]["round"] < round_number):
+            kept.append(record)
+        if kept or (self.path / "rounds.jsonl").exists():
+            write_text(self.path / "rounds.jsonl", "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _checkpoint_folders(self) -> list[Path]:
+        folders = (self.path / "checkpoints").glob("round-[0-9]*")
+        return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
+
+
+def _read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    facts = read_json(folder / "state.json")
+    if facts["sha256"] != sha256_of(folder / "state.safetensors"):
+        raise RunError("its tensors are not those that were written")
+    tensors = load_file(folder / "state.safetensors")
+    checkpoint = Checkpoint(
+        facts["round"], _split("state", tensors), _split("best", tensors), dict(facts["best_scores"])
+    )
+    return checkpoint, facts["record"]
+
+
+def _joined(kind: str, state: State) -> dict[str, np.ndarray]:
+    # A leading number keeps the order: safetensors sorts by name, and manifests depend on the order.
+    return {
+        f"{kind}|{component}|{i:05d}|{name}": np.asarray(tensor, order="C")  # ascontiguousarray makes () to (1,)
+        for component, tensors in state.items()
+        for i, (name, tensor) in enumerate(tensors.items())
+    }
+
+
+def _split(kind: str, tensors: dict[str, np.ndarray]) -> State:
+    state: State = {}
+    for key in sorted(tensors):
+        this, component, _, name = key.split("|", 3)
+        if this == kind:
+            state.setdefault(_component(component), {})[name] = tensors[key]
+    return state
+
+
+def _component(name: str) -> Component:
+    return next(component for component in COMPONENTS if component == name)
+
+
+def _next_free(root: Path, name: str) -> Path:
+    pattern = re.compile(rf"{re.escape(name)}-(\d+)")
+    taken = [int(m[1]) for p in root.glob(f"{name}-*") if (m := pattern.fullmatch(p.name))]
+    return root / f"{name}-{max(taken, default=0) + 1}"

@@ -1,0 +1,281 @@
+"""A simulation, as a straight script: sites, rounds over a grid, export, baselines, final evaluation."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from flwr.serverapp import Grid
+
+from fedrag.config.scenario import Config
+from fedrag.config.schedule import trained_components
+from fedrag.data.site_folder import chosen_folders, load_site, site_name
+from fedrag.display import Display, Quiet
+from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, StorageError
+from fedrag.evaluation.evaluate import measure_sites
+from fedrag.evaluation.records import Measured, measured_lines, summarise_by_site
+from fedrag.federation.aggregation import Rule
+from fedrag.federation.rounds import run_rounds
+from fedrag.files import read_json, write_json, write_text
+from fedrag.grids.in_process import InProcessGrid
+from fedrag.models.resident import initial_state
+from fedrag.rag.export import export_models
+from fedrag.runs.facts import collect_facts
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.baselines import train_local, train_pooled
+from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
+from fedrag.site.client_app import make_client_app
+from fedrag.site.site_paths import SCORES
+from fedrag.training.losses import Losses
+from fedrag.types import Site, State
+from fedrag.weights.store import fedrag_home
+
+if TYPE_CHECKING:
+    from fedrag.grids.ray_pool import RayPool
+
+
+def simulate(
+    config: Config | Path | str,
+    *,
+    out: Path | str | None = None,
+    losses: Losses = Losses(),
+    rule: Rule | None = None,
+    display: Display = Quiet(),
+    ray_address: str | None = None,
+    ray_pool: RayPool | None = None,
+) -> RunFolder:
+    """Run a federation on this machine and measure what it did.
+
+    Args:
+        config: A scenario or the path of one.
+        out: The run folder; by default the next free `runs/<scenario>-<n>`.
+        losses: Loss functions, each of which can be one's own.
+        rule: An aggregation rule of one's own: differences and weights in, one difference out.
+        display: Shows lines and progress.
+        ray_address: A running Ray cluster to work in, such as "10.0.0.5:6379", instead of a Ray of its own. All
+            its nodes need the sites' folders, the run folder, the models and this fedrag.
+        ray_pool: Client processes that were started already; None: they are started and ended here.
+
+    Returns:
+        The finished run; its `results()` hold what was measured.
+
+    Raises:
+        FedragError: Something that the user can mend; a run that was begun can be resumed.
+    """
+    if not isinstance(config, Config):
+        config = Config.from_file(Path(config))
+    _check_ray(config, ray_address)
+    folders, facts = _prepare(config)  # what is wrong with data or models is said before a folder is made
+    run = RunFolder.create(_with_absolute_path(config), Path(out) if out else None)
+    try:
+        run.record_facts(facts)
+        display.say(f"run folder: {run.path}")
+        return _finish(run, folders, losses, rule, display, ray_address, ray_pool)
+    except FedragError:
+        run.discard_if_unbegun()
+        raise
+
+
+def resume(
+    path: Path | str,
+    *,
+    losses: Losses = Losses(),
+    rule: Rule | None = None,
+    display: Display = Quiet(),
+    ray_address: str | None = None,
+) -> RunFolder:
+    """Go on with a run that was interrupted, at whatever moment; its configuration comes from its folder.
+
+    Raises:
+        RunError: It is no run, or its data, models or threads are no longer what they were.
+    """
+    run = RunFolder.open(Path(path))
+    _check_ray(run.config, ray_address)
+    folders, facts = _prepare(run.config)
+    if not run.facts:
+        run.record_facts(facts)
+    for key, what in (
+        ("data", "data"),
+        ("models", "models"),
+        ("threads", "number of threads"),
+        ("dtype", "dtype"),
+    ):
+        if run.facts.get(key) != facts[key]:
+            raise RunError(
+                f"{run.path}: cannot be resumed, its {what} changed: "
+                f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
+            )
+    return _finish(run, folders, losses, rule, display, ray_address, None)
+
+
+def _check_ray(config: Config, address: str | None) -> None:
+    """Refuse the address of a cluster that nothing would use, or that does not answer."""
+    if address is None:
+        return
+    if config.simulation.grid != "ray":
+        raise ConfigError(f'a Ray address needs simulation.grid = "ray"; this run has "{config.simulation.grid}"')
+    from fedrag.grids.ray_pool import require_cluster  # Ray takes seconds to import
+
+    require_cluster(address)
+
+
+def _prepare(config: Config) -> tuple[list[Path], dict[str, Any]]:
+    """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
+    folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
+    check_scenario(config, [load_site(folder) for folder in folders])
+    return folders, collect_facts(config, folders)
+
+
+def _with_absolute_path(config: Config) -> Config:
+    """Name the data in full, so that a run can be resumed from any folder."""
+    data = config.data.model_copy(update={"sites": str(Path(config.data.sites).resolve())})
+    return config.model_copy(update={"data": data})
+
+
+def _finish(
+    run: RunFolder,
+    folders: Sequence[Path],
+    losses: Losses,
+    rule: Rule | None,
+    display: Display,
+    ray_address: str | None,
+    ray_pool: RayPool | None,
+) -> RunFolder:
+    """Do what is left of a run: rounds, export, baselines, evaluation."""
+    torch.set_num_threads(run.facts["threads"])
+    try:
+        with nullcontext(ray_pool) if ray_pool else _own_pool(run.config, folders, ray_address) as pool:
+            state = _federate(run, run, folders, losses, rule, display, pool)
+            results = _evaluate(run, folders, state, losses, display, pool)
+        write_json(run.path / "results.json", {"run": run.identity(), **results})
+    except (KeyboardInterrupt, QuorumError, StorageError):
+        if run.has_begun:
+            display.say(f"go on with: fedrag simulate --resume {run.path}")
+        raise
+    return run
+
+
+@contextmanager
+def _own_pool(config: Config, folders: Sequence[Path], ray_address: str | None) -> Iterator[RayPool | None]:
+    """Start client processes where the scenario asks for Ray, and end them."""
+    if config.simulation.grid != "ray":
+        yield None
+        return
+    from fedrag.grids.ray_pool import pool_for  # Ray starts processes and takes seconds to import
+
+    with pool_for(config.simulation, len(folders), ray_address) as pool:
+        yield pool
+
+
+def _federate(
+    run: RunFolder,
+    whole: RunFolder,
+    folders: Sequence[Path],
+    losses: Losses,
+    rule: Rule | None,
+    display: Display,
+    pool: RayPool | None,
+) -> State:
+    """Run the rounds that are left and export the result; sites keep what they are handed in the whole run's folder."""
+    config = run.config
+    components = trained_components(config.federation)
+    if run.is_finished:
+        return run.load_result()
+    with open_grid(run, whole.path / "sites", folders, losses, display, pool) as grid:
+        state = run_rounds(grid, config, run, lambda: initial_state(config, components), rule=rule, display=display)
+    export_models(config, state, run.path / "final")
+    run.save_result(state)
+    return state
+
+
+def _evaluate(
+    run: RunFolder, folders: Sequence[Path], state: State, losses: Losses, display: Display, pool: RayPool | None
+) -> dict[str, Any]:
+    """Measure the federation and what the scenario sets beside it, each arm once."""
+    evaluation = run.config.evaluation
+    if evaluation.split == "none":
+        return {}
+    split = evaluation.split
+    sites = [load_site(folder) for folder in folders]
+    held_out = [load_site(folder) for folder in held_out_folders(run.config)]
+    measured_sites = held_out if evaluation.sites == "held-out" else sites
+
+    def measure(on: Sequence[Site], of: State) -> list[Measured]:
+        return measure_sites(on, split, run.config, of, True, display)
+
+    def train(baseline: RunFolder, folder: Path) -> State:
+        display.say(f"baseline: {baseline.path.name}")
+        try:
+            return _federate(baseline, run, [folder], losses, None, display, pool)
+        except QuorumError as error:  # a site that diverges alone must not cost the whole run
+            display.say(f"{baseline.path.name} could not be trained and is measured untouched: {error}")
+            return {}
+
+    def local() -> list[Measured]:
+        found: list[Measured] = []
+        able = {site.name for site in sites_that_train(run.config, sites)}
+        for folder, site in zip(folders, sites, strict=True):
+            alone = train_local(run, folder, train) if site.name in able else {}
+            found += measure(held_out if evaluation.sites == "held-out" else [site], alone)
+        return found
+
+    arms: dict[str, Callable[[], list[Measured]]] = {"federated": lambda: measure(measured_sites, state)}
+    if evaluation.untouched:
+        arms["untouched"] = lambda: measure(measured_sites, {})
+    if "local" in evaluation.baselines:
+        arms["local"] = local
+    if "pooled" in evaluation.baselines:
+        arms["pooled"] = lambda: measure(measured_sites, train_pooled(run, sites, train))
+    return {name: _measure_once(run, name, arm) for name, arm in arms.items()}
+
+
+def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]]) -> dict[str, Any]:
+    """Measure one arm, unless an interrupted run has done so already."""
+    path = run.path / "evaluation" / f"{arm}.json"
+    if not path.is_file():
+        measured = measure()
+        write_text(path.with_suffix(".jsonl"), measured_lines(measured))
+        write_json(path, summarise_by_site(measured))
+    return read_json(path)
+
+
+@contextmanager
+def open_grid(
+    run: RunFolder,
+    caches: Path,
+    folders: Sequence[Path],
+    losses: Losses,
+    display: Display,
+    pool: RayPool | None = None,
+) -> Iterator[Grid]:
+    """Give the grid that the scenario names, with one client per site folder."""
+    # A next run may ask for the same scores; where models are only read, they stay with this run.
+    writable = os.access(fedrag_home(), os.W_OK)
+    node_configs = [
+        {
+            "site-name": site_name(folder),
+            "site-folder": str(folder.resolve()),
+            "site-cache": str((caches / site_name(folder)).resolve()),
+            **({"score-cache": str(fedrag_home() / SCORES / site_name(folder))} if writable else {}),
+        }
+        for folder in folders
+    ]
+    if pool is None:
+        yield InProcessGrid(make_client_app(losses, display.progress), node_configs)
+        return
+    from fedrag.grids.ray_actors import RayGrid  # it imports Ray, which not every run needs
+
+    with RayGrid(lambda: make_client_app(losses), node_configs, pool, threads=run.facts["threads"]) as grid:
+        yield grid
+
+
+def _first_difference(before: Any, now: Any) -> str:
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted({*before, *now}):
+            if before.get(key) != now.get(key):
+                return str(key)
+    return f"{before} then, {now} now"

@@ -1,0 +1,1 @@
+"""What a site's administrator asks for: check, measure, purge."""

@@ -1,0 +1,263 @@
+"""What a site needs before it takes part, checked one by one: each finding is fine or says what to do."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+from fedrag import __version__
+from fedrag.data.check import check_sites
+from fedrag.display import plural, size_text
+from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
+from fedrag.memory import free_memory
+from fedrag.security.certificates import days_left
+from fedrag.security.keys import fingerprint, load_private_key, load_public_key
+from fedrag.site.admin.reach import Health, ask_health
+from fedrag.site.device import choose_device
+from fedrag.site.site_config import SITE_FILE, SiteConfig
+from fedrag.types import SPLITS
+from fedrag.weights.store import FetchedModel, count_parameters, fetched_models, find_model, verify_model
+
+FLOWER = "1.41"
+"""The minor version of Flower whose connection the node speaks."""
+
+CLOCK_S = 60.0
+CLOCK_LIMIT_S = 300
+"""From there on Flower takes no signature of a site."""
+
+FEW_DAYS = 14
+
+_GIGABYTE = 1e9
+_FULL_BYTES = 20  # of a retriever's weight: itself, the base to take differences from, a gradient, AdamW's two moments
+_DELIVERIES = 3  # that the disk has room for
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was checked.
+
+    Attributes:
+        name: What was checked.
+        is_ok: Whether it is fine.
+        text: What was found, or what to do.
+    """
+
+    name: str
+    is_ok: bool
+    text: str
+
+
+def check_site(folder: Path) -> Iterator[Finding]:
+    """Check a site's folder, its machine and the way to its coordinator; nothing is raised, all is told.
+
+    Args:
+        folder: The site's folder.
+    """
+    yield _finding("versions", _versions)
+    try:
+        config = SiteConfig.from_file(folder / SITE_FILE)
+    except FedragError as error:
+        yield Finding("site.toml", False, str(error))
+        return
+    yield Finding("site.toml", True, f"{config.name}, of the federation at {config.server}")
+    checks: dict[str, Callable[[], str]] = {
+        "data": lambda: _data(config),
+        "models": lambda: _models(config),
+        "device": lambda: _device(config),
+        "memory": lambda: _memory(config),
+        "disk": lambda: _disk(folder, config),
+        "private key": lambda: _private_key(config),
+        "ca.crt": lambda: _authority(config),
+        "coordinator.pub": lambda: _coordinator_key(config),
+    }
+    for name, check in checks.items():
+        yield _finding(name, check)
+    yield from _server(config)
+
+
+def _finding(name: str, check: Callable[[], str]) -> Finding:
+    """Do one check; whatever goes wrong in it is told in one line."""
+    try:
+        return Finding(name, True, _one_line(check()))
+    except FedragError as error:
+        return Finding(name, False, _one_line(str(error)))
+    except Exception as error:  # a check that fails must not keep the others from being told
+        return Finding(name, False, _one_line(f"could not be checked: {type(error).__name__}: {error}"))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _versions() -> str:
+    flower = version("flwr")
+    if not flower.startswith(f"{FLOWER}."):
+        raise ConfigError(f"flwr {flower} is installed, but {FLOWER} is needed; run: pip install 'flwr=={FLOWER}.*'")
+    return f"python {platform.python_version()}, fedrag {__version__}, flwr {flower}"
+
+
+def _data(config: SiteConfig) -> str:
+    report = check_sites([Path(config.data)])
+    if report.errors:
+        more = f"; {len(report.errors) - 1} more: fedrag data check {config.data}" if len(report.errors) > 1 else ""
+        raise DataError(f"{report.errors[0]}{more}")
+    [site] = report.sites
+    train = site.n_questions["train"]
+    if train < config.policy.min_examples:
+        raise DataError(
+            f"{config.data}: {plural(train, 'training question')}, so this site trains nothing: its policy asks for "
+            f"{config.policy.min_examples} (min_examples); they stand in train.jsonl"
+        )
+    counts = ", ".join(f"{site.n_questions[split]:,} {split}" for split in SPLITS)
+    warned = f"; {plural(len(report.warnings), 'warning')}: fedrag data check {config.data}" if report.warnings else ""
+    return f"{plural(site.n_passages, 'passage')}, questions: {counts}{warned}"
+
+
+def _models(config: SiteConfig) -> str:
+    faults: list[str] = []
+    names: list[str] = []
+    for name in config.policy.base_models or [model.name for model in fetched_models()]:
+        try:
+            _check_model(config, name)
+        except ModelError as error:
+            faults.append(str(error))
+        names.append(name)
+    if faults:
+        raise ModelError("; ".join(faults))
+    if not names:
+        raise ModelError("no model is fetched; run: fedrag models fetch")
+    return f"{', '.join(names)}: fetched and intact"
+
+
+def _check_model(config: SiteConfig, name: str) -> None:
+    model = find_model(name)
+    allowed = config.policy.base_models.get(name, model.tensors_sha256)
+    if model.tensors_sha256 != allowed:
+        raise ModelError(
+            f"{name}: was fetched with other tensors ({model.tensors_sha256[:16]}) than policy.base_models allows "
+            f"({allowed[:16]})"
+        )
+    verify_model(model)
+
+
+def _device(config: SiteConfig) -> str:
+    choose_device(config)
+    import torch  # takes seconds, and the help text of the verb needs none of it
+
+    if config.device != "cpu" and torch.cuda.is_available():
+        return f"cuda: {torch.cuda.get_device_name()}"
+    if config.device == "cuda":
+        raise ConfigError('device = "cuda", but torch finds no GPU; install its driver, or set device = ""')
+    from fedrag.models.resident import cpu_count  # imports torch
+
+    return f"cpu: {plural(cpu_count(), 'core')}"
+
+
+def _memory(config: SiteConfig) -> str:
+    """Compare what is free with a rough need: the largest models, trained, and a gigabyte for all else."""
+    choose_device(config)
+    from fedrag.models.resident import best_device, computing_dtype  # imports torch
+
+    device = best_device()
+    bytes_a_weight = computing_dtype("auto", device).itemsize
+    chosen = _chosen_models(config)
+    need = _GIGABYTE + bytes_a_weight * _largest(chosen, "generator") + _FULL_BYTES * _largest(chosen, "retriever")
+    free = free_memory(device)
+    if free is None:
+        return f"roughly {size_text(need)} are needed; what is free cannot be told on this system"
+    if free < need:
+        where = "on the GPU" if device == "cuda" else "in memory"
+        raise ConfigError(
+            f"{size_text(free)} are free {where}, roughly {size_text(need)} are needed; end other programs, or "
+            "choose smaller models"
+        )
+    return f"{size_text(free)} free, roughly {size_text(need)} needed"
+
+
+def _disk(folder: Path, config: SiteConfig) -> str:
+    free = shutil.disk_usage(folder).free
+    need = _GIGABYTE + _DELIVERIES * 4 * _largest(_chosen_models(config), "retriever")
+    if free < need:
+        raise StorageError(
+            f"{folder}: {size_text(free)} are free on its disk, roughly {size_text(need)} are needed; free some, for "
+            f"example with: fedrag client purge {folder}"
+        )
+    return f"{size_text(free)} free, roughly {size_text(need)} needed"
+
+
+def _chosen_models(config: SiteConfig) -> list[FetchedModel]:
+    """Return the fetched models that may run here."""
+    allowed = config.policy.base_models
+    return [model for model in fetched_models() if not allowed or model.name in allowed]
+
+
+def _largest(models: Sequence[FetchedModel], role: str) -> int:
+    """Return the weights of the largest model that can be a generator or a retriever."""
+    of_role = [model for model in models if (model.kind == "encoder") == (role == "retriever")]
+    return max((count_parameters(model.folder) for model in of_role), default=0)
+
+
+def _private_key(config: SiteConfig) -> str:
+    key = load_private_key(Path(config.private_key))
+    return f"only its owner can read it; fingerprint {fingerprint(key.public_key())}"
+
+
+def _authority(config: SiteConfig) -> str:
+    days = days_left(_handed_out(config.ca), datetime.now(UTC))
+    if days < FEW_DAYS:
+        when = f"ends in {plural(days, 'day')}" if days >= 0 else "has ended"
+        raise ConfigError(f"{config.ca}: {when}; the coordinator must make a new one and give it to every site")
+    return f"valid for {plural(days, 'day')}"
+
+
+def _coordinator_key(config: SiteConfig) -> str:
+    key = load_public_key(_handed_out(config.coordinator_key))
+    return f"fingerprint {fingerprint(key)}, to be compared with the coordinator's on the telephone"
+
+
+def _handed_out(name: str) -> Path:
+    if not Path(name).is_file():
+        raise ConfigError(f"{name}: is missing; the coordinator gives it to every site")
+    return Path(name)
+
+
+def _server(config: SiteConfig) -> Iterator[Finding]:
+    """Yield whether the coordinator is reached and, if it is, what its answer shows."""
+    reached: list[Health] = []
+
+    def reach() -> str:
+        reached.append(ask_health(config))
+        return f"{config.server} answers" + (f" through {config.proxy}" if config.proxy else "")
+
+    yield _finding("server", reach)
+    if reached:
+        yield _finding("certificate", lambda: _certificate(config, reached[0]))
+        yield _finding("clock", lambda: _clock(reached[0]))
+
+
+def _certificate(config: SiteConfig, health: Health) -> str:
+    days = (health.certificate_ends - datetime.now(UTC)).days
+    if days < FEW_DAYS:
+        raise ServiceError(
+            f"that of {config.server} ends in {plural(days, 'day')}; ask the coordinator to renew it: "
+            "fedrag server rotate"
+        )
+    return f"that of {config.server} is valid for {plural(days, 'day')}"
+
+
+def _clock(health: Health) -> str:
+    if health.clock_ahead_s is None:
+        return "the coordinator told no time"
+    seconds = round(health.clock_ahead_s)
+    if abs(seconds) > CLOCK_S:
+        where = "ahead of" if seconds > 0 else "behind"
+        raise ServiceError(
+            f"this machine's is {abs(seconds):,} s {where} the coordinator's, and from {CLOCK_LIMIT_S} s on the site "
+            "is not let in; set it right, for example with: timedatectl set-ntp true"
+        )
+    return f"{abs(seconds)} s away from the coordinator's"

@@ -1,0 +1,70 @@
+"""What the delivered models do on a site's own questions, measured at home: nothing of it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from fedrag.data.site_folder import load_site
+from fedrag.display import Display, Quiet
+from fedrag.errors import DataError, ModelError
+from fedrag.evaluation.evaluate import measure_sites
+from fedrag.evaluation.measure import MeasuredSplit
+from fedrag.evaluation.records import Measured
+from fedrag.site.delivered import Delivered
+from fedrag.site.site_config import Policy, SiteConfig
+from fedrag.types import Site, State
+from fedrag.weights.store import find_model
+
+
+def load_own_site(config: SiteConfig) -> Site:
+    """Return a site's data under the site's own name.
+
+    Raises:
+        DataError: It is malformed.
+    """
+    return replace(load_site(Path(config.data)), name=config.name)
+
+
+def measure_at_home(
+    site: Site, policy: Policy, delivered: Delivered, split: MeasuredSplit, display: Display = Quiet()
+) -> dict[str, list[Measured]]:
+    """Measure the untouched and the delivered models on a site's questions.
+
+    Args:
+        site: The site.
+        policy: What it allows; a generator that may not run here answers nothing.
+        delivered: The delivered models.
+        split: Questions to measure.
+        display: Shows lines and progress.
+
+    Returns:
+        `untouched` and `federated`: a record a question.
+
+    Raises:
+        DataError: The site has no question in this split.
+        ModelError: The retriever is not fetched.
+    """
+    arms: dict[str, State] = {"untouched": {}, "federated": delivered.state}
+    generate = _can_answer(delivered, policy, display)
+    measured = {}
+    for arm, state in arms.items():
+        display.say(f"measuring the {'untouched' if arm == 'untouched' else 'delivered'} models")
+        measured[arm] = measure_sites([site], split, delivered.config, state, generate, display)
+        if not measured[arm]:
+            raise DataError(f"{site.name}: has no question in its {split} split; choose another with --split")
+    return measured
+
+
+def _can_answer(delivered: Delivered, policy: Policy, display: Display) -> bool:
+    """Say whether answers can be generated here: a run of the retriever alone may never have needed a generator."""
+    name = delivered.config.models.generator
+    try:
+        find_model(name)
+    except ModelError as error:
+        display.say(f"no answers are generated: {error}")
+        return False
+    if policy.base_models and name not in policy.base_models:
+        display.say(f"no answers are generated: {name} is not in policy.base_models")
+        return False
+    return True

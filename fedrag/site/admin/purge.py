@@ -1,0 +1,126 @@
+"""What runs leave at a site, and how it is removed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedrag.display import size_text
+from fedrag.errors import ConfigError
+from fedrag.files import storage_errors
+from fedrag.site.client_folder import INBOX, OUTBOX
+from fedrag.site.delivered import MODELS, deliveries, forget
+from fedrag.site.site_paths import SCORES
+
+LOGS = "logs"
+
+KEPT = (
+    "It leaves alone: the key and site.toml, by which this site takes part; egress.jsonl, the record of what has left "
+    "the site, which is the proof for whoever answers for its data; requests.jsonl, so that no request is taken up "
+    "twice.",
+)
+"""What is never removed, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """What runs left at a site.
+
+    Attributes:
+        runs: Runs with models, also those of which a part alone is left.
+        models: Their folders.
+        cache: Files of answer scores.
+        logs: Log files.
+        messages: The request that was taken up last and the reply to it, which may hold an update.
+    """
+
+    runs: tuple[str, ...]
+    models: tuple[Path, ...]
+    cache: tuple[Path, ...]
+    logs: tuple[Path, ...]
+    messages: tuple[Path, ...] = ()
+
+    @property
+    def lines(self) -> list[str]:
+        """What there is, for a person."""
+        models = [f"models of {run}: {size_text(_bytes(self._files_of(run)))}" for run in self.runs]
+        others = {
+            "answer scores, which a run computes anew": self.cache,
+            "logs": self.logs,
+            "the last request and the reply to it": self.messages,
+        }
+        return models + [f"{what}: {size_text(_bytes(files))}" for what, files in others.items() if files]
+
+    def _files_of(self, run: str) -> list[Path]:
+        folders = [folder for folder in self.models if _run_of(folder) == run]
+        return [file for folder in folders for file in _files(folder)]
+
+
+def left_by_runs(folder: Path, run: str | None = None) -> Left:
+    """Find what runs left. Caches and logs are not kept by run: they are part of it whatever the run.
+
+    Args:
+        folder: The site's folder.
+        run: The run; None: all.
+
+    Raises:
+        ConfigError: There is no such run.
+        RunError: The list of the deliveries cannot be read.
+    """
+    path = folder / MODELS
+    found = sorted(entry for entry in path.iterdir() if entry.is_dir()) if path.is_dir() else []
+    runs = sorted({*map(_run_of, found), *(delivery.run for delivery in deliveries(folder))})
+    if run is not None and run not in runs:
+        raise ConfigError(f"{folder}: no models of a run {run!r}; there are: {', '.join(runs) or 'none'}")
+    chosen = tuple(runs) if run is None else (run,)
+    return Left(
+        runs=chosen,
+        models=tuple(entry for entry in found if _run_of(entry) in chosen),
+        cache=tuple(_files(folder / SCORES)),
+        logs=tuple(file for file in _files(folder / LOGS) if file.stat().st_size),
+        messages=tuple(_messages(folder)) if run is None else (),
+    )
+
+
+def remove(folder: Path, left: Left) -> None:
+    """Remove what runs left; what is removed is first no longer current.
+
+    Folders and files that a running site works with stay, empty.
+
+    Raises:
+        StorageError: Something cannot be removed.
+    """
+    with storage_errors(folder):
+        forget(folder, left.runs)
+        for path in left.models:
+            shutil.rmtree(path)
+        for file in (*left.cache, *left.messages):
+            file.unlink(missing_ok=True)
+        for file in left.logs:
+            os.truncate(file, 0)
+
+
+def _run_of(folder: Path) -> str:
+    """Return the run of a folder of models, or of what a crash left of one.
+
+    >>> _run_of(Path("models/tiny-1")), _run_of(Path("models/.tiny-1.partial"))
+    ('tiny-1', 'tiny-1')
+    """
+    return folder.name.removeprefix(".").removesuffix(".partial")
+
+
+def _messages(folder: Path) -> list[Path]:
+    """Return the files of messages, also those that a crash cut off."""
+    names = [f"{name}{end}" for name in (INBOX, OUTBOX) for end in ("", ".partial")]
+    return [folder / name for name in names if (folder / name).is_file()]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def _bytes(files: Iterable[Path]) -> int:
+    return sum(file.stat().st_size for file in files)

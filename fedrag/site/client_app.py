@@ -1,0 +1,153 @@
+"""The site's Flower `ClientApp`: opens a request, does the step, writes the reply.
+
+What goes wrong stays at the site: a refusal code and the id of an entry in the site's own log leave.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from fedrag import __version__
+from fedrag.config.scenario import Config
+from fedrag.data.site_folder import load_site
+from fedrag.errors import FedragError, TrainingDiverged
+from fedrag.federation.messages import (
+    DELIVER,
+    GREET,
+    TRAIN,
+    VALIDATE,
+    Greeting,
+    Reply,
+    Request,
+    greeting_content,
+    open_request,
+    reply_content,
+)
+from fedrag.federation.update import manifest_of
+from fedrag.seeding import derive_seed
+from fedrag.site.delivery import keep_delivered
+from fedrag.site.policy import apply_to_greeting, apply_to_reply
+from fedrag.site.refusal import DeadlinePassed, refusal_code
+from fedrag.site.site_config import Policy
+from fedrag.site.site_paths import SiteSettings
+from fedrag.site.steps import OnProgress, Workbench, train_site
+from fedrag.site.validation import validate_site
+from fedrag.training.losses import Losses
+from fedrag.types import Site
+from fedrag.weights.base_models import base_tensor_hashes
+
+log = logging.getLogger("fedrag.site")
+
+Step = Callable[[Workbench, Request], Reply]
+
+
+def make_client_app(
+    losses: Losses = Losses(), on_progress: OnProgress | None = None, policy: Policy | None = None
+) -> ClientApp:
+    """Return the client app of a site.
+
+    Args:
+        losses: The loss functions it trains with.
+        on_progress: Called with (what, done, in all) while it works; nothing of it leaves the site.
+        policy: What of its greetings and replies may leave the site; None: all of them.
+    """
+    app = ClientApp()
+
+    def handle(message: Message, context: Context, step: Step) -> Message:
+        return Message(_answer(message, context, step, losses, on_progress, policy), reply_to=message)
+
+    @app.query(GREET.partition(".")[2])
+    def greet(message: Message, context: Context) -> Message:
+        return Message(_greet(message, context, policy), reply_to=message)
+
+    @app.train(TRAIN.partition(".")[2])
+    def train(message: Message, context: Context) -> Message:
+        return handle(message, context, train_site)
+
+    @app.evaluate(VALIDATE.partition(".")[2])
+    def validate(message: Message, context: Context) -> Message:
+        return handle(message, context, validate_site)
+
+    @app.query(DELIVER.partition(".")[2])
+    def deliver(message: Message, context: Context) -> Message:
+        return handle(message, context, keep_delivered)
+
+    return app
+
+
+def _greet(message: Message, context: Context, policy: Policy | None) -> RecordDict:
+    try:
+        config = Config.from_toml(open_request(message).scenario)
+        settings = SiteSettings.from_node_config(context.node_config, config)
+        site = load_site(settings.folder)
+        hashes = {str(component): digest for component, digest in base_tensor_hashes(config).items()}
+        greeting = Greeting(settings.name, __version__, question_counts(site), hashes)
+        return greeting_content(apply_to_greeting(policy, greeting) if policy else greeting)
+    except Exception as error:
+        return reply_content(_refusal(error), {}, "float32")
+
+
+def question_counts(site: Site) -> dict[str, int]:
+    """Return what a site tells of its questions: how many there are of each sort."""
+    return {
+        "train_questions": len(site.train),
+        "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
+        "validation_questions": len(site.validation),
+    }
+
+
+def _answer(
+    message: Message,
+    context: Context,
+    step: Step,
+    losses: Losses,
+    on_progress: OnProgress | None,
+    policy: Policy | None,
+) -> RecordDict:
+    """Do one step; whatever goes wrong becomes a refusal code."""
+    request: Request | None = None
+    try:
+        request = open_request(message)
+        config = Config.from_toml(request.scenario)
+        settings = SiteSettings.from_node_config(context.node_config, config)
+        site = replace(load_site(settings.folder), name=settings.name)  # seeds come from the name it greets with
+        bench = Workbench(site, settings.cache, settings.scores, config, losses, run=settings.run)
+        reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)
+        if policy:
+            reply = apply_to_reply(policy, reply, len(site.train), len(site.validation))
+        manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
+        seed = derive_seed(config.seed, request.round_number, settings.name, "rounding")
+        return reply_content(reply, manifests, request.wire, seed)
+    except Exception as error:
+        return reply_content(_refusal(error), {}, "float32")
+
+
+def _until(deadline_s: float, on_progress: OnProgress | None) -> OnProgress:
+    """Return a progress function that ends the work once the deadline has passed."""
+    end = time.monotonic() + deadline_s
+
+    def check(what: str, done: int, total: int) -> None:
+        if time.monotonic() > end:
+            raise DeadlinePassed
+        if on_progress:
+            on_progress(what, done, total)
+
+    return check
+
+
+def _refusal(error: Exception) -> Reply:
+    """Log an error at the site and return the code that leaves it."""
+    error_id = secrets.token_hex(4)
+    foreseen = isinstance(error, (FedragError, TrainingDiverged, DeadlinePassed))  # its text says all
+    log.error("error %s: %s: %s", error_id, type(error).__name__, error, exc_info=None if foreseen else error)
+    return Reply(refusal=refusal_code(error), error_id=error_id)
+
+
+app = make_client_app()

@@ -1,0 +1,60 @@
+"""A site as a service: its node, kept alive."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fedrag.service.children import QUIET, Child, Stop, held_alone, stop_on_signals
+from fedrag.site.service.node import NOT_LET_IN, NOT_TRUSTED
+from fedrag.site.service.self_evaluation import SelfEvaluation
+from fedrag.site.site_config import SiteConfig
+
+TICK_S = 0.3
+
+_ENVIRONMENT = {**QUIET, "HF_HUB_OFFLINE": "1"}
+
+
+def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
+    """Run a site until it is told to end.
+
+    Args:
+        folder: The site's folder.
+        config: Its settings.
+        say: Takes a line for the administrator.
+
+    Raises:
+        ServiceError: Another process serves the folder.
+    """
+    with held_alone(folder, "a site"):
+        stop_on_signals()
+        _serve(folder, config, say)
+
+
+def _serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
+    command = [sys.executable, "-m", "fedrag.site.service.node", str(folder)]
+    node = Child(
+        "node",
+        command,
+        folder / "logs" / "node.log",
+        {**_ENVIRONMENT, "FLWR_HOME": str(folder / "flower")},
+        {
+            NOT_LET_IN: f"was not let in: is its key registered at {config.server}, and is this machine's clock right?",
+            NOT_TRUSTED: f"was not answered by the coordinator: {config.server} shows no certificate that {config.ca} "
+            "vouches for",
+        },
+    )
+    evaluation = SelfEvaluation(folder, config)
+    say(f"{config.name} takes part at {config.server}; what it does: {node.log}; what leaves: fedrag client audit")
+    try:
+        while True:
+            node.tend(say)
+            evaluation.tend(say)
+            time.sleep(TICK_S)
+    except Stop:
+        say("the site ends")
+    finally:
+        evaluation.end()
+        node.end()

@@ -1,0 +1,107 @@
+"""The process at a site that trains: it stays, with its models loaded, and can be ended at any moment.
+
+It runs the client app that is installed here. It has no connection to the outside and no key.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Mapping
+from multiprocessing.connection import Connection as Pipe
+from pathlib import Path
+
+from flwr.app import Context, Message, RecordDict
+
+from fedrag.service.children import die_with_parent
+from fedrag.site.device import choose_device
+from fedrag.site.refusal import DeadlinePassed
+from fedrag.site.site_config import SiteConfig
+
+GRACE_S = 20.0  # a worker stops at the deadline by itself, between two steps; then it has this long
+LONGEST_S = 20 * 86_400.0  # the longest that poll can wait is some 24 days
+
+
+class WorkerDied(Exception):
+    """The worker ended while it worked."""
+
+
+class Worker:
+    """Owns the worker process; starts it when there is work, and again after it died.
+
+    Args:
+        site_toml: The site's settings.
+        node_config: What the client app is told of the site.
+    """
+
+    def __init__(self, site_toml: Path, node_config: Mapping[str, str]) -> None:
+        self._site_toml = site_toml
+        self._node_config = dict(node_config)
+        self._process: multiprocessing.process.BaseProcess | None = None
+        self._pipe: Pipe | None = None
+        self._lock = threading.RLock()  # another thread may end it while it starts
+
+    def answer(self, message: Message, run: str, deadline_s: float) -> RecordDict:
+        """Return the content of the reply to a message.
+
+        Raises:
+            WorkerDied: It ended while it worked.
+            DeadlinePassed: It did not end in time and was ended.
+        """
+        pipe = self._ready()
+        try:
+            pipe.send((message, self._node_config | {"run": run}))
+            if not pipe.poll(min(deadline_s + GRACE_S, LONGEST_S)):
+                self.end()
+                raise DeadlinePassed
+            content = pipe.recv()
+        except (EOFError, OSError):
+            self.end()
+            raise WorkerDied from None
+        assert isinstance(content, RecordDict)
+        return content
+
+    def end(self) -> None:
+        """End the process."""
+        with self._lock:
+            if self._process is not None and self._pipe is not None:
+                self._process.kill()
+                self._process.join()
+                self._pipe.close()
+            self._process = self._pipe = None
+
+    def _ready(self) -> Pipe:
+        with self._lock:
+            if self._process is None or self._pipe is None or not self._process.is_alive():
+                self.end()
+                context = multiprocessing.get_context("spawn")
+                self._pipe, theirs = context.Pipe()
+                self._process = context.Process(
+                    target=_work, args=(theirs, self._site_toml, os.getpid()), name="fedrag worker", daemon=True
+                )
+                self._process.start()
+                theirs.close()  # so that its end is noticed when the process dies
+            return self._pipe
+
+
+def _work(pipe: Pipe, site_toml: Path, parent: int) -> None:
+    die_with_parent(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    config = SiteConfig.from_file(site_toml)
+    choose_device(config)  # before torch looks for one
+    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    logging.getLogger("fedrag").setLevel(logging.INFO)
+    from fedrag.site.client_app import make_client_app  # torch, in the worker alone: the node stays small
+
+    app = make_client_app(policy=config.policy)
+    while True:
+        try:
+            message, node_config = pipe.recv()
+        except EOFError:
+            return
+        context = Context(run_id=0, node_id=0, node_config=node_config, state=RecordDict(), run_config={})
+        pipe.send(app(message=message, context=context).content)

@@ -1,0 +1,61 @@
+"""Where a site keeps its things. None of it ever leaves the site."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedrag.config.scenario import Config
+from fedrag.data.site_folder import chosen_folders, site_name
+from fedrag.errors import ConfigError
+from fedrag.weights.store import fedrag_home
+
+SCORES = "answer-scores"
+
+
+@dataclass(frozen=True, slots=True)
+class SiteSettings:
+    """A site's own settings, from its node configuration and never from the server.
+
+    Attributes:
+        name: The site's name.
+        folder: Its data folder.
+        cache: Where delivered models are kept.
+        scores: Where answer scores are kept.
+        run: Name of the run, where it has one; delivered models are kept under it.
+    """
+
+    name: str
+    folder: Path
+    cache: Path
+    scores: Path
+    run: str = ""
+
+    @classmethod
+    def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SiteSettings:
+        """Read the settings of the site this process is.
+
+        A launcher hands over `site-folder`, and optionally `site-name`, `site-cache` and `score-cache`. Flower's
+        own simulation hands over `partition-id` alone: the scenario's sites are then dealt in order of name.
+
+        Raises:
+            ConfigError: Neither is there.
+        """
+        folder = Path(str(node_config["site-folder"])) if "site-folder" in node_config else None
+        if folder is None:
+            folder = _folder_of_partition(node_config, config)
+        name = str(node_config.get("site-name", site_name(folder)))
+        cache = Path(str(node_config.get("site-cache") or fedrag_home() / "sites" / name))
+        scores = Path(str(node_config.get("score-cache") or cache / SCORES))
+        return cls(name, folder, cache, scores, str(node_config.get("run", "")))
+
+
+def _folder_of_partition(node_config: Mapping[str, object], config: Config) -> Path:
+    if "partition-id" not in node_config:
+        raise ConfigError('the node configuration names no data: expected site-folder="/path/to/site"')
+    folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
+    partition = int(str(node_config["partition-id"]))
+    if partition >= len(folders):
+        raise ConfigError(f"there are {len(folders)} sites, but this is simulated client {partition + 1}")
+    return folders[partition]

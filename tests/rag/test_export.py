@@ -1,0 +1,90 @@
+"""What is exported does, in the libraries that others use, what it does here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from peft import PeftModel
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+from fedrag.config.scenario import Config
+from fedrag.models.resident import RoundModels
+from fedrag.rag.export import export_models
+from fedrag.types import Example
+from fedrag.weights.store import find_model
+
+TEXTS = ["Phobos orbits Mars.", "naïve café", "Where does the chess club meet?"]
+
+
+def config_of(**sections: Any) -> Config:
+    models = {
+        "generator": "fedrag/tiny-causal",
+        "retriever": "fedrag/tiny-encoder",
+        "generator_dtype": "float32",
+        "retriever_dtype": "float32",
+    } | sections.pop("models", {})
+    return Config.from_dict({"name": "export", "data": {"sites": "nowhere"}, "models": models, **sections})
+
+
+@pytest.mark.parametrize(("kind", "auto"), [("causal", AutoModelForCausalLM), ("seq2seq", AutoModelForSeq2SeqLM)])
+def test_peft_loads_the_generator_and_gets_the_same_logits(load_generator, random_tensors, tmp_path, kind, auto):
+    lora = {"rank": 3, "alpha": 5.0}
+    config = config_of(models={"generator": f"fedrag/tiny-{kind}"}, generator={"lora": lora})
+    tensors = random_tensors(load_generator(kind, **lora).parameters(), seed=3)
+    export_models(config, {"generator": tensors}, tmp_path)
+    assert not (tmp_path / "retriever").exists()
+    base = auto.from_pretrained(find_model(f"fedrag/tiny-{kind}").folder, dtype=torch.float32)
+    model = PeftModel.from_pretrained(base, tmp_path / "generator").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "generator")
+    example = Example(tokenizer(TEXTS[0])["input_ids"], tokenizer("Mars")["input_ids"])
+    with torch.no_grad():
+        ours, _ = RoundModels(config, {"generator": tensors}).generator.answer_logits([example])
+        if kind == "seq2seq":
+            decoder = torch.tensor([[model.config.decoder_start_token_id, *example.answer[:-1]]])
+            theirs = model(input_ids=torch.tensor([example.prompt]), decoder_input_ids=decoder).logits[0]
+        else:
+            ids = torch.tensor([example.prompt + example.answer])
+            theirs = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
+            with model.disable_adapter():
+                untouched = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
+            assert (untouched - theirs).abs().max() > 0.01
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["fedrag/tiny-encoder", "prompted"])
+@pytest.mark.parametrize("loss", ["contrastive", "lsr"])
+@pytest.mark.parametrize("side", ["query", "both"])
+@pytest.mark.parametrize("weights", ["lora", "full"])
+def test_sentence_transformers_loads_the_retriever_and_encodes_as_trained(
+    prompted_encoder, random_tensors, tmp_path: Path, weights, side, loss, name
+):
+    settings = {"weights": weights, "loss": loss, loss: {"side": side}, "lora": {"rank": 2}}
+    config = config_of(models={"retriever": name}, retriever=settings)
+    tensors = random_tensors(RoundModels(config, {}).retriever.initial_state(0), seed=5, scale=0.05)
+    retriever = RoundModels(config, {"retriever": tensors}).retriever
+    queries, passages = retriever.encode_queries(TEXTS), retriever.encode_passages(TEXTS)
+    export_models(config, {"retriever": tensors}, tmp_path / "final")
+    assert np.array_equal(retriever.encode_queries(TEXTS), queries)  # exporting changed nothing here
+    exported = SentenceTransformer(str(tmp_path / "final" / "retriever"), device="cpu")
+    ours = exported.encode_query(TEXTS), exported.encode_document(TEXTS)
+    np.testing.assert_allclose(ours[0], queries, atol=1e-5)
+    np.testing.assert_allclose(ours[1], passages, atol=1e-5)
+    base = SentenceTransformer(str(find_model(name).folder), device="cpu")
+    untouched = base.encode_query(TEXTS), base.encode_document(TEXTS)
+    assert np.abs(ours[0] - untouched[0]).max() > 1e-3
+    if side == "query":
+        np.testing.assert_allclose(ours[1], untouched[1], atol=1e-6)
+    else:
+        assert np.abs(ours[1] - untouched[1]).max() > 1e-3
+    assert exported.max_seq_length == base.max_seq_length
+    assert exported.similarity_fn_name == base.similarity_fn_name
+
+
+def test_what_was_not_trained_is_not_exported(tiny_home, tmp_path: Path):
+    export_models(config_of(), {}, tmp_path)
+    assert list(tmp_path.iterdir()) == []

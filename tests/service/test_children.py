@@ -1,0 +1,156 @@
+"""Children that are kept alive, and that never outlive their parent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from fedrag.errors import ServiceError
+from fedrag.service import children
+from fedrag.service.children import Child, held_alone
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+
+
+def wait(is_so, timeout_s=20.0):
+    end = time.monotonic() + timeout_s
+    while not is_so():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.fixture
+def child(tmp_path):
+    made = Child("sleeper", SLEEPER, tmp_path / "sleeper.log")
+    yield made
+    made.end(1.0)
+
+
+def tended(child: Child, said: list[str]):
+    child.tend(said.append)
+    return child.pid
+
+
+def test_a_killed_child_is_started_again_and_the_operator_reads_why(child, monkeypatch):
+    monkeypatch.setattr(children, "FIRST_WAIT_S", 0.1)
+    said: list[str] = []
+    child.tend(said.append)
+    first = child.pid
+    os.kill(first, signal.SIGKILL)
+    wait(lambda: tended(child, said) not in (0, first))
+    assert len(said) == 1
+    assert said[0].startswith("sleeper was ended by SIGKILL; it starts again in 0 s")
+
+
+def test_a_child_that_dies_at_once_is_started_less_and_less_often(tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "FIRST_WAIT_S", 0.05)
+    said: list[str] = []
+    child = Child("failing", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log")
+    wait(lambda: tended(child, said) == 0 and len(said) >= 4)
+    assert child._wait_s == pytest.approx(0.05 * 2**3)
+    assert said[0].startswith("failing ended with code 3")
+
+
+def test_an_exit_code_with_a_meaning_is_told_by_it(tmp_path):
+    said: list[str] = []
+    command = [sys.executable, "-c", "raise SystemExit(77)"]
+    child = Child("node", command, tmp_path / "log", meanings={77: "was not let in"})
+    wait(lambda: tended(child, said) == 0 and bool(said))
+    assert said[0].startswith("node was not let in; it starts again in")
+
+
+def test_what_a_child_prints_is_in_its_log(tmp_path):
+    child = Child("printer", [sys.executable, "-c", "print('hello')"], tmp_path / "logs" / "log")
+    child.start()
+    wait(lambda: child.exit_code == 0)
+    assert child.log.read_text() == "hello\n"
+
+
+def test_a_log_that_grew_large_is_turned_over_at_the_next_start(child, monkeypatch):
+    monkeypatch.setattr(children, "LOG_BYTES", 10)
+    child.log.write_text("x" * 11)
+    child.start()
+    assert child.log.with_suffix(".1.log").read_text() == "x" * 11
+    assert child.log.stat().st_size == 0
+
+
+def test_a_child_that_does_not_end_when_asked_is_ended(tmp_path):
+    stubborn = (
+        "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+    )
+    child = Child("stubborn", [sys.executable, "-c", stubborn], tmp_path / "log")
+    child.start()
+    wait(lambda: "up" in child.log.read_text())
+    pid = child.pid
+    child.end(0.3)
+    assert not is_alive(pid)
+
+
+def test_the_children_of_a_child_that_was_killed_are_ended_before_it_starts_again(tmp_path):
+    """The workers of a public door that was killed would keep its port."""
+    parent = f"import subprocess; p = subprocess.Popen({SLEEPER!r}); print(p.pid, flush=True); p.wait()"
+    child = Child("door", [sys.executable, "-c", parent], tmp_path / "log")
+    child.start()
+    wait(lambda: child.log.read_text().endswith("\n"))
+    grandchild = int(child.log.read_text())
+    os.kill(child.pid, signal.SIGKILL)
+    wait(lambda: child.pid == 0)
+    assert is_alive(grandchild)
+    child.start()
+    wait(lambda: not is_alive(grandchild))
+    child.end(1.0)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the death signal is Linux's")
+def test_a_child_dies_with_a_parent_that_is_killed(tmp_path):
+    script = (
+        "import pathlib, time; from fedrag.service.children import Child\n"
+        f"child = Child('sleeper', {SLEEPER!r}, pathlib.Path({str(tmp_path / 'log')!r}))\n"
+        "child.start(); print(child.pid, flush=True); time.sleep(600)"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    pid = int(parent.stdout.readline())
+    assert is_alive(pid)
+    parent.kill()
+    parent.wait()
+    wait(lambda: not is_alive(pid))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from fedrag.service.children import held_alone
+with held_alone(Path(sys.argv[1]), "a site"):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_folder_is_served_by_one_process_until_that_dies(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
+        try:
+            assert holder.stdout.readline() == b"held\n"
+            with (
+                pytest.raises(ServiceError, match="a site is running in this folder already"),
+                held_alone(tmp_path, "a site"),
+            ):
+                pass
+        finally:
+            holder.kill()
+        holder.wait()
+        with held_alone(tmp_path, "a site"):
+            pass
