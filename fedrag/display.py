@@ -1,4 +1,4 @@
-"""What a long computation tells the person who waits for it, and how numbers are written."""
+"""What a long computation tells the person who waits for it."""
 
 from __future__ import annotations
 
@@ -59,28 +59,6 @@ class LogDisplay:
             self._last = now
             left = (now - started) / done * (total - done)
             self.say(f"  {task}: {done} of {total}, {_duration(left)} left")
-
-
-def size_text(count: float) -> str:
-    """Return a number of bytes with a unit that suits it.
-
-    >>> size_text(950), size_text(69_632), size_text(2_703_360), size_text(1.4e10)
-    ('950 B', '69.6 kB', '2.7 MB', '14.0 GB')
-    """
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:,.1f} GB"
-
-
-def plural(count: int, one: str, many: str = "") -> str:
-    """Return a number with its noun.
-
-    >>> plural(1, "site"), plural(1_200, "pass", "passes")
-    ('1 site', '1,200 passes')
-    """
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def _duration(seconds: float) -> str:

@@ -18,7 +18,7 @@ from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import new_key
 from fedrag.simulation.simulate import simulate
 from fedrag.site.client_folder import create_site
-from fedrag.site.delivered import keep
+from fedrag.site.delivery import keep
 
 QUESTION = "What does a late book cost?"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -12,64 +13,44 @@ import fedrag
 
 PACKAGE = Path(fedrag.__file__).parent
 
-# A room may import every room of the rows below its own. The longest name that fits a module is its room.
+# The rooms, from the top row down; the longest name that fits a module is its room. A room imports the rows below it.
 ROWS = (
     ("cli",),
-    ("plan", "simulation"),
-    ("baselines", "preflight"),
-    ("site.service",),
-    ("site.node",),
-    ("site.desk",),
-    ("site.worker",),
-    ("site.app", "coordinator", "reporting", "grids"),
+    ("coordinator", "simulation"),
+    ("reporting", "site.service", "site.admin"),
     ("site", "federation.rounds", "federation.fold", "federation.exchange"),
-    ("evaluation", "facts"),
+    ("components", "evaluation"),
     ("training", "rag"),
-    ("models", "retrieval", "federation"),
-    ("data", "rag.prompt", "evaluation.answers", "evaluation.ranking", "evaluation.significance", "runs"),
-    ("reporting.rounds",),  # sums over the lines of a run's log, which the console shows as well as the report
-    ("security", "supervision"),
-    (
-        *("types", "errors", "config", "config_section", "config_errors", "config_reference"),
-        *("seeding", "display", "files", "memory", "schedule"),
-    ),
+    ("passes",),
+    ("models", "retrieval"),
+    ("weights", "federation", "grids", "runs"),
+    ("data", "config", "security", "service"),
+    ("types", "errors", "seeding", "files", "display", "text", "memory"),
 )
+# Inside a row, only where it is natural one way.
 WITHIN_A_ROW = {
     ("federation.rounds", "federation.fold"),
     ("federation.rounds", "federation.exchange"),
     ("federation.fold", "federation.exchange"),
     ("training", "rag"),
-    ("config", "types"),
-    ("schedule", "config"),
-    ("schedule", "types"),
+    ("runs", "weights"),
     ("files", "errors"),
-    ("config", "errors"),
-    ("config", "files"),
-    ("config", "config_section"),
-    ("config_section", "config_errors"),
-    ("config_section", "errors"),
-    ("config_reference", "config"),
-    ("config_reference", "errors"),
 }
 
 # Libraries that are imported in some rooms only.
 ONLY_IN = {
     "flwr": (
-        "simulation",  # names the Grid that it hands to the rounds
-        "site.app",
-        "site.worker",
-        "site.egress",
         "coordinator",
-        "grids",
-        "site.connection",
-        "site.node",
-        "site.desk",
-        "site.inbox",
-        "federation.messages",
-        "federation.signing",
-        "federation.rounds",
-        "federation.fold",
         "federation.exchange",
+        "federation.fold",
+        "federation.messages",
+        "federation.rounds",
+        "federation.signing",
+        "grids",
+        "simulation.simulate",  # names the Grid that it hands to the rounds
+        "site.client_app",
+        "site.egress",
+        "site.service",
     ),
     "ray": ("grids",),
     "peft": ("models",),
@@ -77,40 +58,46 @@ ONLY_IN = {
 }
 
 
-def names() -> list[str]:
-    """List the modules below fedrag, as `models.store`."""
-    paths = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
-    return sorted(".".join(path.parts).removesuffix(".__init__") for path in paths if path.parts != ("__init__",))
+@dataclass(frozen=True)
+class Module:
+    """A module's syntax tree, its lines, and the full names of what it imports, wherever in it that stands."""
+
+    tree: ast.Module
+    lines: list[str]
+    imports: frozenset[str]
 
 
 @cache
-def source(name: str) -> tuple[ast.Module, list[str]]:
-    path = PACKAGE.joinpath(*name.split("."))
-    text = (path / "__init__.py" if path.is_dir() else path.with_suffix(".py")).read_text(encoding="utf-8")
-    return ast.parse(text), text.splitlines()
+def modules() -> dict[str, Module]:
+    """Read every module below fedrag once, by its name, as `weights.store`."""
+    paths = {_name(path): path for path in sorted(PACKAGE.rglob("*.py")) if path != PACKAGE / "__init__.py"}
+    found = {}
+    for name, path in paths.items():
+        text = path.read_text(encoding="utf-8")
+        tree = ast.parse(text)
+        found[name] = Module(tree, text.splitlines(), frozenset(_imports(name, tree, paths)))
+    return found
 
 
-@cache
-def imports(name: str) -> frozenset[str]:
-    """List what a module imports, with full names, wherever in it the import stands."""
-    found = set()
-    for node in ast.walk(source(name)[0]):
+def _name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+def _imports(name: str, tree: ast.Module, known: dict[str, Path]) -> Iterator[str]:
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}:{node.lineno}: relative import"
-            module = str(node.module)
-            found |= {f"{module}.{alias.name}" if is_module(module, alias.name) else module for alias in node.names}
-    return frozenset(found)
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield whole if whole.removeprefix("fedrag.") in known else str(node.module)
 
 
-def is_module(package: str, name: str) -> bool:
-    return package.split(".")[0] == "fedrag" and f"{package}.{name}".removeprefix("fedrag.") in names()
-
-
-def own_imports(name: str) -> Iterator[str]:
-    """List the modules of fedrag that a module imports."""
-    yield from (other.removeprefix("fedrag.") for other in imports(name) if other.startswith("fedrag."))
+def own_imports(name: str) -> set[str]:
+    """Return the modules of fedrag that a module imports."""
+    return {other.removeprefix("fedrag.") for other in modules()[name].imports if other.startswith("fedrag.")}
 
 
 def is_in(name: str, room: str) -> bool:
@@ -126,39 +113,69 @@ def room_of(name: str) -> tuple[int, str]:
 
 def test_imports_run_downwards():
     wrong = []
-    for name in names():
+    for name in modules():
         row, room = room_of(name)
         for other in own_imports(name):
             other_row, other_room = room_of(other)
             allowed = other_row > row or other_room == room or (room, other_room) in WITHIN_A_ROW
             if not allowed:
                 wrong.append(f"{name} imports {other}")
-    assert not wrong
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_imports_run_in_a_circle():
-    graph = {name: set(own_imports(name)) - {name} for name in names()}
+    graph = {name: own_imports(name) - {name} for name in modules()}
     TopologicalSorter(graph).prepare()  # raises CycleError, which shows the circle
+
+
+def test_every_exception_is_used():
+    assert {(room_of(name)[1], room_of(other)[1]) for name in modules() for other in own_imports(name)} >= WITHIN_A_ROW
+    for library, rooms in ONLY_IN.items():
+        users = [name for name, module in modules().items() if any(is_in(other, library) for other in module.imports)]
+        for room in rooms:
+            assert any(is_in(name, room) for name in users), f"{room} no longer imports {library}"
 
 
 def test_libraries_stay_in_their_rooms():
     wrong = [
         f"{name} imports {library}"
-        for name in names()
+        for name, module in modules().items()
         for library, rooms in ONLY_IN.items()
-        if any(is_in(other, library) for other in imports(name)) and not any(is_in(name, room) for room in rooms)
+        if any(is_in(other, library) for other in module.imports) and not any(is_in(name, room) for room in rooms)
     ]
     assert not wrong
 
 
+def test_the_top_level_holds_rooms_and_a_few_plain_modules():
+    plain = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
+    assert plain == {"types", "errors", "seeding", "files", "display", "text", "memory"}
+
+
+def test_every_room_says_in_one_sentence_what_it_is_for():
+    for folder in (path.parent for path in PACKAGE.rglob("*.py")):
+        told = ast.get_docstring(ast.parse((folder / "__init__.py").read_text(encoding="utf-8")))
+        assert told, folder
+        assert len(told.splitlines()) == 1, folder
+        assert told.endswith("."), folder
+
+
+def test_no_two_files_share_a_name():
+    """Commands mirror what they call; a component, its model and its training share the component's name."""
+    names: dict[str, list[str]] = {}
+    for name in modules():
+        if not is_in(name, "cli"):
+            names.setdefault(name.rpartition(".")[2], []).append(name)
+    shared = {stem: found for stem, found in names.items() if len(found) > 1}
+    assert set(shared) <= {"generator", "retriever", "service"}, shared
+
+
 def test_imports_inside_functions_stand_in_cli_or_give_their_reason():
     wrong = []
-    for name in names():
-        tree, lines = source(name)
-        functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+    for name, module in modules().items():
+        functions = [node for node in ast.walk(module.tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
         inside = {node for function in functions for node in ast.walk(function)}
         for node in inside:
             is_import = isinstance(node, ast.Import | ast.ImportFrom)
-            if is_import and not is_in(name, "cli") and "  # " not in lines[node.lineno - 1]:
+            if is_import and not is_in(name, "cli") and "  # " not in module.lines[node.lineno - 1]:
                 wrong.append(f"{name}:{node.lineno}")
     assert not wrong

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedrag.cli.tables import print_lines, show
-from fedrag.display import plural
+from fedrag.text import plural
 
 if TYPE_CHECKING:
     from rich.text import Text

@@ -20,7 +20,7 @@ from fedrag.cli.tables import print_lines, print_rows, print_table
 from fedrag.errors import ConfigError
 
 if TYPE_CHECKING:
-    from fedrag.site.delivered import Delivery
+    from fedrag.site.delivery import Delivery
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -36,9 +36,8 @@ def ask(
 
     Example: fedrag client ask clinic "What does a late book cost?"
     """
-    from fedrag.site.delivered import open_current
-    from fedrag.site.device import choose_device
-    from fedrag.site.site_config import SITE_FILE, SiteConfig
+    from fedrag.site.delivery import open_current
+    from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
@@ -56,7 +55,7 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
 
     Example: fedrag client models clinic
     """
-    from fedrag.site.delivered import REPORT_FILE, current_delivery, deliveries, models_folder
+    from fedrag.site.delivery import REPORT_FILE, current_delivery, deliveries, models_folder
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
     SiteConfig.from_file(folder / SITE_FILE)
@@ -94,7 +93,7 @@ def rollback(folder: Folder) -> None:
 
     Example: fedrag client rollback clinic
     """
-    from fedrag.site.delivered import roll_back
+    from fedrag.site.delivery import roll_back
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
     SiteConfig.from_file(folder / SITE_FILE)
@@ -119,9 +118,8 @@ def evaluate(
     """
     if background:
         _let_others_go_first()
-    from fedrag.site.delivered import RESULTS_FILE, open_current
-    from fedrag.site.device import choose_device
-    from fedrag.site.site_config import SITE_FILE, SiteConfig
+    from fedrag.site.delivery import RESULTS_FILE, open_current
+    from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
@@ -165,7 +163,7 @@ def purge(
     Example: fedrag client purge clinic
     """
     from fedrag.site.admin.purge import KEPT, left_by_runs, remove
-    from fedrag.site.delivered import current_delivery, deliveries
+    from fedrag.site.delivery import current_delivery, deliveries
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
     SiteConfig.from_file(folder / SITE_FILE)

@@ -18,12 +18,12 @@ from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.overview import bytes_below, run_rows, site_rows
 from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
-from fedrag.display import size_text
 from fedrag.errors import FedragError
 from fedrag.reporting.round_log import Records, failures, mean_curve, site_losses, site_totals
 from fedrag.reporting.round_log import curve as points_of
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
+from fedrag.text import size_text
 from fedrag.types import Component
 
 SECTIONS = ("state", "sites", "run", "runs")

@@ -18,8 +18,7 @@ from flwr.serverapp import Grid
 
 from fedrag.config.schedule import trained_components
 from fedrag.coordinator.flower import Node, SuperLink
-from fedrag.coordinator.late import late_sites
-from fedrag.coordinator.outcome import Outcome, write_outcome
+from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.coordinator.signed_grid import Member, SignedGrid
 from fedrag.display import LogDisplay
@@ -82,7 +81,11 @@ def deliver_late(path: Path, name: str) -> None:
     display = TimedLog()
     with suppress(Stop), _grid(folder, name, display) as grid:
         names = {member.name: node_id for node_id, member in grid.online().items()}
-        away = [KnownSite(names[site], Greeting(site, "", {}, {})) for site in late_sites(folder, run) if site in names]
+        away = [
+            KnownSite(names[site], Greeting(site, "", {}, {}))
+            for site in sites_without_result(folder, run)
+            if site in names
+        ]
         reached = deliver(grid, run.config, away, run.load_result(), display)
         run.record_delivery([*run.delivered_to, *reached])
 

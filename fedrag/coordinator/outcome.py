@@ -7,7 +7,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.files import read_json, write_json
+from fedrag.runs.run_folder import RunFolder
 
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 
@@ -36,3 +38,11 @@ def read_outcome(run: Path) -> Outcome:
     """Return how far a run is."""
     path = run / "outcome.json"
     return Outcome(**read_json(path)) if path.is_file() else Outcome("waiting")
+
+
+def sites_without_result(folder: ServerFolder, run: RunFolder) -> list[str]:
+    """Return the sites that were registered when a run ended and have not taken its result."""
+    if not run.config.federation.deliver:
+        return []
+    ended = read_outcome(run.path).since
+    return [site.name for site in folder.sites() if site.added <= ended and site.name not in run.delivered_to]

@@ -13,11 +13,11 @@ from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.policy_text import policy_phrases
 from fedrag.coordinator.server_folder import ServerFolder
-from fedrag.display import size_text
 from fedrag.errors import RunError, ServiceError
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
 from fedrag.security.keys import fingerprint
+from fedrag.text import size_text
 
 
 def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:

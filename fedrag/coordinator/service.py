@@ -13,8 +13,7 @@ from pathlib import Path
 
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
-from fedrag.coordinator.late import late_sites
-from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
+from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
 from fedrag.coordinator.reverse_proxy import door_command, door_config, door_ready
 from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
@@ -244,7 +243,7 @@ class _LateDelivery:
         if not finished:
             return
         run = finished[-1]
-        away = late_sites(self._folder, RunFolder.open(self._folder.runs / run))
+        away = sites_without_result(self._folder, RunFolder.open(self._folder.runs / run))
         online = self._online() if away else set()
         back = [name for name in away if name in online and now - self._tried.get(name, -AGAIN_S) >= AGAIN_S]
         if back:

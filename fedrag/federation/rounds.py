@@ -18,7 +18,8 @@ from fedrag.federation.exchange import KnownSite, can_train, choose_sites, greet
 from fedrag.federation.fold import fold_replies
 from fedrag.federation.messages import DELIVER, VALIDATE, Greeting, Request, array_bytes, open_reply, request_content
 from fedrag.federation.update import add, norm
-from fedrag.runs.run_folder import Checkpoint, RunFolder
+from fedrag.runs.checkpoint import Checkpoint
+from fedrag.runs.run_folder import RunFolder
 from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
 

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedrag.config.schedule import trained_components
-from fedrag.display import size_text
 from fedrag.evaluation.records import TITLES, scores_by_question
 from fedrag.files import write_text
 from fedrag.reporting import plots, round_log, what_ran
@@ -19,6 +18,7 @@ from fedrag.reporting.choice import rule
 from fedrag.reporting.examples import example_blocks, read_texts
 from fedrag.reporting.verdict import headline_metrics, percent, verdict
 from fedrag.runs.run_folder import RunFolder
+from fedrag.text import size_text
 
 
 def write_report(run: RunFolder | Path | str, out: Path | str | None = None) -> Path:

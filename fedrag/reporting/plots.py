@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedrag.display import size_text
 from fedrag.evaluation.records import TITLES, Scores
 from fedrag.reporting import round_log
 from fedrag.reporting.arms import ARMS, Line, site_lines
 from fedrag.reporting.figures import bytes_figure, curve_figure, dots_figure
 from fedrag.reporting.verdict import METRIC_WORDS, percent
+from fedrag.text import size_text
 from fedrag.types import COMPONENTS
 
 _VALIDATION = {

@@ -17,7 +17,7 @@ from fedrag.reporting.choice import rule
 from fedrag.reporting.examples import example_blocks, texts_of_site
 from fedrag.reporting.page import fill, verdicts
 from fedrag.reporting.verdict import headline_metrics
-from fedrag.site.delivered import REPORT_FILE, Delivered
+from fedrag.site.delivery import REPORT_FILE, Delivered
 from fedrag.types import COMPONENTS, Component, Site
 
 

@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedrag.config.schedule import trained_components
-from fedrag.display import plural, size_text
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS
 from fedrag.reporting.round_log import Records, SiteTotals
 from fedrag.runs.run_folder import RunFolder
+from fedrag.text import plural, size_text
 from fedrag.types import COMPONENTS
 
 MEANINGS = {

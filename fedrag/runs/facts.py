@@ -12,8 +12,8 @@ from typing import Any
 from fedrag import __version__
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import hash_site, site_name
-from fedrag.models.resident import best_device, cpu_count, number_format
 from fedrag.weights.base_models import needed_models
+from fedrag.weights.compute import best_device, cpu_count, number_format
 
 
 def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:

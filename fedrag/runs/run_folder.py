@@ -20,38 +20,20 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, RunError, StorageError
 from fedrag.files import read_json, replacing_folder, sha256_of, storage_errors, write_json, write_text
-from fedrag.types import COMPONENTS, Component, State
+from fedrag.runs.checkpoint import Checkpoint, join_tensors, read_checkpoint, split_tensors
+from fedrag.types import State
 
 FORMAT = 2
 KEPT_CHECKPOINTS = 3
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """The whole state of the server after a round.
-
-    Attributes:
-        round_number: Rounds that are done; 0 before the first.
-        state: Global tensors by component.
-        best: Per component the tensors that were best on validation, where they are kept.
-        best_scores: Their scores.
-    """
-
-    round_number: int
-    state: State
-    best: State
-    best_scores: dict[str, float]
 
 
 class RunFolder:
@@ -136,7 +118,7 @@ class RunFolder:
         """
         folder = self.path / "checkpoints" / f"round-{checkpoint.round_number:04d}"
         with replacing_folder(folder) as partial:
-            tensors = _joined("state", checkpoint.state) | _joined("best", checkpoint.best)
+            tensors = join_tensors("state", checkpoint.state) | join_tensors("best", checkpoint.best)
             save_file(tensors, partial / "state.safetensors")
             facts = {
                 "format": FORMAT,
@@ -158,7 +140,7 @@ class RunFolder:
         warnings: list[str] = []
         for folder in reversed(self._checkpoint_folders()):
             try:
-                checkpoint, record = _read_checkpoint(folder)
+                checkpoint, record = read_checkpoint(folder)
             except (OSError, ValueError, KeyError, SafetensorError, RunError) as error:
                 warnings.append(f"{folder}: damaged, the checkpoint before is used ({error})")
                 shutil.rmtree(folder, ignore_errors=True)
@@ -217,7 +199,7 @@ class RunFolder:
         with storage_errors(self.path):
             (self.path / "final").mkdir(exist_ok=True)
             partial = self.path / "final" / ".state.partial"
-            save_file(_joined("state", state), partial)
+            save_file(join_tensors("state", state), partial)
             partial.replace(self.path / "final" / "state.safetensors")
 
     def load_result(self) -> State:
@@ -230,7 +212,7 @@ class RunFolder:
         if not self.is_finished:
             raise RunError(f"{self.path}: is not finished; go on with: fedrag simulate --resume {self.path}")
         try:
-            return _split("state", load_file(path))
+            return split_tensors("state", load_file(path))
         except (SafetensorError, ValueError) as error:
             raise RunError(f"{path}: is damaged: {error}") from None
 
@@ -281,39 +263,6 @@ class RunFolder:
     def _checkpoint_folders(self) -> list[Path]:
         folders = (self.path / "checkpoints").glob("round-[0-9]*")
         return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
-
-
-def _read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
-    facts = read_json(folder / "state.json")
-    if facts["sha256"] != sha256_of(folder / "state.safetensors"):
-        raise RunError("its tensors are not those that were written")
-    tensors = load_file(folder / "state.safetensors")
-    checkpoint = Checkpoint(
-        facts["round"], _split("state", tensors), _split("best", tensors), dict(facts["best_scores"])
-    )
-    return checkpoint, facts["record"]
-
-
-def _joined(kind: str, state: State) -> dict[str, np.ndarray]:
-    # A leading number keeps the order: safetensors sorts by name, and manifests depend on the order.
-    return {
-        f"{kind}|{component}|{i:05d}|{name}": np.asarray(tensor, order="C")  # ascontiguousarray makes () to (1,)
-        for component, tensors in state.items()
-        for i, (name, tensor) in enumerate(tensors.items())
-    }
-
-
-def _split(kind: str, tensors: dict[str, np.ndarray]) -> State:
-    state: State = {}
-    for key in sorted(tensors):
-        this, component, _, name = key.split("|", 3)
-        if this == kind:
-            state.setdefault(_component(component), {})[name] = tensors[key]
-    return state
-
-
-def _component(name: str) -> Component:
-    return next(component for component in COMPONENTS if component == name)
 
 
 def _next_free(root: Path, name: str) -> Path:

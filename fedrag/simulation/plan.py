@@ -9,14 +9,15 @@ from pathlib import Path
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, trained_components
 from fedrag.data.site_folder import load_sites
-from fedrag.display import plural, size_text
 from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.four_bits import WEIGHT_BYTES
 from fedrag.models.generator import count_four_bit_weights
-from fedrag.models.resident import best_device, computing_dtype, cpu_count, initial_state, prefix_bytes
+from fedrag.models.resident import initial_state, prefix_bytes
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
+from fedrag.text import plural, size_text
 from fedrag.types import SPLITS, Component, Site
 from fedrag.weights.base_models import needed_models
+from fedrag.weights.compute import best_device, computing_dtype, cpu_count
 from fedrag.weights.store import count_parameters
 
 _AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 a weight

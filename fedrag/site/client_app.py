@@ -36,7 +36,7 @@ from fedrag.site.delivery import keep_delivered
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.site_config import Policy
-from fedrag.site.site_paths import SiteSettings
+from fedrag.site.site_paths import SitePaths
 from fedrag.site.steps import OnProgress, Workbench, train_site
 from fedrag.site.validation import validate_site
 from fedrag.training.losses import Losses
@@ -85,7 +85,7 @@ def make_client_app(
 def _greet(message: Message, context: Context, policy: Policy | None) -> RecordDict:
     try:
         config = Config.from_toml(open_request(message).scenario)
-        settings = SiteSettings.from_node_config(context.node_config, config)
+        settings = SitePaths.from_node_config(context.node_config, config)
         site = load_site(settings.folder)
         hashes = {str(component): digest for component, digest in base_tensor_hashes(config).items()}
         greeting = Greeting(settings.name, __version__, question_counts(site), hashes)
@@ -116,7 +116,7 @@ def _answer(
     try:
         request = open_request(message)
         config = Config.from_toml(request.scenario)
-        settings = SiteSettings.from_node_config(context.node_config, config)
+        settings = SitePaths.from_node_config(context.node_config, config)
         site = replace(load_site(settings.folder), name=settings.name)  # seeds come from the name it greets with
         bench = Workbench(site, settings.cache, settings.scores, config, losses, run=settings.run)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)

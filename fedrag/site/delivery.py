@@ -1,10 +1,192 @@
-"""The result of a run, kept at the site: the sites are the ones who use it."""
+"""The models that a site received, and which of them it uses.
+
+```
+DIR/models/
+  current.json   the deliveries, oldest first; the last one that was not taken back is current
+  <run>/         generator.safetensors  retriever.safetensors  scenario.toml
+                 results.json  report.html    what they do on the site's own questions, once that was measured
+```
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from fedrag.config.scenario import Config, read_scenario
+from fedrag.errors import ConfigError, MessageError, ModelError, RunError
 from fedrag.federation.messages import Reply, Request
-from fedrag.site.delivered import keep
+from fedrag.files import read_json, replacing_folder, sha256_of, write_json
 from fedrag.site.steps import Workbench
+from fedrag.types import COMPONENTS, Component, State, Tensors
+
+MODELS = "models"
+HISTORY_FILE = "current.json"
+RESULTS_FILE = "results.json"
+REPORT_FILE = "report.html"
+
+_RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
+"""A run's name becomes a folder's: it may not lead anywhere else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a site noted down of a delivery.
+
+    Attributes:
+        run: Name of the run.
+        time: Local time, ISO 8601.
+        sha256: Of the file of each component.
+        taken_back: Whether the site went back to the models before it.
+    """
+
+    run: str
+    time: str
+    sha256: dict[str, str]
+    taken_back: bool = False
+
+    @property
+    def components(self) -> tuple[Component, ...]:
+        """What was delivered; the other component is used as it was fetched."""
+        return tuple(component for component in COMPONENTS if component in self.sha256)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """Models that were delivered.
+
+    Attributes:
+        run: Name of the run.
+        folder: Where they lie.
+        config: The run's scenario.
+        state: Tensors by component.
+    """
+
+    run: str
+    folder: Path
+    config: Config
+    state: State
+
+
+def keep(folder: Path, run: str, state: State, scenario: str) -> None:
+    """Keep delivered models; from then on they are current. Those of the same run are replaced.
+
+    Args:
+        folder: The site's folder.
+        run: Name of the run.
+        state: Tensors by component.
+        scenario: The run's scenario as TOML.
+
+    Raises:
+        MessageError: The run's name is none that a folder can have.
+        StorageError: They cannot be written; what was current still is.
+    """
+    if not _RUN.fullmatch(run):
+        raise MessageError(f"run = {run!r}: expected at most 100 letters, digits, hyphens and underscores")
+    others = [delivery for delivery in deliveries(folder) if delivery.run != run]
+    with replacing_folder(models_folder(folder, run)) as partial:
+        for component, tensors in state.items():
+            save_file(tensors, partial / f"{component}.safetensors")
+        (partial / "scenario.toml").write_text(scenario, encoding="utf-8")
+        digests = {str(component): sha256_of(partial / f"{component}.safetensors") for component in state}
+    time = datetime.now().astimezone().isoformat(timespec="seconds")
+    _write(folder, [*others, Delivery(run, time, digests)])
+
+
+def deliveries(folder: Path) -> list[Delivery]:
+    """Return what was delivered to a site, the oldest first.
+
+    Raises:
+        RunError: The list cannot be read.
+    """
+    path = folder / MODELS / HISTORY_FILE
+    if not path.is_file():
+        return []
+    try:
+        return [Delivery(**entry) for entry in read_json(path)["history"]]
+    except (KeyError, TypeError):
+        raise RunError(f"{path}: expected the list of the deliveries") from None
+
+
+def current_delivery(found: Sequence[Delivery]) -> Delivery | None:
+    """Return the last delivery that was not taken back; None: the untouched models are current."""
+    return next((delivery for delivery in reversed(found) if not delivery.taken_back), None)
+
+
+def roll_back(folder: Path) -> tuple[Delivery, Delivery | None]:
+    """Go back to the models delivered before the current ones, or to the untouched ones.
+
+    Returns:
+        The delivery that was taken back, and the one that is current now; None: the untouched models.
+
+    Raises:
+        ConfigError: The untouched models are current already.
+    """
+    found = deliveries(folder)
+    current = current_delivery(found)
+    if current is None:
+        raise ConfigError(f"{folder}: the untouched models are current; there is nothing to go back to")
+    found[found.index(current)] = replace(current, taken_back=True)
+    _write(folder, found)
+    return current, current_delivery(found)
+
+
+def forget(folder: Path, runs: Sequence[str]) -> None:
+    """Strike runs from the list of the deliveries; an emptied list is removed."""
+    left = [delivery for delivery in deliveries(folder) if delivery.run not in runs]
+    if left:
+        _write(folder, left)
+    else:
+        (folder / MODELS / HISTORY_FILE).unlink(missing_ok=True)
+
+
+def open_current(folder: Path) -> Delivered:
+    """Load the models that are current at a site.
+
+    Raises:
+        ModelError: The untouched models are, or the delivered ones are missing or altered.
+        RunError: The list of the deliveries, or the run's scenario, cannot be read.
+    """
+    found = deliveries(folder)
+    current = current_delivery(found)
+    if current is None:
+        why = "all delivered models were taken back" if found else "no models were delivered yet"
+        raise ModelError(f"{folder}: {why}, so there is nothing to set beside the untouched models")
+    path = models_folder(folder, current.run)
+    scenario = path / "scenario.toml"
+    try:
+        config = Config.from_toml(read_scenario(scenario), str(scenario))
+    except ConfigError as error:
+        raise RunError(f"{error}; go back with: fedrag client rollback {folder}") from None
+    return Delivered(current.run, path, config, {c: _tensors(folder, current, c) for c in current.components})
+
+
+def models_folder(folder: Path, run: str) -> Path:
+    """Return where the models of a run are kept."""
+    return folder / MODELS / run
+
+
+def _tensors(folder: Path, delivery: Delivery, component: Component) -> Tensors:
+    path = models_folder(folder, delivery.run) / f"{component}.safetensors"
+    try:
+        if sha256_of(path) == delivery.sha256[component]:
+            return load_file(path)
+        reason = "is not what was delivered"
+    except OSError as error:
+        reason = f"cannot be read: {error.strerror}"
+    except SafetensorError as error:
+        reason = f"cannot be read: {error}"
+    raise ModelError(f"{path}: {reason}; go back with: fedrag client rollback {folder}")
+
+
+def _write(folder: Path, found: Sequence[Delivery]) -> None:
+    write_json(folder / MODELS / HISTORY_FILE, {"history": [asdict(delivery) for delivery in found]})
 
 
 def keep_delivered(bench: Workbench, request: Request) -> Reply:

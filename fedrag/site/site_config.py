@@ -6,8 +6,9 @@ It never leaves the site, but for the name and, where the site tells them, the r
 from __future__ import annotations
 
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -216,3 +217,9 @@ def _setting_lines(section: type[Section], values: dict[str, str]) -> Iterator[s
 def _read(path: Path) -> str:
     with reading_errors(path, ConfigError, "no such file; fedrag client init DIR makes a site's folder"):
         return path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
+
+
+def choose_device(config: SiteConfig, environment: MutableMapping[str, str] = os.environ) -> None:
+    """Keep models off the GPU where the site says so; to be called before one is loaded."""
+    if config.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""

@@ -15,7 +15,7 @@ SCORES = "answer-scores"
 
 
 @dataclass(frozen=True, slots=True)
-class SiteSettings:
+class SitePaths:
     """A site's own settings, from its node configuration and never from the server.
 
     Attributes:
@@ -33,7 +33,7 @@ class SiteSettings:
     run: str = ""
 
     @classmethod
-    def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SiteSettings:
+    def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SitePaths:
         """Read the settings of the site this process is.
 
         A launcher hands over `site-folder`, and optionally `site-name`, `site-cache` and `score-cache`. Flower's

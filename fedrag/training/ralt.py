@@ -12,7 +12,6 @@ from functools import partial
 import torch
 
 from fedrag.config.scenario import GeneratorConfig, RagConfig
-from fedrag.display import size_text
 from fedrag.errors import TrainingDiverged
 from fedrag.memory import free_memory
 from fedrag.models.generator import Generator
@@ -24,6 +23,7 @@ from fedrag.passes.threads import Run, passes_beside, running_beside
 from fedrag.passes.tree import plan_tree_passes
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
+from fedrag.text import size_text
 from fedrag.training.losses import AnswerLoss, answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.passage_batches import passage_batches

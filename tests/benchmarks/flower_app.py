@@ -131,7 +131,7 @@ def make_server(rounds: int, retriever: str, out: str) -> ServerApp:
 
 def main(sites: str, rounds: str, out: str) -> None:
     """Run the app with one client a site, on two actors of one CPU each."""
-    from fedrag.models.resident import computing_dtype
+    from fedrag.weights.compute import computing_dtype
     from fedrag.weights.store import find_model
 
     retriever = str(find_model("sentence-transformers/all-MiniLM-L6-v2").folder)

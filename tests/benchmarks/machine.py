@@ -15,7 +15,7 @@ import torch
 from bench import Row, finish, main
 from torch import nn
 
-from fedrag.models.resident import best_device
+from fedrag.weights.compute import best_device
 
 SQUARE = 4096
 TIMES = 5

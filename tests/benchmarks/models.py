@@ -12,12 +12,12 @@ from torch import nn
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.models.generator import Generator
-from fedrag.models.resident import best_device, computing_dtype
 from fedrag.models.retriever import Retriever
 from fedrag.passes.tree import PromptTree
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.training.ralt import answer_examples
 from fedrag.types import Example, Site
+from fedrag.weights.compute import best_device, computing_dtype
 from fedrag.weights.store import find_model
 
 transformers.utils.logging.disable_progress_bar()

@@ -24,12 +24,12 @@ import torch
 from bench import Row, finish, in_a_process, in_turn, main, peak_mb
 from models import config, load_retriever, sites
 
-from fedrag.models.resident import best_device, computing_dtype
 from fedrag.models.retriever import Retriever
 from fedrag.rag.pipeline import build_index
 from fedrag.training.retriever_batches import distinct_batches
 from fedrag.training.retriever_examples import RetrieverExample, labelled_examples
 from fedrag.training.retriever_training import train_retriever
+from fedrag.weights.compute import best_device, computing_dtype
 from fedrag.weights.store import find_model
 
 BATCH, EPOCHS, TURNS = 32, 2, 3

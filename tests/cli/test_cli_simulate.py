@@ -15,9 +15,9 @@ from typer.testing import CliRunner
 
 from fedrag.cli.main import app
 from fedrag.config.scenario import Config
-from fedrag.display import size_text
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.plan import plan_lines
+from fedrag.text import size_text
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = "simulations/scenarios/tiny.toml"

@@ -13,8 +13,7 @@ from tiny_federation import tiny_config
 
 from fedrag.coordinator.backup import back_up, restore
 from fedrag.coordinator.jobs import begin_run, resume_run, run_names, stop_run
-from fedrag.coordinator.late import late_sites
-from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
+from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
 from fedrag.coordinator.overview import overview
 from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 from fedrag.errors import ConfigError, ServiceError, StorageError
@@ -178,9 +177,9 @@ def test_sites_that_were_there_and_did_not_get_the_result_are_late(served, keys,
     run = RunFolder.open(served.runs / name)
     write_outcome(run.path, Outcome("finished"))
     run.record_delivery(["south"])
-    assert late_sites(served, run) == ["north"]
+    assert sites_without_result(served, run) == ["north"]
     run.record_delivery([*run.delivered_to, "north"])
-    assert late_sites(served, run) == []
+    assert sites_without_result(served, run) == []
 
 
 def test_a_backup_holds_everything_that_is_needed_and_only_its_owner_reads_it(folder, keys, tmp_path):

@@ -15,7 +15,8 @@ from fedrag.config.scenario import Config
 from fedrag.coordinator.console import HOST, console_server
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
-from fedrag.runs.run_folder import Checkpoint, RunFolder
+from fedrag.runs.checkpoint import Checkpoint
+from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import new_key
 
 STATE = {"retriever": {"weight": np.zeros(2, np.float32)}}

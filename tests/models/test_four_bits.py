@@ -23,13 +23,12 @@ from transformers import AutoModelForCausalLM
 
 from fedrag.config.scenario import Config, GeneratorConfig, LoraSection
 from fedrag.data.site_folder import load_sites
-from fedrag.display import size_text
 from fedrag.errors import ModelError, RunError
 from fedrag.files import read_json
 from fedrag.models import resident
 from fedrag.models.four_bits import WEIGHT_BYTES
 from fedrag.models.generator import Generator, count_four_bit_weights
-from fedrag.models.resident import RoundModels, best_device, computing_dtype
+from fedrag.models.resident import RoundModels
 from fedrag.passes.attention import use_cpu_attention
 from fedrag.passes.checkpointing import Footprint, layers_checkpointed
 from fedrag.passes.decoding import decode
@@ -38,9 +37,11 @@ from fedrag.rag.export import export_models
 from fedrag.simulation.plan import plan_lines
 from fedrag.simulation.preflight import check_scenario
 from fedrag.simulation.simulate import resume, simulate
+from fedrag.text import size_text
 from fedrag.training.losses import answer_loss
 from fedrag.training.ralt import train_generator
 from fedrag.types import Example, Tensors
+from fedrag.weights.compute import best_device, computing_dtype
 from fedrag.weights.store import count_parameters, find_model
 
 bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed: pip install 'fedrag[4bit]'")

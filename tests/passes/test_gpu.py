@@ -11,7 +11,6 @@ import torch
 
 from fedrag.config.scenario import GeneratorConfig, LoraSection, RetrieverConfig
 from fedrag.models.generator import Generator
-from fedrag.models.resident import best_device, computing_dtype
 from fedrag.passes.cuda_graph import Recorder
 from fedrag.passes.cuda_graph_training import RecordedPasses
 from fedrag.passes.decoding import decode
@@ -20,6 +19,7 @@ from fedrag.retrieval.index import PassageIndex
 from fedrag.training.losses import answer_loss
 from fedrag.training.ralt import train_generator
 from fedrag.types import Example, Tensors
+from fedrag.weights.compute import best_device, computing_dtype
 from fedrag.weights.store import find_model
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU that torch can use")

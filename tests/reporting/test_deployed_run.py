@@ -14,7 +14,8 @@ from fedrag.cli.main import app
 from fedrag.config.scenario import Config
 from fedrag.files import write_json
 from fedrag.reporting.page import render
-from fedrag.runs.run_folder import Checkpoint, RunFolder
+from fedrag.runs.checkpoint import Checkpoint
+from fedrag.runs.run_folder import RunFolder
 
 STATE = {"retriever": {"weight": np.zeros(2, np.float32)}}
 FACTS = {

@@ -13,7 +13,8 @@ import pytest
 from fedrag.config.scenario import Config
 from fedrag.errors import RunError, StorageError
 from fedrag.files import replacing_folder, write_text
-from fedrag.runs.run_folder import Checkpoint, RunFolder
+from fedrag.runs.checkpoint import Checkpoint
+from fedrag.runs.run_folder import RunFolder
 from fedrag.types import State
 
 CONFIG = Config.from_dict({"name": "trial", "data": {"sites": "x"}})

@@ -18,7 +18,7 @@ from fedrag.models.resident import RoundModels, initial_state
 from fedrag.rag.pipeline import build_index, prompt_builder
 from fedrag.site import steps
 from fedrag.site.delivery import keep_delivered
-from fedrag.site.site_paths import SiteSettings
+from fedrag.site.site_paths import SitePaths
 from fedrag.site.steps import Workbench, train_site
 from fedrag.site.validation import validate_site
 
@@ -199,20 +199,18 @@ def test_a_delivery_lies_in_the_sites_cache_and_replaces_the_one_before(work):
 
 def test_a_site_s_own_settings_win_over_what_the_scenario_says(tmp_path, tiny_home):
     node = {"site-folder": str(tmp_path / "data"), "site-name": "clinic", "site-cache": str(tmp_path / "cache")}
-    settings = SiteSettings.from_node_config(node, tiny_config())
-    assert settings == SiteSettings(
-        "clinic", tmp_path / "data", tmp_path / "cache", tmp_path / "cache" / "answer-scores"
-    )
-    settings = SiteSettings.from_node_config({"site-folder": str(tmp_path / "data")}, tiny_config())
+    settings = SitePaths.from_node_config(node, tiny_config())
+    assert settings == SitePaths("clinic", tmp_path / "data", tmp_path / "cache", tmp_path / "cache" / "answer-scores")
+    settings = SitePaths.from_node_config({"site-folder": str(tmp_path / "data")}, tiny_config())
     assert (settings.name, settings.cache) == ("data", tiny_home / "sites" / "data")
 
 
 def test_a_numbered_client_takes_the_site_of_that_place_in_order_of_name():
-    names = [SiteSettings.from_node_config({"partition-id": n}, tiny_config()).name for n in range(3)]
+    names = [SitePaths.from_node_config({"partition-id": n}, tiny_config()).name for n in range(3)]
     assert names == ["east", "north", "south"]
     held_out = tiny_config(data={"hold_out": ["north"]})
-    assert SiteSettings.from_node_config({"partition-id": 1}, held_out).name == "south"
+    assert SitePaths.from_node_config({"partition-id": 1}, held_out).name == "south"
     with pytest.raises(ConfigError, match="there are 2 sites, but this is simulated client 3"):
-        SiteSettings.from_node_config({"partition-id": 2}, held_out)
+        SitePaths.from_node_config({"partition-id": 2}, held_out)
     with pytest.raises(ConfigError, match="names no data"):
-        SiteSettings.from_node_config({}, held_out)
+        SitePaths.from_node_config({}, held_out)

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from fedrag.config.scenario import GeneratorConfig, LoraSection, RagConfig
-from fedrag.display import size_text
 from fedrag.errors import ModelError, TrainingDiverged
 from fedrag.models.generator import Generator
 from fedrag.passes.checkpointing import Footprint
 from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import prompt_builder
+from fedrag.text import size_text
 from fedrag.training.losses import answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.ralt import answer_examples, epoch_batches, train_generator

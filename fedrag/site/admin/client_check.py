@@ -12,14 +12,13 @@ from pathlib import Path
 
 from fedrag import __version__
 from fedrag.data.check import check_sites
-from fedrag.display import plural, size_text
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
 from fedrag.memory import free_memory
 from fedrag.security.certificates import days_left
 from fedrag.security.keys import fingerprint, load_private_key, load_public_key
 from fedrag.site.admin.reach import Health, ask_health
-from fedrag.site.device import choose_device
-from fedrag.site.site_config import SITE_FILE, SiteConfig
+from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
+from fedrag.text import plural, size_text
 from fedrag.types import SPLITS
 from fedrag.weights.store import FetchedModel, count_parameters, fetched_models, find_model, verify_model
 
@@ -153,7 +152,7 @@ def _device(config: SiteConfig) -> str:
         return f"cuda: {torch.cuda.get_device_name()}"
     if config.device == "cuda":
         raise ConfigError('device = "cuda", but torch finds no GPU; install its driver, or set device = ""')
-    from fedrag.models.resident import cpu_count  # imports torch
+    from fedrag.weights.compute import cpu_count  # imports torch
 
     return f"cpu: {plural(cpu_count(), 'core')}"
 
@@ -161,7 +160,7 @@ def _device(config: SiteConfig) -> str:
 def _memory(config: SiteConfig) -> str:
     """Compare what is free with a rough need: the largest models, trained, and a gigabyte for all else."""
     choose_device(config)
-    from fedrag.models.resident import best_device, computing_dtype  # imports torch
+    from fedrag.weights.compute import best_device, computing_dtype  # imports torch
 
     device = best_device()
     bytes_a_weight = computing_dtype("auto", device).itemsize

@@ -11,7 +11,7 @@ from fedrag.errors import DataError, ModelError
 from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.measure import MeasuredSplit
 from fedrag.evaluation.records import Measured
-from fedrag.site.delivered import Delivered
+from fedrag.site.delivery import Delivered
 from fedrag.site.site_config import Policy, SiteConfig
 from fedrag.types import Site, State
 from fedrag.weights.store import find_model

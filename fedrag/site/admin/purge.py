@@ -8,12 +8,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrag.display import size_text
 from fedrag.errors import ConfigError
 from fedrag.files import storage_errors
 from fedrag.site.client_folder import INBOX, OUTBOX
-from fedrag.site.delivered import MODELS, deliveries, forget
+from fedrag.site.delivery import MODELS, deliveries, forget
 from fedrag.site.site_paths import SCORES
+from fedrag.text import size_text
 
 LOGS = "logs"
 

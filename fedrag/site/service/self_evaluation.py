@@ -11,7 +11,7 @@ from pathlib import Path
 from fedrag.errors import FedragError
 from fedrag.service.children import Child
 from fedrag.site.client_folder import INBOX
-from fedrag.site.delivered import REPORT_FILE, RESULTS_FILE, Delivery, current_delivery, deliveries, models_folder
+from fedrag.site.delivery import REPORT_FILE, RESULTS_FILE, Delivery, current_delivery, deliveries, models_folder
 from fedrag.site.policy import is_quiet
 from fedrag.site.site_config import SiteConfig
 

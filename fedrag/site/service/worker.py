@@ -18,9 +18,8 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 
 from fedrag.service.children import die_with_parent
-from fedrag.site.device import choose_device
 from fedrag.site.refusal import DeadlinePassed
-from fedrag.site.site_config import SiteConfig
+from fedrag.site.site_config import SiteConfig, choose_device
 
 GRACE_S = 20.0  # a worker stops at the deadline by itself, between two steps; then it has this long
 LONGEST_S = 20 * 86_400.0  # the longest that poll can wait is some 24 days

@@ -20,10 +20,9 @@ from fedrag.evaluation.records import summarise
 from fedrag.reporting.site_page import write_site_report
 from fedrag.runs.run_folder import RunFolder
 from fedrag.site.admin.evaluate_delivered import load_own_site, measure_at_home
-from fedrag.site.delivered import Delivered, open_current
-from fedrag.site.device import choose_device
+from fedrag.site.delivery import Delivered, open_current
 from fedrag.site.service.self_evaluation import SelfEvaluation
-from fedrag.site.site_config import Policy, SiteConfig
+from fedrag.site.site_config import Policy, SiteConfig, choose_device
 
 NORTH = SHIPPED / "north"
 

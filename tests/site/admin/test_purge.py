@@ -9,7 +9,7 @@ from clinic import make_clinic
 from fedrag.errors import ConfigError
 from fedrag.rag.answer_scores import ScoreCache
 from fedrag.site.admin.purge import left_by_runs, remove
-from fedrag.site.delivered import current_delivery, deliveries, keep
+from fedrag.site.delivery import current_delivery, deliveries, keep
 
 KEPT = {"site.toml", "site.key", "site.pub", "ca.crt", "coordinator.pub", "egress.jsonl", "requests.jsonl"}
 

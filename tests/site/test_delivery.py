@@ -10,7 +10,7 @@ import pytest
 from tiny_federation import assert_same_state, tiny_config
 
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError, StorageError
-from fedrag.site.delivered import current_delivery, deliveries, forget, keep, open_current, roll_back
+from fedrag.site.delivery import current_delivery, deliveries, forget, keep, open_current, roll_back
 
 SCENARIO = tiny_config().to_toml()
 

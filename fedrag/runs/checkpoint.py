@@ -1,0 +1,71 @@
+"""The state of the server after a round, and how it is read back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+
+from fedrag.errors import RunError
+from fedrag.files import read_json, sha256_of
+from fedrag.types import COMPONENTS, Component, State
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The whole state of the server after a round.
+
+    Attributes:
+        round_number: Rounds that are done; 0 before the first.
+        state: Global tensors by component.
+        best: Per component the tensors that were best on validation, where they are kept.
+        best_scores: Their scores.
+    """
+
+    round_number: int
+    state: State
+    best: State
+    best_scores: dict[str, float]
+
+
+def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
+    """Return the checkpoint in a folder and the log line of its round.
+
+    Raises:
+        RunError: The tensors are not those that were written.
+    """
+    facts = read_json(folder / "state.json")
+    if facts["sha256"] != sha256_of(folder / "state.safetensors"):
+        raise RunError("its tensors are not those that were written")
+    tensors = load_file(folder / "state.safetensors")
+    checkpoint = Checkpoint(
+        facts["round"], split_tensors("state", tensors), split_tensors("best", tensors), dict(facts["best_scores"])
+    )
+    return checkpoint, facts["record"]
+
+
+def join_tensors(kind: str, state: State) -> dict[str, np.ndarray]:
+    """Return the tensors of a state under names that keep their component and their order."""
+    # A leading number keeps the order: safetensors sorts by name, and manifests depend on the order.
+    return {
+        f"{kind}|{component}|{i:05d}|{name}": np.asarray(tensor, order="C")  # ascontiguousarray makes () to (1,)
+        for component, tensors in state.items()
+        for i, (name, tensor) in enumerate(tensors.items())
+    }
+
+
+def split_tensors(kind: str, tensors: dict[str, np.ndarray]) -> State:
+    """Return the state that `join_tensors` joined under a kind."""
+    state: State = {}
+    for key in sorted(tensors):
+        this, component, _, name = key.split("|", 3)
+        if this == kind:
+            state.setdefault(_component(component), {})[name] = tensors[key]
+    return state
+
+
+def _component(name: str) -> Component:
+    return next(component for component in COMPONENTS if component == name)
