@@ -4,14 +4,14 @@
 DIR/
   server.toml                  host, ports
   ca.crt  ca.key               the authority that signs the certificates
-  server.crt  server.key       the certificate of the public door and of the SuperLink behind it
+  server.crt  server.key       the certificate of the reverse proxy and of the SuperLink behind it
   signing.key  signing.pub     signs what sites are asked; sites pin the public one
   executor.secret              lets the coordinator's own processes, and no other, take up runs
   for-sites/                   what every site gets: the authority's certificate, the public signing key
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
   current.json                 the run that is on, if any
-  runs/  logs/  door/
+  runs/  logs/  reverse-proxy/
 ```
 """
 
@@ -49,9 +49,9 @@ class ServerConfig(Section):
     name: Annotated[str, Field(min_length=1)]
     """Host name or address under which the sites reach it."""
     listen: str = "0.0.0.0"
-    """Address of this machine that the public door listens on."""
+    """Address of this machine that the reverse proxy listens on."""
     port: Port = 8443
-    """Port of the public door: the only one that others need to reach."""
+    """Port of the reverse proxy: the only one that others need to reach."""
     superlink_port: Port = 8444
     """Port of Flower's SuperLink, on loopback only."""
 
@@ -121,7 +121,7 @@ class ServerFolder:
 
     @property
     def link(self) -> SuperLink:
-        """The SuperLink behind the public door."""
+        """The SuperLink behind the reverse proxy."""
         address = f"127.0.0.1:{self.config.superlink_port}"
         return SuperLink(address, self.path / "ca.crt", self.path / "executor.secret")
 

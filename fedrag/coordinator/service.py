@@ -1,4 +1,4 @@
-"""The coordinator as a service: the SuperLink, the public door, and the executor while a run is on."""
+"""The coordinator as a service: the SuperLink, the reverse proxy, and an executor for the current run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from pathlib import Path
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
-from fedrag.coordinator.reverse_proxy import door_command, door_config, door_ready
+from fedrag.coordinator.reverse_proxy import PROXY_FOLDER, is_ready, reverse_proxy, rotate_access_log
 from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
-from fedrag.files import write_text
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
-from fedrag.service.children import LOG_BYTES, QUIET, Child, Stop, stop_on_signals
+from fedrag.service.children import QUIET, Child, Stop, stop_on_signals
 
 TICK_S = 0.3
 LOOK_S = 10.0  # how often sites that were away are looked for
@@ -45,17 +44,17 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
     """
     with folder.lock():
         stop_on_signals()
-        superlink, door = _children(folder)
+        superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)
         late = _LateDelivery(folder, say)
-        renewal = _Renewal(folder.path / "server.crt", superlink, door, say)
+        renewal = _Renewal(folder.path / "server.crt", superlink, proxy, say)
         try:
-            _start(folder, superlink, door, say)
+            _start(folder, superlink, proxy, say)
             trouble = ""
             while True:
                 superlink.tend(say)
-                door.tend(say)
-                keep_small(door, folder.path / "door" / "access.log")
+                proxy.tend(say)
+                rotate_access_log(proxy, folder.path / PROXY_FOLDER / "access.log")
                 try:
                     renewal.tend()
                     executor.tend()
@@ -70,15 +69,8 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         except Stop:
             say("the coordinator ends")
         finally:
-            for child in (executor.child, late.child, door, superlink):
+            for child in (executor.child, late.child, proxy, superlink):
                 child.end()
-
-
-def keep_small(door: Child, log: Path) -> None:
-    """Turn the door's log over when it is large; the door opens a new one."""
-    if log.is_file() and log.stat().st_size > LOG_BYTES:
-        log.replace(log.with_suffix(".1.log"))
-        door.signal(signal.SIGUSR1)
 
 
 def enter_sites(folder: ServerFolder) -> None:
@@ -90,39 +82,22 @@ def enter_sites(folder: ServerFolder) -> None:
             folder.link.register(site.name, site.public_key)
 
 
-def _children(folder: ServerFolder) -> tuple[Child, Child]:
-    path, config = folder.path, folder.config
-    certificate, key = path / "server.crt", path / "server.key"
+def _superlink(folder: ServerFolder) -> Child:
+    path = folder.path
+    command = superlink_command(folder.link, path / "server.crt", path / "server.key", path / "superlink.db")
     environment = {**_ENVIRONMENT, "FLWR_HOME": str(path / "flower")}
-    superlink = Child(
-        "SuperLink",
-        superlink_command(folder.link, certificate, key, path / "superlink.db"),
-        folder.logs / "superlink.log",
-        environment,
-    )
-    nginx = path / "door" / "nginx.conf"
-    text = door_config(
-        folder=path / "door",
-        listen_host=config.listen,
-        listen_port=config.port,
-        upstream_port=config.superlink_port,
-        ca=path / "ca.crt",
-        certificate=certificate,
-        key=key,
-    )
-    write_text(nginx, text)
-    return superlink, Child("public door", door_command(nginx), folder.logs / "door.log", death_signal=signal.SIGTERM)
+    return Child("SuperLink", command, folder.logs / "superlink.log", environment)
 
 
-def _start(folder: ServerFolder, superlink: Child, door: Child, say: Callable[[str], None]) -> None:
+def _start(folder: ServerFolder, superlink: Child, proxy: Child, say: Callable[[str], None]) -> None:
     """Start both and wait until a site could come in."""
     _shrink(folder.path / "superlink.db")
     superlink.start()
     _wait(superlink, folder.link.is_ready)
     enter_sites(folder)
-    door.start()
+    proxy.start()
     host = "127.0.0.1" if folder.config.listen in EVERYWHERE else folder.config.listen
-    _wait(door, lambda: door_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
+    _wait(proxy, lambda: is_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
     left = days_left(folder.path / "server.crt", datetime.now(UTC))
     say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate ends in {left} days")
     if left < WARN_DAYS:
@@ -149,10 +124,10 @@ def _wait(child: Child, ready: Callable[[], bool]) -> None:
 class _Renewal:
     """Takes up a certificate that was renewed while the coordinator runs."""
 
-    def __init__(self, certificate: Path, superlink: Child, door: Child, say: Callable[[str], None]) -> None:
+    def __init__(self, certificate: Path, superlink: Child, proxy: Child, say: Callable[[str], None]) -> None:
         self._certificate = certificate
         self._superlink = superlink
-        self._door = door
+        self._proxy = proxy
         self._say = say
         self._written = certificate.stat().st_mtime_ns
 
@@ -160,7 +135,7 @@ class _Renewal:
         written = self._certificate.stat().st_mtime_ns
         if written != self._written:
             self._written = written
-            self._door.signal(signal.SIGHUP)
+            self._proxy.signal(signal.SIGHUP)
             self._superlink.end()
             self._superlink.start()
             self._say("the renewed certificate is taken up")
