@@ -20,7 +20,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache, PreTrainedCo
 
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
-from fedrag.passes.threads import changes_with_texts, passes_beside, running_beside
+from fedrag.passes.threads import changes_with_texts, passes_at_a_time, thread_pool
 from fedrag.types import Example
 
 Read = list[tuple[torch.Tensor, torch.Tensor]]
@@ -94,8 +94,9 @@ class PrefixReader:
         training = self._model.training
         self._model.train(False)
         try:
-            passes = passes_beside(self._model.device, disturbed=changes_with_texts(self._model.config))
-            with adapter_disabled(self._model), running_beside(passes, same_threads=True) as run:
+            alone = changes_with_texts(self._model.config)
+            passes = 1 if alone else passes_at_a_time(on_gpu=self._model.device.type == "cuda")
+            with adapter_disabled(self._model), thread_pool(passes, same_threads=True) as run:
                 return list(run(partial(self._read_one, row, found) for row in rows))
         finally:
             self._model.train(training)
