@@ -20,6 +20,7 @@ from transformers import (
 from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
+from fedrag.models.cache_keyword import CACHE
 from fedrag.models.four_bits import check_packable, count_packable, is_packed, packing_options, settle_packed
 from fedrag.passes.attention import NAME, use_cpu_attention
 from fedrag.passes.batches import padded
@@ -265,7 +266,7 @@ class Generator:
             places["attention_mask"] = torch.cat([real, torch.ones_like(ids)], dim=1)
         with asked_at(rows, columns, (len(batch), width)):
             logits: torch.Tensor = self.model(
-                input_ids=ids, cache=memory, use_cache=memory is not None, **places
+                input_ids=ids, use_cache=memory is not None, **{CACHE: memory}, **places
             ).logits
         return logits[0]
 

@@ -12,6 +12,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fedrag.models.adapters import adapter_is_on
+from fedrag.models.cache_keyword import CACHE
 from fedrag.passes.cuda_graph import MOST_RECORDINGS, Recorder, Recording, rounded_up
 from fedrag.passes.positions import asked_at
 
@@ -87,8 +88,8 @@ class RecordedDecoding:
                 input_ids=ids,
                 attention_mask=real,
                 position_ids=(real.cumsum(dim=1) - 1).clamp(min=0),
-                cache=cache,
                 use_cache=True,
+                **{CACHE: cache},
             ).logits
         return logits[0], real, cache
 
@@ -178,8 +179,8 @@ class _Step:
             input_ids=self._newest,
             attention_mask=self._seen,
             position_ids=self._positions,
-            cache=self._cache,
             use_cache=True,
+            **{CACHE: self._cache},
         ).logits[:, -1]
         self._positions += 1
         self._column += 1

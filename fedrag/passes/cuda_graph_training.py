@@ -11,6 +11,7 @@ from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fedrag.models.adapters import lora_parameters
+from fedrag.models.cache_keyword import CACHE
 from fedrag.passes.cuda_graph import MOST_RECORDINGS, Recorder, Recording, rounded_up
 from fedrag.passes.positions import answer_places, asked_at
 from fedrag.types import Example
@@ -65,7 +66,7 @@ class RecordedPasses:
     def _run(self, inputs: _Inputs, loss: _Loss) -> Pass:
         rows, width = inputs.ids.shape
         with asked_at(inputs.rows, inputs.columns, (rows, width)):
-            logits = self._model(input_ids=inputs.ids, cache=_passing(self._model), use_cache=True).logits[0]
+            logits = self._model(input_ids=inputs.ids, use_cache=True, **{CACHE: _passing(self._model)}).logits[0]
         mean = loss(logits, inputs.labels) * inputs.share
         found = torch.autograd.grad(mean, self._parameters, allow_unused=True)
         made: list[torch.Tensor | None] = [

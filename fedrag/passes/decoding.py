@@ -16,6 +16,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
+from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.batches import padded, plan_prefix_batches
 from fedrag.passes.cuda_graph_decoding import RecordedDecoding
@@ -59,7 +60,7 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
             repetition_penalty=1.0,  # some models bring one of their own: greedy would not be greedy
             pad_token_id=pad,
             eos_token_id=generator.end_ids,
-            **({} if cache is None else {"cache": cache}),
+            **({} if cache is None else {CACHE: cache}),
         )
     start = 1 if generator.seq2seq else len(rows[0])
     return [row[start:] for row in output.tolist()]
@@ -134,8 +135,8 @@ def _read(model: PreTrainedModel, batch: Sequence[Example]) -> list[Read]:
             input_ids=torch.tensor([rest + [0] * (width - len(rest)) for rest in rests], device=model.device),
             attention_mask=mask,
             position_ids=seen.sum(dim=1, keepdim=True) + torch.arange(width, device=model.device),
-            cache=cache,
             use_cache=True,
+            **{CACHE: cache},
         )
         layers: list[Any] = cache.layers
         return [

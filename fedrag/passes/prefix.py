@@ -20,6 +20,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache, PreTrainedCo
 
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
+from fedrag.models.cache_keyword import CACHE
 from fedrag.passes.threads import changes_with_texts, passes_beside, running_beside
 from fedrag.types import Example
 
@@ -110,7 +111,7 @@ class PrefixReader:
                 keys, values = (_joined([found[prefix][layer][part] for prefix in before])[None] for part in (0, 1))
                 cache.update(keys, values, layer)
             ids = torch.tensor([new], device=self._model.device)
-            kept = self._model.base_model(input_ids=ids, cache=cache, use_cache=True).cache
+            kept = self._model.base_model(input_ids=ids, use_cache=True, **{CACHE: cache})[CACHE]
             # Copies: a view would hold on to what was read before.
             parts = [(layer.keys[0, :, -len(new) :], layer.values[0, :, -len(new) :]) for layer in kept.layers]
             return [(keys.clone(), values.clone()) for keys, values in parts]
@@ -171,9 +172,9 @@ def read_first_prefixes(model: PreTrainedModel, batch: Sequence[Example]) -> tup
     ids = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in places], device=model.device)
     cache = DynamicCache()
     if instruction:
-        model.base_model(input_ids=ids[:1, :instruction], cache=cache, use_cache=True)
+        model.base_model(input_ids=ids[:1, :instruction], use_cache=True, **{CACHE: cache})
         cache.batch_repeat_interleave(len(places))
-    model.base_model(input_ids=ids[:, instruction:], cache=cache, use_cache=True)
+    model.base_model(input_ids=ids[:, instruction:], use_cache=True, **{CACHE: cache})
     cache.batch_select_indices(torch.tensor([places[prefix] for prefix in prefixes], device=model.device))
     real = [[1] * len(prefix) + [0] * (width - len(prefix)) for prefix in prefixes]
     return cache, torch.tensor(real, device=model.device)
@@ -186,4 +187,4 @@ def remembers_all(config: PreTrainedConfig) -> bool:
     window = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     takes = set(inspect.signature(causal.forward).parameters) if causal else set()
-    return layers == {"full_attention"} and not window and {"position_ids", "cache"} <= takes
+    return layers == {"full_attention"} and not window and {"position_ids", CACHE} <= takes

@@ -7,6 +7,7 @@ import torch
 from transformers import DynamicCache
 
 from fedrag.config.scenario import RagConfig
+from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.decoding import decode, decoding_cache, read_beside
 from fedrag.rag.pipeline import prompt_builder
@@ -63,7 +64,7 @@ def test_prompts_read_beside_one_another_are_as_each_alone(load_generator):
     for row, prompt in enumerate(prompts):
         assert real[row].tolist() == [0] * (width - prompt.length) + [1] * prompt.length
         with torch.no_grad():
-            alone = generator.model(input_ids=torch.tensor([prompt.prompt]), use_cache=True).cache
+            alone = generator.model(input_ids=torch.tensor([prompt.prompt]), use_cache=True)[CACHE]
         for found, expected in zip(cache.layers, alone.layers, strict=True):
             for part in ("keys", "values"):
                 own = getattr(found, part)[row, :, width - prompt.length :]
