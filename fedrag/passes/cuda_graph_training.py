@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fedrag.models.adapters import lora_parameters
+from fedrag.models.cache_keyword import CACHE
 from fedrag.passes.cuda_graph import MOST_RECORDINGS, Recorder, Recording, rounded_up
 from fedrag.types import Example
 
@@ -62,9 +63,8 @@ class RecordedPasses:
         return recording.made
 
     def _run(self, inputs: _Inputs, loss: _Loss) -> Pass:
-        logits = self._model(
-            input_ids=inputs.ids, cache=_passing(self._model), use_cache=True, logits_to_keep=inputs.places
-        ).logits
+        passing: dict[str, Any] = {CACHE: _passing(self._model)}
+        logits = self._model(input_ids=inputs.ids, use_cache=True, logits_to_keep=inputs.places, **passing).logits
         mean = loss(logits.flatten(0, 1), inputs.labels) * inputs.share
         found = torch.autograd.grad(mean, self._parameters, allow_unused=True)
         made: list[torch.Tensor | None] = [

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from transformers import DynamicCache, PreTrainedModel
 
+from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.batches import padded, plan_prefix_batches
-from fedrag.passes.prefix import Read, fill_cache, read_first_prefixes, share_a_prefix
+from fedrag.passes.prefix import Read, filled_cache, read_first_prefixes, share_a_prefix
 from fedrag.passes.reading import reader_of
 from fedrag.passes.threads import thread_pool
 from fedrag.types import Example
@@ -54,7 +55,7 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
             repetition_penalty=1.0,  # some models bring one of their own: greedy would not be greedy
             pad_token_id=pad,
             eos_token_id=generator.end_ids,
-            **({} if cache is None else {"cache": cache}),
+            **({} if cache is None else {CACHE: cache}),
         )
     start = 1 if generator.seq2seq else len(rows[0])
     return [row[start:] for row in output.tolist()]
@@ -71,31 +72,30 @@ def _read_beginnings(generator: Generator, batch: Sequence[Example]) -> tuple[Dy
     path = reader.paths.decoding
     if reader.prefixes is not None:
         cache, real = reader.prefixes.read(batch)
-        return cache, real.tolist()
-    if path.name == "plain":
+    elif path.name == "shared":
+        prompts = [replace(example, prompt=example.prompt[:-1], answer=[]) for example in batch]
+        cache, real = read_prompts(generator.model, prompts, path.threads)
+    else:
         return None, [[] for _ in batch]
-    prompts = [replace(example, prompt=example.prompt[:-1], answer=[]) for example in batch]
-    cache = DynamicCache()
-    return cache, read_prompts(generator.model, prompts, cache, path.threads).tolist()
+    return cache, real.tolist()
 
 
-def read_prompts(model: PreTrainedModel, prompts: Sequence[Example], cache: DynamicCache, passes: int) -> torch.Tensor:
-    """Read prompts into an empty cache, in passes of several threads; a first passage that several have is read once.
+def read_prompts(model: PreTrainedModel, prompts: Sequence[Example], threads: int) -> tuple[DynamicCache, torch.Tensor]:
+    """Read prompts in several threads; a first passage that several have is read once.
 
     Args:
         model: A causal model; what it says is not asked for.
         prompts: Examples without answers.
-        cache: Gets their keys and values, padded on the left.
-        passes: Passes at a time.
+        threads: Passes at a time.
 
     Returns:
-        Which places of the cache are no padding (prompts, width).
+        Their keys and values, padded on the left, and which places are no padding (prompts, width).
     """
     plans = plan_prefix_batches(prompts, _PASS_TOKENS)
-    with thread_pool(passes) as run:
+    with thread_pool(threads) as run:
         parts = list(run(partial(_read, model, [prompts[row] for row in rows]) for rows in plans))
     reads = {row: read for rows, part in zip(plans, parts, strict=True) for row, read in zip(rows, part, strict=True)}
-    return fill_cache(cache, [[reads[row]] for row in range(len(prompts))])
+    return filled_cache([[reads[row]] for row in range(len(prompts))])
 
 
 def _read(model: PreTrainedModel, batch: Sequence[Example]) -> list[Read]:
@@ -112,8 +112,8 @@ def _read(model: PreTrainedModel, batch: Sequence[Example]) -> list[Read]:
             input_ids=torch.tensor([rest + [0] * (width - len(rest)) for rest in rests], device=model.device),
             attention_mask=mask,
             position_ids=seen.sum(dim=1, keepdim=True) + torch.arange(width, device=model.device),
-            cache=cache,
             use_cache=True,
+            **{CACHE: cache},
         )
         layers: list[Any] = cache.layers
         return [

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from fedrag.models.cache_keyword import CACHE
 from fedrag.passes.batches import padded
 from fedrag.types import Example
 
@@ -37,7 +38,7 @@ def causal_logits(
     inputs = [example.prompt + example.answer[:-1] for example in batch]
     width = max(map(len, inputs))
     ids = torch.tensor([padded(row, width, pad_id) for row in inputs], device=model.device)
-    given: dict[str, torch.Tensor] = {}
+    given: dict[str, Any] = {CACHE: memory}
     if real is not None:
         own = torch.arange(width, device=model.device)
         given["position_ids"] = real.sum(dim=1, keepdim=True) + own
@@ -45,7 +46,7 @@ def causal_logits(
     kept = _answer_positions(batch, width).to(model.device)
     if keeps_logits(model):
         given["logits_to_keep"] = kept
-    logits: torch.Tensor = model(input_ids=ids, cache=memory, use_cache=memory is not None, **given).logits
+    logits: torch.Tensor = model(input_ids=ids, use_cache=memory is not None, **given).logits
     return logits if "logits_to_keep" in given else logits[kept]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import DynamicCache
 
 from fedrag.config.scenario import RagConfig
+from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.decoding import decode, read_prompts
 from fedrag.rag.pipeline import prompt_builder
@@ -30,19 +30,19 @@ def prompts_of(generator: Generator) -> list[Example]:
 @pytest.mark.usefixtures("two_threads")
 def test_prompts_read_in_two_threads_are_as_each_alone(load_generator):
     generator = load_generator()
-    prompts, cache = prompts_of(generator), DynamicCache()
+    prompts = prompts_of(generator)
     read: list[int] = []
     handle = generator.model.base_model.register_forward_pre_hook(
         lambda _, __, named: read.append(named["input_ids"].numel()), with_kwargs=True
     )
-    real = read_prompts(generator.model, prompts, cache, passes=2)
+    cache, real = read_prompts(generator.model, prompts, threads=2)
     handle.remove()
     assert sum(read) < sum(prompt.length for prompt in prompts)  # the passage of three questions was read once
     width = max(prompt.length for prompt in prompts)
     for row, prompt in enumerate(prompts):
         assert real[row].tolist() == [0] * (width - prompt.length) + [1] * prompt.length
         with torch.no_grad():
-            alone = generator.model(input_ids=torch.tensor([prompt.prompt]), use_cache=True).cache
+            alone = generator.model(input_ids=torch.tensor([prompt.prompt]), use_cache=True)[CACHE]
         for found, expected in zip(cache.layers, alone.layers, strict=True):
             for part in ("keys", "values"):
                 own = getattr(found, part)[row, :, width - prompt.length :]

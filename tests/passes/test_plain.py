@@ -46,8 +46,8 @@ def test_a_model_that_cannot_be_told_gives_the_same(load_generator, monkeypatch:
     expected = causal_logits(generator.model, 0, BATCH)
     forward = generator.model.forward
 
-    def older(input_ids=None, use_cache=None, cache=None):
-        return forward(input_ids=input_ids, use_cache=use_cache, cache=cache)
+    def older(input_ids=None, use_cache=None, cache=None, past_key_values=None):
+        return forward(input_ids=input_ids, use_cache=use_cache)
 
     monkeypatch.setattr(generator.model, "forward", older)
     assert not keeps_logits(generator.model)

@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 from fedrag.config.scenario import LoraSection, RagConfig
 from fedrag.errors import ModelError
 from fedrag.models.adapters import save_adapter
+from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.decoding import decode
 from fedrag.passes.prefix import PrefixReader, remembers_all
@@ -126,7 +127,7 @@ def test_what_stands_in_memory_for_a_batch_of_scores_is_bounded(pair):
     pairs = [builder.example(f"When was it, {n}?", [passage], answer) for n in range(40)]
     in_memory: list[int] = []
     generator.model.base_model.register_forward_pre_hook(
-        lambda _, __, named: in_memory.append(named["input_ids"].shape[0] * named["cache"].get_seq_length()),
+        lambda _, __, named: in_memory.append(named["input_ids"].shape[0] * named[CACHE].get_seq_length()),
         with_kwargs=True,
     )
     score_answers(generator, pairs, batch_tokens=4 * pairs[0].length)
