@@ -153,7 +153,7 @@ class Node:
             self._send_again(done, Message(done.content, reply_to=message))
         elif self._job is None and _is_same(self._inbox.message(), message):  # its reply could not be written down
             self._job = Job(self._desk, message, again=True)
-        elif self._desk.is_old(slip):  # an older one, for which nobody waits
+        elif self._desk.is_replay(slip):  # an older one, for which nobody waits
             self._refuse(message)
         else:
             if self._job:

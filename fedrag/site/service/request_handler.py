@@ -33,7 +33,7 @@ from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
 from fedrag.site.policy import Ledger, ledger_of, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
-from fedrag.site.service.replay import SeenRequests
+from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 from fedrag.weights.base_models import base_tensor_hashes
@@ -59,7 +59,7 @@ class Desk:
         self._key = load_private_key(Path(config.private_key))
         self._coordinator = load_public_key(Path(config.coordinator_key))
         self._egress = EgressLog(folder / EGRESS_FILE)
-        self._seen = SeenRequests(folder / "requests.jsonl")
+        self._replay_guard = ReplayGuard(folder / "requests.jsonl")
         node_config = {"site-name": config.name, "site-folder": config.data, "site-cache": str(folder)}
         self._worker = Worker(folder / SITE_FILE, node_config)
 
@@ -70,9 +70,9 @@ class Desk:
         except SignatureError:
             return None
 
-    def is_old(self, slip: Slip) -> bool:
-        """Say whether a request was taken up before, or is too old for that."""
-        return self._seen.is_old(slip.request, slip.time)
+    def is_replay(self, slip: Slip) -> bool:
+        """Return whether a request was accepted before, or is too old to tell."""
+        return self._replay_guard.refuses(slip.request, slip.time)
 
     def answer(self, message: Message, again: bool = False, given_up: threading.Event | None = None) -> Message:
         """Return the signed reply to a message; whatever goes wrong becomes a refusal code.
@@ -131,7 +131,7 @@ class Desk:
             return "bad-signature"
         if slip.site != self._config.name:
             return "other-name"
-        if not self._seen.is_new(slip.request, slip.time) and not again:
+        if not self._replay_guard.accept(slip.request, slip.time) and not again:
             return "replayed"
         return "" if minor_version(slip.version) == minor_version(__version__) else "version"
 
