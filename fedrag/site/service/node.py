@@ -24,7 +24,7 @@ from fedrag.security.keys import load_private_key
 from fedrag.service.children import Stop, stop_on_signals
 from fedrag.site.service.connection import Connection, NotLetIn, NotTrusted, connect
 from fedrag.site.service.inbox import Inbox
-from fedrag.site.service.request_handler import Desk, Superseded
+from fedrag.site.service.request_handler import RequestHandler, Superseded
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 
 POLL_S = 1.0
@@ -40,13 +40,13 @@ class Job:
     """The work for one message, in a thread of its own.
 
     Args:
-        desk: Answers it.
+        handler: Answers it.
         message: The message.
         again: Whether the site took it up before and died.
     """
 
-    def __init__(self, desk: Desk, message: Message, again: bool) -> None:
-        self._desk = desk
+    def __init__(self, handler: RequestHandler, message: Message, again: bool) -> None:
+        self._handler = handler
         self._first = message
         self._latest = message
         self._again = again
@@ -73,7 +73,7 @@ class Job:
         """End the work; there will be no reply."""
         self._given_up.set()
         while self._thread.is_alive():  # the worker may start this very moment
-            self._desk.interrupt()
+            self._handler.interrupt()
             self._thread.join(0.1)
         self._reply = None
 
@@ -87,7 +87,7 @@ class Job:
         started = time.monotonic()
         try:
             with _storage_errors_logged():
-                self._reply = self._desk.answer(self._first, self._again, self._given_up)
+                self._reply = self._handler.answer(self._first, self._again, self._given_up)
         except Superseded:
             log.info("work was given up")
         self.seconds = time.monotonic() - started
@@ -98,13 +98,13 @@ class Node:
 
     Args:
         connection: To the coordinator.
-        desk: Answers messages.
+        handler: Answers messages.
         inbox: Keeps the message that is being worked on, and its reply, over a crash.
     """
 
-    def __init__(self, connection: Connection, desk: Desk, inbox: Inbox) -> None:
+    def __init__(self, connection: Connection, handler: RequestHandler, inbox: Inbox) -> None:
         self._connection = connection
-        self._desk = desk
+        self._handler = handler
         self._inbox = inbox
         self._job: Job | None = None
 
@@ -138,11 +138,11 @@ class Node:
             self._send_again(reply, reply)
             self._inbox.clear()
         elif message:
-            self._job = Job(self._desk, message, again=True)
+            self._job = Job(self._handler, message, again=True)
 
     def _take_up(self, message: Message) -> None:
         """Begin the work for a message, unless it is refused, going on already, or done."""
-        slip, done = self._desk.slip_of(message), self._inbox.reply()
+        slip, done = self._handler.slip_of(message), self._inbox.reply()
         if slip is None:
             self._refuse(message)  # and no reason to give up any work
         elif self._job and self._job.is_for(message):
@@ -152,18 +152,18 @@ class Node:
             log.info("a reply is asked for again")
             self._send_again(done, Message(done.content, reply_to=message))
         elif self._job is None and _is_same(self._inbox.message(), message):  # its reply could not be written down
-            self._job = Job(self._desk, message, again=True)
-        elif self._desk.is_replay(slip):  # an older one, for which nobody waits
+            self._job = Job(self._handler, message, again=True)
+        elif self._handler.is_replay(slip):  # an older one, for which nobody waits
             self._refuse(message)
         else:
             if self._job:
                 self._job.give_up()
                 self._job = None
             self._inbox.put(message)
-            self._job = Job(self._desk, message, again=False)
+            self._job = Job(self._handler, message, again=False)
 
     def _refuse(self, message: Message) -> None:
-        self._send(self._desk.answer(message), 0.0)
+        self._send(self._handler.answer(message), 0.0)
 
     def _hand_out(self, job: Job) -> None:
         if reply := job.reply():
@@ -172,7 +172,7 @@ class Node:
             self._inbox.clear()
 
     def _send_again(self, kept: Message, reply: Message) -> None:
-        self._desk.write_again(kept)
+        self._handler.write_again(kept)
         self._send(reply, 0.0)
 
     def _send(self, reply: Message, seconds: float) -> None:
@@ -199,21 +199,21 @@ def main(folder: Path) -> None:
     config = SiteConfig.from_file(folder / SITE_FILE)
     if config.proxy:
         os.environ["HTTPS_PROXY"] = config.proxy
-    desk = Desk(folder, config)
+    handler = RequestHandler(folder, config)
     stop_on_signals()
     inbox = Inbox(folder)
     key = load_private_key(Path(config.private_key))
     try:
         with connect(config.server, Path(config.ca), key, folder / "address", inbox.is_full) as connection:
             log.info("connected to %s as %s", config.server, config.name)
-            Node(connection, desk, inbox).serve()
+            Node(connection, handler, inbox).serve()
     except Stop:
         log.info("the node ends")
     except (NotLetIn, NotTrusted) as error:
         log.error("%s", error)
         raise SystemExit(NOT_LET_IN if isinstance(error, NotLetIn) else NOT_TRUSTED) from None
     finally:
-        desk.interrupt()
+        handler.interrupt()
 
 
 if __name__ == "__main__":

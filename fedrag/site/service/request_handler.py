@@ -45,7 +45,7 @@ class Superseded(Exception):
     """Work was given up because nobody waits for it any more."""
 
 
-class Desk:
+class RequestHandler:
     """Answers messages, one at a time.
 
     Args:
