@@ -127,11 +127,11 @@ def evaluate(
     from fedrag.evaluation.records import summarise
     from fedrag.files import write_json
     from fedrag.reporting.site_page import write_site_report
-    from fedrag.site.admin.evaluate_delivered import load_own_site, measure_at_home
+    from fedrag.site.admin.evaluate_delivered import load_own_site, measure_delivered
 
     site = load_own_site(config)
     with open_display() as display:
-        measured = measure_at_home(site, config.policy, delivered, split.value, display)
+        measured = measure_delivered(site, config.policy, delivered, split.value, display)
     means = {arm: summarise(found) for arm, found in measured.items()}
     report = write_site_report(folder, site, delivered, split.value, measured)
     write_json(

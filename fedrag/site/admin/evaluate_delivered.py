@@ -1,4 +1,4 @@
-"""What the delivered models do on a site's own questions, measured at home: nothing of it leaves."""
+"""Measures the delivered models on a site's own questions; no result leaves the site."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def load_own_site(config: SiteConfig) -> Site:
     return replace(load_site(Path(config.data)), name=config.name)
 
 
-def measure_at_home(
+def measure_delivered(
     site: Site, policy: Policy, delivered: Delivered, split: MeasuredSplit, display: Display = Quiet()
 ) -> dict[str, list[Measured]]:
     """Measure the untouched and the delivered models on a site's questions.
