@@ -17,7 +17,7 @@ from rich.text import Text
 from fedrag.cli.tables import LOG_WIDTH, print_lines, show
 
 if TYPE_CHECKING:
-    from fedrag.evaluation.ask import Asked, BeforeAndAfter, Found, Reply
+    from fedrag.evaluation.ask import Asked, BeforeAndAfter, Found, RagAnswer
 
 EXCERPT_LINES = 4
 PROMPT = "Question: "
@@ -113,11 +113,11 @@ def _legend(asked: Asked) -> str:
     return f"Figures: similarity to the question. *: given to the generator{right}."
 
 
-def _answer(reply: Reply) -> Text:
+def _answer(reply: RagAnswer) -> Text:
     return Text(reply.answer or "(no answer)", style="bold")
 
 
-def _passage(found: Found, asked: Asked, reply: Reply, room: int) -> Text:
+def _passage(found: Found, asked: Asked, reply: RagAnswer, room: int) -> Text:
     from fedrag.reporting.excerpts import excerpt
 
     mark = "*" if found.is_given else " "

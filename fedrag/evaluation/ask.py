@@ -37,7 +37,7 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RagAnswer:
     """What one pair of models makes of a question: the answer, and the passages found, best first."""
 
     answer: str
@@ -55,8 +55,8 @@ class Asked:
         components: What the run trained; the other component is untouched on both sides.
         splits: Those of the site's question files in which the question stands.
         right_answers: The answers given there.
-        untouched: Reply of the models as they were fetched.
-        trained: Reply of the run's models.
+        untouched: RagAnswer of the models as they were fetched.
+        trained: RagAnswer of the run's models.
     """
 
     question: str
@@ -65,8 +65,8 @@ class Asked:
     components: tuple[Component, ...]
     splits: tuple[Split, ...]
     right_answers: tuple[str, ...]
-    untouched: Reply
-    trained: Reply
+    untouched: RagAnswer
+    trained: RagAnswer
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -145,7 +145,7 @@ class BeforeAndAfter:
         retriever = RoundModels(self._config, state).retriever
         return build_index(retriever, self._site.passages, self._config.rag.chunk_overlap)
 
-    def _reply(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> Reply:
+    def _reply(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> RagAnswer:
         config = self._config
         models = RoundModels(config, state)  # sets the state anew: both sides use the same loaded models
         [hits] = retrieve(models.retriever, index, [question], self._n_found)
@@ -159,7 +159,7 @@ class BeforeAndAfter:
             Found(passages[hit.passage_id], hit.score, rank < len(given), hit.passage_id in labelled)
             for rank, hit in enumerate(hits)
         )
-        return Reply(answer, tuple(found))
+        return RagAnswer(answer, tuple(found))
 
     def _stands_in(self, question: str, split: Split) -> bool:
         return any(question_key(other.question) == question_key(question) for other in self._site.split(split))
