@@ -93,7 +93,7 @@ class Job:
         self.seconds = time.monotonic() - started
 
 
-class Node:
+class SiteNode:
     """Answers what the coordinator asks, one request at a time.
 
     Args:
@@ -206,7 +206,7 @@ def main(folder: Path) -> None:
     try:
         with connect(config.server, Path(config.ca), key, folder / "address", inbox.is_full) as connection:
             log.info("connected to %s as %s", config.server, config.name)
-            Node(connection, handler, inbox).serve()
+            SiteNode(connection, handler, inbox).serve()
     except Stop:
         log.info("the node ends")
     except (NotLetIn, NotTrusted) as error:

@@ -18,7 +18,7 @@ from fedrag.service.children import Stop
 from fedrag.site.egress import EGRESS_FILE, read_egress
 from fedrag.site.service import node
 from fedrag.site.service.inbox import Inbox
-from fedrag.site.service.node import Node
+from fedrag.site.service.node import SiteNode
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
@@ -70,7 +70,7 @@ def serve(folder, monkeypatch):
     def serve(*arrivals, replies=0) -> Line:
         handler, line = open_handler(folder), Line(list(arrivals), replies)
         try:
-            Node(line, handler, Inbox(folder)).serve()
+            SiteNode(line, handler, Inbox(folder)).serve()
         except Stop:
             return line
         finally:
