@@ -52,7 +52,7 @@ _EMPTY_LABEL = re.compile(rf"(?im){_LABEL}[ \t]*$")
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _Conversation:
     """One conversation: what was asked, with what at hand, and what was said."""
 
     site: str
@@ -106,7 +106,7 @@ def import_openai_chat(
     return build_sites(drafts.values(), skipped, path, fractions, seed)
 
 
-def _add(draft: SiteDraft, record: _Record) -> None:
+def _add(draft: SiteDraft, record: _Conversation) -> None:
     ids = [draft.add_passage(text) for text in record.passages]
     answer = record.answer.casefold()
     holding = [i for i, text in zip(ids, record.passages, strict=True) if answer in text.casefold()]
@@ -115,7 +115,7 @@ def _add(draft: SiteDraft, record: _Record) -> None:
 
 def _read_conversation(
     row: Mapping[str, Any], place: str, pattern: re.Pattern[str] | None, site: str | None, name: str
-) -> _Record:
+) -> _Conversation:
     messages = _read_messages(row, place)
     roles = [role for role, _ in messages]
     last_answer = max((i for i, role in enumerate(roles) if role == "assistant"), default=0)
@@ -127,7 +127,7 @@ def _read_conversation(
         passages = [text for message in (*instructions, question) for text in _found(pattern, "passage", message)]
         question = _question(pattern, question)
     answer = messages[last_answer][1] if roles and roles[last_answer] == "assistant" else ""
-    return _Record(_site_of(row, place, site) if site else name, question.strip(), answer.strip(), passages)
+    return _Conversation(_site_of(row, place, site) if site else name, question.strip(), answer.strip(), passages)
 
 
 def _question(pattern: re.Pattern[str], message: str) -> str:

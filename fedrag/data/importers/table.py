@@ -44,7 +44,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
+class _ParsedRow:
     """A row that was read: what it says, and where it stands."""
 
     place: str
@@ -148,7 +148,7 @@ def _texts(value: Any) -> list[str]:
     return [text] if text else []
 
 
-def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -> _Record:
+def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -> _ParsedRow:
     def field(column: str | None) -> list[str]:
         if column is None:
             return []
@@ -160,7 +160,7 @@ def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -
     site = " ".join(field(columns.site)) if columns.site else name
     if not site:
         raise DataError(f'{place}: the column "{columns.site}" names no site')
-    return _Record(
+    return _ParsedRow(
         place=place,
         site=site,
         id="".join(field(columns.id)[:1]),
@@ -170,7 +170,7 @@ def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -
     )
 
 
-def _known_ids(record: _Record, draft: SiteDraft) -> list[str]:
+def _known_ids(record: _ParsedRow, draft: SiteDraft) -> list[str]:
     for label in record.passages:
         if not draft.has_passage(label):
             raise DataError(f'{record.place}: unknown passage id "{label}"')
