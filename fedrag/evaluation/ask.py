@@ -1,4 +1,4 @@
-"""Answers questions from one site's passages, with the untouched models and with a run's, side by side."""
+"""Answers questions from one site's passages with the untouched and with a run's models, side by side."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class RagAnswer:
-    """What one pair of models makes of a question: the answer, and the passages found, best first."""
+    """The answer of one generator and retriever to a question, and the passages found, best first."""
 
     answer: str
     found: tuple[Found, ...]
@@ -46,7 +46,7 @@ class RagAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question and two replies to it.
+    """A question and the two answers to it.
 
     Attributes:
         question: As it was asked.
@@ -55,8 +55,8 @@ class Asked:
         components: What the run trained; the other component is untouched on both sides.
         splits: Those of the site's question files in which the question stands.
         right_answers: The answers given there.
-        untouched: RagAnswer of the models as they were fetched.
-        trained: RagAnswer of the run's models.
+        untouched: Answer of the models as they were fetched.
+        trained: Answer of the run's models.
     """
 
     question: str
@@ -137,15 +137,15 @@ class BeforeAndAfter:
             components=tuple(component for component in COMPONENTS if component in self._trained),
             splits=tuple(split for split in SPLITS if self._stands_in(question, split)),
             right_answers=known.answers if known else (),
-            untouched=self._reply({}, self._untouched_index, question, labelled),
-            trained=self._reply(self._trained, self._trained_index, question, labelled),
+            untouched=self._answer({}, self._untouched_index, question, labelled),
+            trained=self._answer(self._trained, self._trained_index, question, labelled),
         )
 
     def _index(self, state: State) -> PassageIndex:
         retriever = RoundModels(self._config, state).retriever
         return build_index(retriever, self._site.passages, self._config.rag.chunk_overlap)
 
-    def _reply(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> RagAnswer:
+    def _answer(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> RagAnswer:
         config = self._config
         models = RoundModels(config, state)  # sets the state anew: both sides use the same loaded models
         [hits] = retrieve(models.retriever, index, [question], self._n_found)
