@@ -32,7 +32,7 @@ from fedrag.federation.messages import (
 )
 from fedrag.federation.update import manifest_of
 from fedrag.seeding import derive_seed
-from fedrag.site.delivery import keep_delivered
+from fedrag.site.delivery import accept_delivery
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.site_config import Policy
@@ -77,7 +77,7 @@ def make_client_app(
 
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
-        return handle(message, context, keep_delivered)
+        return handle(message, context, accept_delivery)
 
     return app
 

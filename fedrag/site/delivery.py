@@ -74,7 +74,7 @@ class Delivered:
     state: State
 
 
-def keep(folder: Path, run: str, state: State, scenario: str) -> None:
+def save_delivery(folder: Path, run: str, state: State, scenario: str) -> None:
     """Keep delivered models; from then on they are current. Those of the same run are replaced.
 
     Args:
@@ -137,7 +137,7 @@ def roll_back(folder: Path) -> tuple[Delivery, Delivery | None]:
     return current, current_delivery(found)
 
 
-def forget(folder: Path, runs: Sequence[str]) -> None:
+def remove_deliveries(folder: Path, runs: Sequence[str]) -> None:
     """Strike runs from the list of the deliveries; an emptied list is removed."""
     left = [delivery for delivery in deliveries(folder) if delivery.run not in runs]
     if left:
@@ -189,7 +189,7 @@ def _write(folder: Path, found: Sequence[Delivery]) -> None:
     write_json(folder / MODELS / HISTORY_FILE, {"history": [asdict(delivery) for delivery in found]})
 
 
-def keep_delivered(bench: Workbench, request: Request) -> Reply:
+def accept_delivery(bench: Workbench, request: Request) -> Reply:
     """Keep the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/`; they are current then."""
-    keep(bench.cache, bench.run or bench.config.name, request.state, request.scenario)
+    save_delivery(bench.cache, bench.run or bench.config.name, request.state, request.scenario)
     return Reply(metrics={"delivered": len(request.state)})

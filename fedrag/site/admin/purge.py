@@ -11,7 +11,7 @@ from pathlib import Path
 from fedrag.errors import ConfigError
 from fedrag.files import storage_errors
 from fedrag.site.client_folder import INBOX, OUTBOX
-from fedrag.site.delivery import MODELS, deliveries, forget
+from fedrag.site.delivery import MODELS, deliveries, remove_deliveries
 from fedrag.site.site_paths import SCORES
 from fedrag.text import size_text
 
@@ -94,7 +94,7 @@ def remove(folder: Path, left: Left) -> None:
         StorageError: Something cannot be removed.
     """
     with storage_errors(folder):
-        forget(folder, left.runs)
+        remove_deliveries(folder, left.runs)
         for path in left.models:
             shutil.rmtree(path)
         for file in (*left.cache, *left.messages):

@@ -9,7 +9,7 @@ from clinic import make_clinic
 from fedrag.errors import ConfigError
 from fedrag.rag.answer_scores import ScoreCache
 from fedrag.site.admin.purge import left_by_runs, remove
-from fedrag.site.delivery import current_delivery, deliveries, keep
+from fedrag.site.delivery import current_delivery, deliveries, save_delivery
 
 KEPT = {"site.toml", "site.key", "site.pub", "ca.crt", "coordinator.pub", "egress.jsonl", "requests.jsonl"}
 
@@ -19,7 +19,7 @@ def clinic(tmp_path):
     """A site after two runs, of which the second crashed while its models came."""
     folder = make_clinic(tmp_path)
     for run in ("a-1", "b-1"):
-        keep(folder, run, {"generator": {"weight": np.ones(3, np.float32)}}, "scenario")
+        save_delivery(folder, run, {"generator": {"weight": np.ones(3, np.float32)}}, "scenario")
     (folder / "models" / "a-1" / "report.html").write_text("quotes the site's data")
     (folder / "models" / ".b-1.partial").mkdir()
     (folder / "models" / ".b-1.partial" / "generator.safetensors").write_bytes(b"half")
