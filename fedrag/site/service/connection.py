@@ -52,15 +52,15 @@ T = TypeVar("T")
 log = logging.getLogger("fedrag.node")
 
 
-class NotLetIn(ServiceError):
+class AccessDenied(ServiceError):
     """The coordinator does not know this site's key, or finds its clock wrong."""
 
 
-class NotTrusted(ServiceError):
+class UntrustedServer(ServiceError):
     """Who answers shows no certificate of the coordinator's authority."""
 
 
-class RunIsOver(Exception):
+class RunEnded(Exception):
     """The run that a message belongs to does not go on."""
 
 
@@ -84,7 +84,7 @@ class Connection:
         )
         try:
             message = pull_and_inflate_object_from_tree(tree, pull, confirm, return_type=Message)
-        except RunIsOver:  # it ended between the head and the body
+        except RunEnded:  # it ended between the head and the body
             return None
         message.metadata.__dict__["_message_id"] = tree.object_id
         return message
@@ -116,7 +116,7 @@ class Connection:
                     answer.session_id,
                 )
                 push_object_contents_from_iterable(contents, push)
-        except RunIsOver:
+        except RunEnded:
             return False
         return True
 
@@ -133,7 +133,7 @@ class Connection:
             self.node = Node(node_id=self.call(self._client.ActivateNode, request).node_id)
         except httpx.HTTPStatusError as error:
             if not (self.node.node_id and self.beat()):
-                raise NotLetIn(f"{self._server} does not let this site in ({error.response.status_code})") from None
+                raise AccessDenied(f"{self._server} does not let this site in ({error.response.status_code})") from None
 
     def log_out(self) -> None:
         """Tell the coordinator that this site goes."""
@@ -152,9 +152,9 @@ class Connection:
         """Ask the coordinator, for as long as it takes to reach it.
 
         Raises:
-            NotLetIn: It refuses this site.
-            NotTrusted: It is not the coordinator that answers.
-            RunIsOver: The run does not go on.
+            AccessDenied: It refuses this site.
+            UntrustedServer: It is not the coordinator that answers.
+            RunEnded: The run does not go on.
             httpx.HTTPStatusError: It refuses this request.
         """
         wait_s, since = FIRST_WAIT_S, time.monotonic()
@@ -178,14 +178,14 @@ class Connection:
         if isinstance(error, httpx.HTTPStatusError):
             status = error.response.status_code
             if status == httpx.codes.UNAUTHORIZED:
-                raise NotLetIn(f"{self._server} does not let this site in")
+                raise AccessDenied(f"{self._server} does not let this site in")
             if status == httpx.codes.FORBIDDEN:
-                raise RunIsOver
+                raise RunEnded
             if status not in AWAY:
                 raise error
             return f"it answers {status}"
         if "certificate" in str(error).lower():
-            raise NotTrusted(f"{self._server}: {error}")
+            raise UntrustedServer(f"{self._server}: {error}")
         return type(error).__name__
 
 
@@ -205,8 +205,8 @@ def connect(
         is_busy: Whether there is work that the next node of this site will go on with: then it does not log out.
 
     Raises:
-        NotLetIn: The coordinator refuses this site.
-        NotTrusted: It is not the coordinator that answers.
+        AccessDenied: The coordinator refuses this site.
+        UntrustedServer: It is not the coordinator that answers.
     """
     interceptors: list[ProtobufClientInterceptor] = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),

@@ -22,15 +22,15 @@ from fedrag.errors import StorageError
 from fedrag.federation.signing import request_id
 from fedrag.security.keys import load_private_key
 from fedrag.service.children import Stop, stop_on_signals
-from fedrag.site.service.connection import Connection, NotLetIn, NotTrusted, connect
+from fedrag.site.service.connection import AccessDenied, Connection, UntrustedServer, connect
 from fedrag.site.service.inbox import Inbox
 from fedrag.site.service.request_handler import RequestHandler, Superseded
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 
 POLL_S = 1.0
-NOT_LET_IN = 77
+ACCESS_DENIED = 77
 """Exit code of a node that the coordinator does not let in."""
-NOT_TRUSTED = 78
+UNTRUSTED_SERVER = 78
 """Exit code of a node that is answered by another than the coordinator."""
 
 log = logging.getLogger("fedrag.node")
@@ -209,9 +209,9 @@ def main(folder: Path) -> None:
             SiteNode(connection, handler, inbox).serve()
     except Stop:
         log.info("the node ends")
-    except (NotLetIn, NotTrusted) as error:
+    except (AccessDenied, UntrustedServer) as error:
         log.error("%s", error)
-        raise SystemExit(NOT_LET_IN if isinstance(error, NotLetIn) else NOT_TRUSTED) from None
+        raise SystemExit(ACCESS_DENIED if isinstance(error, AccessDenied) else UNTRUSTED_SERVER) from None
     finally:
         handler.interrupt()
 
