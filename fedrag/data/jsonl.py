@@ -11,15 +11,15 @@ from typing import Any, NoReturn
 from fedrag.errors import DataError
 
 OnProblem = Callable[[str], None]
-"""What to do with a fault: raise it (`stop`), or collect it and go on (`list.append`)."""
+"""What to do with a fault: raise it (`raise_data_error`), or collect it and go on (`list.append`)."""
 
 
-def stop(message: str) -> NoReturn:
+def raise_data_error(message: str) -> NoReturn:
     """Raise the fault as a DataError."""
     raise DataError(message)
 
 
-def read_objects(path: Path, on_problem: OnProblem = stop) -> Iterator[tuple[int, dict[str, Any]]]:
+def read_objects(path: Path, on_problem: OnProblem = raise_data_error) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield (line number, object) for every well-formed line; blank lines are passed over."""
     try:
         with path.open("rb") as file:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedrag.data.jsonl import OnProblem, read_objects, stop
+from fedrag.data.jsonl import OnProblem, raise_data_error, read_objects
 from fedrag.errors import DataError
 from fedrag.types import SPLITS, Passage, Question, Site, Split
 
@@ -44,7 +44,7 @@ def load_site(folder: Path) -> Site:
     Raises:
         DataError: Naming file and line of the first fault.
     """
-    rows = read_site(folder, stop)
+    rows = read_site(folder, raise_data_error)
     questions = {split: tuple(rows.questions[split].values()) for split in SPLITS}
     return Site(site_name(folder), tuple(rows.passages.values()), **questions)
 
@@ -143,7 +143,7 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
     return NumberedRows(passages, questions)
 
 
-def read_passages(path: Path, on_problem: OnProblem = stop) -> dict[int, Passage]:
+def read_passages(path: Path, on_problem: OnProblem = raise_data_error) -> dict[int, Passage]:
     """Read a file of passages: each by the number of its line."""
     return _read_rows(path, parse_passage, on_problem)[0]
 
