@@ -180,7 +180,7 @@ def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> Non
     require_free(out)
     imported = read(fractions)
     write_sites(out, imported.sites)
-    typer.echo(summary(imported.sites, out))
+    typer.echo(written_sites(imported.sites, out))
     for reason, count in imported.skipped.items():
         typer.echo(f"Left out: {count:,} {reason}.")
 
@@ -196,7 +196,7 @@ def _read_corpus(path: Path | None) -> list[Passage]:
     return passages
 
 
-def summary(sites: list[Site], out: Path) -> str:
+def written_sites(sites: list[Site], out: Path) -> str:
     """Return one line that says what was written."""
     n_questions = {split: sum(len(site.split(split)) for site in sites) for split in SPLITS}
     splits = ", ".join(f"{count:,} {split}" for split, count in n_questions.items())
