@@ -26,7 +26,7 @@ KEPT = (
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Leftovers:
     """What runs left at a site.
 
     Attributes:
@@ -59,7 +59,7 @@ class Left:
         return [file for folder in folders for file in _files(folder)]
 
 
-def left_by_runs(folder: Path, run: str | None = None) -> Left:
+def find_leftovers(folder: Path, run: str | None = None) -> Leftovers:
     """Find what runs left. Caches and logs are not kept by run: they are part of it whatever the run.
 
     Args:
@@ -76,7 +76,7 @@ def left_by_runs(folder: Path, run: str | None = None) -> Left:
     if run is not None and run not in runs:
         raise ConfigError(f"{folder}: no models of a run {run!r}; there are: {', '.join(runs) or 'none'}")
     chosen = tuple(runs) if run is None else (run,)
-    return Left(
+    return Leftovers(
         runs=chosen,
         models=tuple(entry for entry in found if _run_of(entry) in chosen),
         cache=tuple(_files(folder / SCORES)),
@@ -85,7 +85,7 @@ def left_by_runs(folder: Path, run: str | None = None) -> Left:
     )
 
 
-def remove(folder: Path, left: Left) -> None:
+def remove(folder: Path, leftovers: Leftovers) -> None:
     """Remove what runs left; what is removed is first no longer current.
 
     Folders and files that a running site works with stay, empty.
@@ -94,12 +94,12 @@ def remove(folder: Path, left: Left) -> None:
         StorageError: Something cannot be removed.
     """
     with storage_errors(folder):
-        remove_deliveries(folder, left.runs)
-        for path in left.models:
+        remove_deliveries(folder, leftovers.runs)
+        for path in leftovers.models:
             shutil.rmtree(path)
-        for file in (*left.cache, *left.messages):
+        for file in (*leftovers.cache, *leftovers.messages):
             file.unlink(missing_ok=True)
-        for file in left.logs:
+        for file in leftovers.logs:
             os.truncate(file, 0)
 
 
