@@ -1,4 +1,4 @@
-"""A site as a service: its node, kept alive."""
+"""A site as a service: its node, restarted when it dies."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
 
     Args:
         folder: The site's folder.
-        config: Its settings.
-        say: Takes a line for the administrator.
+        config: Its site.toml.
+        say: Shows the administrator a line.
 
     Raises:
         ServiceError: Another process serves the folder.
@@ -41,9 +41,10 @@ def _serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None
         folder / "logs" / "node.log",
         {**_ENVIRONMENT, "FLWR_HOME": str(folder / "flower")},
         {
-            ACCESS_DENIED: f"was not let in: is its key registered at {config.server}, and is this machine's clock right?",
-            UNTRUSTED_SERVER: f"was not answered by the coordinator: {config.server} shows no certificate that {config.ca} "
-            "vouches for",
+            ACCESS_DENIED: f"was not let in: is its key registered at {config.server}, "
+            "and is this machine's clock right?",
+            UNTRUSTED_SERVER: f"was not answered by the coordinator: {config.server} shows no certificate that "
+            f"{config.ca} vouches for",
         },
     )
     evaluation = SelfEvaluation(folder, config)
