@@ -33,13 +33,13 @@ def measure_delivered(
 
     Args:
         site: The site.
-        policy: What it allows; a generator that may not run here answers nothing.
+        policy: Its policy; a generator that it forbids answers nothing.
         delivered: The delivered models.
         split: Questions to measure.
         display: Shows lines and progress.
 
     Returns:
-        `untouched` and `federated`: a record a question.
+        A record per question, under `untouched` and `federated`.
 
     Raises:
         DataError: The site has no question in this split.
@@ -57,7 +57,7 @@ def measure_delivered(
 
 
 def _can_answer(delivered: Delivered, policy: Policy, display: Display) -> bool:
-    """Say whether answers can be generated here: a run of the retriever alone may never have needed a generator."""
+    """Return whether the generator may run here: a site in a run of the retriever alone may never have fetched one."""
     name = delivered.config.models.generator
     try:
         find_model(name)
