@@ -94,9 +94,7 @@ class BeforeAndAfter:
         self._trained = trained
         self._site = site
         self._n_found = passages or config.rag.passages
-        self._known = {
-            question_key(q.question): q for q in distinct_questions(q for s in SPLITS for q in self._site.split(s))
-        }
+        self._known = {question_key(q.question): q for q in distinct_questions(self._site.questions)}
         self._untouched_index = self._index({})
         self._trained_index = self._index(self._trained) if "retriever" in self._trained else self._untouched_index
 
