@@ -97,7 +97,7 @@ def test_the_tables_of_a_sites_settings_agree_with_the_site_toml():
     text = (ROOT / "clients" / "README.md").read_text(encoding="utf-8")
     written = with_settings(text, SiteConfig, site_reference.MODULE)
     assert text == written, "run: python -m fedrag.site.admin.site_reference clients/README.md"
-    assert '| `components` | list of `"generator"`, `"retriever"` | `["generator", "retriever"]` | Models' in text
+    assert '| `components` | list of `"generator"`, `"retriever"` | `["generator", "retriever"]` | Components' in text
     assert "| `base_models` | table of texts | `{}` | Models" in text
 
 
