@@ -59,3 +59,11 @@ def test_a_request_that_is_refused_for_its_age_is_forgotten_while_the_site_runs(
     assert guard.accept("b", later, now=later)
     assert not guard.refuses("a", later, now=later)
     assert guard.refuses("b", later, now=later)
+
+
+def test_a_request_of_the_oldest_age_that_is_accepted_is_remembered(tmp_path):
+    guard = ReplayGuard(tmp_path / "requests.jsonl")
+    now = 1000.0 + REMEMBERED_S
+    assert guard.accept("a", 1000.0, now=now)
+    assert guard.accept("b", now, now=now)
+    assert guard.refuses("a", 1000.0, now=now)
