@@ -162,6 +162,6 @@ def test_a_removed_site_is_put_out_at_once_and_its_key_is_burnt(deployment, data
     site = deployment.server.remove_site("south")
     deployment.server.link.unregister(site.public_key)
     deployment.wait(lambda: "was not let in" in deployment.log("south"), 120, "put out")
-    with pytest.raises(ConfigError, match="never gets in again"):
+    with pytest.raises(ConfigError, match="is never accepted again"):
         deployment.server.add_site("newcomer", deployment.root / "south" / "site.pub")
     deployment.wait_until_online(["north"])
