@@ -21,6 +21,7 @@ from tiny_federation import assert_same_state, tiny_config, write_small_sites
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from fedrag.components.state import export_models
 from fedrag.config.scenario import Config, GeneratorConfig, LoraSection
 from fedrag.data.site_folder import load_sites
 from fedrag.errors import ModelError, RunError
@@ -33,7 +34,6 @@ from fedrag.passes.attention import use_cpu_attention
 from fedrag.passes.checkpointing import Footprint, layers_checkpointed
 from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
-from fedrag.rag.export import export_models
 from fedrag.simulation.plan import plan_lines
 from fedrag.simulation.preflight import check_scenario
 from fedrag.simulation.simulate import resume, simulate
