@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -13,8 +14,19 @@ from tiny_federation import Lines, tiny_config
 from fedrag import __version__
 from fedrag.components.base_models import base_tensor_hashes
 from fedrag.errors import QuorumError
-from fedrag.federation.exchange import Federation, KnownSite, choose_sites, greet_sites, replies_as_they_come
-from fedrag.federation.messages import GREET, Greeting, Reply, greeting_content, reply_content
+from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites, replies_as_they_come
+from fedrag.federation.messages import (
+    GREET,
+    TRAIN,
+    Greeting,
+    Reply,
+    Request,
+    greeting_content,
+    open_request,
+    reply_content,
+    request_content,
+)
+from fedrag.federation.update import manifest_of
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.runs.run_folder import RunFolder
 
@@ -185,3 +197,46 @@ def test_the_draw_depends_on_the_seed_alone_and_reaches_every_site():
     draws = [tuple(site.name for site in choose_sites(known(*"abcde"), 0.4, seed)) for seed in range(30)]
     assert draws == [tuple(site.name for site in choose_sites(known(*"abcde"), 0.4, seed)) for seed in range(30)]
     assert {name for draw in draws for name in draw} == set("abcde")
+
+
+def trainer(refusing=()):
+    """Return a client app whose clients add 1 to the state, or refuse."""
+    app = ClientApp()
+
+    @app.train(TRAIN.partition(".")[2])
+    def train(message, context):
+        if context.node_config["site-name"] in refusing:
+            return Message(reply_content(Reply(refusal="bad-data"), {}, "float32"), reply_to=message)
+        state = open_request(message).state
+        manifests = {c: manifest_of(tensors) for c, tensors in state.items()}
+        update = {c: np.ones(manifest.size, np.float32) for c, manifest in manifests.items()}
+        reply = Reply(update, dict.fromkeys(update, 1), {"retriever.loss": 2.0, "generator.loss": 3.0})
+        return Message(reply_content(reply, manifests, "float32"), reply_to=message)
+
+    return app
+
+
+def asked(grid, names, **settings):
+    request = Request("", 1, {"retriever": {"a": np.zeros(4, np.float32)}}, ("retriever",), **settings)
+    sites = [KnownSite(node, greeting(name)) for node, name in zip(grid.get_node_ids(), names, strict=True)]
+    return ask(grid, TRAIN, request, request_content(request), sites)
+
+
+def test_asking_yields_each_site_with_its_reply_or_with_what_is_wrong_and_the_silent_ones_last(monkeypatch):
+    monkeypatch.setattr("fedrag.federation.exchange.SAFETY_S", 0.2)
+    names = ("a", "b", "c")
+    grid = SilentGrid(trainer(refusing=("a",)), [{"site-name": name} for name in names])
+    told = [(site.name, reply) for site, reply in asked(grid, names, deadline_s=0.1)]
+    assert [name for name, _ in told] == ["a", "b", "c"]
+    refused, reply, silent = (reply for _, reply in told)
+    assert str(refused).startswith("its data is malformed (bad-data")
+    assert str(silent) == "no reply within 0.1 s"
+    assert (reply.num_examples, reply.metrics) == ({"retriever": 1}, {"retriever.loss": 2.0})
+    assert reply.n_bytes > 4 * 4
+
+
+def test_of_a_reply_s_numbers_those_of_components_that_were_asked_for_are_read():
+    names = ("a",)
+    grid = InProcessGrid(trainer(), [{"site-name": "a"}])
+    [(_, reply)] = asked(grid, names, deadline_s=5.0)
+    assert "generator.loss" not in reply.metrics
