@@ -1,4 +1,4 @@
-"""Which components each round trains."""
+"""Decides which components each round trains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fedrag.types import COMPONENTS, Component, ShippedComponent
 
 
 def components_of(config: FederationConfig, round_number: int) -> tuple[Component, ...]:
-    """Return the components trained in a round (numbered from 1).
+    """Return the components that a round trains (rounds are numbered from 1).
 
     >>> components_of(FederationConfig(rounds=4, schedule="alternate"), 2)
     ('retriever',)
@@ -28,13 +28,26 @@ def components_of(config: FederationConfig, round_number: int) -> tuple[Componen
             return (single,)
 
 
+def schedule_text(config: FederationConfig) -> str:
+    """Say in a few words what each round trains.
+
+    >>> schedule_text(FederationConfig(schedule="alternate"))
+    'schedule alternate'
+    >>> schedule_text(FederationConfig(components=("reranker", "retriever")))
+    'each trains retriever and reranker'
+    """
+    return (
+        f"each trains {' and '.join(components_of(config, 1))}" if config.components else f"schedule {config.schedule}"
+    )
+
+
 def trained_components(config: FederationConfig) -> tuple[Component, ...]:
     """Return the components that any round trains."""
     return tuple(name for name in _all_names(config) if rounds_training(config, name))
 
 
 def rounds_training(config: FederationConfig, component: Component, before: int | None = None) -> int:
-    """Return how many rounds train a component: all of them, or those before a round.
+    """Return how many rounds train a component, of all rounds or of those before one.
 
     >>> rounds_training(FederationConfig(rounds=5, schedule="alternate"), "retriever")
     2

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from fedrag.components.base_models import needed_models
+from fedrag.components.base_models import required_models
 from fedrag.coordinator.flower import Node, SuperLink
 from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
@@ -91,7 +91,7 @@ def deliver_late(path: Path, name: str) -> None:
 
 def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> None:
     if not run.facts:
-        run.record_facts(collect_facts(run.config, needed_models(run.config), folders=()))
+        run.record_facts(collect_facts(run.config, required_models(run.config), folders=()))
     federate(run, lambda: _grid(folder, name, display), display=display)
     run.drop_checkpoints()
 

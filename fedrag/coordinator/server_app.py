@@ -9,7 +9,7 @@ from pathlib import Path
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedrag.components.base_models import needed_models
+from fedrag.components.base_models import required_models
 from fedrag.config.scenario import Config
 from fedrag.display import LogDisplay
 from fedrag.errors import ConfigError
@@ -33,5 +33,5 @@ def main(grid: Grid, context: Context) -> None:
     config = Config.from_toml(text)
     runs = Path(os.environ.get("FEDRAG_RUNS", fedrag_home() / "runs"))
     run = RunFolder.create(config, root=runs)
-    run.record_facts(collect_facts(config, needed_models(config), folders=()))
+    run.record_facts(collect_facts(config, required_models(config), folders=()))
     federate(run, lambda: nullcontext(grid), display=LogDisplay())

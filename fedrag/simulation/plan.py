@@ -6,12 +6,12 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from fedrag.components.base_models import needed_models
+from fedrag.components.base_models import required_models
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, rounds_training, trained_components
+from fedrag.config.schedule import components_of, rounds_training, schedule_text, trained_components
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.resident import prefix_bytes
@@ -38,7 +38,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
     sizes = {component: sum(tensor.size for tensor in tensors.values()) for component, tensors in state.items()}
     federation = config.federation
     return [
-        f"{config.name}: {plural(federation.rounds, 'round')}, schedule {federation.schedule}",
+        f"{config.name}: {plural(federation.rounds, 'round')}, {schedule_text(federation)}",
         "",
         *_site_lines(config, sites, able),
         "",
@@ -104,7 +104,7 @@ def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
 
 def _memory_line(config: Config, sizes: dict[Component, int], clients: int, components: Components) -> str:
     """Say what the weights take; what a forward pass needs on top depends on the texts."""
-    models = needed_models(config, components)
+    models = required_models(config, components)
     base = sum(find_component(components, key).steps().base_bytes(config, model) for key, model in models.items())
     training = max(sizes.values()) * _OPTIMIZER_BYTES
     server = sum(sizes.values()) * (4 + _AGGREGATOR_BYTES)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from fedrag.components.base_models import needed_models
+from fedrag.components.base_models import required_models
 from fedrag.components.model_errors import naming_model
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
@@ -36,7 +36,7 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
     """
     _check_training(config, sites, components)
     _check_evaluation(config, sites)
-    models = needed_models(config, components)
+    models = required_models(config, components)
     for key, model in models.items():
         _check_kind(key, model, find_component(components, key).base_is_encoder)
         verify_model(model)

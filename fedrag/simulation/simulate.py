@@ -13,7 +13,7 @@ import torch
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
-from fedrag.components.base_models import needed_models
+from fedrag.components.base_models import required_models
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
@@ -168,7 +168,7 @@ def _prepare(config: Config, components: Components) -> tuple[list[Path], dict[s
     """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
     check_scenario(config, [load_site(folder) for folder in folders], components)
-    return folders, collect_facts(config, needed_models(config, components), folders)
+    return folders, collect_facts(config, required_models(config, components), folders)
 
 
 def _with_absolute_path(config: Config) -> Config:

@@ -8,7 +8,7 @@ import sys
 import pytest
 from tiny_federation import small_site, tiny_config
 
-from fedrag.components.base_models import needed_models
+from fedrag.components.base_models import required_models
 from fedrag.components.shipped import SHIPPED
 from fedrag.errors import ConfigError
 from fedrag.types import COMPONENTS
@@ -64,7 +64,7 @@ def test_the_retriever_needs_the_generators_state_where_it_scores_as_it_is_now(r
 )
 def test_a_base_model_is_needed_where_it_trains_scores_or_answers(schedule, loss, evaluation, models):
     config = tiny_config(federation={"schedule": schedule}, retriever={"loss": loss}, evaluation=evaluation)
-    assert list(needed_models(config)) == models
+    assert list(required_models(config)) == models
 
 
 def test_sites_without_a_labelled_question_are_refused_by_the_contrastive_loss_alone():
