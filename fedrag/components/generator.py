@@ -17,4 +17,5 @@ GENERATOR = ComponentSpec(
     learns_from=lambda config: "train_questions",
     needs_state_of=lambda config: ("retriever",),
     epochs=lambda config: config.generator.epochs,
+    validation="mean log-probability of an answer token; higher is better",
 )

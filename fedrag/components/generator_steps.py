@@ -91,7 +91,7 @@ def _export(config: Config, tensors: Tensors, folder: Path) -> None:
         generator.targets,
         generator.fetched.name,
         _TASKS[generator.fetched.kind],
-        builder.question_mark if generator.prefix_bytes is not None else None,
+        None if generator.prefix_bytes is None else builder.question_mark,
     )
     generator.tokenizer.save_pretrained(folder)
 

@@ -28,6 +28,19 @@ def components_of(config: FederationConfig, round_number: int) -> tuple[Componen
             return (single,)
 
 
+def schedule_text(config: FederationConfig) -> str:
+    """Say in a few words what each round trains.
+
+    >>> schedule_text(FederationConfig(schedule="alternate"))
+    'schedule alternate'
+    >>> schedule_text(FederationConfig(components=("reranker", "retriever")))
+    'each trains retriever and reranker'
+    """
+    return (
+        f"each trains {' and '.join(components_of(config, 1))}" if config.components else f"schedule {config.schedule}"
+    )
+
+
 def trained_components(config: FederationConfig) -> tuple[Component, ...]:
     """Return the components that any round trains."""
     return tuple(name for name in _all_names(config) if rounds_training(config, name))

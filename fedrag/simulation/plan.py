@@ -11,7 +11,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, rounds_training, trained_components
+from fedrag.config.schedule import components_of, rounds_training, schedule_text, trained_components
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.resident import prefix_bytes
@@ -38,7 +38,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
     sizes = {component: sum(tensor.size for tensor in tensors.values()) for component, tensors in state.items()}
     federation = config.federation
     return [
-        f"{config.name}: {plural(federation.rounds, 'round')}, schedule {federation.schedule}",
+        f"{config.name}: {plural(federation.rounds, 'round')}, {schedule_text(federation)}",
         "",
         *_site_lines(config, sites, able),
         "",

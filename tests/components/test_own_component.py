@@ -14,6 +14,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import ComponentSpec, Steps
 from fedrag.components.work import Prepared
 from fedrag.errors import ConfigError, QuorumError
+from fedrag.reporting.page import write_report
 from fedrag.simulation.plan import plan_lines
 from fedrag.simulation.simulate import resume, simulate
 from fedrag.training.result import TrainingResult
@@ -120,6 +121,13 @@ def test_keep_best_keeps_the_tensors_of_its_best_round(sites, tmp_path):
 def test_a_plan_describes_it(sites):
     plan = "\n".join(plan_lines(config_of(sites), COMPONENTS))
     assert "counter: 3 weights learn from 6 questions, 1 pass a round, in 2 rounds" in plan
+
+
+def test_a_page_about_its_run_shows_its_curves(finished):
+    page = write_report(finished.path).read_text()
+    assert "each trains counter" in page
+    for title in ("Training loss of the counter", "Validation of the counter", "Size of the counter&#39;s update"):
+        assert title in page
 
 
 def test_one_that_was_not_handed_in_is_refused_before_a_folder_is_made(sites, tmp_path):
