@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Config", "FedragError", "Losses", "__version__", "ask", "evaluate_run", "simulate", "write_report"]
 
 # Looked up on first use: `import fedrag` alone loads neither torch nor Flower.
-_HOMES = {
+_MODULES = {
     "Config": "fedrag.config.scenario",
     "FedragError": "fedrag.errors",
     "Losses": "fedrag.training.losses",
@@ -31,6 +31,6 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'fedrag' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_MODULES[name]), name)

@@ -69,6 +69,11 @@ class Site:
     validation: tuple[Question, ...] = ()
     test: tuple[Question, ...] = ()
 
+    @property
+    def questions(self) -> tuple[Question, ...]:
+        """The questions of all splits."""
+        return self.train + self.validation + self.test
+
     def split(self, name: Split) -> tuple[Question, ...]:
         """Return the questions of one split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]

@@ -18,7 +18,7 @@ from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import new_key
 from fedrag.simulation.simulate import simulate
 from fedrag.site.client_folder import create_site
-from fedrag.site.delivery import keep
+from fedrag.site.delivery import save_delivery
 
 QUESTION = "What does a late book cost?"
 
@@ -76,7 +76,7 @@ def trained_run(path: Path) -> RunFolder:
 def deliver(clinic: Path, run: RunFolder, name: str = "tiny-1", *components: str) -> None:
     """Keep a run's result at the site, or a part of it, as a delivery does."""
     state = {c: tensors for c, tensors in run.load_result().items() if not components or c in components}
-    keep(clinic, name, state, run.config.to_toml())
+    save_delivery(clinic, name, state, run.config.to_toml())
 
 
 @contextmanager

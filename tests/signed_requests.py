@@ -1,4 +1,4 @@
-"""A site's folder and what its coordinator asks it, for tests of the desk and the node."""
+"""A site's folder and what its coordinator asks it, for tests of the request handler and the node."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from fedrag.federation.messages import TRAIN, Request, request_content
 from fedrag.federation.signing import Slip, new_request_id, with_signature
 from fedrag.security.keys import load_private_key, new_key
 from fedrag.site.client_folder import create_site
-from fedrag.site.service.request_handler import Desk
+from fedrag.site.service.request_handler import RequestHandler
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 
 
@@ -36,15 +36,15 @@ def coordinator_key(folder: Path) -> EllipticCurvePrivateKey:
     return load_private_key(folder.parent / "coordinator.key")
 
 
-def open_desk(folder: Path, line: str = "") -> Desk:
-    """Open the desk of a site, with one line of its site.toml changed."""
+def open_handler(folder: Path, line: str = "") -> RequestHandler:
+    """Open the request handler of a site, with one line of its site.toml changed."""
     path = folder / SITE_FILE
     if line:
         setting = line.split(" = ")[0]
         lines = [line if old.startswith(f"{setting} = ") else old for old in path.read_text().splitlines()]
         assert line in lines
         path.write_text("\n".join(lines) + "\n")
-    return Desk(folder, SiteConfig.from_file(path))
+    return RequestHandler(folder, SiteConfig.from_file(path))
 
 
 def slip(**changes: Any) -> Slip:

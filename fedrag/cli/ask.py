@@ -17,7 +17,7 @@ from rich.text import Text
 from fedrag.cli.tables import LOG_WIDTH, print_lines, show
 
 if TYPE_CHECKING:
-    from fedrag.evaluation.ask import Asked, BeforeAndAfter, Found, Reply
+    from fedrag.evaluation.ask import Asked, BeforeAndAfter, Found, RagAnswer
 
 EXCERPT_LINES = 4
 PROMPT = "Question: "
@@ -51,7 +51,7 @@ def ask_command(
 
 
 def ask_all(both: BeforeAndAfter, question: str | None, as_json: bool) -> None:
-    """Print both replies to one question, or to all that are typed."""
+    """Print both answers to one question, or to each one typed."""
     if question is None and not as_json:
         print_lines([f"Answers come from the passages of {both.site}. An empty line or Ctrl-D ends it."])
     for asked in [question] if question is not None else _typed("" if as_json else PROMPT):
@@ -81,7 +81,7 @@ def _typed(prompt: str) -> Iterator[str]:
 
 
 def _show(asked: Asked) -> None:
-    """Print both replies in two columns, passages by rank."""
+    """Print both answers in two columns, passages by rank."""
     console = Console()
     width = console.width if console.is_terminal else LOG_WIDTH
     print_lines(["", f"{asked.site}: {asked.question}", *_what_is_known(asked)])
@@ -108,21 +108,21 @@ def _what_is_known(asked: Asked) -> list[str]:
 
 
 def _legend(asked: Asked) -> str:
-    labelled = any(found.is_labelled for reply in (asked.untouched, asked.trained) for found in reply.found)
+    labelled = any(found.is_labelled for side in (asked.untouched, asked.trained) for found in side.found)
     right = "; right: holds the answer, as the site's files say" if labelled else ""
     return f"Figures: similarity to the question. *: given to the generator{right}."
 
 
-def _answer(reply: Reply) -> Text:
-    return Text(reply.answer or "(no answer)", style="bold")
+def _answer(side: RagAnswer) -> Text:
+    return Text(side.answer or "(no answer)", style="bold")
 
 
-def _passage(found: Found, asked: Asked, reply: Reply, room: int) -> Text:
+def _passage(found: Found, asked: Asked, side: RagAnswer, room: int) -> Text:
     from fedrag.reporting.excerpts import excerpt
 
     mark = "*" if found.is_given else " "
     right = " (right)" if found.is_labelled else ""
     head = f"{mark} {found.score:.3f}  {found.passage.title or found.passage.id}{right}\n"
-    answers = [answer for answer in (*asked.right_answers, reply.answer) if answer]
+    answers = [answer for answer in (*asked.right_answers, side.answer) if answer]
     part = excerpt(" ".join(found.passage.text.split()), answers, room)
     return Text.assemble((head, "cyan"), part.before, (part.match, "bold"), part.after, "\n")

@@ -127,11 +127,11 @@ def evaluate(
     from fedrag.evaluation.records import summarise
     from fedrag.files import write_json
     from fedrag.reporting.site_page import write_site_report
-    from fedrag.site.admin.evaluate_delivered import load_own_site, measure_at_home
+    from fedrag.site.admin.evaluate_delivered import load_own_site, measure_delivered
 
     site = load_own_site(config)
     with open_display() as display:
-        measured = measure_at_home(site, config.policy, delivered, split.value, display)
+        measured = measure_delivered(site, config.policy, delivered, split.value, display)
     means = {arm: summarise(found) for arm, found in measured.items()}
     report = write_site_report(folder, site, delivered, split.value, measured)
     write_json(
@@ -162,16 +162,16 @@ def purge(
 
     Example: fedrag client purge clinic
     """
-    from fedrag.site.admin.purge import KEPT, left_by_runs, remove
+    from fedrag.site.admin.purge import KEPT, find_leftovers, remove
     from fedrag.site.delivery import current_delivery, deliveries
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
     SiteConfig.from_file(folder / SITE_FILE)
-    left = left_by_runs(folder, run)
-    if not left.lines:
+    leftovers = find_leftovers(folder, run)
+    if not leftovers.lines:
         print_lines(["there is nothing to remove", *KEPT])
         return
-    print_lines(["This removes for good:", *(f"  {line}" for line in left.lines), *KEPT])
+    print_lines(["This removes for good:", *(f"  {line}" for line in leftovers.lines), *KEPT])
     if not yes:
         try:
             sure = typer.confirm("Remove it?")
@@ -181,5 +181,5 @@ def purge(
         if not sure:
             print_lines(["nothing was removed"])
             return
-    remove(folder, left)
+    remove(folder, leftovers)
     print_lines([f"removed; {_in_use(current_delivery(deliveries(folder)))}"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrag.cli.data_import import OutArgument, import_app, summary
+from fedrag.cli.data_import import OutArgument, import_app, written_sites
 from fedrag.errors import FedragError
 from fedrag.types import SPLITS
 
@@ -81,7 +81,7 @@ def partition(
     require_free(out)
     sites = deal(load_sites(source), clients, by.value, alpha, seed)
     write_sites(out, sites)
-    typer.echo(summary(sites, out))
+    typer.echo(written_sites(sites, out))
 
 
 def _print_table(report: Report) -> None:

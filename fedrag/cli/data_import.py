@@ -108,12 +108,12 @@ def table(
     seed: SeedOption = 0,
 ) -> None:
     """Import a table; the command's name is the format."""
-    from fedrag.data.importers.table import Columns, import_table
+    from fedrag.data.importers.table import Columns, import_table, open_table
 
     columns = Columns(question, answer, passage, site, identity)
     corpus = _read_corpus(passages)
-    file_format = context.info_name
-    _import(out, split, lambda fractions: import_table(file, columns, corpus, fractions, seed, file_format))
+    opened = open_table(file, context.info_name)
+    _import(out, split, lambda fractions: import_table(opened, columns, corpus, fractions, seed))
 
 
 @import_app.command()
@@ -136,12 +136,16 @@ def hub(
     Example: fedrag data import hub rajpurkar/squad data/squad --question question --answer answers.text
     --passage context --site title
     """
-    from fedrag.data.importers.hub_dataset import import_hub
-    from fedrag.data.importers.table import Columns
+    from fedrag.data.importers.hub_dataset import open_hub_table
+    from fedrag.data.importers.table import Columns, import_table
 
     columns = Columns(question, answer, passage, site, identity)
     corpus = _read_corpus(passages)
-    _import(out, split, lambda fractions: import_hub(dataset, columns, name, hub_split, corpus, fractions, seed))
+
+    def read(fractions: Fractions) -> Imported:
+        return import_table(open_hub_table(dataset, name, hub_split), columns, corpus, fractions, seed)
+
+    _import(out, split, read)
 
 
 @import_app.command()
@@ -165,10 +169,10 @@ def openai_chat(
 
     Example: fedrag data import openai-chat chats.jsonl data/chats --passage-pattern context-block
     """
-    from fedrag.data.importers.openai_chat import import_openai_chat
+    from fedrag.data.importers.openai_chat import ChatLayout, import_openai_chat
 
-    corpus = _read_corpus(passages)
-    _import(out, split, lambda fractions: import_openai_chat(file, pattern, corpus, site, fractions, seed))
+    layout, corpus = ChatLayout(pattern, site), _read_corpus(passages)
+    _import(out, split, lambda fractions: import_openai_chat(file, layout, corpus, fractions, seed))
 
 
 def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> None:
@@ -180,7 +184,7 @@ def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> Non
     require_free(out)
     imported = read(fractions)
     write_sites(out, imported.sites)
-    typer.echo(summary(imported.sites, out))
+    typer.echo(written_sites(imported.sites, out))
     for reason, count in imported.skipped.items():
         typer.echo(f"Left out: {count:,} {reason}.")
 
@@ -196,7 +200,7 @@ def _read_corpus(path: Path | None) -> list[Passage]:
     return passages
 
 
-def summary(sites: list[Site], out: Path) -> str:
+def written_sites(sites: list[Site], out: Path) -> str:
     """Return one line that says what was written."""
     n_questions = {split: sum(len(site.split(split)) for site in sites) for split in SPLITS}
     splits = ", ".join(f"{count:,} {split}" for split, count in n_questions.items())

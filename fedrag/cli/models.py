@@ -72,7 +72,7 @@ def list_models(
 
 
 @dataclass(frozen=True)
-class _Row:
+class _ListedModel:
     """What the list says about one model."""
 
     name: str
@@ -86,7 +86,7 @@ class _Row:
     folder: str
 
 
-def _describe(model: FetchedModel) -> _Row:
+def _describe(model: FetchedModel) -> _ListedModel:
     try:
         parameters = count_parameters(model.folder)
         verify_model(model)
@@ -94,7 +94,7 @@ def _describe(model: FetchedModel) -> _Row:
     except ModelError:
         parameters, intact = None, False
     size = sum(file.stat().st_size for file in model.folder.rglob("*") if file.is_file())
-    return _Row(
+    return _ListedModel(
         name=model.name,
         kind=model.kind,
         parameters=parameters,
@@ -107,7 +107,7 @@ def _describe(model: FetchedModel) -> _Row:
     )
 
 
-def _table(rows: list[_Row]) -> Table:
+def _table(rows: list[_ListedModel]) -> Table:
     """Lay out the list so that it fits a terminal of 80 columns."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("name, source, licence, sha256", overflow="fold")

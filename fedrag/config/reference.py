@@ -1,6 +1,6 @@
-"""Tables of all settings in a document, made from the types of the settings themselves.
+"""Tables of all settings in a document, generated from the types and docstrings of the settings.
 
-`python -m fedrag.config.reference simulations/README.md` writes the scenario's anew between their two markers.
+`python -m fedrag.config.reference simulations/README.md` regenerates the scenario's tables between their two markers.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ def with_settings(text: str, settings: type[BaseModel] = Config, module: str = M
 
     Args:
         text: The document.
-        settings: The class of the settings; each section in it gets a table of its own.
-        module: What writes the tables anew; the first marker names it.
+        settings: The class of the settings; each section in it gets a table.
+        module: The module that generates the tables; the first marker names it.
 
     Raises:
-        ConfigError: It lacks a marker.
+        ConfigError: The document lacks a marker.
     """
     first = f"<!-- settings: made by python -m {module} -->"
     before, begin, rest = text.partition(first)
@@ -45,11 +45,11 @@ def with_settings(text: str, settings: type[BaseModel] = Config, module: str = M
 
 
 def _section_lines(section: type[BaseModel], defaults: BaseModel | None, name: str) -> Iterator[str]:
-    """Yield a section's table, then those of the sections in it.
+    """Yield a section's table, then the tables of the sections in it.
 
     Args:
         section: Its class.
-        defaults: What it holds where a file does not name it; None: some of it must be named.
+        defaults: The section that a file gets if it does not name it; None: a file must name it.
         name: Its full name; "" for the whole file.
     """
     nested: dict[str, type[BaseModel]] = {}
@@ -70,7 +70,7 @@ def _section_lines(section: type[BaseModel], defaults: BaseModel | None, name: s
 
 
 def _type_text(field: FieldInfo) -> str:
-    """Describe what a setting may hold."""
+    """Return the type and range of a setting, as the table shows them."""
     kind = field.annotation
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
@@ -92,7 +92,7 @@ def _kind_text(kind: Any) -> str:
 
 
 def _as_toml(value: Any) -> str:
-    if isinstance(value, tuple | dict):  # in one line; what occurs in them is written the same in JSON and in TOML
+    if isinstance(value, tuple | dict):  # in one line; JSON and TOML spell what occurs in them the same
         return json.dumps(value)
     return tomli_w.dumps({"value": value}).removeprefix("value = ").strip()
 
@@ -102,7 +102,7 @@ def _one_line(text: str | None) -> str:
 
 
 def main(settings: type[BaseModel] = Config, module: str = MODULE) -> None:
-    """Rewrite the settings in the document that is named on the command line."""
+    """Regenerate the tables in the document that the command line names."""
     path = Path(sys.argv[1])
     path.write_text(with_settings(path.read_text(encoding="utf-8"), settings, module), encoding="utf-8")
 

@@ -1,6 +1,6 @@
 """The scenario: what a federation shares, as one strict, frozen, typed tree read from TOML.
 
-A site's own settings (where its data lies, what it allows) are never part of it.
+A site's own settings (the folder of its data, its policy) are never part of it.
 """
 
 from __future__ import annotations
@@ -30,40 +30,40 @@ class DataConfig(Section):
     """Which sites take part."""
 
     sites: str
-    """Folder of sites; looked for beside the scenario file, then in the directory the command runs in."""
+    """Folder of the sites, relative to the scenario file or, if it is not there, to the working directory."""
     only: tuple[str, ...] = ()
     """Names of the sites that take part; empty: all of them."""
     hold_out: tuple[str, ...] = ()
-    """Names of sites that take no part, for measuring on unseen sites afterwards."""
+    """Names of sites that take no part, so that a run can be measured on unseen sites."""
 
 
 class ModelsConfig(Section):
-    """The base models every site has fetched."""
+    """The base models, which every site has fetched."""
 
     generator: str = "HuggingFaceTB/SmolLM2-135M-Instruct"
     """Causal or seq2seq language model: hub id or folder."""
     retriever: str = "sentence-transformers/all-MiniLM-L6-v2"
     """sentence-transformers model: hub id or folder."""
     generator_dtype: Literal["auto", "bfloat16", "float32", "nf4"] = "auto"
-    """Number format of the frozen generator; auto: bfloat16 where the processor computes in it, whatever is installed.
-    nf4: its linear layers in 4 bits (QLoRA), which compute as with auto; needs `pip install 'fedrag[4bit]'`."""
+    """Number format of the frozen generator; auto: bfloat16 on hardware that computes in it, else float32. nf4: its
+    linear layers are stored in 4 bits (QLoRA) and compute as with auto; needs `pip install 'fedrag[4bit]'`."""
     retriever_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Number format in which a retriever's adapter trains; searching and full weights are always float32."""
+    """Number format in which a retriever's adapter trains; search and full weights are always in float32."""
 
 
 class RagConfig(Section):
-    """How passages are found and put before the generator."""
+    """How passages are retrieved and shown to the generator."""
 
     passages: Count = 2
-    """Passages retrieved for a question."""
+    """Passages retrieved per question."""
     passages_per_prompt: Annotated[int, Field(ge=0)] = 0
-    """Passages in one prompt; 0: all of them. 1: one prompt a passage (RA-DIT)."""
+    """Passages in one prompt; 0: all of them. 1: one prompt per passage (RA-DIT)."""
     instruction: str = "Answer the question from the passages. Reply with the shortest answer, copied word for word."
     """First line of the prompt, or its system message where the model has a chat template."""
     prompt_tokens: Count = 1024
-    """Longest prompt; the passages are shortened to fit, never the question."""
+    """Longest prompt, in tokens; passages are shortened to fit, never the question."""
     answer_tokens: Count = 32
-    """Longest answer that is trained on or generated."""
+    """Longest answer in training and generation, in tokens."""
     chunk_overlap: Annotated[int, Field(ge=0)] = 32
     """Tokens that neighbouring chunks of a long passage share."""
 
@@ -76,48 +76,48 @@ class LoraSection(Section):
     alpha: Positive = 32.0
     """Scale: the update is (alpha / rank) B A."""
     targets: tuple[str, ...] = ()
-    """Names of the linear layers that are adapted; empty: all but the output head."""
+    """Names of the linear layers to adapt; empty: all except the output head."""
 
 
 class OptimizerSection(Section):
-    """AdamW and its schedule. The schedule runs once over all rounds and does not restart."""
+    """AdamW and its schedule, which runs once over all rounds and never restarts."""
 
     learning_rate: Positive = 1e-3
     """Peak learning rate."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
-    """Decay of the learning rate from its peak, over all rounds of the component."""
+    """Decay of the learning rate from its peak, over all rounds that train the component."""
     warmup: Fraction = 0.05
     """Share of all steps over which the learning rate rises from 0."""
     weight_decay: Annotated[float, Field(ge=0.0)] = 0.0
     """Decoupled weight decay of AdamW."""
     clip_norm: Positive = 1.0
-    """Gradients are scaled down to this L2 norm."""
+    """Largest L2 norm of a gradient; larger ones are scaled down to it."""
     epochs: Count = 1
     """Passes over a site's questions in one round."""
     batch_size: Count = 8
-    """Examples in one optimizer step."""
+    """Examples per optimizer step."""
 
 
 class GeneratorConfig(OptimizerSection):
     """RALT: the generator learns to answer from retrieved passages (Lin et al. 2023)."""
 
     lora: LoraSection = LoraSection()
-    """The adapter that is trained; the base stays as it is."""
+    """The adapter that is trained; the base model is frozen."""
     adapter_from: Literal["start", "question"] = "start"
     """Where in a prompt the adapter begins to act. question (activated LoRA, Greenewald et al. 2025): the base model
-    alone reads instruction and passages; what it made of them serves all epochs and rounds and takes at most a quarter
+    alone reads instruction and passages; its keys and values are cached for all epochs and rounds, in at most a quarter
     of the free memory."""
     micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
-    """Tokens that are read at a time, padding included; gradients of a batch are accumulated over several passes. 0:
-    2,048, or up to 16,384 on a GPU that has the memory."""
+    """Tokens in one forward pass, padding included; the gradients of a batch accumulate over several passes. 0: 2,048,
+    or up to 16,384 on a GPU with enough memory."""
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
-    """on: layers compute their activations again in the backward pass, slower but in far less memory (Chen et al.
-    2016); auto: where a step would need more memory than is free. The numbers are the same."""
+    """on: layers recompute their activations in the backward pass, slower but in far less memory (Chen et al. 2016);
+    auto: where a step would need more memory than is free. The numbers are the same."""
     group_by_passage: bool = True
-    """Whether questions on the same passage meet in a batch, in groups of up to half of it, so that it is read once;
-    with adapter_from = "question" it is remembered, and they need not meet."""
+    """Whether questions on the same passage share a batch, in groups of up to half of it, so that the passage is read
+    once; with adapter_from = "question" passages are cached, and this has no effect."""
     raft_drop: Fraction = 0.0
-    """Probability of leaving the labelled passages out of a training prompt (RAFT, Zhang et al. 2024)."""
+    """Probability of dropping the labelled passages from a training prompt (RAFT, Zhang et al. 2024)."""
 
 
 class ContrastiveConfig(Section):
@@ -130,16 +130,16 @@ class ContrastiveConfig(Section):
     hard_negatives: Annotated[int, Field(ge=0)] = 0
     """Retrieved but unlabelled passages added per question."""
     hard_negative_margin: Annotated[float, Field(ge=0.0)] = 0.0
-    """A hard negative must be at least this much less similar than the labelled passage."""
+    """Least difference in similarity between the labelled passage and a hard negative."""
 
 
 class LsrConfig(Section):
-    """LM-supervised retrieval (REPLUG, Shi et al. 2023): the generator says which passages help."""
+    """LM-supervised retrieval (REPLUG, Shi et al. 2023): the generator scores how much passages help."""
 
     candidates: Annotated[int, Field(ge=2)] = 8
     """Passages k scored per question."""
     candidates_from: Literal["untouched", "current"] = "untouched"
-    """Retriever that picks the candidates: the base (scored once for all rounds) or this round's."""
+    """Retriever that chooses the candidates: the base (they are scored once for all rounds) or this round's."""
     include_labelled: bool = False
     """Whether labelled passages join the candidates."""
     scorer: Literal["current", "untouched"] = "current"
@@ -155,19 +155,18 @@ class LsrConfig(Section):
     max_questions: Annotated[int, Field(ge=0)] = 0
     """Questions scored per site, drawn with the seed; 0: all of them."""
     batch_tokens: Annotated[int, Field(ge=0)] = 0
-    """Padded tokens of the scoring passes that run at a time; 0: 8,192, or up to 65,536 on a GPU that has the
-    memory."""
+    """Tokens in one scoring pass, padding included; 0: 8,192, or up to 65,536 on a GPU with enough memory."""
 
 
 class RetrieverConfig(OptimizerSection):
     """How the retriever learns which passages help."""
 
     weights: Literal["lora", "full"] = "lora"
-    """Train a low-rank adapter, or all weights."""
+    """What is trained: a low-rank adapter, or all weights."""
     lora: LoraSection = LoraSection()
     """The adapter, where weights = "lora"."""
     loss: Literal["contrastive", "lsr", "both"] = "contrastive"
-    """Loss; both: contrastive + lsr_weight * LSR, each on the questions that have what it needs."""
+    """The loss; both: contrastive + lsr_weight * LSR, each on the questions that it can use."""
     lsr_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of LSR where loss = "both"."""
     train_tokens: Count = 128
@@ -175,7 +174,7 @@ class RetrieverConfig(OptimizerSection):
     dropout: bool = False
     """Whether the encoder's own dropout is on in training; off: about 30 % less work."""
     batch_size: Count = 32
-    """Examples in one optimizer step; also the most passages that a question is told apart from."""
+    """Examples per optimizer step; it also bounds the in-batch negatives of a question."""
     contrastive: ContrastiveConfig = ContrastiveConfig()
     """Settings of the contrastive loss."""
     lsr: LsrConfig = LsrConfig()
@@ -183,33 +182,33 @@ class RetrieverConfig(OptimizerSection):
 
     @property
     def uses_lsr(self) -> bool:
-        """Whether the generator's scores are needed."""
+        """Whether training uses the generator's scores."""
         return self.loss in ("lsr", "both")
 
     @property
     def uses_contrastive(self) -> bool:
-        """Whether labelled passages are needed."""
+        """Whether training uses labelled passages."""
         return self.loss in ("contrastive", "both")
 
     @property
     def trains_passage_side(self) -> bool:
-        """Whether the encoding of passages changes, so that indexes must be rebuilt."""
+        """Whether training changes how passages are encoded, so that indexes must be rebuilt."""
         return (self.uses_contrastive and self.contrastive.side == "both") or (
             self.uses_lsr and self.lsr.side == "both"
         )
 
 
 class FederationConfig(Section):
-    """Rounds and what happens in them."""
+    """The rounds."""
 
     rounds: Count = 2
     """Communication rounds."""
     schedule: Schedule = "joint"
-    """Components trained in each round; alternate: generator in odd rounds; staged: see stage_rounds."""
+    """Components that each round trains; alternate: the generator in odd rounds; staged: see stage_rounds."""
     stage_first: Component = "retriever"
     """Component of the first stage, where schedule = "staged"."""
     stage_rounds: Count = 1
-    """Rounds of the first stage, where schedule = "staged"; the rest is the other component's."""
+    """Rounds of the first stage, where schedule = "staged"; the other rounds train the other component."""
     weighting: Literal["examples", "equal"] = "examples"
     """Weight of a site's update: its number of training examples, or the same for all."""
     proximal_mu: Annotated[float, Field(ge=0.0)] = 0.0
@@ -219,19 +218,19 @@ class FederationConfig(Section):
     quorum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
     """Share of the asked sites that must give a valid reply."""
     min_sites: Count = 1
-    """Sites that must have answered the greeting before the first round."""
+    """Sites that must answer the greeting before the first round."""
     greeting_timeout_s: Positive = 120.0
-    """Longest wait for sites to appear."""
+    """Longest wait for sites to appear, in seconds."""
     deadline_s: Positive = 7200.0
-    """Longest wait for the replies of one round."""
+    """Longest wait for the replies of one round, in seconds."""
     wire: Literal["float32", "bfloat16", "int8"] = "bfloat16"
-    """Number format of updates and global state in messages; int8: of updates alone, the state is then bfloat16."""
+    """Number format of updates and global state in messages; int8: of updates alone, the state is then in bfloat16."""
     max_update_norm: Annotated[float, Field(gt=0.0, le=1e9)] = 1000.0
-    """An update with a larger L2 norm is left out."""
+    """Largest L2 norm of a valid update."""
     keep: Literal["last", "best"] = "last"
-    """The result: the last round's tensors, or per component those best on the sites' validation questions."""
+    """The result: the last round's tensors, or for each component the best on the sites' validation questions."""
     validate_every: Annotated[int, Field(ge=0)] = 0
-    """Rounds between validations at the sites; 0: never, unless keep = "best" (then 1)."""
+    """Rounds between validations at the sites; 0: never, or after each round if keep = "best"."""
     deliver: bool = True
     """Whether the sites receive the result at the end."""
 
@@ -240,30 +239,31 @@ class EvaluationConfig(Section):
     """What is measured at the end of a simulation."""
 
     split: Literal["train", "validation", "test", "all", "none"] = "test"
-    """Questions that are measured; none: no final evaluation."""
+    """Questions to measure; none: no final evaluation."""
     sites: Literal["taking-part", "held-out"] = "taking-part"
-    """Sites that are measured: those that train, or those of data.hold_out."""
+    """Sites to measure: those that train, or those of data.hold_out."""
     untouched: bool = True
-    """Whether the untouched models are measured beside the trained ones."""
+    """Whether the untouched models are measured too."""
     baselines: tuple[Baseline, ...] = ()
-    """"local": each site alone; "pooled": all data in one place; both make the federation's passes."""
+    """"local": each site trains alone; "pooled": all data in one place; both with as many epochs as the federation."""
     generate: bool = True
     """Whether answers are generated; false: retrieval only."""
     batch_tokens: Annotated[int, Field(ge=0)] = 0
-    """Padded prompt tokens in one generation batch; 0: 16,384, or up to 131,072 on a GPU that has the memory."""
+    """Tokens of the prompts in one generation batch, padding included; 0: 16,384, or up to 131,072 on a GPU with
+    enough memory."""
 
 
 class SimulationConfig(Section):
     """How clients share one machine."""
 
     grid: Literal["in-process", "ray"] = "in-process"
-    """One client after the other in this process, or several at a time over Ray actors."""
+    """in-process: one client after the other in this process; ray: several at a time in Ray actors."""
     actors: Annotated[int, Field(ge=0)] = 0
     """Ray actors; 0: as many as the CPUs allow."""
     cpus_per_actor: Count = 1
     """CPUs of one actor."""
     gpus_per_actor: Fraction = 0.0
-    """Share of a GPU one actor holds; 0: a whole one where there are GPUs, or as much as `actors` can have."""
+    """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
 
@@ -274,7 +274,7 @@ class Config(Section):
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
     """Name of the scenario and of its run folders: small letters, digits and hyphens."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """All randomness derives from it."""
+    """Seed from which all randomness derives."""
     data: DataConfig
     models: ModelsConfig = ModelsConfig()
     rag: RagConfig = RagConfig()
@@ -286,12 +286,12 @@ class Config(Section):
 
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
-        """Refuse combinations that cannot work, with the reason."""
+        """Refuse combinations that cannot work, and say why."""
         if self.rag.passages_per_prompt > self.rag.passages:
             raise ValueError("rag.passages_per_prompt is larger than rag.passages")
         if self.generator.adapter_from == "question" and self.generator.activation_checkpointing == "on":
             raise ValueError(
-                'generator.activation_checkpointing = "on" does not go with generator.adapter_from = "question", '
+                'generator.activation_checkpointing = "on" does not work with generator.adapter_from = "question", '
                 "which keeps the activations of question and answer alone"
             )
         federation = self.federation
@@ -313,12 +313,13 @@ class Config(Section):
 
         Args:
             text: The TOML text.
-            source: What to call it in an error message, usually its path.
-            overrides: `section.key=value` strings, applied over the text.
-            folder: Where the text's own `data.sites` is looked for first; None: it stays as it is.
+            source: Its name in an error message, usually its path.
+            overrides: `section.key=value` strings that change the text's settings.
+            folder: The folder to which the text's `data.sites` is relative, if it is there; None: `data.sites` stays
+                unchanged.
 
         Raises:
-            ConfigError: It is not TOML, a key is unknown, or a value is out of range.
+            ConfigError: The text is not TOML, a key is unknown, or a value is out of range.
         """
         tree = parse_toml(text, source)
         if folder is not None:
@@ -334,11 +335,11 @@ class Config(Section):
 
     @classmethod
     def from_file(cls, path: Path | str, overrides: Sequence[str] = ()) -> Config:
-        """Read a scenario file; its sites may lie beside it. See `from_toml`."""
+        """Read a scenario file; its `data.sites` may be relative to its folder. See `from_toml`."""
         return cls.from_toml(read_scenario(path), str(path), overrides, Path(path).parent)
 
     def to_toml(self) -> str:
-        """Return the resolved scenario, every default written out."""
+        """Return the resolved scenario as TOML, with all defaults."""
         return tomli_w.dumps(self.model_dump(mode="json"))
 
 
@@ -353,7 +354,7 @@ def read_scenario(path: Path | str) -> str:
 
 
 def _prefer_sites_in(tree: dict[str, Any], folder: Path) -> None:
-    """Let `data.sites` name the folder beside the scenario where there is one, wherever the command runs."""
+    """Make `data.sites` relative to the scenario's folder if it is there, whatever the working directory."""
     data = tree.get("data")
     sites = data.get("sites") if isinstance(data, dict) else None
     if isinstance(data, dict) and isinstance(sites, str) and sites and (folder / sites).is_dir():
@@ -361,7 +362,7 @@ def _prefer_sites_in(tree: dict[str, Any], folder: Path) -> None:
 
 
 def _apply_override(tree: dict[str, Any], override: str) -> None:
-    """Set one `section.key=value`; the value is TOML, or a plain string where it is not."""
+    """Set one `section.key=value`; a value that is not TOML is a plain string."""
     path, equals, raw = override.partition("=")
     keys = path.strip().split(".")
     if not equals or not all(keys):

@@ -1,4 +1,4 @@
-"""Which components each round trains."""
+"""Decides which components each round trains."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from fedrag.types import COMPONENTS, Component
 
 
 def components_of(config: FederationConfig, round_number: int) -> tuple[Component, ...]:
-    """Return the components trained in a round (numbered from 1).
+    """Return the components that a round trains (rounds are numbered from 1).
 
     >>> components_of(FederationConfig(rounds=4, schedule="alternate"), 2)
     ('retriever',)
@@ -30,7 +30,7 @@ def trained_components(config: FederationConfig) -> tuple[Component, ...]:
 
 
 def rounds_training(config: FederationConfig, component: Component, before: int | None = None) -> int:
-    """Return how many rounds train a component: all of them, or those before a round.
+    """Return how many rounds train a component, of all rounds or of those before one.
 
     >>> rounds_training(FederationConfig(rounds=5, schedule="alternate"), "retriever")
     2

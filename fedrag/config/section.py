@@ -1,4 +1,4 @@
-"""A section of settings, and how the TOML text of one is parsed: of a scenario, a site.toml, a server.toml."""
+"""A section of settings, and how its TOML text is parsed: for a scenario, a site.toml, a server.toml."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fedrag.errors import ConfigError
 
 
 class Section(BaseModel):
-    """Some settings: unknown keys are errors, values cannot be changed."""
+    """A group of settings: unknown keys are errors, values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -21,15 +21,15 @@ S = TypeVar("S", bound=Section)
 
 
 def parse_section(kind: type[S], text: str, source: str) -> S:
-    """Parse the TOML text of a section that is a file of its own.
+    """Parse the TOML text of a section that has a file of its own.
 
     Args:
         kind: The section.
         text: The TOML text.
-        source: What to call it in an error message, usually its path.
+        source: Its name in an error message, usually its path.
 
     Raises:
-        ConfigError: It is not TOML, a key is unknown, or a value is out of range.
+        ConfigError: The text is not TOML, a key is unknown, or a value is out of range.
     """
     return validate_section(kind, parse_toml(text, source), source)
 
@@ -39,10 +39,10 @@ def parse_toml(text: str, source: str) -> dict[str, Any]:
 
     Args:
         text: The TOML text.
-        source: What to call it in an error message, usually its path.
+        source: Its name in an error message, usually its path.
 
     Raises:
-        ConfigError: It is not TOML.
+        ConfigError: The text is not TOML.
     """
     try:
         return tomllib.loads(text)
@@ -55,8 +55,8 @@ def validate_section(kind: type[S], tree: dict[str, Any], source: str) -> S:
 
     Args:
         kind: The section.
-        tree: Its settings, as TOML gives them.
-        source: What to call it in an error message, usually its path.
+        tree: Its settings, as parsed from TOML.
+        source: Its name in an error message, usually its path.
 
     Raises:
         ConfigError: A key is unknown, or a value is out of range.

@@ -1,4 +1,4 @@
-"""What is wrong with a scenario, in one sentence, with the known name nearest to an unknown one."""
+"""Says in one sentence what is wrong with settings, and names the known key nearest to an unknown one."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _EXPECTED = {
     "int_parsing": "a whole number",
     "int_from_float": "a whole number",
     "string_type": "a text",
-    "string_pattern_mismatch": "small letters, digits and hyphens",  # of a name, the only setting with a pattern
+    "string_pattern_mismatch": "small letters, digits and hyphens",  # only names have a pattern
     "tuple_type": 'a list such as ["a", "b"]',
 }
-"""What a value must be, by the kind of fault, where pydantic says it in a programmer's words."""
+"""What a value must be, by pydantic's kind of fault, where its own message is for programmers."""
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
-    """Say what is wrong with the first offending key, and what was expected.
+    """Return what is wrong with the first faulty key, and what was expected.
 
     Args:
-        error: What the validation of a scenario raised.
+        error: The error of the validation.
         root: The class that was validated.
     """
-    # An unknown key first: what is missing besides is often what it was meant to be.
+    # An unknown key first: it often stands for the key that is missing.
     first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
@@ -46,10 +46,10 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
 
 
 def nearest_setting(unknown: str, root: type[BaseModel]) -> str:
-    """Return the known name that an unknown one most likely means, also where its section is wrong."""
+    """Return the known name that an unknown one most likely means, even in another section."""
 
     def likeness(name: str) -> float:
-        # The last part counts double: whoever mistakes the section still knows the setting.
+        # The last part counts double: people mistake the section more often than the setting.
         last = difflib.SequenceMatcher(None, unknown.rpartition(".")[2], name.rpartition(".")[2]).ratio()
         return 2 * last + difflib.SequenceMatcher(None, unknown, name).ratio()
 
@@ -57,7 +57,7 @@ def nearest_setting(unknown: str, root: type[BaseModel]) -> str:
 
 
 def sections_and_settings(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel] | None]]:
-    """Yield the full name of everything below a section, in order, with the class of what is a section itself."""
+    """Yield the full name of each key below a section, in order, with its class if it is a section itself."""
     for key, field in section.model_fields.items():
         kind = field.annotation
         nested = kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
@@ -67,7 +67,7 @@ def sections_and_settings(section: type[BaseModel], prefix: str = "") -> Iterato
 
 
 def _required(where: str, root: type[BaseModel]) -> list[str]:
-    """Return the names that must be set: a setting itself, or those without a default in a section."""
+    """Return the names that must be set: the setting itself, or a section's settings without default."""
     section = dict(sections_and_settings(root)).get(where)
     if section is None:
         return [where]

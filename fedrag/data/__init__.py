@@ -1,1 +1,1 @@
-"""A site's data: load, check, import, split, deal and chunk it."""
+"""A site's data: load, check, import, split, partition and chunk it."""

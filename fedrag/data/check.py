@@ -1,4 +1,4 @@
-"""Check site folders: what is in them, what is wrong, and which questions leak across the split."""
+"""Checks site folders: what they hold, what is wrong, and which questions leak across the split."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fedrag.types import SPLITS, Passage, Question, Split
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """Lengths of texts in words, as white space divides them."""
+    """Lengths of texts, in words separated by white space."""
 
     median: float
     longest: int
@@ -32,9 +32,9 @@ class SiteReport:
     n_unlabelled: int
     """Questions that name no passage."""
     n_repeated_passages: int
-    """Passages whose title and text stand in the site already."""
+    """Passages with the title and text of an earlier one of the site."""
     n_repeated_questions: int
-    """Questions whose text stands in the same split already."""
+    """Questions with the text of an earlier one of the same split."""
     passage_words: Words
     question_words: Words
     answer_words: Words
@@ -42,7 +42,7 @@ class SiteReport:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """A question's text that stands in more than one split, and the lines on which it does."""
+    """The text of a question in more than one split, and the lines that hold it."""
 
     question: str
     places: tuple[str, ...]
@@ -50,7 +50,7 @@ class Overlap:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a check found. Sites with errors cannot be loaded; warnings are for the reader to judge."""
+    """The result of a check. Sites with errors cannot be loaded; warnings are for the reader to judge."""
 
     sites: tuple[SiteReport, ...]
     errors: tuple[str, ...]
@@ -63,7 +63,7 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a question stands."""
+    """The line that holds a question."""
 
     folder: Path
     split: Split
@@ -77,7 +77,7 @@ _Places = dict[str, list[_Place]]  # by normalised text
 
 
 def check_sites(folders: Sequence[Path]) -> Report:
-    """Check site folders, one by one and against each other; faults are collected, not raised.
+    """Check site folders one by one and against each other; collect faults instead of raising them.
 
     Raises:
         DataError: A folder does not exist.
@@ -97,7 +97,7 @@ def check_sites(folders: Sequence[Path]) -> Report:
 
 
 def _describe(folder: Path, rows: NumberedRows) -> SiteReport:
-    """Count and measure what can be read of one site."""
+    """Count and measure the readable rows of one site."""
     splits = {split: list(questions.values()) for split, questions in rows.questions.items()}
     questions = [question for split in SPLITS for question in splits[split]]
     passages = list(rows.passages.values())
@@ -116,7 +116,7 @@ def _describe(folder: Path, rows: NumberedRows) -> SiteReport:
 
 
 def _warnings(sites: Sequence[SiteReport], within: Sequence[Overlap], across: Sequence[Overlap]) -> list[str]:
-    """Say in one line a kind what a reader should know before training."""
+    """Return a line for each kind of warning."""
     warnings = []
     for what, advice, overlaps in (
         ("questions in two splits of the same site", "leave each in one", within),
@@ -162,7 +162,7 @@ def _overlaps(places: _Places, is_shared: Callable[[Sequence[_Place]], bool]) ->
 
 
 def _shared_within(places: Sequence[_Place]) -> bool:
-    """Whether two splits of one site hold the question."""
+    """Return whether two splits of one site hold the question."""
     splits: dict[Path, set[Split]] = defaultdict(set)
     for place in places:
         splits[place.folder].add(place.split)
@@ -170,7 +170,7 @@ def _shared_within(places: Sequence[_Place]) -> bool:
 
 
 def _shared_across(places: Sequence[_Place]) -> bool:
-    """Whether one site trains on the question and another one holds it out."""
+    """Return whether one site trains on the question and another one holds it out."""
     train = {place.folder for place in places if place.split == "train"}
     held_out = {place.folder for place in places if place.split != "train"}
     return any(one != other for one in train for other in held_out)

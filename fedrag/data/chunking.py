@@ -1,7 +1,6 @@
-"""Cut long passages into chunks that fit the retriever.
+"""Cuts long passages into chunks that fit the retriever.
 
-A passage is found by its best chunk; chunks carry the id of their passage, so ids and figures stay those
-of passages.
+A passage ranks by its best chunk. Chunks carry the id of their passage, so hits and figures are about passages.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Span = tuple[int, int]
-"""First character of a token and the one after its last."""
+"""A token's first character and the one after its last."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A stretch of a passage that the retriever reads in one go."""
+    """A part of a passage that fits the retriever's input."""
 
     passage_id: str
     text: str
@@ -33,17 +32,16 @@ def chunk_passages(
 ) -> list[Chunk]:
     """Cut passages into chunks, in order.
 
-    Every chunk of a titled passage starts with the title, unless the title alone takes more than half
-    of a chunk.
+    Every chunk of a titled passage starts with the title, unless the title takes more than half of a chunk.
 
     Args:
         passages: What to cut.
         tokenizer: The retriever's own, a fast one.
-        size: Most tokens in a chunk, special tokens not counted.
+        size: Most tokens in a chunk, not counting special tokens.
         overlap: Tokens that neighbouring chunks share.
 
     Raises:
-        ModelError: The tokenizer cannot tell where its tokens lie in the text.
+        ModelError: The tokenizer cannot tell the positions of its tokens in the text.
         ConfigError: The overlap is not smaller than the chunks.
     """
     if not tokenizer.is_fast:
@@ -56,7 +54,7 @@ def chunk_passages(
         truncation=False,
         padding=False,
         return_offsets_mapping=True,
-        verbose=False,  # or it warns that the text is longer than the model reads
+        verbose=False,  # no warning that the text is longer than the model's input
     )
     return [
         Chunk(passage.id, text)
@@ -68,7 +66,7 @@ def chunk_passages(
 def chunk_text(text: str, offsets: Sequence[Span], size: int, overlap: int) -> list[str]:
     """Cut a text into chunks of at most `size` tokens; every token is in at least one of them.
 
-    Chunks begin and end between words where they can: a word cut in two may have more tokens than it had.
+    Chunks begin and end between words where possible: the halves of a word may have more tokens than the word.
 
     >>> chunk_text("a b c d e", [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)], size=3, overlap=1)
     ['a b c', 'c d e']
@@ -88,23 +86,23 @@ def chunk_text(text: str, offsets: Sequence[Span], size: int, overlap: int) -> l
 
 
 def _chunk_passage(passage: Passage, offsets: Sequence[Span], size: int, overlap: int) -> list[str]:
-    """Cut one passage, repeating its title."""
+    """Cut one passage, and repeat its title in every chunk."""
     head = f"{passage.title}\n" if passage.title else ""
     n_head = sum(end <= len(head) for _, end in offsets)
     if not n_head or len(offsets) <= size or 2 * n_head > size:
         return chunk_text(passage.full_text, offsets, size, overlap)
     body = [(max(begin - len(head), 0), end - len(head)) for begin, end in offsets[n_head:]]
     body_size = size - n_head
-    # The overlap was chosen for whole chunks; in what the title leaves it must not stop all progress.
+    # The overlap was chosen for whole chunks; it must not fill what the title leaves of one.
     texts = chunk_text(passage.text, body, body_size, min(overlap, body_size // 2))
     return [head + text for text in texts]
 
 
 def _starts_word(text: str, begin: int) -> bool:
-    """Whether a token at this character begins a word. Some tokenizers count the space before it in."""
+    """Return whether a token at this character begins a word. Some tokenizers include the space before it."""
     return begin == 0 or text[begin - 1].isspace() or text[begin : begin + 1].isspace()
 
 
 def _back_to_word(starts_word: Sequence[bool], index: int, lowest: int) -> int:
-    """Return the last token up to `index` that begins a word, or `index` where none from `lowest` on does."""
+    """Return the last token from `lowest` to `index` that begins a word; `index` if none does."""
     return next((i for i in range(index, lowest - 1, -1) if starts_word[i]), index)

@@ -1,4 +1,4 @@
-"""Read JSON lines; every fault is told with its file and line."""
+"""Reads JSON lines; every fault names its file and line."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any, NoReturn
 from fedrag.errors import DataError
 
 OnProblem = Callable[[str], None]
-"""What to do with a fault: raise it (`stop`), or collect it and go on (`list.append`)."""
+"""Handles a fault: raises it (`raise_data_error`), or collects it (`list.append`)."""
 
 
-def stop(message: str) -> NoReturn:
+def raise_data_error(message: str) -> NoReturn:
     """Raise the fault as a DataError."""
     raise DataError(message)
 
 
-def read_objects(path: Path, on_problem: OnProblem = stop) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield (line number, object) for every well-formed line; blank lines are passed over."""
+def read_objects(path: Path, on_problem: OnProblem = raise_data_error) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield the number and the object of every well-formed line; skip blank lines."""
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
@@ -44,7 +44,7 @@ def _parse(line: bytes) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise ValueError(f"not UTF-8 text (byte {error.start + 1} of the line)") from None
     except json.JSONDecodeError as error:
-        # Only the last line of a file can lack its line end.
+        # A line without its line end is the file's last.
         cut_off = "" if line.endswith(b"\n") else "; the file ends here, perhaps cut off"
         fault = error.msg.removesuffix(" at")
         raise ValueError(f"not valid JSON: {fault} at column {error.colno}{cut_off}") from None

@@ -1,8 +1,7 @@
-"""Deal the data of some sites anew to a chosen number of clients.
+"""Partitions the data of some sites anew among a chosen number of clients.
 
-Two ways to make clients differ as sites do: whole sources (the natural one), or a Dirichlet mix of
-sources for each client (Hsu, Qi and Brown 2019, https://arxiv.org/abs/1909.06335). `iid` is the
-comparison in which they do not differ.
+Two ways make clients differ as sites do: whole sources (the natural way), or a Dirichlet mix of sources for each
+client (Hsu, Qi and Brown 2019, https://arxiv.org/abs/1909.06335). With `iid`, for comparison, they do not differ.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import numpy.typing as npt
 
 from fedrag.errors import ConfigError, DataError
 from fedrag.seeding import derive_seed
-from fedrag.types import SPLITS, Passage, Question, Site
+from fedrag.types import SPLITS, Passage, Question, Site, Split
 
 By = Literal["iid", "dirichlet", "source"]
 Mixes = npt.NDArray[np.float64]
@@ -27,20 +26,20 @@ _Item = TypeVar("_Item")
 def partition(sites: Sequence[Site], clients: int, by: By, alpha: float = 1.0, seed: int = 0) -> list[Site]:
     """Deal questions and passages to clients named client-01, client-02, ...
 
-    A question keeps its split. A passage goes wherever a question that names it goes, so it may be
-    copied; a passage that no question names is dealt like a question.
+    A question keeps its split. A passage goes to every client that gets a question about it; a passage that no
+    question names is dealt like a question.
 
     Args:
         sites: The sources.
         clients: Number of clients.
         by: "iid": at random; "dirichlet": a client's mix of sources is drawn from Dir(alpha * p), p the
             sources' shares; "source": whole sources, balanced by number of questions.
-        alpha: Concentration of the Dirichlet distribution; small: clients differ much.
-        seed: Chooses the mixes and who gets what.
+        alpha: Concentration of the Dirichlet distribution; with a small one, clients differ much.
+        seed: Seed of the mixes and of the deal.
 
     Raises:
         ConfigError: The number of clients or alpha is out of range.
-        DataError: There is too little to give every client a question and a passage.
+        DataError: There is not a question and a passage for every client.
     """
     if clients < 1:
         raise ConfigError(f"clients = {clients}: at least one client is needed")
@@ -52,14 +51,14 @@ def partition(sites: Sequence[Site], clients: int, by: By, alpha: float = 1.0, s
     else:
         dealt = _by_mix(sites, clients, alpha if by == "dirichlet" else None, seed)
     for site in dealt:
-        if not site.passages or not _n_questions(site):
+        if not site.passages or not site.questions:
             what = "question" if site.passages else "passage"
             raise DataError(f"{clients} clients are too many: {site.name} would get no {what}")
     return dealt
 
 
 def balanced_groups(counts: Sequence[int], groups: int) -> list[list[int]]:
-    """Group items so that the sums of their counts are about equal: the largest first, to the emptiest.
+    """Group items so that their counts sum to about the same: largest item first, into the emptiest group.
 
     >>> balanced_groups([1, 5, 3, 3], 2)
     [[0, 1], [2, 3]]
@@ -74,7 +73,7 @@ def balanced_groups(counts: Sequence[int], groups: int) -> list[list[int]]:
 
 
 def numbered_names(stem: str, count: int) -> list[str]:
-    """Return names that sort in their order.
+    """Return numbered names that sort in order.
 
     >>> numbered_names("group", 10)[:2]
     ['group-01', 'group-02']
@@ -86,7 +85,7 @@ def _by_source(sites: Sequence[Site], clients: int) -> list[Site]:
     """Merge whole sources."""
     if clients > len(sites):
         raise DataError(f"{clients} clients are too many: there are only {len(sites)} sources to deal whole")
-    counts = [_n_questions(site) for site in sites]
+    counts = [len(site.questions) for site in sites]
     return [
         _merge(name, [sites[i] for i in group])
         for name, group in zip(_client_names(clients), balanced_groups(counts, clients), strict=True)
@@ -94,32 +93,35 @@ def _by_source(sites: Sequence[Site], clients: int) -> list[Site]:
 
 
 def _by_mix(sites: Sequence[Site], clients: int, alpha: float | None, seed: int) -> list[Site]:
-    """Deal single questions, by each client's mix of sources; without alpha all sources are one."""
+    """Deal single questions by each client's mix of sources; without alpha, all sources count as one."""
     rng = np.random.default_rng(derive_seed(seed, "partition"))
     pile_of = [0] * len(sites) if alpha is None else list(range(len(sites)))
     mixes = _draw_mixes(sites, clients, alpha, rng)
-    questions = {
-        split: _deal([(pile_of[i], q) for i, site in enumerate(sites) for q in site.split(split)], mixes, rng)
-        for split in SPLITS
-    }
-    named = {label for site in sites for split in SPLITS for q in site.split(split) for label in q.passage_ids}
-    everything = [(pile_of[i], passage) for i, site in enumerate(sites) for passage in site.passages]
-    spare = _deal([(pile, passage) for pile, passage in everything if passage.id not in named], mixes, rng)
+    questions: dict[Split, list[list[Question]]] = {}
+    for split in SPLITS:
+        from_pile = [(pile_of[i], question) for i, site in enumerate(sites) for question in site.split(split)]
+        questions[split] = _deal(from_pile, mixes, rng)
+    named = set().union(*map(_labels, sites))
+    passages = [(pile_of[i], passage) for i, site in enumerate(sites) for passage in site.passages]
+    unnamed = _deal([(pile, passage) for pile, passage in passages if passage.id not in named], mixes, rng)
     dealt = []
     for client, name in enumerate(_client_names(clients)):
-        own = {split: tuple(questions[split][client]) for split in SPLITS}
-        wanted = {label for split in SPLITS for q in own[split] for label in q.passage_ids}
-        wanted |= {passage.id for passage in spare[client]}
-        passages = tuple(passage for _, passage in everything if passage.id in wanted)
-        dealt.append(Site(name, passages, **own))
+        site = Site(name, (), **{split: tuple(questions[split][client]) for split in SPLITS})
+        own = _labels(site) | {passage.id for passage in unnamed[client]}
+        dealt.append(replace(site, passages=tuple(passage for _, passage in passages if passage.id in own)))
     return dealt
 
 
+def _labels(site: Site) -> set[str]:
+    """Return the ids of the passages that a site's questions name."""
+    return {label for question in site.questions for label in question.passage_ids}
+
+
 def _draw_mixes(sites: Sequence[Site], clients: int, alpha: float | None, rng: np.random.Generator) -> Mixes:
-    """Return each client's shares of the sources, (clients, sources); without alpha all are one source."""
+    """Return each client's shares of the sources (clients, sources); without alpha, all sources count as one."""
     if alpha is None:
         return np.ones((clients, 1))
-    counts = np.array([_n_questions(site) for site in sites], float)
+    counts = np.array([len(site.questions) for site in sites], float)
     asked = counts > 0
     mixes = np.zeros((clients, len(sites)))
     mixes[:, asked] = rng.dirichlet(alpha * counts[asked] / counts.sum(), size=clients)
@@ -127,15 +129,15 @@ def _draw_mixes(sites: Sequence[Site], clients: int, alpha: float | None, rng: n
 
 
 def _deal(items: Sequence[tuple[int, _Item]], mixes: Mixes, rng: np.random.Generator) -> list[list[_Item]]:
-    """Deal items in turn: a client draws a pile by its mix of those left, then an item of the pile.
+    """Deal items in turn: a client draws one of the piles that are left by its mix, then an item from it.
 
     Args:
-        items: Items with the number of their pile.
-        mixes: Weights, (clients, piles).
-        rng: Where the draws come from.
+        items: The number of an item's pile, and the item.
+        mixes: Weights (clients, piles).
+        rng: Generator of the draws.
 
     Returns:
-        The items of each client in their first order; sizes differ by one at most.
+        Each client's items, in their original order; their numbers differ by at most one.
     """
     clients, n_piles = mixes.shape
     piles: list[list[int]] = [[] for _ in range(n_piles)]
@@ -145,7 +147,7 @@ def _deal(items: Sequence[tuple[int, _Item]], mixes: Mixes, rng: np.random.Gener
     for turn in range(len(items)):
         left = np.array([len(pile) for pile in piles], float)
         weights = mixes[turn % clients] * (left > 0)
-        if not weights.sum() > 0:  # nothing is left of what the client's mix holds
+        if not weights.sum() > 0:  # the piles in the client's mix are empty
             weights = left
         pile = rng.choice(n_piles, p=weights / weights.sum())
         drawn[turn % clients].append(piles[pile].pop())
@@ -153,9 +155,9 @@ def _deal(items: Sequence[tuple[int, _Item]], mixes: Mixes, rng: np.random.Gener
 
 
 def _with_distinct_ids(sites: Sequence[Site]) -> list[Site]:
-    """Put the site's name before all ids if two sites share one."""
+    """Prefix all ids with their site's name if two sites share an id."""
     passage_ids = [{passage.id for passage in site.passages} for site in sites]
-    question_ids = [{q.id for split in SPLITS for q in site.split(split)} for site in sites]
+    question_ids = [{question.id for question in site.questions} for site in sites]
     if all(sum(map(len, ids)) == len(set().union(*ids)) for ids in (passage_ids, question_ids)):
         return list(sites)
     return [_prefixed(site) for site in sites]
@@ -176,10 +178,6 @@ def _prefixed(site: Site) -> Site:
 def _merge(name: str, sites: Sequence[Site]) -> Site:
     questions = {split: tuple(q for site in sites for q in site.split(split)) for split in SPLITS}
     return Site(name, tuple(passage for site in sites for passage in site.passages), **questions)
-
-
-def _n_questions(site: Site) -> int:
-    return sum(len(site.split(split)) for split in SPLITS)
 
 
 def _client_names(clients: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Which questions are the same."""
+"""Finds questions with the same text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedrag.types import Question
 
 
 def question_key(text: str) -> str:
-    """Return what makes two question texts the same.
+    """Return a key that two questions to be merged share; stricter than `normalise_question`, it keeps punctuation.
 
     >>> question_key("Who  is it?") == question_key("who is it?")
     True
@@ -17,7 +17,7 @@ def question_key(text: str) -> str:
 
 
 def distinct_questions(questions: Iterable[Question]) -> list[Question]:
-    """Merge questions with the same text: all their answers and labelled passages are right."""
+    """Merge questions with the same text; all their answers and labelled passages count as right."""
     merged: dict[str, Question] = {}
     for question in questions:
         key = question_key(question.question)

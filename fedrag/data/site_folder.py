@@ -1,4 +1,4 @@
-"""Load and validate a site's folder.
+"""Loads and validates a site's folder.
 
 A site is a folder named after it:
 
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fedrag.data.jsonl import OnProblem, read_objects, stop
+from fedrag.data.jsonl import OnProblem, raise_data_error, read_objects
 from fedrag.errors import DataError
 from fedrag.types import SPLITS, Passage, Question, Site, Split
 
@@ -32,7 +32,7 @@ _Row = TypeVar("_Row", Passage, Question)
 
 @dataclass(frozen=True, slots=True)
 class NumberedRows:
-    """A folder's rows, each by the number of its line."""
+    """A folder's rows by line number."""
 
     passages: dict[int, Passage]
     questions: dict[Split, dict[int, Question]]
@@ -42,15 +42,15 @@ def load_site(folder: Path) -> Site:
     """Load one site; its name is the folder's.
 
     Raises:
-        DataError: Naming file and line of the first fault.
+        DataError: The data is malformed; the message names file and line of the first fault.
     """
-    rows = read_site(folder, stop)
+    rows = read_site(folder, raise_data_error)
     questions = {split: tuple(rows.questions[split].values()) for split in SPLITS}
     return Site(site_name(folder), tuple(rows.passages.values()), **questions)
 
 
 def load_sites(root: Path, only: Sequence[str] = (), hold_out: Sequence[str] = ()) -> list[Site]:
-    """Load the sites below a folder, sorted by name; see `chosen_folders`.
+    """Load the sites below a folder, sorted by name; see `chosen_folders` for the arguments.
 
     Raises:
         DataError: A site is malformed, a name is unknown, or no site is left.
@@ -63,7 +63,7 @@ def chosen_folders(root: Path, only: Sequence[str] = (), hold_out: Sequence[str]
 
     Args:
         root: A folder of site folders, or a single site's folder.
-        only: Names of the sites to take; empty: all.
+        only: Names of the sites to take; empty: all of them.
         hold_out: Names of sites to leave out.
 
     Raises:
@@ -76,15 +76,15 @@ def chosen_folders(root: Path, only: Sequence[str] = (), hold_out: Sequence[str]
             raise DataError(f'{root}: no site "{name}" (nearest: {nearest})')
     chosen = [name for name in folders if (not only or name in only) and name not in hold_out]
     if not chosen:
-        raise DataError(f"{root}: no site is left once the held-out ones are gone; hold fewer out")
+        raise DataError(f"{root}: no site is left without the held-out ones; hold fewer out")
     return [folders[name] for name in sorted(chosen)]
 
 
 def site_folders(root: Path) -> list[Path]:
-    """Return the site folders below a folder, sorted by name; a site's own folder stands for itself.
+    """Return the site folders below a folder, sorted by name; for a site's own folder, return that alone.
 
-    Every folder counts whose name does not begin with a dot, so that a site that lost its passages is
-    reported and not passed over.
+    Every folder counts unless its name begins with a dot, so that a site that lost its passages is reported, not
+    skipped.
     """
     _require_folder(root)
     if (root / PASSAGES_FILE).exists():
@@ -98,12 +98,12 @@ def site_folders(root: Path) -> list[Path]:
 
 
 def site_name(folder: Path) -> str:
-    """Return the name of the site in a folder, also for `.`; a link keeps its own name."""
+    """Return the name of the site in a folder, even of `.`; a link keeps its own name."""
     return Path(os.path.abspath(folder)).name
 
 
 def hash_site(folder: Path) -> str:
-    """Return the sha256 over the site's files; an absent question file counts as an empty one."""
+    """Return the sha256 over a site's files; a missing question file counts as an empty one."""
     _require_folder(folder)
     digest = hashlib.sha256()
     for name in (PASSAGES_FILE, *QUESTION_FILES.values()):
@@ -119,7 +119,7 @@ def hash_site(folder: Path) -> str:
 
 
 def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
-    """Read all rows of a site that are well formed, and report the faults of the others."""
+    """Read all well-formed rows of a site, and report the faults of the others."""
     _require_folder(folder)
     passages_file = folder / PASSAGES_FILE
     passages: dict[int, Passage] = {}
@@ -143,13 +143,13 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
     return NumberedRows(passages, questions)
 
 
-def read_passages(path: Path, on_problem: OnProblem = stop) -> dict[int, Passage]:
-    """Read a file of passages: each by the number of its line."""
+def read_passages(path: Path, on_problem: OnProblem = raise_data_error) -> dict[int, Passage]:
+    """Read a file of passages; return them by line number."""
     return _read_rows(path, parse_passage, on_problem)[0]
 
 
 def parse_passage(row: dict[str, Any]) -> Passage:
-    """Check one row of `passages.jsonl`; a ValueError says what is wrong with it."""
+    """Parse one row of `passages.jsonl`; a ValueError says what is wrong with it."""
     title = row.get("title")
     if title is not None and not isinstance(title, str):
         raise ValueError('"title" must be a string')
@@ -158,7 +158,7 @@ def parse_passage(row: dict[str, Any]) -> Passage:
 
 
 def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Question:
-    """Check one row of a question file; a ValueError says what is wrong with it."""
+    """Parse one row of a question file; a ValueError says what is wrong with it."""
     labels = () if row.get("passage_ids") is None else _texts(row, "passage_ids")
     question = Question(_text(row, "id"), _text(row, "question"), _texts(row, "answers"), tuple(dict.fromkeys(labels)))
     if not question.answers:
@@ -172,7 +172,7 @@ def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Questio
 def _read_rows(
     path: Path, parse: Callable[[dict[str, Any]], _Row], on_problem: OnProblem
 ) -> tuple[dict[int, _Row], dict[str, int]]:
-    """Return the well-formed rows by line, and the line on which every readable id first stands."""
+    """Return the well-formed rows by line number, and the first line of every readable id."""
     rows: dict[int, _Row] = {}
     first_lines: dict[str, int] = {}
     for line, row in read_objects(path, on_problem):
@@ -188,7 +188,7 @@ def _read_rows(
 
 
 def _text(row: dict[str, Any], key: str) -> str:
-    """Return a field that must be a string with something in it."""
+    """Return a field that must be a non-blank string."""
     if key not in row:
         raise ValueError(f'"{key}" is missing')
     value = row[key]
@@ -198,7 +198,7 @@ def _text(row: dict[str, Any], key: str) -> str:
 
 
 def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
-    """Return a field that must be a list of strings, none of them blank."""
+    """Return a field that must be a list of non-blank strings."""
     if key not in row:
         raise ValueError(f'"{key}" is missing')
     values = row[key]
@@ -210,7 +210,7 @@ def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
 
 
 def _encodable(value: str, key: str) -> str:
-    """Refuse half a surrogate pair: JSON can spell it, no tokenizer can read it."""
+    """Refuse half a surrogate pair: JSON can spell it, but no tokenizer can read it."""
     try:
         value.encode()
     except UnicodeEncodeError:

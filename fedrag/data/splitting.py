@@ -1,7 +1,7 @@
-"""Assign questions to splits by their text, the same at every site.
+"""Assigns questions to splits by their text, the same at every site.
 
-The same question often stands at several sites. Were it split site by site, what one site is tested on
-would be trained on at another, and a federation would look better than it is.
+Several sites often have the same question. If each site split its own questions, one site would train on what
+another is tested on, and a federation would look better than it is.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fedrag.errors import ConfigError
 from fedrag.types import Split
 
 Fractions = tuple[float, float, float]
-"""Shares of train, validation and test; they sum to 1."""
+"""The shares of train, validation and test, which sum to 1."""
 
 
 def split_of(question: str, fractions: Fractions, seed: int) -> Split:
@@ -31,12 +31,12 @@ def split_of(question: str, fractions: Fractions, seed: int) -> Split:
     train, validation, _ = fractions
     if position < train:
         return "train"
-    # Rounded, or a sum that falls short of 1 by a rounding error would leave a sliver to test.
+    # Rounded: a sum just short of 1 would leave a few questions to an empty test split.
     return "validation" if position < round(train + validation, 9) else "test"
 
 
 def normalise_question(question: str) -> str:
-    """Return what two spellings of the same question have in common.
+    """Return a form that two spellings of the same question share.
 
     >>> normalise_question(" Is it  FREE  of charge?? ")
     'is it free of charge'
@@ -54,7 +54,7 @@ def parse_split(text: str) -> Fractions:
     """Read shares such as "0.6/0.1/0.3".
 
     Raises:
-        ConfigError: There are not three numbers from 0 to 1 that sum to 1.
+        ConfigError: The text is not three numbers from 0 to 1 that sum to 1.
     """
     try:
         train, validation, test = (float(part) for part in text.split("/"))
@@ -68,5 +68,5 @@ def parse_split(text: str) -> Fractions:
 
 
 def _is_edge(character: str) -> bool:
-    """Whether a character is punctuation or white space."""
+    """Return whether a character is punctuation or white space."""
     return character == " " or unicodedata.category(character).startswith("P")

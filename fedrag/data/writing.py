@@ -1,4 +1,4 @@
-"""Write sites to disk: all of it, or nothing."""
+"""Writes sites to disk: everything or nothing."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def write_site(folder: Path, site: Site) -> None:
 
     Raises:
         DataError: The folder exists and is not empty.
-        StorageError: The disk is full or may not be written to.
+        StorageError: The disk is full or not writable.
     """
     with new_folder(folder) as partial:
         _write_files(partial, site)
 
 
 def write_sites(root: Path, sites: Sequence[Site]) -> None:
-    """Write a new folder of site folders; raises as `write_site` does."""
+    """Write a new folder of site folders; it raises the errors of `write_site`."""
     names = [site.name for site in sites]
     for name in names:
         if not name or name.startswith(".") or name != Path(name).name or names.count(name) > 1:
@@ -39,7 +39,7 @@ def write_sites(root: Path, sites: Sequence[Site]) -> None:
 
 
 def require_free(folder: Path) -> None:
-    """Raise a DataError if something is there already."""
+    """Raise a DataError unless the folder is new or empty."""
     if folder.is_dir() and not any(folder.iterdir()):
         return
     if folder.exists() or folder.is_symlink():
@@ -48,11 +48,11 @@ def require_free(folder: Path) -> None:
 
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
-    """Give a hidden sibling to write into, and put what is in it in the folder's place at the end.
+    """Yield a hidden folder to write into; at the end, its content moves to the new folder.
 
     Raises:
         DataError: The folder exists and is not empty.
-        StorageError: The disk is full or may not be written to.
+        StorageError: The disk is full or not writable.
     """
     require_free(folder)
     folder = Path(os.path.abspath(folder))
@@ -60,7 +60,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     try:
         partial.mkdir(parents=True)
         yield partial
-        if folder.is_dir():  # kept: it may be the working directory of a shell
+        if folder.is_dir():  # not replaced: it may be the working directory of a shell
             for path in partial.iterdir():
                 os.replace(path, folder / path.name)
         else:

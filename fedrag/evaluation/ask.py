@@ -1,4 +1,4 @@
-"""Answers questions from one site's passages, with the untouched models and with a run's, side by side."""
+"""Answers questions from one site's passages with the untouched and with a run's models, side by side."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
-    """What one pair of models makes of a question: the answer, and the passages found, best first."""
+class RagAnswer:
+    """The answer of one generator and retriever to a question, and the passages found, best first."""
 
     answer: str
     found: tuple[Found, ...]
@@ -46,7 +46,7 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A question and two replies to it.
+    """A question and the two answers to it.
 
     Attributes:
         question: As it was asked.
@@ -55,8 +55,8 @@ class Asked:
         components: What the run trained; the other component is untouched on both sides.
         splits: Those of the site's question files in which the question stands.
         right_answers: The answers given there.
-        untouched: Reply of the models as they were fetched.
-        trained: Reply of the run's models.
+        untouched: Answer of the models as they were fetched.
+        trained: Answer of the run's models.
     """
 
     question: str
@@ -65,8 +65,8 @@ class Asked:
     components: tuple[Component, ...]
     splits: tuple[Split, ...]
     right_answers: tuple[str, ...]
-    untouched: Reply
-    trained: Reply
+    untouched: RagAnswer
+    trained: RagAnswer
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -94,9 +94,7 @@ class BeforeAndAfter:
         self._trained = trained
         self._site = site
         self._n_found = passages or config.rag.passages
-        self._known = {
-            question_key(q.question): q for q in distinct_questions(q for s in SPLITS for q in self._site.split(s))
-        }
+        self._known = {question_key(q.question): q for q in distinct_questions(self._site.questions)}
         self._untouched_index = self._index({})
         self._trained_index = self._index(self._trained) if "retriever" in self._trained else self._untouched_index
 
@@ -137,15 +135,15 @@ class BeforeAndAfter:
             components=tuple(component for component in COMPONENTS if component in self._trained),
             splits=tuple(split for split in SPLITS if self._stands_in(question, split)),
             right_answers=known.answers if known else (),
-            untouched=self._reply({}, self._untouched_index, question, labelled),
-            trained=self._reply(self._trained, self._trained_index, question, labelled),
+            untouched=self._answer({}, self._untouched_index, question, labelled),
+            trained=self._answer(self._trained, self._trained_index, question, labelled),
         )
 
     def _index(self, state: State) -> PassageIndex:
         retriever = RoundModels(self._config, state).retriever
         return build_index(retriever, self._site.passages, self._config.rag.chunk_overlap)
 
-    def _reply(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> Reply:
+    def _answer(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> RagAnswer:
         config = self._config
         models = RoundModels(config, state)  # sets the state anew: both sides use the same loaded models
         [hits] = retrieve(models.retriever, index, [question], self._n_found)
@@ -159,7 +157,7 @@ class BeforeAndAfter:
             Found(passages[hit.passage_id], hit.score, rank < len(given), hit.passage_id in labelled)
             for rank, hit in enumerate(hits)
         )
-        return Reply(answer, tuple(found))
+        return RagAnswer(answer, tuple(found))
 
     def _stands_in(self, question: str, split: Split) -> bool:
         return any(question_key(other.question) == question_key(question) for other in self._site.split(split))

@@ -12,7 +12,7 @@ from fedrag.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class Comparison:
     """One metric on two sides.
 
     Attributes:
@@ -28,7 +28,7 @@ class Row:
     difference: Interval
 
 
-def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Row], int]:
+def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Comparison], int]:
     """Return a row per metric that both runs measured, and the number of common questions.
 
     Raises:
@@ -44,7 +44,7 @@ def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Row], i
     return [row for row in rows if row is not None], common
 
 
-def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) -> Row | None:
+def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) -> Comparison | None:
     """Compare a metric over the questions that have it on both sides; None where there are none."""
     common = sorted(first.keys() & second.keys())
     pairs = [(first[key][metric], second[key][metric]) for key in common]
@@ -52,7 +52,7 @@ def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) ->
     if not both:
         return None
     a, b = [pair[0] for pair in both], [pair[1] for pair in both]
-    return Row(metric, sum(a) / len(a), sum(b) / len(b), paired_bootstrap(b, a, seed=seed))
+    return Comparison(metric, sum(a) / len(a), sum(b) / len(b), paired_bootstrap(b, a, seed=seed))
 
 
 def _measured(path: Path) -> Scores:

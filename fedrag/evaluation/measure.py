@@ -13,7 +13,7 @@ from fedrag.evaluation.records import METRICS, Measured
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, retrieve
-from fedrag.types import SPLITS, Question, Site, Split
+from fedrag.types import Question, Site, Split
 
 MeasuredSplit = Split | Literal["all"]
 """Questions that are measured; all: those of every split."""
@@ -39,7 +39,7 @@ def measure_site(
         generator: In the state to measure; None: retrieval only.
         on_progress: Called with (what, done, in all) while answers are generated.
     """
-    chosen = [q for s in SPLITS for q in site.split(s)] if split == "all" else site.split(split)
+    chosen = site.questions if split == "all" else site.split(split)
     questions = distinct_questions(chosen)
     if not questions:
         return []

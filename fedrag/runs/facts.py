@@ -12,7 +12,7 @@ from typing import Any
 from fedrag import __version__
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import hash_site, site_name
-from fedrag.weights.base_models import needed_models
+from fedrag.weights.base_models import required_models
 from fedrag.weights.compute import best_device, cpu_count, number_format
 
 
@@ -27,7 +27,7 @@ def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
         ModelError: A model is not fetched.
         DataError: A site's folder cannot be read.
     """
-    models = needed_models(config)
+    models = required_models(config)
     libraries = ["torch", "transformers", "peft", "sentence-transformers", "flwr", "faiss-cpu"]
     if "generator" in models and config.models.generator_dtype == "nf4":
         libraries.append("bitsandbytes")

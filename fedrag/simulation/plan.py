@@ -16,7 +16,7 @@ from fedrag.models.resident import initial_state, prefix_bytes
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS, Component, Site
-from fedrag.weights.base_models import needed_models
+from fedrag.weights.base_models import required_models
 from fedrag.weights.compute import best_device, computing_dtype, cpu_count
 from fedrag.weights.store import count_parameters
 
@@ -100,7 +100,7 @@ def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
 
 def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> str:
     """Say what the weights take; what a forward pass needs on top depends on the texts."""
-    models = needed_models(config)
+    models = required_models(config)
     bases = {component: count_parameters(model.folder) for component, model in models.items()}
     dtype = computing_dtype(config.models.generator_dtype, best_device())
     packed = 0

@@ -20,7 +20,7 @@ from fedrag.models.retriever import Retriever
 from fedrag.passes.prefix import remembers_all
 from fedrag.site.client_app import question_counts
 from fedrag.types import SPLITS, Component, Site
-from fedrag.weights.base_models import needed_models
+from fedrag.weights.base_models import required_models
 from fedrag.weights.store import FetchedModel, fetch_command, verify_model
 
 
@@ -39,7 +39,7 @@ def check_scenario(config: Config, sites: Sequence[Site]) -> None:
     """
     _check_training(config, sites)
     _check_evaluation(config, sites)
-    models = needed_models(config)
+    models = required_models(config)
     for component, model in models.items():
         _check_kind(component, model)
         verify_model(model)

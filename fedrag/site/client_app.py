@@ -32,7 +32,7 @@ from fedrag.federation.messages import (
 )
 from fedrag.federation.update import manifest_of
 from fedrag.seeding import derive_seed
-from fedrag.site.delivery import keep_delivered
+from fedrag.site.delivery import accept_delivery
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.site_config import Policy
@@ -77,7 +77,7 @@ def make_client_app(
 
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
-        return handle(message, context, keep_delivered)
+        return handle(message, context, accept_delivery)
 
     return app
 
@@ -85,10 +85,10 @@ def make_client_app(
 def _greet(message: Message, context: Context, policy: Policy | None) -> RecordDict:
     try:
         config = Config.from_toml(open_request(message).scenario)
-        settings = SitePaths.from_node_config(context.node_config, config)
-        site = load_site(settings.folder)
+        paths = SitePaths.from_node_config(context.node_config, config)
+        site = load_site(paths.folder)
         hashes = {str(component): digest for component, digest in base_tensor_hashes(config).items()}
-        greeting = Greeting(settings.name, __version__, question_counts(site), hashes)
+        greeting = Greeting(paths.name, __version__, question_counts(site), hashes)
         return greeting_content(apply_to_greeting(policy, greeting) if policy else greeting)
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")
@@ -116,14 +116,14 @@ def _answer(
     try:
         request = open_request(message)
         config = Config.from_toml(request.scenario)
-        settings = SitePaths.from_node_config(context.node_config, config)
-        site = replace(load_site(settings.folder), name=settings.name)  # seeds come from the name it greets with
-        bench = Workbench(site, settings.cache, settings.scores, config, losses, run=settings.run)
+        paths = SitePaths.from_node_config(context.node_config, config)
+        site = replace(load_site(paths.folder), name=paths.name)  # seeds come from the name it greets with
+        bench = Workbench(site, paths.cache, paths.scores, config, losses, run=paths.run)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)
         if policy:
             reply = apply_to_reply(policy, reply, len(site.train), len(site.validation))
         manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
-        seed = derive_seed(config.seed, request.round_number, settings.name, "rounding")
+        seed = derive_seed(config.seed, request.round_number, paths.name, "rounding")
         return reply_content(reply, manifests, request.wire, seed)
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")

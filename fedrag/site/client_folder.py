@@ -1,15 +1,15 @@
-"""A site's folder: its key, its settings, what it received and what it sent.
+"""A site's folder: its key, its site.toml, what it received and what it sent.
 
 ```
 DIR/
-  site.toml            the site's settings and its policy
+  site.toml            the site's own settings and its policy
   site.key  site.pub   its key pair; the private key never leaves
-  ca.crt               from the coordinator: whom to trust on the line
-  coordinator.pub      from the coordinator: whose requests to take
+  ca.crt               from the coordinator: the authority that signs its TLS certificate
+  coordinator.pub      from the coordinator: the public half of the key that signs its requests
   egress.jsonl         a line for every reply, written before it is sent
-  requests.jsonl       the requests that were taken up
-  inbox  outbox        the request that is being worked on, and the reply to the last one
-  address              where the coordinator reaches this site
+  requests.jsonl       the ids of accepted requests, against replays
+  inbox  outbox        the current request, and the reply to the last one
+  address              the node id under which the coordinator knows this site
   .lock                held by the process that serves the folder
   answer-scores/  models/<run>/  logs/
 ```
@@ -28,14 +28,14 @@ INBOX, OUTBOX = "inbox", "outbox"
 
 
 def create_site(folder: Path, name: str, server: str, data: str) -> None:
-    """Make a site's folder: a key pair and a site.toml.
+    """Create a site's folder with a key pair and a site.toml.
 
     Raises:
-        ConfigError: There is something in the folder already, or a value is not valid.
+        ConfigError: The folder is not empty, or a value is not valid.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is not empty; a site is made in a new folder")
-    text = site_toml(name, server, data)  # what is wrong is said before anything is written
+    text = site_toml(name, server, data)  # raises before anything is written
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     new_key(folder / "site.key")
@@ -43,10 +43,10 @@ def create_site(folder: Path, name: str, server: str, data: str) -> None:
 
 
 def open_site(folder: Path) -> SiteConfig:
-    """Return a site's settings.
+    """Return the site.toml of a site's folder.
 
     Raises:
-        ConfigError: It is no site's folder, or something it needs from the coordinator is missing.
+        ConfigError: It is no site's folder, or a file from the coordinator is missing.
     """
     if not (folder / "site.toml").is_file():
         raise ConfigError(f"{folder}: is no site's folder (it has no site.toml); fedrag client init makes one")

@@ -1,10 +1,10 @@
-"""The models that a site received, and which of them it uses.
+"""The models that a site received, and which of them are current.
 
 ```
 DIR/models/
   current.json   the deliveries, oldest first; the last one that was not taken back is current
   <run>/         generator.safetensors  retriever.safetensors  scenario.toml
-                 results.json  report.html    what they do on the site's own questions, once that was measured
+                 results.json  report.html    how good they are on the site's own questions, once measured
 ```
 """
 
@@ -32,18 +32,18 @@ RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
 
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-"""A run's name becomes a folder's: it may not lead anywhere else."""
+"""A run's name becomes a folder's name, so it must not lead out of the folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """What a site noted down of a delivery.
+    """The record of a delivery.
 
     Attributes:
         run: Name of the run.
         time: Local time, ISO 8601.
-        sha256: Of the file of each component.
-        taken_back: Whether the site went back to the models before it.
+        sha256: Hash of the file of each component.
+        taken_back: Whether the site taken back to the models before it.
     """
 
     run: str
@@ -53,17 +53,17 @@ class Delivery:
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """What was delivered; the other component is used as it was fetched."""
+        """The delivered components; the others stay as they were fetched."""
         return tuple(component for component in COMPONENTS if component in self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Models that were delivered.
+    """Delivered models, loaded.
 
     Attributes:
         run: Name of the run.
-        folder: Where they lie.
+        folder: The folder of its models.
         config: The run's scenario.
         state: Tensors by component.
     """
@@ -74,8 +74,8 @@ class Delivered:
     state: State
 
 
-def keep(folder: Path, run: str, state: State, scenario: str) -> None:
-    """Keep delivered models; from then on they are current. Those of the same run are replaced.
+def save_delivery(folder: Path, run: str, state: State, scenario: str) -> None:
+    """Save delivered models and make them current; they replace earlier ones of the same run.
 
     Args:
         folder: The site's folder.
@@ -84,8 +84,8 @@ def keep(folder: Path, run: str, state: State, scenario: str) -> None:
         scenario: The run's scenario as TOML.
 
     Raises:
-        MessageError: The run's name is none that a folder can have.
-        StorageError: They cannot be written; what was current still is.
+        MessageError: The run's name cannot be a folder's.
+        StorageError: The models cannot be written; those that were current still are.
     """
     if not _RUN.fullmatch(run):
         raise MessageError(f"run = {run!r}: expected at most 100 letters, digits, hyphens and underscores")
@@ -100,7 +100,7 @@ def keep(folder: Path, run: str, state: State, scenario: str) -> None:
 
 
 def deliveries(folder: Path) -> list[Delivery]:
-    """Return what was delivered to a site, the oldest first.
+    """Return a site's deliveries, oldest first.
 
     Raises:
         RunError: The list cannot be read.
@@ -120,7 +120,7 @@ def current_delivery(found: Sequence[Delivery]) -> Delivery | None:
 
 
 def roll_back(folder: Path) -> tuple[Delivery, Delivery | None]:
-    """Go back to the models delivered before the current ones, or to the untouched ones.
+    """Roll back to the models delivered before the current ones, or to the untouched ones.
 
     Returns:
         The delivery that was taken back, and the one that is current now; None: the untouched models.
@@ -137,8 +137,8 @@ def roll_back(folder: Path) -> tuple[Delivery, Delivery | None]:
     return current, current_delivery(found)
 
 
-def forget(folder: Path, runs: Sequence[str]) -> None:
-    """Strike runs from the list of the deliveries; an emptied list is removed."""
+def remove_deliveries(folder: Path, runs: Sequence[str]) -> None:
+    """Remove runs from the list of deliveries, and the list itself once it is empty."""
     left = [delivery for delivery in deliveries(folder) if delivery.run not in runs]
     if left:
         _write(folder, left)
@@ -147,17 +147,17 @@ def forget(folder: Path, runs: Sequence[str]) -> None:
 
 
 def open_current(folder: Path) -> Delivered:
-    """Load the models that are current at a site.
+    """Load the delivered models that are current at a site.
 
     Raises:
-        ModelError: The untouched models are, or the delivered ones are missing or altered.
-        RunError: The list of the deliveries, or the run's scenario, cannot be read.
+        ModelError: The untouched models are current, or the delivered ones are missing or altered.
+        RunError: The list of deliveries, or the run's scenario, cannot be read.
     """
     found = deliveries(folder)
     current = current_delivery(found)
     if current is None:
         why = "all delivered models were taken back" if found else "no models were delivered yet"
-        raise ModelError(f"{folder}: {why}, so there is nothing to set beside the untouched models")
+        raise ModelError(f"{folder}: {why}, so there is nothing to compare with the untouched models")
     path = models_folder(folder, current.run)
     scenario = path / "scenario.toml"
     try:
@@ -168,7 +168,7 @@ def open_current(folder: Path) -> Delivered:
 
 
 def models_folder(folder: Path, run: str) -> Path:
-    """Return where the models of a run are kept."""
+    """Return the folder of a run's models."""
     return folder / MODELS / run
 
 
@@ -189,7 +189,7 @@ def _write(folder: Path, found: Sequence[Delivery]) -> None:
     write_json(folder / MODELS / HISTORY_FILE, {"history": [asdict(delivery) for delivery in found]})
 
 
-def keep_delivered(bench: Workbench, request: Request) -> Reply:
-    """Keep the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/`; they are current then."""
-    keep(bench.cache, bench.run or bench.config.name, request.state, request.scenario)
+def accept_delivery(bench: Workbench, request: Request) -> Reply:
+    """Save the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/` and make them current."""
+    save_delivery(bench.cache, bench.run or bench.config.name, request.state, request.scenario)
     return Reply(metrics={"delivered": len(request.state)})

@@ -1,4 +1,4 @@
-"""The log of everything that leaves a site: one line a reply, on disk before the reply is sent."""
+"""The log of everything that leaves a site: one line per reply, on disk before the reply is sent."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ KEYS = ("time", "run", "round", "kind", "arrays", "bytes", "numbers", "texts", "
 KINDS = {GREET: "greet", TRAIN: "train", VALIDATE: "validate", DELIVER: "deliver"}
 
 _LABEL = re.compile(r"^(metrics\.metric|metrics|counts|policy|greeting|refusal)\.")
-"""The part of a name that a person need not see."""
+"""Prefixes that the audit leaves out of names."""
 
 ALSO_LEAVES = (
     "Every reply also carries the name of this site, the version of fedrag, the time and a signature.",
@@ -38,12 +38,12 @@ ALSO_LEAVES = (
     "The update of a single site can carry traces of the questions and passages it was trained on. Nothing hides it "
     "from the coordinator until secure aggregation is on.",
 )
-"""What the log cannot show, for whoever answers for the data."""
+"""What the log cannot show; the audit prints it too."""
 
 
 @dataclass(frozen=True, slots=True)
 class EgressLog:
-    """The log of one site; its file is the owner's alone.
+    """The log of one site; only its owner can read the file.
 
     Attributes:
         path: The file.
@@ -52,17 +52,17 @@ class EgressLog:
     path: Path
 
     def write(self, content: RecordDict, slip: Slip, group: str, seconds: float, again: bool = False) -> None:
-        """Write down a reply; when this returns, the line is on disk and the reply may be sent.
+        """Log a reply; when this returns, the line is on disk and the reply may be sent.
 
         Args:
             content: The reply, not yet signed.
-            slip: What its signature will cover; its time is the line's.
-            group: Group of the message that it answers, which is the number of the round where it has one.
-            seconds: Time the site worked on it.
-            again: Whether it stands in the log already and leaves once more, because it may have been lost.
+            slip: What its signature will cover; the line has the slip's time.
+            group: Group of the message that it answers: the number of the round, in a round.
+            seconds: Time that the site worked on it.
+            again: Whether the reply was logged before and leaves once more, because it may have been lost.
 
         Raises:
-            StorageError: It cannot be written; the reply must not be sent.
+            StorageError: The line cannot be written; the reply must not be sent.
         """
         kind = "refusal" if "refusal" in content.config_records else KINDS.get(slip.kind, slip.kind)
         head = {
@@ -81,13 +81,13 @@ class EgressLog:
                 os.fsync(file)
             except OSError:
                 with suppress(OSError):
-                    os.ftruncate(file, size)  # what is not sent does not stand in the log, not even in part
+                    os.ftruncate(file, size)  # the reply is not sent, so the log must hold no part of it
                 raise
 
 
 @contextmanager
 def _locked(path: Path) -> Iterator[int]:
-    """Open the log for one writer at a time: a worker that is being ended may still write its last line."""
+    """Open the log for one writer at a time: a job that is being cancelled may still write its last line."""
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -103,7 +103,7 @@ def _write_all(handle: int, raw: bytes) -> None:
 
 
 def describe(content: RecordDict) -> dict[str, Any]:
-    """Say what a reply holds: of each array what identifies it, and all else in clear.
+    """Return what a reply holds: the identity of each array, and everything else in clear.
 
     Returns:
         `arrays`, `bytes` (of all arrays), `numbers` and `texts`; names are `record.key`.
@@ -132,7 +132,7 @@ def describe(content: RecordDict) -> dict[str, Any]:
 
 
 def _plain(value: object) -> Any:
-    """Return what JSON can hold: bytes as hexadecimal digits, NaN and infinity as texts."""
+    """Return a value that JSON can hold: bytes as hexadecimal digits, NaN and infinity as texts."""
     if isinstance(value, list):
         return [_plain(item) for item in value]
     if isinstance(value, bytes):
@@ -141,7 +141,7 @@ def _plain(value: object) -> Any:
 
 
 def read_egress(path: Path) -> list[dict[str, Any]]:
-    """Return the lines of a log, oldest first; those that cannot be read are passed over. No file: no lines.
+    """Return the lines of a log, oldest first, without the unreadable ones; no lines if there is no file.
 
     Raises:
         StorageError: The file cannot be read.
@@ -150,7 +150,7 @@ def read_egress(path: Path) -> list[dict[str, Any]]:
 
 
 def count_unreadable(path: Path) -> int:
-    """Return how many lines of a log `read_egress` passes over.
+    """Return how many lines of a log are unreadable.
 
     Raises:
         StorageError: The file cannot be read.
@@ -168,7 +168,7 @@ def _raw_lines(path: Path) -> list[bytes]:
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:
-    """Read one line; None where it is torn or lacks what each line has."""
+    """Parse one line; return None if it is torn or lacks a key."""
     try:
         line = json.loads(raw)
         datetime.fromisoformat(line["time"])
@@ -179,13 +179,13 @@ def _parsed(raw: bytes) -> dict[str, Any] | None:
 
 @dataclass(frozen=True, slots=True)
 class AuditRow:
-    """One reply, for whoever answers for the data.
+    """One reply in an audit.
 
     Attributes:
-        when: Local date and time as they were noted.
-        round_number: From 1; 0 in a greeting.
-        kind: What it was, such as "train".
-        components: Those whose tensors left.
+        when: Local date and time.
+        round_number: From 1; 0 outside of rounds.
+        kind: What the reply was to, such as "train", or "refusal".
+        components: Components whose tensors left.
         n_bytes: Bytes of all arrays.
         told: Numbers and texts, as `name value`.
     """
@@ -199,7 +199,7 @@ class AuditRow:
 
 
 def audit_rows(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[AuditRow]]:
-    """Return one row a reply by run, the runs in the order in which they began."""
+    """Return a row per reply for each run, the runs in the order in which they began."""
     rows: dict[str, list[AuditRow]] = {}
     for line in lines:
         rows.setdefault(str(line["run"]), []).append(
@@ -219,6 +219,6 @@ def audit_rows(lines: Iterable[Mapping[str, Any]]) -> dict[str, list[AuditRow]]:
 
 
 def _short(value: object) -> str:
-    """Return a value as a table shows it; of a hash or a signature the first digits."""
+    """Return a value as a table shows it; a hash or a signature is cut to its first digits."""
     text = f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 32 else f"{text[:12]}..."

@@ -1,4 +1,4 @@
-"""What becomes of an error at a site: a code, which leaves it, and a text, which does not."""
+"""Turns an error at a site into a code, which leaves the site; the error's text stays there."""
 
 from __future__ import annotations
 

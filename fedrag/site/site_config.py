@@ -1,6 +1,6 @@
 """The site.toml: what a site decides for itself. No server can change it.
 
-It never leaves the site, but for the name and, where the site tells them, the rules of its policy as numbers.
+It never leaves the site, except for the site's name and, if the site allows it, the rules of its policy as numbers.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ SITE_FILE = "site.toml"
 PATH_SETTINGS = ("data", "ca", "coordinator_key", "private_key")
 
 _HEADER = f"""\
-# {SITE_FILE}: what this site decides. Nothing that the coordinator sends can change it. Of this file it learns the
-# name and, as numbers, the rules under [policy]; with tell_policy = false the name alone.
-# A line that is left out means the default.
+# {SITE_FILE}: what this site decides. Nothing that the coordinator sends can change it. It learns the name from this
+# file and, as numbers, the rules under [policy]; with tell_policy = false the name alone.
+# A setting that you leave out has its default.
 """
 _POLICY_HEADER = (
     "# What this site allows. A request that asks for more is refused, and the coordinator learns which rule."
@@ -40,7 +40,7 @@ _SHA256 = re.compile("[0-9a-f]{64}")
 
 
 def _expected(what: str) -> PydanticCustomError:
-    """Return the fault of a value that is not what was expected, for `config_errors.explain`."""
+    """Return the fault of an unexpected value, for `validation_errors.explain`."""
     return PydanticCustomError("expected", "{what}", {"what": what})
 
 
@@ -69,7 +69,7 @@ def _path(text: str) -> str:
 
 
 def _one_or_more(names: tuple[Any, ...]) -> tuple[Any, ...]:
-    # Elsewhere an empty list means all; here it would mean none. Neither reading is left to a guess.
+    # Elsewhere an empty list means all; here it would mean none. Nobody should have to guess which.
     if not names:
         raise _expected("a list of at least one name")
     return names
@@ -95,7 +95,7 @@ def _quiet_hours(text: str) -> str:
 
 
 def quiet_minutes(quiet_hours: str) -> tuple[int, int]:
-    """Return the first quiet minute of the day and the first that no longer is; equal where none is quiet.
+    """Return the minutes of the day at which quiet hours begin and end; equal where there are none.
 
     >>> quiet_minutes("22:30-06:00")
     (1350, 360)
@@ -113,7 +113,7 @@ Location = Annotated[str, AfterValidator(_path)]
 
 
 class SiteSection(Section):
-    """A part of site.toml: no value is bent into another type, "yes" is not true."""
+    """A part of site.toml. No value is converted to another type: "yes" is not true."""
 
     model_config = ConfigDict(strict=True)
 
@@ -121,65 +121,65 @@ class SiteSection(Section):
 class Policy(SiteSection):
     """What a site allows."""
 
-    # strict=False of a tuple: TOML has lists alone. What is in them stays strict.
+    # strict=False on a tuple: TOML has only lists. Their items stay strict.
     components: Annotated[tuple[Component, ...], Field(strict=False), AfterValidator(_one_or_more)] = COMPONENTS
-    """Models that may be trained or measured here."""
+    """Components that may be trained or measured here."""
     schedules: Annotated[tuple[Schedule, ...], Field(strict=False), AfterValidator(_one_or_more)] = get_args(Schedule)
-    """Orders of training that a run may use; the coordinator's scenario names one."""
+    """Schedules that a run may have, as federation.schedule in the coordinator's scenario names them."""
     base_models: Annotated[dict[str, Annotated[str, AfterValidator(_sha256)]], BeforeValidator(_table)] = {}
-    """Models that may run here, each with its sha256 from fedrag models list --json; empty: all fetched."""
+    """Models that may run here, each with its sha256 from fedrag models list --json; empty: all fetched ones."""
     rounds_a_day: AtLeast0 = 0
     """Rounds of training on one calendar day; 0: no limit."""
     minutes_a_day: AtLeast0 = 0
-    """Minutes of work on one calendar day, after which no more work starts; 0: no limit."""
+    """Minutes of work on one calendar day, after which no further work starts; 0: no limit."""
     quiet_hours: Annotated[str, AfterValidator(_quiet_hours)] = ""
-    """No work starts in these hours of local time, such as "08:00-18:00" or "22:00-06:00"; empty: it always may."""
+    """Hours of local time in which no work starts, such as "08:00-18:00" or "22:00-06:00"; empty: none."""
     max_message_mb: Annotated[float, Field(gt=0.0)] = 500.0
-    """Largest request that is accepted, in megabytes (a million bytes)."""
+    """Largest request that this site accepts, in megabytes (a million bytes)."""
     max_update_norm: Annotated[float, Field(ge=0.0)] = 0.0
-    """An update whose L2 norm (its length) is larger does not leave the site; 0: no limit."""
+    """Largest L2 norm of an update that leaves the site; 0: no limit."""
     min_examples: AtLeast1 = 1
-    """Fewest training questions with which this site takes part."""
+    """Fewest training questions with which this site trains."""
     min_examples_for_metrics: AtLeast1 = 1
-    """Fewest questions behind a number that is told, such as a loss; one from fewer does not leave the site."""
+    """Fewest questions behind a number that leaves the site, such as a loss; 1: no limit."""
     tell_counts: bool = True
-    """false: numbers of questions are told as 1 or 0, and only runs that give all sites equal weight are joined."""
+    """Whether the coordinator learns numbers of questions; false: 1 or 0, and only in runs with equal weights."""
     tell_policy: bool = True
-    """Whether the coordinator is told these rules, as numbers, so that it can plan runs by them; no model is named."""
+    """Whether the coordinator learns these rules, as numbers, to plan runs by them; it learns no name of a model."""
 
 
 class SiteConfig(SiteSection):
     """A site's own settings.
 
-    Paths are absolute once they are read from a file: there they are relative to its folder.
+    In the file a relative path starts at the file's folder; `from_file` makes all paths absolute.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-    """Name of this site, as it is registered at the coordinator: small letters, digits and hyphens."""
+    """Name of this site, as registered at the coordinator: small letters, digits and hyphens."""
     server: Annotated[str, AfterValidator(_server)]
-    """Where the coordinator is reached: HOST:PORT."""
+    """Address of the coordinator: HOST:PORT."""
     data: Location
     """Folder of this site's questions and passages; a relative path starts at the folder of this file."""
     device: Literal["", "cpu", "cuda"] = ""
-    """What the models run on, "cpu" or "cuda" (a GPU); empty: the best there is."""
+    """What the models run on, "cpu" or "cuda" (a GPU); empty: the GPU if there is one."""
     proxy: Annotated[str, AfterValidator(_proxy)] = ""
     """Proxy on the way to the coordinator, such as "http://proxy.example.org:3128"; empty: none."""
     ca: Location = "ca.crt"
-    """Certificate of the coordinator's authority, which the coordinator hands out."""
+    """Certificate of the coordinator's authority; the coordinator gives it to every site."""
     coordinator_key: Location = "coordinator.pub"
-    """Public key of the coordinator; a request that is not signed with its other half is refused."""
+    """Public key of the coordinator; this site refuses requests that its private half did not sign."""
     private_key: Location = "site.key"
     """Private key of this site; it never leaves this machine."""
     evaluate: bool = True
-    """Whether delivered models are measured here, on this site's own test questions; nothing of it leaves."""
+    """Whether delivered models are measured here, on this site's own test questions; the results stay here."""
     policy: Policy = Policy()
 
     @classmethod
     def from_file(cls, path: Path | str) -> SiteConfig:
-        """Read a site.toml; its paths become absolute.
+        """Read a site.toml and make its paths absolute.
 
         Raises:
-            ConfigError: It cannot be read, is not TOML, a key is unknown, or a value is not what it must be.
+            ConfigError: The file cannot be read or is not TOML, a key is unknown, or a value is not valid.
         """
         path = Path(path)
         config = parse_section(cls, _read(path), str(path))
@@ -188,15 +188,15 @@ class SiteConfig(SiteSection):
 
 
 def site_toml(name: str, server: str, data: str = "data") -> str:
-    """Return the text of a new site.toml: every setting with its default and what it means.
+    """Return the text of a new site.toml: every setting with its meaning and its default.
 
     Args:
         name: The site's name.
-        server: The coordinator, as HOST:PORT.
+        server: Address of the coordinator, as HOST:PORT.
         data: Folder of the questions and passages.
 
     Raises:
-        ConfigError: One of them is not valid.
+        ConfigError: A value is not valid.
     """
     lines = [_HEADER, *_setting_lines(SiteConfig, {"name": name, "server": server, "data": data})]
     text = "\n".join([*lines, _POLICY_HEADER, "[policy]", "", *_setting_lines(Policy, {})])
@@ -205,21 +205,21 @@ def site_toml(name: str, server: str, data: str = "data") -> str:
 
 
 def _setting_lines(section: type[Section], values: dict[str, str]) -> Iterator[str]:
-    """Yield a comment, the setting and a blank line for each setting of a section."""
+    """Yield a comment, the setting and an empty line for each setting of a section."""
     for key, field in section.model_fields.items():
         if isinstance(field.default, Section):
             continue
-        # The values that occur here are written the same in JSON and in TOML.
+        # JSON and TOML spell the values of this section the same.
         value = json.dumps(values.get(key, field.default), ensure_ascii=False)
         yield f"# {field.description}\n{key} = {value}\n"
 
 
 def _read(path: Path) -> str:
     with reading_errors(path, ConfigError, "no such file; fedrag client init DIR makes a site's folder"):
-        return path.read_text(encoding="utf-8-sig")  # some editors put a mark before the text
+        return path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
 
 
 def choose_device(config: SiteConfig, environment: MutableMapping[str, str] = os.environ) -> None:
-    """Keep models off the GPU where the site says so; to be called before one is loaded."""
+    """Hide the GPU from torch where the site says "cpu"; call it before torch is used."""
     if config.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""

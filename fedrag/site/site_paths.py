@@ -1,4 +1,4 @@
-"""Where a site keeps its things. None of it ever leaves the site."""
+"""Where a site's data, models and caches lie. No path ever leaves the site."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ SCORES = "answer-scores"
 
 @dataclass(frozen=True, slots=True)
 class SitePaths:
-    """A site's own settings, from its node configuration and never from the server.
+    """The paths of a site and the name that it goes by: from its node configuration, never from the server.
 
     Attributes:
         name: The site's name.
-        folder: Its data folder.
-        cache: Where delivered models are kept.
-        scores: Where answer scores are kept.
-        run: Name of the run, where it has one; delivered models are kept under it.
+        folder: The folder of its data.
+        cache: The folder of delivered models.
+        scores: The folder of cached answer scores.
+        run: Name of the run, under which delivered models are saved; empty where it has none.
     """
 
     name: str
@@ -34,13 +34,13 @@ class SitePaths:
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SitePaths:
-        """Read the settings of the site this process is.
+        """Return the paths of the site that this process serves.
 
-        A launcher hands over `site-folder`, and optionally `site-name`, `site-cache` and `score-cache`. Flower's
-        own simulation hands over `partition-id` alone: the scenario's sites are then dealt in order of name.
+        A launcher sets `site-folder`, and optionally `site-name`, `site-cache` and `score-cache`. Flower's own
+        simulation sets `partition-id` alone: it numbers the scenario's sites in order of their names.
 
         Raises:
-            ConfigError: Neither is there.
+            ConfigError: The node configuration has neither.
         """
         folder = Path(str(node_config["site-folder"])) if "site-folder" in node_config else None
         if folder is None:

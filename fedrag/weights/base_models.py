@@ -8,7 +8,7 @@ from fedrag.types import Component
 from fedrag.weights.store import FetchedModel, find_model
 
 
-def needed_models(config: Config) -> dict[Component, FetchedModel]:
+def required_models(config: Config) -> dict[Component, FetchedModel]:
     """Return the fetched models that a scenario uses.
 
     Raises:

@@ -358,7 +358,7 @@ def test_an_unknown_site_is_named_with_the_nearest():
     assert simulation_refusal("data.only=['nort']") == 'sites: no site "nort" (nearest: north)'
     everyone = "['east', 'north', 'south']"
     assert simulation_refusal(f"data.hold_out={everyone}") == (
-        "sites: no site is left once the held-out ones are gone; hold fewer out"
+        "sites: no site is left without the held-out ones; hold fewer out"
     )
 
 

@@ -132,7 +132,7 @@ def test_purge_tells_what_it_removes_and_why_it_leaves_the_rest_and_asks(clinic:
     output = client("purge", "clinic", typed="n\n")
     assert output.splitlines()[0] == "This removes for good:"
     assert "  models of first-1: " in output
-    assert "egress.jsonl, the record of what has left the site" in output
+    assert "egress.jsonl, which proves what has left the site" in output
     assert output.splitlines()[-1] == "nothing was removed"
     assert refusal("purge", "clinic", typed="").startswith("Error: nothing was removed: nobody answered; --yes skips")
     assert listed()[""] == "tiny-1"

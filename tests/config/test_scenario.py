@@ -115,7 +115,7 @@ def test_a_value_out_of_range_is_refused_with_its_key(override):
         (("federation.schedule=staged", "federation.rounds=2", "federation.stage_rounds=2"), "stage_rounds must be"),
         (("federation.schedule=alternate", "federation.rounds=1"), "needs federation.rounds of at least 2"),
         (('data.only=["a"]', 'data.hold_out=["a", "b"]'), "leaves none of the sites"),
-        (("generator.adapter_from=question", "generator.activation_checkpointing=on"), "does not go with"),
+        (("generator.adapter_from=question", "generator.activation_checkpointing=on"), "does not work with"),
     ],
 )
 def test_a_combination_that_cannot_work_is_refused_with_the_reason(overrides, message):

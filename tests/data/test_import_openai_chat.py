@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from fedrag.data.importers.openai_chat import import_openai_chat
+from fedrag.data.importers.openai_chat import ChatLayout, import_openai_chat
 from fedrag.errors import ConfigError, DataError
 from fedrag.types import Passage, Question, Site
 
@@ -28,7 +28,7 @@ def talk(user: str, answer: str = "In Oslo.", system: str | None = None, **more:
 
 
 def one_site(folder: Path, row: dict[str, Any], pattern: str) -> Site:
-    (site,) = import_openai_chat(chat_file(folder, row), pattern, fractions=TRAIN).sites
+    (site,) = import_openai_chat(chat_file(folder, row), ChatLayout(pattern), fractions=TRAIN).sites
     return site
 
 
@@ -88,10 +88,10 @@ def test_the_last_answer_and_the_last_question_before_it_count(tmp_path: Path) -
 def test_passages_may_come_from_a_file_of_their_own(tmp_path: Path) -> None:
     corpus = [Passage("d1", "Ada lives in Oslo."), Passage("d2", "Bo lives in Rome.")]
     path = chat_file(tmp_path, talk("Where does she live?"), talk("<doc>Ada lives in Oslo.</doc> Where is she?"))
-    (site,) = import_openai_chat(path, None, corpus, fractions=TRAIN).sites
+    (site,) = import_openai_chat(path, ChatLayout(), corpus, fractions=TRAIN).sites
     assert site.passages == tuple(corpus)
     assert site.train[0].passage_ids == ()
-    (site,) = import_openai_chat(path, "xml", corpus, fractions=TRAIN).sites
+    (site,) = import_openai_chat(path, ChatLayout("xml"), corpus, fractions=TRAIN).sites
     assert site.passages == tuple(corpus)
     assert [question.passage_ids for question in site.train] == [(), ("d1",)]
 
@@ -99,12 +99,12 @@ def test_passages_may_come_from_a_file_of_their_own(tmp_path: Path) -> None:
 def test_a_key_may_name_the_site(tmp_path: Path) -> None:
     rows = [talk("<doc>A.</doc> Who?", metadata={"tenant": name}) for name in ("North Clinic", "south")]
     path = chat_file(tmp_path, *rows)
-    assert [s.name for s in import_openai_chat(path, "xml", site="metadata.tenant").sites] == [
+    assert [s.name for s in import_openai_chat(path, ChatLayout("xml", "metadata.tenant")).sites] == [
         "north-clinic",
         "south",
     ]
     with pytest.raises(DataError, match=r'chats\.jsonl:1: no key "tenant" that names the site'):
-        import_openai_chat(path, "xml", site="tenant")
+        import_openai_chat(path, ChatLayout("xml", "tenant"))
 
 
 def test_conversations_without_question_or_answer_are_counted(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_conversations_without_question_or_answer_are_counted(tmp_path: Path) ->
         {"messages": []},
         talk("<doc>A.</doc> Why?"),
     ]
-    imported = import_openai_chat(chat_file(tmp_path, *rows), "xml", fractions=TRAIN)
+    imported = import_openai_chat(chat_file(tmp_path, *rows), ChatLayout("xml"), fractions=TRAIN)
     assert [question.question for question in imported.sites[0].train] == ["Why?"]
     assert imported.skipped == {"conversations without question or answer": 3}
 
@@ -132,7 +132,7 @@ def test_a_pattern_that_cannot_serve_is_refused(
     tmp_path: Path, pattern: str | None, error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        import_openai_chat(chat_file(tmp_path, talk("<doc>A.</doc> Who?")), pattern)
+        import_openai_chat(chat_file(tmp_path, talk("<doc>A.</doc> Who?")), ChatLayout(pattern))
 
 
 @pytest.mark.parametrize(
@@ -149,4 +149,4 @@ def test_a_pattern_that_cannot_serve_is_refused(
 )
 def test_a_line_that_is_no_conversation_is_named(tmp_path: Path, row: Any, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        import_openai_chat(chat_file(tmp_path, talk("<doc>A.</doc> Who?"), row), "xml")
+        import_openai_chat(chat_file(tmp_path, talk("<doc>A.</doc> Who?"), row), ChatLayout("xml"))

@@ -10,8 +10,8 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from fedrag.data.importers.hub_dataset import import_hub
-from fedrag.data.importers.table import Columns, import_table, look_up
+from fedrag.data.importers.hub_dataset import open_hub_table
+from fedrag.data.importers.table import Columns, import_table, look_up, open_table
 from fedrag.errors import ConfigError, DataError
 from fedrag.types import Passage, Question
 
@@ -41,7 +41,7 @@ def write_table(folder: Path, file_format: str, rows: list[dict[str, object]]) -
 
 @pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet"])
 def test_every_format_gives_the_same_sites(tmp_path: Path, file_format: str) -> None:
-    imported = import_table(write_table(tmp_path, file_format, ROWS), COLUMNS, fractions=TRAIN)
+    imported = import_table(open_table(write_table(tmp_path, file_format, ROWS)), COLUMNS, fractions=TRAIN)
     east, west = imported.sites
     assert (east.name, west.name) == ("east-wing", "west")
     assert east.passages == (Passage("east-wing-1", "Bread is sold."),)
@@ -61,7 +61,7 @@ def test_fields_within_fields_and_lists_are_followed(tmp_path: Path, file_format
         "docs": [{"t": "One."}, {"t": "Two."}],
     }
     path = write_table(tmp_path, file_format, [row])
-    (site,) = import_table(path, Columns("q", "answers.text", "docs.t"), fractions=TRAIN).sites
+    (site,) = import_table(open_table(path), Columns("q", "answers.text", "docs.t"), fractions=TRAIN).sites
     assert site.name == "my-table"
     assert site.train == (Question("my-table-q1", "When?", ("1908", "in 1908"), ("my-table-1", "my-table-2")),)
 
@@ -75,31 +75,31 @@ def test_passages_of_a_file_of_their_own_are_labelled_by_id(tmp_path: Path) -> N
     corpus = [Passage("d1", "One."), Passage("d2", "Two.")]
     rows = [{"q": "Which?", "a": "one", "doc": "d1"}, {"q": "Whose?", "a": "two", "doc": ""}]
     path = write_table(tmp_path, "csv", rows)
-    (site,) = import_table(path, Columns("q", "a", "doc"), corpus, TRAIN).sites
+    (site,) = import_table(open_table(path), Columns("q", "a", "doc"), corpus, TRAIN).sites
     assert site.passages == tuple(corpus)
     assert [question.passage_ids for question in site.train] == [("d1",), ()]
     rows[1]["doc"] = "d3"
     with pytest.raises(DataError, match=r'my table\.csv:3: unknown passage id "d3"'):
-        import_table(write_table(tmp_path, "csv", rows), Columns("q", "a", "doc"), corpus)
+        import_table(open_table(write_table(tmp_path, "csv", rows)), Columns("q", "a", "doc"), corpus)
 
 
 def test_rows_without_any_passage_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="passages are needed"):
-        import_table(write_table(tmp_path, "csv", ROWS), Columns("q", "a"))
+        import_table(open_table(write_table(tmp_path, "csv", ROWS)), Columns("q", "a"))
 
 
 @pytest.mark.parametrize(("file_format", "place"), [("jsonl", ":1"), ("csv", ":2"), ("parquet", " row 1")])
 def test_an_unknown_column_is_answered_with_the_nearest(tmp_path: Path, file_format: str, place: str) -> None:
     path = write_table(tmp_path, file_format, ROWS)
     with pytest.raises(DataError) as raised:
-        import_table(path, Columns("q", "a", "texts"))
+        import_table(open_table(path), Columns("q", "a", "texts"))
     assert str(raised.value) == f'{path}{place}: no column "texts" (nearest: text; all: n, q, a, text, ward)'
 
 
 def test_a_row_that_names_no_site_is_an_error(tmp_path: Path) -> None:
     path = write_table(tmp_path, "csv", [ROWS[0] | {"ward": ""}])
     with pytest.raises(DataError, match='csv:2: the column "ward" names no site'):
-        import_table(path, COLUMNS)
+        import_table(open_table(path), COLUMNS)
 
 
 @pytest.mark.parametrize(
@@ -116,23 +116,23 @@ def test_a_row_that_names_no_site_is_an_error(tmp_path: Path) -> None:
 def test_a_broken_csv_file_is_told_in_a_sentence(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(DataError, match=message):
-        import_table(tmp_path / "t.csv", Columns("q", "a", "text"))
+        import_table(open_table(tmp_path / "t.csv"), Columns("q", "a", "text"))
 
 
 def test_a_field_longer_than_the_csv_librarys_default_limit_is_read(tmp_path: Path) -> None:
     path = write_table(tmp_path, "csv", [ROWS[0] | {"text": "long " * 40_000}])
-    assert len(import_table(path, COLUMNS).sites[0].passages[0].text) == 199_999
+    assert len(import_table(open_table(path), COLUMNS).sites[0].passages[0].text) == 199_999
 
 
 def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match=r"t\.parquet: not a readable Parquet file"):
-        import_table(tmp_path / "t.parquet", COLUMNS)
+        import_table(open_table(tmp_path / "t.parquet"), COLUMNS)
     with pytest.raises(DataError, match=r"t\.xlsx: a file of the kind jsonl, csv, parquet was expected"):
-        import_table(tmp_path / "t.xlsx", COLUMNS)
+        import_table(open_table(tmp_path / "t.xlsx"), COLUMNS)
     for name in ("none.csv", "none.jsonl", "none.parquet"):
         with pytest.raises(DataError, match="none.* no such file"):
-            import_table(tmp_path / name, COLUMNS)
+            import_table(open_table(tmp_path / name), COLUMNS)
 
 
 def test_a_data_set_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -140,12 +140,14 @@ def test_a_data_set_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest
     folder = tmp_path / "set"
     folder.mkdir()
     write_table(folder, "jsonl", ROWS).rename(folder / "train.jsonl")
-    imported = import_hub(str(folder), COLUMNS, fractions=TRAIN)
-    assert imported.sites == import_table(write_table(tmp_path, "jsonl", ROWS), COLUMNS, fractions=TRAIN).sites
+    imported = import_table(open_hub_table(str(folder)), COLUMNS, fractions=TRAIN)
+    assert (
+        imported.sites == import_table(open_table(write_table(tmp_path, "jsonl", ROWS)), COLUMNS, fractions=TRAIN).sites
+    )
     with pytest.raises(DataError, match=r'set\[train\] row 1: no column "question"'):
-        import_hub(str(folder), Columns("question", "a", "text"))
+        import_table(open_hub_table(str(folder)), Columns("question", "a", "text"))
 
 
 def test_a_data_set_that_cannot_be_loaded_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing: the data set cannot be loaded \(offline, or a wrong name\?\): ."):
-        import_hub(str(tmp_path / "nothing"), COLUMNS)
+        import_table(open_hub_table(str(tmp_path / "nothing")), COLUMNS)

@@ -18,7 +18,7 @@ from fedrag.federation.messages import TRAIN
 from fedrag.federation.signing import request_id, verified_slip, with_signature
 from fedrag.security.keys import load_private_key
 from fedrag.site.service.connection import connect
-from fedrag.site.service.request_handler import Desk
+from fedrag.site.service.request_handler import RequestHandler
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("tiny_home")]
@@ -43,7 +43,7 @@ class BadSite:
     def serve(self, answers: list[Callable[[Message, Message], Message | None]], until: Callable[[], bool]) -> None:
         """Answer each round of training with the next of these, and all else honestly."""
         config = SiteConfig.from_file(self._folder / SITE_FILE)
-        desk, left, seen = Desk(self._folder, config), list(answers), set[str]()
+        handler, left, seen = RequestHandler(self._folder, config), list(answers), set[str]()
         address = self._folder / "address"
         with connect(config.server, Path(config.ca), self._key, address, lambda: False) as connection:
             while not until():
@@ -52,7 +52,7 @@ class BadSite:
                     time.sleep(0.1)
                     continue
                 seen.add(request_id(asked))
-                reply: Message | None = desk.answer(asked)
+                reply: Message | None = handler.answer(asked)
                 if asked.metadata.message_type == TRAIN:
                     while self._late:
                         connection.send(self._late.pop(), 0.0)
@@ -60,7 +60,7 @@ class BadSite:
                         reply = left.pop(0)(reply, asked)
                 if reply:
                     connection.send(reply, 0.0)
-        desk.interrupt()
+        handler.interrupt()
 
     def changed(self, reply: Message, asked: Message, change: Change) -> Message:
         """Change an honest reply and sign what came of it."""

@@ -29,7 +29,7 @@ from fedrag.files import write_text
 from fedrag.security.certificates import new_authority
 from fedrag.security.keys import load_private_key
 from fedrag.site.egress import read_egress
-from fedrag.site.service.connection import NotLetIn, connect
+from fedrag.site.service.connection import AccessDenied, connect
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
 
@@ -79,7 +79,7 @@ def test_a_coordinator_with_a_certificate_of_another_authority_is_not_trusted(de
 def test_a_clock_that_is_ten_minutes_off_is_not_let_in(deployment, monkeypatch):
     right = node_auth_http_interceptor.now
     monkeypatch.setattr(node_auth_http_interceptor, "now", lambda: right() - timedelta(minutes=10))
-    with pytest.raises(NotLetIn), connection_of(deployment, "south"):
+    with pytest.raises(AccessDenied), connection_of(deployment, "south"):
         pass
 
 

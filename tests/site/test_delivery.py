@@ -10,7 +10,7 @@ import pytest
 from tiny_federation import assert_same_state, tiny_config
 
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError, StorageError
-from fedrag.site.delivery import current_delivery, deliveries, forget, keep, open_current, roll_back
+from fedrag.site.delivery import current_delivery, deliveries, open_current, remove_deliveries, roll_back, save_delivery
 
 SCENARIO = tiny_config().to_toml()
 
@@ -20,7 +20,7 @@ def tensors(value):
 
 
 def receive(folder, run, value, *components):
-    keep(folder, run, {component: tensors(value) for component in components or ("generator",)}, SCENARIO)
+    save_delivery(folder, run, {component: tensors(value) for component in components or ("generator",)}, SCENARIO)
 
 
 def current_run(folder):
@@ -156,7 +156,7 @@ def test_the_list_holds_names_times_and_hashes_and_nothing_of_the_data(tmp_path)
 def test_a_run_that_is_forgotten_gives_way_to_the_one_before(tmp_path):
     for number in (1, 2, 3):
         receive(tmp_path, f"a-{number}", number)
-    forget(tmp_path, ["a-3", "a-1"])
+    remove_deliveries(tmp_path, ["a-3", "a-1"])
     assert current_run(tmp_path) == "a-2"
-    forget(tmp_path, ["a-2"])
+    remove_deliveries(tmp_path, ["a-2"])
     assert not (tmp_path / "models" / "current.json").exists()

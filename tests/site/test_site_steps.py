@@ -17,7 +17,7 @@ from fedrag.federation.update import manifest_of, unflatten
 from fedrag.models.resident import RoundModels, initial_state
 from fedrag.rag.pipeline import build_index, prompt_builder
 from fedrag.site import steps
-from fedrag.site.delivery import keep_delivered
+from fedrag.site.delivery import accept_delivery
 from fedrag.site.site_paths import SitePaths
 from fedrag.site.steps import Workbench, train_site
 from fedrag.site.validation import validate_site
@@ -182,9 +182,9 @@ def test_validation_of_one_component_tells_of_that_one_alone(work):
 
 def test_a_delivery_lies_in_the_sites_cache_and_replaces_the_one_before(work):
     bench, request = work()
-    keep_delivered(bench, request)
+    accept_delivery(bench, request)
     newer = {c: {n: t + 1 for n, t in tensors.items()} for c, tensors in request.state.items()}
-    assert keep_delivered(bench, replace(request, state=newer)) == Reply(metrics={"delivered": 2})
+    assert accept_delivery(bench, replace(request, state=newer)) == Reply(metrics={"delivered": 2})
     folder = bench.cache / "models" / "tiny"
     assert sorted(path.name for path in folder.iterdir()) == [
         "generator.safetensors",

@@ -1,1 +1,1 @@
-"""Importers, one file a format. Each reads a source and returns sites; none of them writes."""
+"""Importers, one file per format: each reads a source and returns sites; none of them writes."""

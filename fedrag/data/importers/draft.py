@@ -1,4 +1,4 @@
-"""What every importer does in the end: name sites, number passages, split questions."""
+"""What all importers share: name sites, number passages, split questions."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DEFAULT_FRACTIONS: Fractions = (0.6, 0.1, 0.3)
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What an importer made, and what it had to leave out: a count for each reason."""
+    """The sites that an importer made, and how many rows it left out for each reason."""
 
     sites: list[Site]
     skipped: Mapping[str, int]
 
 
 class SiteDraft:
-    """A site that an importer is filling."""
+    """A site that an importer fills."""
 
     def __init__(self, name: str, corpus: Sequence[Passage] = ()) -> None:
         self.name = name
@@ -34,7 +34,7 @@ class SiteDraft:
         self._questions: dict[str, Question] = {}
 
     def add_passage(self, text: str, prefix: str = "", title: str | None = None) -> str:
-        """Add a passage unless the site holds it already; return its id, `<prefix>-<n>` if it is new."""
+        """Add a passage unless the site has it already; return its id, `<prefix>-<n>` if it is new."""
         text, title = clean(text), clean(title or "") or None
         known = self._ids_by_content.get((title, text))
         if known is not None:
@@ -47,13 +47,13 @@ class SiteDraft:
         return identity
 
     def has_passage(self, identity: str) -> bool:
-        """Whether a passage of this id is there."""
+        """Return whether the site has a passage of this id."""
         return identity in self._passages
 
     def add_question(
         self, text: str, answers: Iterable[str], passage_ids: Iterable[str], question_id: str = ""
     ) -> None:
-        """Add a question; its answers are made unique, in order, and so is its id."""
+        """Add a question; make its answers and its id unique."""
         wanted = clean(question_id) or f"{self.name}-q{len(self._questions) + 1}"
         identity = unique_name(wanted, self._questions)
         unique_answers = tuple(dict.fromkeys(map(clean, answers)))
@@ -77,7 +77,7 @@ class SiteDraft:
 def build_sites(
     drafts: Iterable[SiteDraft], skipped: Mapping[str, int], source: object, fractions: Fractions, seed: int
 ) -> Imported:
-    """Build the sites that have a question, and count the others as skipped.
+    """Build the sites that have a question; count the others as skipped.
 
     Raises:
         DataError: No site has a question.
@@ -92,7 +92,7 @@ def build_sites(
 
 
 def unique_slugs(titles: Iterable[str]) -> dict[str, str]:
-    """Return a name fit for a folder for each distinct title, in order of appearance.
+    """Return a folder name for each distinct title, in order of appearance.
 
     >>> unique_slugs(["Super_Bowl_50", "Super Bowl 50", "Super_Bowl_50", "ted.com"])
     {'Super_Bowl_50': 'super-bowl-50', 'Super Bowl 50': 'super-bowl-50-2', 'ted.com': 'ted.com'}
@@ -105,7 +105,7 @@ def unique_slugs(titles: Iterable[str]) -> dict[str, str]:
 
 
 def slug(title: str) -> str:
-    """Return small ASCII letters, digits, dots and hyphens that spell a title; "site" where none do.
+    """Spell a title in small ASCII letters, digits, dots and hyphens; return "site" if nothing is left.
 
     >>> slug("  Sky_(United_Kingdom) ")
     'sky-united-kingdom'
@@ -115,7 +115,7 @@ def slug(title: str) -> str:
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:
-    """Return the name, with -2, -3, ... after it if it is taken.
+    """Return the name, with -2, -3, ... appended if it is taken.
 
     >>> unique_name("a", {"a", "a-2"})
     'a-3'
@@ -129,5 +129,5 @@ def unique_name(name: str, taken: Collection[str]) -> str:
 
 
 def clean(text: str) -> str:
-    """Strip a text, and replace halves of surrogate pairs, which no file can hold."""
+    """Strip a text, and replace halves of surrogate pairs, which UTF-8 cannot encode."""
     return text.encode("utf-8", "replace").decode("utf-8").strip()

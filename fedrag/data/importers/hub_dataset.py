@@ -1,52 +1,36 @@
-"""Import a data set of the Hugging Face hub through `datasets`, by a mapping of its columns."""
+"""Import a data set of the Hugging Face hub as a table, through `datasets`."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import datasets
 
-from fedrag.data.importers.draft import DEFAULT_FRACTIONS, Imported
-from fedrag.data.importers.table import Columns, Row, sites_from_rows
-from fedrag.data.splitting import Fractions
+from fedrag.data.importers.table import Row, Table
 from fedrag.errors import DataError
-from fedrag.types import Passage
 
 
-def import_hub(
-    dataset_id: str,
-    columns: Columns,
-    config: str | None = None,
-    split: str = "train",
-    corpus: Sequence[Passage] = (),
-    fractions: Fractions = DEFAULT_FRACTIONS,
-    seed: int = 0,
-) -> Imported:
-    """Read one split of a data set into sites; see `sites_from_rows`.
+def open_hub_table(dataset_id: str, config: str | None = None, split: str = "train") -> Table:
+    """Return one split of a data set as a table.
 
     Args:
         dataset_id: Its id on the hub, or a folder that `datasets` can load.
-        columns: Which columns hold what.
-        config: Which configuration of the data set; None: its default.
-        split: Which of the data set's own splits; its questions are split anew.
-        corpus: Passages that the rows refer to by id.
-        fractions: Shares of the splits.
-        seed: Seed of the splits.
+        config: Configuration of the data set; None: its default.
+        split: One of the data set's own splits; fedrag splits its questions again.
 
     Raises:
-        DataError: It cannot be loaded, for example because the hub cannot be reached.
+        DataError: It cannot be loaded, for example because the hub is not reached.
     """
-    table = _load(dataset_id, config, split)
     source = f"{dataset_id}[{split}]"
     name = dataset_id.rstrip("/").rsplit("/", 1)[-1]
-    return sites_from_rows(_rows(table, source), columns, name, source, corpus, fractions, seed)
+    return Table(_rows(_load(dataset_id, config, split), source), name, source)
 
 
 def _load(dataset_id: str, config: str | None, split: str) -> Any:
     try:
         return datasets.load_dataset(dataset_id, config, split=split)
-    except Exception as error:  # `datasets` and what it calls raise some twenty kinds, without a common one
+    except Exception as error:  # some twenty kinds without a common base
         reason = str(error).strip().split("\n")[0] or type(error).__name__
         raise DataError(f"{dataset_id}: the data set cannot be loaded (offline, or a wrong name?): {reason}") from error
 

@@ -1,7 +1,6 @@
 """Import MedQuAD (Ben Abacha and Demner-Fushman 2019): medical questions of several institutes.
 
-Each source's folder is a site; an answer is a passage and the answer, and the subject of its document is
-the passage's title.
+Each source's folder is a site. An answer is also the passage; the subject of its document is the passage's title.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from fedrag.errors import DataError
 def import_medquad(root: Path, fractions: Fractions = DEFAULT_FRACTIONS, seed: int = 0) -> Imported:
     """Read a folder of source folders, or one source's folder of XML files, into sites.
 
-    Pairs without an answer are left out and counted: MedQuAD has some whose answers were withdrawn.
+    Pairs without an answer are left out and counted: MedQuAD withdrew some answers.
 
     Raises:
         DataError: There are no XML files, or one is malformed.
@@ -39,7 +38,7 @@ def import_medquad(root: Path, fractions: Fractions = DEFAULT_FRACTIONS, seed: i
 
 
 def source_name(folder: str) -> str:
-    """Return what a source is called, without what MedQuAD's folder names put around it.
+    """Return a source's name, without the number and the suffix in MedQuAD's folder names.
 
     >>> source_name("8_NHLBI_QA_XML")
     'NHLBI'
@@ -48,7 +47,7 @@ def source_name(folder: str) -> str:
 
 
 def _source_folders(root: Path) -> list[Path]:
-    """Return the folders that hold XML files: below the root, or the root itself."""
+    """Return the folders with XML files: those below the root, or the root itself."""
     if not root.is_dir():
         raise DataError(f"{root}: no such folder")
     if any(root.glob("*.xml")):
@@ -60,7 +59,7 @@ def _source_folders(root: Path) -> list[Path]:
 
 
 def _add_document(draft: SiteDraft, path: Path, skipped: Counter[str]) -> None:
-    """Add the pairs of one file."""
+    """Add the questions and answers of one file."""
     document = _parse(path)
     title = _clean(document.findtext("Focus"))
     for question_id, question, answer in _pairs(document):
@@ -91,5 +90,5 @@ def _parse(path: Path) -> ET.Element:
 
 
 def _clean(text: str | None) -> str:
-    """Resolve entities that were escaped twice, and run all white space together."""
+    """Resolve entities that were escaped twice, and collapse white space."""
     return " ".join(html.unescape(text or "").split())

@@ -1,7 +1,7 @@
 """Import fine-tuning files in OpenAI's chat format: JSON lines with `messages`.
 
-The last message of the assistant is the answer; the last one of the user before it holds the question.
-Passages are cut out of the system's and that user message by a pattern, or come from a file of their own.
+The assistant's last message is the answer; the user's last message before it holds the question. A pattern finds
+passages in the system's messages and in that user message, or they come from a file of their own.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _QUESTION = r"^[ \t]*(?:question|query)\s*:\s*(?P<question>.+?)"
 _LABEL = r"^[ \t]*(?:context|passages?|documents?|sources?|question|query|answer)\s*:"
 
 PATTERNS: dict[str, str] = {
-    # "Context: ..." up to the next label or the end; the question after "Question:", or all the rest.
+    # A passage is "Context: ..." up to the next label; the question is after "Question:", or all the rest.
     "context-block": (
         rf"(?ims)^[ \t]*(?:context|passages?|documents?|sources?)\s*:\s*(?P<passage>.+?)\s*(?={_LABEL}|\Z)"
         rf"|{_QUESTION}\s*(?={_LABEL}|\Z)"
     ),
-    # <context>...</context> and the like, each a passage; the question in <question>, or all the rest.
+    # A passage is <context>...</context> or similar; the question is in <question>, or all the rest.
     "xml": (
         r"(?is)<(?P<tag>passage|document|context|doc|source)\b[^>]*>\s*(?P<passage>.*?)\s*</(?P=tag)>"
         r"|<question>\s*(?P<question>.*?)\s*</question>"
     ),
-    # "[1] ..." or "1. ..." up to the next number, a blank line or a label; the question as above.
+    # A passage is "[1] ..." or "1. ..." up to the next number, empty line or label; the question as above.
     "numbered": (
         r"(?ims)^[ \t]*(?:\[\d+\]|\(\d+\)|\d+[.)])[ \t]*(?P<passage>.+?)\s*"
         rf"(?=^[ \t]*(?:\[\d+\]|\(\d+\)|\d+[.)])|\n[ \t]*\n|{_LABEL}|\Z)"
@@ -52,8 +52,22 @@ _EMPTY_LABEL = re.compile(rf"(?im){_LABEL}[ \t]*$")
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """One conversation: what was asked, with what at hand, and what was said."""
+class ChatLayout:
+    """Where a conversation holds what.
+
+    Attributes:
+        pattern: Finds the passages: a key of PATTERNS, or a regular expression with the group `passage`. It may have a
+            group `question`; what it does not match of the user's message is the question otherwise.
+        site: Key that names the site, for example `metadata.tenant`; None: one site, named after the file.
+    """
+
+    pattern: str | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Conversation:
+    """The site, the question, the answer and the passages of one conversation."""
 
     site: str
     question: str
@@ -63,59 +77,58 @@ class _Record:
 
 def import_openai_chat(
     path: Path,
-    pattern: str | None = None,
+    layout: ChatLayout,
     corpus: Sequence[Passage] = (),
-    site: str | None = None,
     fractions: Fractions = DEFAULT_FRACTIONS,
     seed: int = 0,
 ) -> Imported:
-    """Read a fine-tuning file into sites; conversations without question or answer are left out and counted.
+    """Read a fine-tuning file into sites. Conversations without a question or an answer are left out and counted.
 
-    A question is labelled with its passage where it has one; of several, with those that hold the answer
-    word for word, since the others may be distractors.
+    A question with one passage is labelled with it. A question with several is labelled with those that hold the
+    answer word for word, since the others may be distractors.
 
     Args:
         path: The JSON lines.
-        pattern: A key of PATTERNS, or a regular expression with the group `passage`, and perhaps `question`.
-            Without a match for `question` it is what is left of the user's message.
-        corpus: Passages known beforehand; every site gets all of them.
-        site: Key that names the site, for example `metadata.tenant`; None: one site, named after the file.
+        layout: Where a conversation holds what.
+        corpus: Passages that every site gets.
         fractions: Shares of the splits.
         seed: Seed of the splits.
 
     Raises:
         ConfigError: The pattern is not valid, or there is neither a pattern nor a corpus.
-        DataError: A line is not a conversation, or no passage was found at all.
+        DataError: A line is not a conversation, or no conversation holds a passage.
     """
-    if pattern is None and not corpus:
+    if layout.pattern is None and not corpus:
         raise ConfigError(
             "passages are needed: give a pattern that finds them (--passage-pattern) or a file of them (--passages)"
         )
-    compiled = None if pattern is None else _compile(pattern)
-    records = [_read_conversation(row, f"{path}:{line}", compiled, site, path.stem) for line, row in read_objects(path)]
+    pattern = None if layout.pattern is None else _compile(layout.pattern)
+    conversations = [
+        _read_conversation(row, f"{path}:{line}", pattern, layout.site, path.stem) for line, row in read_objects(path)
+    ]
     skipped: Counter[str] = Counter()
-    slugs = unique_slugs(record.site for record in records)
+    slugs = unique_slugs(conversation.site for conversation in conversations)
     drafts = {name: SiteDraft(slugs[name], corpus) for name in slugs}
-    for record in records:
-        if record.question and record.answer:
-            _add(drafts[record.site], record)
+    for conversation in conversations:
+        if conversation.question and conversation.answer:
+            _add(drafts[conversation.site], conversation)
         else:
             skipped["conversations without question or answer"] += 1
-    if not corpus and not any(record.passages for record in records):
+    if not corpus and not any(conversation.passages for conversation in conversations):
         raise DataError(f"{path}: the pattern finds no passage in any conversation")
     return build_sites(drafts.values(), skipped, path, fractions, seed)
 
 
-def _add(draft: SiteDraft, record: _Record) -> None:
-    ids = [draft.add_passage(text) for text in record.passages]
-    answer = record.answer.casefold()
-    holding = [i for i, text in zip(ids, record.passages, strict=True) if answer in text.casefold()]
-    draft.add_question(record.question, [record.answer], ids if len(ids) == 1 else holding)
+def _add(draft: SiteDraft, conversation: _Conversation) -> None:
+    ids = [draft.add_passage(text) for text in conversation.passages]
+    answer = conversation.answer.casefold()
+    holding = [i for i, text in zip(ids, conversation.passages, strict=True) if answer in text.casefold()]
+    draft.add_question(conversation.question, [conversation.answer], ids if len(ids) == 1 else holding)
 
 
 def _read_conversation(
     row: Mapping[str, Any], place: str, pattern: re.Pattern[str] | None, site: str | None, name: str
-) -> _Record:
+) -> _Conversation:
     messages = _read_messages(row, place)
     roles = [role for role, _ in messages]
     last_answer = max((i for i, role in enumerate(roles) if role == "assistant"), default=0)
@@ -127,11 +140,11 @@ def _read_conversation(
         passages = [text for message in (*instructions, question) for text in _found(pattern, "passage", message)]
         question = _question(pattern, question)
     answer = messages[last_answer][1] if roles and roles[last_answer] == "assistant" else ""
-    return _Record(_site_of(row, place, site) if site else name, question.strip(), answer.strip(), passages)
+    return _Conversation(_site_of(row, place, site) if site else name, question.strip(), answer.strip(), passages)
 
 
 def _question(pattern: re.Pattern[str], message: str) -> str:
-    """Return what the pattern calls the question, or what it leaves of the message."""
+    """Return the question that the pattern finds, or else the message without what the pattern matches."""
     found = _found(pattern, "question", message)
     if found:
         return found[-1]
@@ -140,7 +153,7 @@ def _question(pattern: re.Pattern[str], message: str) -> str:
 
 
 def _found(pattern: re.Pattern[str], group: str, message: str) -> list[str]:
-    """Return all that a group matches in a message."""
+    """Return all matches of a group in a message."""
     if group not in pattern.groupindex:
         return []
     texts = [clean(match.group(group) or "") for match in pattern.finditer(message)]
@@ -148,7 +161,7 @@ def _found(pattern: re.Pattern[str], group: str, message: str) -> list[str]:
 
 
 def _read_messages(row: Mapping[str, Any], place: str) -> list[tuple[str, str]]:
-    """Return (role, text) of every message."""
+    """Return the role and the text of every message."""
     messages = row.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise DataError(f'{place}: "messages" must be a list of objects with "role" and "content"')
@@ -156,7 +169,7 @@ def _read_messages(row: Mapping[str, Any], place: str) -> list[tuple[str, str]]:
 
 
 def _content(content: Any, place: str) -> str:
-    """Return the text of a message, which may come in parts; null where it only calls a tool."""
+    """Return the text of a message; it may come in parts, or be null in a call of a tool."""
     if isinstance(content, list):
         parts = [part.get("text") for part in content if isinstance(part, dict) and part.get("type") == "text"]
         return "\n".join(part for part in parts if isinstance(part, str))

@@ -49,7 +49,7 @@ def import_squad(
 ) -> Imported:
     """Read a SQuAD file into sites.
 
-    Questions marked impossible or without an answer are left out and counted; their paragraphs stay.
+    Questions that are marked impossible or have no answer are left out and counted; their paragraphs stay.
 
     Args:
         path: The JSON file.
@@ -58,7 +58,7 @@ def import_squad(
         groups: Number of sites, balanced by number of questions; None: each article is a site.
 
     Raises:
-        DataError: It is no such file, or there are fewer articles than groups.
+        DataError: The file is not in SQuAD's format, or has fewer articles than groups.
     """
     skipped: Counter[str] = Counter()
     articles = _read_articles(path, skipped)
@@ -72,7 +72,7 @@ def import_squad(
 
 
 def _group(path: Path, articles: Sequence[_Article], groups: int) -> list[tuple[str, list[_Article]]]:
-    """Return the named groups, each with its articles in the order of the file."""
+    """Return the groups by name, each with its articles in the file's order."""
     if not 1 <= groups <= len(articles):
         raise DataError(f"{path}: its {len(articles)} articles cannot be put into {groups} groups")
     members = balanced_groups([article.n_questions for article in articles], groups)
@@ -92,7 +92,7 @@ def _draft(name: str, articles: Sequence[_Article], slugs: Mapping[str, str]) ->
 
 
 def _read_articles(path: Path, skipped: Counter[str]) -> list[_Article]:
-    """Read the articles; those of the same title become one."""
+    """Read the articles; merge those of the same title."""
     articles: dict[str, _Article] = {}
     tree = _read_json(path)
     for place, article in _objects(tree, "data", str(path)):
@@ -109,7 +109,7 @@ def _read_articles(path: Path, skipped: Counter[str]) -> list[_Article]:
 
 
 def _read_questions(paragraph: dict[str, Any], place: str, skipped: Counter[str]) -> list[_Question]:
-    """Read the questions of a paragraph that can be answered."""
+    """Read the answerable questions of a paragraph."""
     questions = []
     for where, row in _objects(paragraph, "qas", place):
         text = _string(row, "question", where)
@@ -134,7 +134,7 @@ def _read_json(path: Path) -> Any:
 
 
 def _objects(node: Any, key: str, place: str) -> list[tuple[str, dict[str, Any]]]:
-    """Return the objects of a list below `node`, each with where it stands."""
+    """Return the objects of a list below `node`, each with its place for messages."""
     children = node.get(key) if isinstance(node, dict) else None
     if not isinstance(children, list) or not all(isinstance(child, dict) for child in children):
         raise DataError(f'{place}: "{key}" must be a list of objects, as in SQuAD files')

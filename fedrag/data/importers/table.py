@@ -1,4 +1,4 @@
-"""Import a table, one question a row, from JSON lines, CSV or Parquet, by a mapping of its columns."""
+"""Import a table, one question per row, from JSON lines, CSV or Parquet, by a mapping of its columns."""
 
 from __future__ import annotations
 
@@ -26,7 +26,22 @@ from fedrag.errors import ConfigError, DataError
 from fedrag.types import Passage
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands, and its columns."""
+"""A row's place, for messages, and its columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a table.
+
+    Attributes:
+        rows: One question each.
+        name: Name of the site where no column names it.
+        source: Name of the table in messages.
+    """
+
+    rows: Iterable[Row]
+    name: str
+    source: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +54,13 @@ class Columns:
     passage: str | None = None
     """The text of a passage, or a list; ids where the passages come from a file of their own."""
     site: str | None = None
-    """Name of the site; None: all rows are one site."""
+    """Name of the site; None: all rows belong to one site."""
     id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class _Record:
-    """A row that was read: what it says, and where it stands."""
+class _ParsedRow:
+    """A row's values, and its place for messages."""
 
     place: str
     site: str
@@ -55,49 +70,37 @@ class _Record:
     passages: list[str]
 
 
-def import_table(
-    path: Path,
-    columns: Columns,
-    corpus: Sequence[Passage] = (),
-    fractions: Fractions = DEFAULT_FRACTIONS,
-    seed: int = 0,
-    file_format: str | None = None,
-) -> Imported:
-    """Read a file of rows into sites; see `sites_from_rows`.
+def open_table(path: Path, file_format: str | None = None) -> Table:
+    """Return the table in a file, which is read later, row by row.
 
     Args:
         path: The file.
-        columns: Which columns hold what.
-        corpus: Passages that the rows refer to by id.
-        fractions: Shares of the splits.
-        seed: Seed of the splits.
-        file_format: A key of READERS; None: by the file's ending.
+        file_format: A key of READERS; None: the file's ending.
+
+    Raises:
+        DataError: There is no reader for this format.
     """
     name = file_format or path.suffix.removeprefix(".").lower()
     if name not in READERS:
         raise DataError(f"{path}: a file of the kind {', '.join(READERS)} was expected")
-    return sites_from_rows(READERS[name](path), columns, path.stem, str(path), corpus, fractions, seed)
+    return Table(READERS[name](path), path.stem, str(path))
 
 
-def sites_from_rows(
-    rows: Iterable[Row],
+def import_table(
+    table: Table,
     columns: Columns,
-    name: str,
-    source: str,
     corpus: Sequence[Passage] = (),
     fractions: Fractions = DEFAULT_FRACTIONS,
     seed: int = 0,
 ) -> Imported:
-    """Turn rows into sites. Rows without question or answer are left out and counted.
+    """Turn a table into sites. Rows without a question or an answer are left out and counted.
 
-    Passages of the same text are one. With a corpus every site gets all of it.
+    Passages of the same text are merged. With a corpus, every site gets all of it.
 
     Args:
-        rows: The table.
+        table: The table.
         columns: Which columns hold what.
-        name: Name of the site where no column names it.
-        source: What to call the table in a message.
-        corpus: Passages that the rows refer to by id.
+        corpus: Passages that the rows name by id.
         fractions: Shares of the splits.
         seed: Seed of the splits.
 
@@ -108,7 +111,7 @@ def sites_from_rows(
     if columns.passage is None and not corpus:
         raise ConfigError("passages are needed: name their column (--passage) or give a file of them (--passages)")
     skipped: Counter[str] = Counter()
-    records = [_read_row(place, row, columns, name) for place, row in rows]
+    records = [_read_row(place, row, columns, table.name) for place, row in table.rows]
     slugs = unique_slugs(record.site for record in records)
     drafts = {site: SiteDraft(slugs[site], corpus) for site in slugs}
     for record in records:
@@ -118,13 +121,13 @@ def sites_from_rows(
         draft = drafts[record.site]
         labels = _known_ids(record, draft) if corpus else [draft.add_passage(text) for text in record.passages]
         draft.add_question(record.question, record.answers, labels, record.id)
-    return build_sites(drafts.values(), skipped, source, fractions, seed)
+    return build_sites(drafts.values(), skipped, table.source, fractions, seed)
 
 
 def look_up(row: Mapping[str, Any], column: str) -> list[str]:
-    """Return what a column holds as a list of texts; blanks and nulls are left out.
+    """Return the texts in a column, without blanks and nulls.
 
-    A KeyError names the first step of a dotted path that is not there.
+    A KeyError names the first step of a dotted path that is missing.
 
     >>> look_up({"answers": {"text": ["1908", "in 1908"]}}, "answers.text")
     ['1908', 'in 1908']
@@ -133,22 +136,30 @@ def look_up(row: Mapping[str, Any], column: str) -> list[str]:
         return _texts(row[column])
     values: list[Any] = [row]
     for key in column.split("."):
-        values = [child for value in values for child in (value if isinstance(value, list) else [value])]
+        values = _flattened(values)
         if not all(isinstance(value, Mapping) and key in value for value in values):
             raise KeyError(key)
         values = [value[key] for value in values]
     return _texts(values)
 
 
+def _flattened(values: list[Any]) -> list[Any]:
+    """Return values with the items of each list in the list's place."""
+    flat: list[Any] = []
+    for value in values:
+        flat += value if isinstance(value, list) else [value]
+    return flat
+
+
 def _texts(value: Any) -> list[str]:
-    """Flatten lists, and spell numbers."""
+    """Flatten lists, and turn numbers into texts."""
     if isinstance(value, list | tuple):
         return [text for item in value for text in _texts(item)]
     text = "" if value is None or isinstance(value, Mapping) else str(value).strip()
     return [text] if text else []
 
 
-def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -> _Record:
+def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -> _ParsedRow:
     def field(column: str | None) -> list[str]:
         if column is None:
             return []
@@ -160,7 +171,7 @@ def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -
     site = " ".join(field(columns.site)) if columns.site else name
     if not site:
         raise DataError(f'{place}: the column "{columns.site}" names no site')
-    return _Record(
+    return _ParsedRow(
         place=place,
         site=site,
         id="".join(field(columns.id)[:1]),
@@ -170,7 +181,7 @@ def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -
     )
 
 
-def _known_ids(record: _Record, draft: SiteDraft) -> list[str]:
+def _known_ids(record: _ParsedRow, draft: SiteDraft) -> list[str]:
     for label in record.passages:
         if not draft.has_passage(label):
             raise DataError(f'{record.place}: unknown passage id "{label}"')

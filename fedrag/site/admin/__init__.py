@@ -1,1 +1,1 @@
-"""What a site's administrator asks for: check, measure, purge."""
+"""The verbs of a site's administrator: check, measure, purge."""

@@ -1,4 +1,4 @@
-"""What a site needs before it takes part, checked one by one: each finding is fine or says what to do."""
+"""Checks what a site needs to take part: each finding is fine, or says what to do."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from fedrag.types import SPLITS
 from fedrag.weights.store import FetchedModel, count_parameters, fetched_models, find_model, verify_model
 
 FLOWER = "1.41"
-"""The minor version of Flower whose connection the node speaks."""
+"""The minor version of Flower whose Fleet API the node uses."""
 
 CLOCK_S = 60.0
 CLOCK_LIMIT_S = 300
-"""From there on Flower takes no signature of a site."""
+"""With a clock that is further off, Flower rejects a site's signatures."""
 
 FEW_DAYS = 14
 
 _GIGABYTE = 1e9
-_FULL_BYTES = 20  # of a retriever's weight: itself, the base to take differences from, a gradient, AdamW's two moments
-_DELIVERIES = 3  # that the disk has room for
+_FULL_BYTES = 20  # per retriever weight in float32: itself, its base, its gradient, AdamW's two moments
+_DELIVERIES = 3  # deliveries that must fit on the disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,9 +41,9 @@ class Finding:
     """One thing that was checked.
 
     Attributes:
-        name: What was checked.
+        name: The thing.
         is_ok: Whether it is fine.
-        text: What was found, or what to do.
+        text: What is there, or what to do.
     """
 
     name: str
@@ -52,7 +52,7 @@ class Finding:
 
 
 def check_site(folder: Path) -> Iterator[Finding]:
-    """Check a site's folder, its machine and the way to its coordinator; nothing is raised, all is told.
+    """Check a site's folder, its machine and the way to its coordinator; errors become findings.
 
     Args:
         folder: The site's folder.
@@ -80,12 +80,12 @@ def check_site(folder: Path) -> Iterator[Finding]:
 
 
 def _finding(name: str, check: Callable[[], str]) -> Finding:
-    """Do one check; whatever goes wrong in it is told in one line."""
+    """Run one check; its error becomes a finding of one line."""
     try:
         return Finding(name, True, _one_line(check()))
     except FedragError as error:
         return Finding(name, False, _one_line(str(error)))
-    except Exception as error:  # a check that fails must not keep the others from being told
+    except Exception as error:  # a bug in one check must not hide the other findings
         return Finding(name, False, _one_line(f"could not be checked: {type(error).__name__}: {error}"))
 
 
@@ -146,7 +146,7 @@ def _check_model(config: SiteConfig, name: str) -> None:
 
 def _device(config: SiteConfig) -> str:
     choose_device(config)
-    import torch  # takes seconds, and the help text of the verb needs none of it
+    import torch  # takes seconds, which the help text of the verb can do without
 
     if config.device != "cpu" and torch.cuda.is_available():
         return f"cuda: {torch.cuda.get_device_name()}"
@@ -158,7 +158,7 @@ def _device(config: SiteConfig) -> str:
 
 
 def _memory(config: SiteConfig) -> str:
-    """Compare what is free with a rough need: the largest models, trained, and a gigabyte for all else."""
+    """Compare the free memory with a rough need: to train the largest models, and a gigabyte for all else."""
     choose_device(config)
     from fedrag.weights.compute import best_device, computing_dtype  # imports torch
 
@@ -168,7 +168,7 @@ def _memory(config: SiteConfig) -> str:
     need = _GIGABYTE + bytes_a_weight * _largest(chosen, "generator") + _FULL_BYTES * _largest(chosen, "retriever")
     free = free_memory(device)
     if free is None:
-        return f"roughly {size_text(need)} are needed; what is free cannot be told on this system"
+        return f"roughly {size_text(need)} are needed; this system does not tell how much is free"
     if free < need:
         where = "on the GPU" if device == "cuda" else "in memory"
         raise ConfigError(
@@ -196,7 +196,7 @@ def _chosen_models(config: SiteConfig) -> list[FetchedModel]:
 
 
 def _largest(models: Sequence[FetchedModel], role: str) -> int:
-    """Return the weights of the largest model that can be a generator or a retriever."""
+    """Return how many weights the largest model of a role has."""
     of_role = [model for model in models if (model.kind == "encoder") == (role == "retriever")]
     return max((count_parameters(model.folder) for model in of_role), default=0)
 
@@ -216,7 +216,7 @@ def _authority(config: SiteConfig) -> str:
 
 def _coordinator_key(config: SiteConfig) -> str:
     key = load_public_key(_handed_out(config.coordinator_key))
-    return f"fingerprint {fingerprint(key)}, to be compared with the coordinator's on the telephone"
+    return f"fingerprint {fingerprint(key)}; compare it with the coordinator's on the telephone"
 
 
 def _handed_out(name: str) -> Path:
@@ -226,7 +226,7 @@ def _handed_out(name: str) -> Path:
 
 
 def _server(config: SiteConfig) -> Iterator[Finding]:
-    """Yield whether the coordinator is reached and, if it is, what its answer shows."""
+    """Yield whether the coordinator answers and, if so, its certificate and the difference of the clocks."""
     reached: list[Health] = []
 
     def reach() -> str:
@@ -257,6 +257,6 @@ def _clock(health: Health) -> str:
         where = "ahead of" if seconds > 0 else "behind"
         raise ServiceError(
             f"this machine's is {abs(seconds):,} s {where} the coordinator's, and from {CLOCK_LIMIT_S} s on the site "
-            "is not let in; set it right, for example with: timedatectl set-ntp true"
+            "is not let in; set it, for example with: timedatectl set-ntp true"
         )
     return f"{abs(seconds)} s away from the coordinator's"

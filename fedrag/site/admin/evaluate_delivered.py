@@ -1,4 +1,4 @@
-"""What the delivered models do on a site's own questions, measured at home: nothing of it leaves."""
+"""Measures the delivered models on a site's own questions; no result leaves the site."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def load_own_site(config: SiteConfig) -> Site:
     return replace(load_site(Path(config.data)), name=config.name)
 
 
-def measure_at_home(
+def measure_delivered(
     site: Site, policy: Policy, delivered: Delivered, split: MeasuredSplit, display: Display = Quiet()
 ) -> dict[str, list[Measured]]:
     """Measure the untouched and the delivered models on a site's questions.
 
     Args:
         site: The site.
-        policy: What it allows; a generator that may not run here answers nothing.
+        policy: Its policy; a generator that it forbids answers nothing.
         delivered: The delivered models.
         split: Questions to measure.
         display: Shows lines and progress.
 
     Returns:
-        `untouched` and `federated`: a record a question.
+        A record per question, under `untouched` and `federated`.
 
     Raises:
         DataError: The site has no question in this split.
@@ -57,7 +57,7 @@ def measure_at_home(
 
 
 def _can_answer(delivered: Delivered, policy: Policy, display: Display) -> bool:
-    """Say whether answers can be generated here: a run of the retriever alone may never have needed a generator."""
+    """Return whether the generator may run here: a site in a run of the retriever alone may never have fetched one."""
     name = delivered.config.models.generator
     try:
         find_model(name)

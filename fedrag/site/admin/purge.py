@@ -1,4 +1,4 @@
-"""What runs leave at a site, and how it is removed."""
+"""Finds and removes what runs leave at a site."""
 
 from __future__ import annotations
 
@@ -11,30 +11,29 @@ from pathlib import Path
 from fedrag.errors import ConfigError
 from fedrag.files import storage_errors
 from fedrag.site.client_folder import INBOX, OUTBOX
-from fedrag.site.delivery import MODELS, deliveries, forget
+from fedrag.site.delivery import MODELS, deliveries, remove_deliveries
 from fedrag.site.site_paths import SCORES
 from fedrag.text import size_text
 
 LOGS = "logs"
 
 KEPT = (
-    "It leaves alone: the key and site.toml, by which this site takes part; egress.jsonl, the record of what has left "
-    "the site, which is the proof for whoever answers for its data; requests.jsonl, so that no request is taken up "
-    "twice.",
+    "It keeps the key and site.toml, with which this site takes part; egress.jsonl, which proves what has left the "
+    "site; and requests.jsonl, which protects it from replayed requests.",
 )
 """What is never removed, and why."""
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
+class Leftovers:
     """What runs left at a site.
 
     Attributes:
-        runs: Runs with models, also those of which a part alone is left.
-        models: Their folders.
+        runs: Runs whose models are here, even in part.
+        models: The folders of their models.
         cache: Files of answer scores.
         logs: Log files.
-        messages: The request that was taken up last and the reply to it, which may hold an update.
+        messages: The last request and the reply to it, which may hold an update.
     """
 
     runs: tuple[str, ...]
@@ -45,7 +44,7 @@ class Left:
 
     @property
     def lines(self) -> list[str]:
-        """What there is, for a person."""
+        """A line per kind of leftover, with its size."""
         models = [f"models of {run}: {size_text(_bytes(self._files_of(run)))}" for run in self.runs]
         others = {
             "answer scores, which a run computes anew": self.cache,
@@ -59,12 +58,12 @@ class Left:
         return [file for folder in folders for file in _files(folder)]
 
 
-def left_by_runs(folder: Path, run: str | None = None) -> Left:
-    """Find what runs left. Caches and logs are not kept by run: they are part of it whatever the run.
+def find_leftovers(folder: Path, run: str | None = None) -> Leftovers:
+    """Find what runs left. Caches and logs belong to all runs, so they count whichever run is named.
 
     Args:
         folder: The site's folder.
-        run: The run; None: all.
+        run: The run; None: all runs.
 
     Raises:
         ConfigError: There is no such run.
@@ -76,7 +75,7 @@ def left_by_runs(folder: Path, run: str | None = None) -> Left:
     if run is not None and run not in runs:
         raise ConfigError(f"{folder}: no models of a run {run!r}; there are: {', '.join(runs) or 'none'}")
     chosen = tuple(runs) if run is None else (run,)
-    return Left(
+    return Leftovers(
         runs=chosen,
         models=tuple(entry for entry in found if _run_of(entry) in chosen),
         cache=tuple(_files(folder / SCORES)),
@@ -85,26 +84,26 @@ def left_by_runs(folder: Path, run: str | None = None) -> Left:
     )
 
 
-def remove(folder: Path, left: Left) -> None:
-    """Remove what runs left; what is removed is first no longer current.
+def remove(folder: Path, leftovers: Leftovers) -> None:
+    """Remove what runs left, first from the list of deliveries, so that no removed models are ever current.
 
-    Folders and files that a running site works with stay, empty.
+    The folders and log files that a running site uses stay, empty.
 
     Raises:
         StorageError: Something cannot be removed.
     """
     with storage_errors(folder):
-        forget(folder, left.runs)
-        for path in left.models:
+        remove_deliveries(folder, leftovers.runs)
+        for path in leftovers.models:
             shutil.rmtree(path)
-        for file in (*left.cache, *left.messages):
+        for file in (*leftovers.cache, *leftovers.messages):
             file.unlink(missing_ok=True)
-        for file in left.logs:
+        for file in leftovers.logs:
             os.truncate(file, 0)
 
 
 def _run_of(folder: Path) -> str:
-    """Return the run of a folder of models, or of what a crash left of one.
+    """Return the run of a folder of models, whole or left partial by a crash.
 
     >>> _run_of(Path("models/tiny-1")), _run_of(Path("models/.tiny-1.partial"))
     ('tiny-1', 'tiny-1')
@@ -113,7 +112,7 @@ def _run_of(folder: Path) -> str:
 
 
 def _messages(folder: Path) -> list[Path]:
-    """Return the files of messages, also those that a crash cut off."""
+    """Return the files of messages, including those that a crash cut off."""
     names = [f"{name}{end}" for name in (INBOX, OUTBOX) for end in ("", ".partial")]
     return [folder / name for name in names if (folder / name).is_file()]
 

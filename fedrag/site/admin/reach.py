@@ -1,4 +1,4 @@
-"""Whether a coordinator is reached from a site: one request for its health, and why there is no answer."""
+"""Asks a coordinator for its health from a site and, if it does not answer, says why."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ TIMEOUT_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What the answer of a coordinator shows.
+    """What a coordinator's answer shows.
 
     Attributes:
-        certificate_ends: End of the certificate that it showed.
-        clock_ahead_s: Seconds that this machine's clock is ahead of the coordinator's, to about a second; None: it
-            told no time.
+        certificate_ends: When its certificate ends.
+        clock_ahead_s: Seconds that this machine's clock is ahead of the coordinator's, to about a second; None: the
+            answer had no date.
     """
 
     certificate_ends: datetime
@@ -33,11 +33,11 @@ class Health:
 
 
 def ask_health(config: SiteConfig, timeout_s: float = TIMEOUT_S) -> Health:
-    """Ask a coordinator for its health, on the way that the site takes later: with its authority, through its proxy.
+    """Ask a coordinator for its health as the site will reach it: with its authority, through its proxy.
 
     Raises:
-        ConfigError: The certificate of the authority is missing or none.
-        ServiceError: It is not reached, or is no coordinator; the text says what to do.
+        ConfigError: The authority's certificate is missing or not a certificate.
+        ServiceError: The server is not reached or is no coordinator; the text says what to do.
     """
     try:
         trusted = ssl.create_default_context(cafile=config.ca)
@@ -60,11 +60,11 @@ def _health(config: SiteConfig, answer: httpx.Response) -> Health:
     if answer.status_code != httpx.codes.OK or answer.read() != b"ok":
         raise ServiceError(
             f"{config.server} answers, but not as a coordinator does (status {answer.status_code}); "
-            "is server in site.toml the address of the public door?"
+            "is server in site.toml the coordinator's address?"
         )
     ends = datetime.fromtimestamp(ssl.cert_time_to_seconds(tls.getpeercert()["notAfter"]), UTC)
     try:
-        # whole seconds: half a second later is the best guess
+        # The date has whole seconds: half a second more is the best guess.
         ahead = now - (parsedate_to_datetime(answer.headers["date"]).timestamp() + 0.5)
     except (KeyError, ValueError):
         return Health(ends, None)
@@ -72,7 +72,7 @@ def _health(config: SiteConfig, answer: httpx.Response) -> Health:
 
 
 def _what_to_do(config: SiteConfig, error: Exception) -> str:
-    """Return one sentence about why there was no answer."""
+    """Return why there was no answer and what to do, in one sentence."""
     server, via = config.server, f" through {config.proxy}" if config.proxy else ""
     reasons = list(_chain(error))
     for reason in reasons:
@@ -95,7 +95,7 @@ def _what_to_do(config: SiteConfig, error: Exception) -> str:
 
 
 def _about_certificate(config: SiteConfig, error: ssl.SSLCertVerificationError) -> str:
-    """Say what is wrong with the certificate that was shown, by OpenSSL's number for it."""
+    """Return what is wrong with the server's certificate, by OpenSSL's error number."""
     server = config.server
     if error.verify_code == 9:  # X509_V_ERR_CERT_NOT_YET_VALID
         return f"the certificate of {server} is not valid yet; is this machine's clock right?"
@@ -105,7 +105,7 @@ def _about_certificate(config: SiteConfig, error: ssl.SSLCertVerificationError) 
             "the coordinator renews it with: fedrag server rotate"
         )
     if error.verify_code in (62, 64):  # X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-        return f"{server} shows a certificate of another name; use the name that the coordinator gave you in site.toml"
+        return f"{server} shows a certificate for another name; put the name that the coordinator gave you in site.toml"
     return (
         f"{server} shows a certificate that {config.ca} did not sign ({error.verify_message}); get ca.crt from the "
         "coordinator again, and if it is the same, someone stands in between, such as a proxy that opens TLS"
@@ -113,7 +113,7 @@ def _about_certificate(config: SiteConfig, error: ssl.SSLCertVerificationError) 
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and those that it came from."""
+    """Yield an error, its cause, the cause of that, and so on."""
     found: BaseException | None = error
     while found is not None:
         yield found

@@ -1,1 +1,1 @@
-"""The processes of a site that runs as a service."""
+"""A site that runs as a service: its node, its worker, and the checks before a reply leaves."""

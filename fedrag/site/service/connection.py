@@ -1,8 +1,8 @@
-"""The site's connection to the coordinator: Flower's Fleet API, without the bundle of code that comes with a run.
+"""The site's connection to the coordinator: Flower's Fleet API, without the code bundle of a run.
 
-A stock SuperNode downloads the run's code and hands it on. This node never asks for it: it takes messages and
-sends replies, and what answers them is installed at the site. The only file that speaks this API, which is not a
-public interface of Flower: its version is pinned, and a test exchanges messages with a real SuperLink.
+A stock SuperNode downloads the run's code and executes it. This node never asks for code: it receives messages and
+sends replies, and the software that answers them is installed at the site. No other file uses this API. It is not a
+public interface of Flower, so the version of Flower is pinned, and a test exchanges messages with a real SuperLink.
 """
 
 from __future__ import annotations
@@ -45,27 +45,27 @@ from fedrag.files import write_text
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
-AWAY = (429, 502, 503, 504)
-"""What the public door answers while there is nobody behind it, or too much at once."""
+TEMPORARY = (429, 502, 503, 504)
+"""Statuses of the reverse proxy while the SuperLink behind it is down or overloaded."""
 
 T = TypeVar("T")
 log = logging.getLogger("fedrag.node")
 
 
-class NotLetIn(ServiceError):
-    """The coordinator does not know this site's key, or finds its clock wrong."""
+class AccessDenied(ServiceError):
+    """The coordinator does not know this site's key, or this machine's clock is wrong."""
 
 
-class NotTrusted(ServiceError):
-    """Who answers shows no certificate of the coordinator's authority."""
+class UntrustedServer(ServiceError):
+    """The server has no certificate from the coordinator's authority."""
 
 
-class RunIsOver(Exception):
-    """The run that a message belongs to does not go on."""
+class RunEnded(Exception):
+    """The run that a message belongs to has ended."""
 
 
 class Connection:
-    """Takes messages from the coordinator and sends replies, through any trouble on the line; see `connect`."""
+    """Receives messages from the coordinator and sends replies, retrying through outages; see `connect`."""
 
     def __init__(self, client: FleetHttpClient, server: str, node: Node) -> None:
         self._client = client
@@ -73,7 +73,7 @@ class Connection:
         self.node = node
 
     def receive(self) -> Message | None:
-        """Return the next message that waits for this site, or None."""
+        """Return the next message for this site, or None."""
         found = self.call(self._client.PullMessages, PullMessagesRequest(node=self.node))
         if not found.messages_list:
             return None
@@ -84,17 +84,17 @@ class Connection:
         )
         try:
             message = pull_and_inflate_object_from_tree(tree, pull, confirm, return_type=Message)
-        except RunIsOver:  # it ended between the head and the body
+        except RunEnded:  # between the message's head and its body
             return None
         message.metadata.__dict__["_message_id"] = tree.object_id
         return message
 
     def send(self, reply: Message, seconds: float) -> bool:
-        """Send a reply; False if the run does not go on.
+        """Send a reply; return False if its run has ended.
 
         Args:
             reply: The reply.
-            seconds: How long the site worked for it.
+            seconds: How long the site worked on it.
         """
         reply.metadata.__dict__["_message_id"] = reply.object_id
         try:
@@ -116,15 +116,15 @@ class Connection:
                     answer.session_id,
                 )
                 push_object_contents_from_iterable(contents, push)
-        except RunIsOver:
+        except RunEnded:
             return False
         return True
 
     def log_in(self, public_key: bytes) -> None:
-        """Tell the coordinator that this site is here.
+        """Register this node as online.
 
-        A node that was killed still counts as present for a minute, and cannot come a second time. So it goes
-        first: then the coordinator sees that it came anew, and sends again what was lost on the way.
+        The coordinator counts a killed node as online for another minute, and refuses to register it twice. So it
+        logs out first: the coordinator then notices the restart, and sends again what was lost.
         """
         if self.node.node_id:
             self.log_out()
@@ -133,15 +133,15 @@ class Connection:
             self.node = Node(node_id=self.call(self._client.ActivateNode, request).node_id)
         except httpx.HTTPStatusError as error:
             if not (self.node.node_id and self.beat()):
-                raise NotLetIn(f"{self._server} does not let this site in ({error.response.status_code})") from None
+                raise AccessDenied(f"{self._server} does not let this site in ({error.response.status_code})") from None
 
     def log_out(self) -> None:
-        """Tell the coordinator that this site goes."""
+        """Register this node as offline."""
         with suppress(httpx.HTTPError):
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node.node_id))
 
     def beat(self) -> bool:
-        """Send a sign of life and say whether it arrived."""
+        """Send a heartbeat; return whether it arrived."""
         request = SendNodeHeartbeatRequest(node=self.node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
         try:
             return bool(self._client.SendNodeHeartbeat(request).success)
@@ -149,12 +149,12 @@ class Connection:
             return False
 
     def call(self, method: Callable[[Any], T], request: Any) -> T:
-        """Ask the coordinator, for as long as it takes to reach it.
+        """Call a method of the coordinator, and retry until it answers.
 
         Raises:
-            NotLetIn: It refuses this site.
-            NotTrusted: It is not the coordinator that answers.
-            RunIsOver: The run does not go on.
+            AccessDenied: It refuses this site.
+            UntrustedServer: Another server answers.
+            RunEnded: The run has ended.
             httpx.HTTPStatusError: It refuses this request.
         """
         wait_s, since = FIRST_WAIT_S, time.monotonic()
@@ -163,9 +163,9 @@ class Connection:
                 answer = method(request)
             except httpx.HTTPError as error:
                 if wait_s == FIRST_WAIT_S:
-                    log.warning("%s is not reached (%s); trying again", self._server, self._passing_trouble(error))
+                    log.warning("%s is not reached (%s); trying again", self._server, self._temporary_fault(error))
                 else:
-                    self._passing_trouble(error)
+                    self._temporary_fault(error)
             else:
                 if wait_s > FIRST_WAIT_S:
                     log.info("%s is reached again after %.0f s", self._server, time.monotonic() - since)
@@ -173,19 +173,19 @@ class Connection:
             time.sleep(wait_s)
             wait_s = min(2 * wait_s, LONGEST_WAIT_S)
 
-    def _passing_trouble(self, error: httpx.HTTPError) -> str:
-        """Name a trouble that will pass; raise what will not."""
+    def _temporary_fault(self, error: httpx.HTTPError) -> str:
+        """Name a fault that a retry can cure; raise any other."""
         if isinstance(error, httpx.HTTPStatusError):
             status = error.response.status_code
             if status == httpx.codes.UNAUTHORIZED:
-                raise NotLetIn(f"{self._server} does not let this site in")
+                raise AccessDenied(f"{self._server} does not let this site in")
             if status == httpx.codes.FORBIDDEN:
-                raise RunIsOver
-            if status not in AWAY:
+                raise RunEnded
+            if status not in TEMPORARY:
                 raise error
             return f"it answers {status}"
         if "certificate" in str(error).lower():
-            raise NotTrusted(f"{self._server}: {error}")
+            raise UntrustedServer(f"{self._server}: {error}")
         return type(error).__name__
 
 
@@ -195,18 +195,18 @@ def connect(
 ) -> Iterator[Connection]:
     """Log in as the owner of a key and stay connected, with a heartbeat, until the block ends.
 
-    A proxy for outgoing connections is taken from HTTPS_PROXY.
+    The proxy for outgoing connections, if any, comes from HTTPS_PROXY.
 
     Args:
         server: "HOST:PORT" of the coordinator.
         ca: Its certificate authority.
         key: The site's private key.
-        address_file: Remembers the node id over a crash.
-        is_busy: Whether there is work that the next node of this site will go on with: then it does not log out.
+        address_file: Keeps the node id across a crash.
+        is_busy: Returns whether work is left for the site's next node to continue; then this one does not log out.
 
     Raises:
-        NotLetIn: The coordinator refuses this site.
-        NotTrusted: It is not the coordinator that answers.
+        AccessDenied: The coordinator refuses this site.
+        UntrustedServer: Another server answers.
     """
     interceptors: list[ProtobufClientInterceptor] = [
         RuntimeVersionHttpInterceptor(component_name="SuperNode"),

@@ -1,7 +1,7 @@
-"""The message a site works on, and the reply to it, kept over a crash of its node.
+"""The message that a site works on and the reply to it, saved across crashes of its node.
 
-A node that dies over a request goes on with it at its next start. And a reply of which half was sent must be sent
-again as it was: the coordinator's side waits for the other half.
+After a crash, the node continues with the saved message. A reply that was only half sent must be sent again
+unchanged: the coordinator is waiting for the other half.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from fedrag.site.client_folder import INBOX, OUTBOX
 
 
 class Inbox:
-    """Holds one message at most, and its reply.
+    """Saves at most one message and its reply.
 
     Args:
         folder: The site's folder.
@@ -30,28 +30,28 @@ class Inbox:
         self._reply = folder / OUTBOX
 
     def put(self, message: Message) -> None:
-        """Keep a message instead of the one before and its reply."""
+        """Save a message in place of the previous one and its reply."""
         self._reply.unlink(missing_ok=True)
         _write(self._message, message)
 
     def put_reply(self, reply: Message) -> None:
-        """Keep the reply, before any of it is sent."""
+        """Save the reply, before any part of it is sent."""
         _write(self._reply, reply)
 
     def message(self) -> Message | None:
-        """Return the message that is kept, if there is a whole one."""
+        """Return the saved message; None if there is none or it is incomplete."""
         return _read(self._message)
 
     def reply(self) -> Message | None:
-        """Return the reply that is kept, if there is a whole one."""
+        """Return the saved reply; None if there is none or it is incomplete."""
         return _read(self._reply)
 
     def is_full(self) -> bool:
-        """Say whether a message is kept."""
+        """Return whether a message is saved."""
         return self._message.is_file()
 
     def clear(self) -> None:
-        """Note that the reply was sent; it is kept until the next message, in case it is asked for again."""
+        """Delete the message once its reply is sent; the reply stays, in case the coordinator asks for it again."""
         self._message.unlink(missing_ok=True)
 
 

@@ -1,7 +1,7 @@
-"""A site's node: `python -m fedrag.site.service.node DIR`. It alone speaks with the coordinator and holds the key.
+"""A site's node: `python -m fedrag.site.service.node DIR`. It alone holds the key and talks to the coordinator.
 
-It takes messages and sends replies. While the worker works on one, it goes on looking for the next: a newer request
-means that nobody waits for the older any more.
+It receives messages and sends replies. While the worker answers one message, the node polls for the next: a newer
+request means that nobody waits for the older one any more.
 """
 
 from __future__ import annotations
@@ -22,63 +22,63 @@ from fedrag.errors import StorageError
 from fedrag.federation.signing import request_id
 from fedrag.security.keys import load_private_key
 from fedrag.service.children import Stop, stop_on_signals
-from fedrag.site.service.connection import Connection, NotLetIn, NotTrusted, connect
+from fedrag.site.service.connection import AccessDenied, Connection, UntrustedServer, connect
 from fedrag.site.service.inbox import Inbox
-from fedrag.site.service.request_handler import Desk, Superseded
+from fedrag.site.service.request_handler import RequestHandler, Superseded
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 
 POLL_S = 1.0
-NOT_LET_IN = 77
-"""Exit code of a node that the coordinator does not let in."""
-NOT_TRUSTED = 78
-"""Exit code of a node that is answered by another than the coordinator."""
+ACCESS_DENIED = 77
+"""Exit code of a node that the coordinator refuses."""
+UNTRUSTED_SERVER = 78
+"""Exit code of a node that finds another server in the coordinator's place."""
 
 log = logging.getLogger("fedrag.node")
 
 
 class Job:
-    """The work for one message, in a thread of its own.
+    """The work on one message, in a thread of its own.
 
     Args:
-        desk: Answers it.
+        handler: Answers the message.
         message: The message.
-        again: Whether the site took it up before and died.
+        again: Whether the site accepted it before and died.
     """
 
-    def __init__(self, desk: Desk, message: Message, again: bool) -> None:
-        self._desk = desk
+    def __init__(self, handler: RequestHandler, message: Message, again: bool) -> None:
+        self._handler = handler
         self._first = message
         self._latest = message
         self._again = again
-        self._given_up = threading.Event()
+        self._cancelled = threading.Event()
         self._reply: Message | None = None
         self.seconds = 0.0
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._thread.start()
 
     def is_for(self, message: Message) -> bool:
-        """Say whether a message is the request that is being worked on."""
+        """Return whether a message is the request that this job answers."""
         return request_id(self._first) == request_id(message)
 
-    def asked_again(self, message: Message) -> None:
-        """Answer this message instead: the same request, sent again, because this node came anew."""
+    def answer_instead(self, message: Message) -> None:
+        """Answer this message instead: the same request, which the coordinator sent again after a restart."""
         self._latest = message
 
     def is_done(self, wait_s: float) -> bool:
-        """Say whether the work is done, after waiting a while for it."""
+        """Wait at most this long for the work, and return whether it is done."""
         self._thread.join(wait_s)
         return not self._thread.is_alive()
 
-    def give_up(self) -> None:
-        """End the work; there will be no reply."""
-        self._given_up.set()
-        while self._thread.is_alive():  # the worker may start this very moment
-            self._desk.interrupt()
+    def cancel(self) -> None:
+        """End the work without a reply."""
+        self._cancelled.set()
+        while self._thread.is_alive():  # repeated, since the worker may only just be starting
+            self._handler.interrupt()
             self._thread.join(0.1)
         self._reply = None
 
     def reply(self) -> Message | None:
-        """Return the reply to what was asked last, or None if nothing may leave."""
+        """Return the reply to the latest copy of the request; None if nothing may leave."""
         if self._reply is None or self._latest is self._first:
             return self._reply
         return Message(self._reply.content, reply_to=self._latest)
@@ -87,101 +87,101 @@ class Job:
         started = time.monotonic()
         try:
             with _storage_errors_logged():
-                self._reply = self._desk.answer(self._first, self._again, self._given_up)
+                self._reply = self._handler.answer(self._first, self._again, self._cancelled)
         except Superseded:
-            log.info("work was given up")
+            log.info("the work was cancelled")
         self.seconds = time.monotonic() - started
 
 
-class Node:
-    """Answers what the coordinator asks, one request at a time.
+class SiteNode:
+    """Answers the coordinator's requests, one at a time.
 
     Args:
         connection: To the coordinator.
-        desk: Answers messages.
-        inbox: Keeps the message that is being worked on, and its reply, over a crash.
+        handler: Answers messages.
+        inbox: Saves the current message and its reply across crashes.
     """
 
-    def __init__(self, connection: Connection, desk: Desk, inbox: Inbox) -> None:
+    def __init__(self, connection: Connection, handler: RequestHandler, inbox: Inbox) -> None:
         self._connection = connection
-        self._desk = desk
+        self._handler = handler
         self._inbox = inbox
         self._job: Job | None = None
 
     def serve(self) -> None:
-        """Answer messages until the process is told to end; the next node goes on with the work."""
+        """Answer messages until the process is told to end; the site's next node continues the work."""
         try:
             with _storage_errors_logged():
-                self._go_on_after_crash()
+                self._continue_after_crash()
             while True:
-                self._look()
+                self._poll()
         finally:
             if self._job:
-                self._job.give_up()
+                self._job.cancel()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         message = self._connection.receive()
         if message is not None:
             with _storage_errors_logged():
-                self._take_up(message)
+                self._accept(message)
         if self._job and self._job.is_done(POLL_S):
             job, self._job = self._job, None
             with _storage_errors_logged():
-                self._hand_out(job)
+                self._send_reply(job)
         elif message is None and self._job is None:
             time.sleep(POLL_S)
 
-    def _go_on_after_crash(self) -> None:
-        """Send the reply that a node was sending when it died, as it was; or begin its work anew."""
+    def _continue_after_crash(self) -> None:
+        """Send the reply that the last node was sending when it died, unchanged; or begin its work again."""
         message, reply = self._inbox.message(), self._inbox.reply()
         if message and reply:
             self._send_again(reply, reply)
             self._inbox.clear()
         elif message:
-            self._job = Job(self._desk, message, again=True)
+            self._job = Job(self._handler, message, again=True)
 
-    def _take_up(self, message: Message) -> None:
-        """Begin the work for a message, unless it is refused, going on already, or done."""
-        slip, done = self._desk.slip_of(message), self._inbox.reply()
+    def _accept(self, message: Message) -> None:
+        """Begin the work on a message, unless it is refused, in progress, or done."""
+        slip, done = self._handler.slip_of(message), self._inbox.reply()
         if slip is None:
-            self._refuse(message)  # and no reason to give up any work
+            self._refuse(message)  # a forged message cancels no work
         elif self._job and self._job.is_for(message):
             self._inbox.put(message)
-            self._job.asked_again(message)
+            self._job.answer_instead(message)
         elif self._job is None and _is_same(done, message):
-            log.info("a reply is asked for again")
+            log.info("the coordinator asks for a reply again")
             self._send_again(done, Message(done.content, reply_to=message))
-        elif self._job is None and _is_same(self._inbox.message(), message):  # its reply could not be written down
-            self._job = Job(self._desk, message, again=True)
-        elif self._desk.is_old(slip):  # an older one, for which nobody waits
+        elif self._job is None and _is_same(self._inbox.message(), message):  # its reply could not be logged
+            self._job = Job(self._handler, message, again=True)
+        elif self._handler.is_replay(slip):  # an older request, for which nobody waits
             self._refuse(message)
         else:
             if self._job:
-                self._job.give_up()
+                self._job.cancel()
                 self._job = None
             self._inbox.put(message)
-            self._job = Job(self._desk, message, again=False)
+            self._job = Job(self._handler, message, again=False)
 
     def _refuse(self, message: Message) -> None:
-        self._send(self._desk.answer(message), 0.0)
+        self._send(self._handler.answer(message), 0.0)
 
-    def _hand_out(self, job: Job) -> None:
+    def _send_reply(self, job: Job) -> None:
         if reply := job.reply():
             self._inbox.put_reply(reply)
             self._send(reply, job.seconds)
             self._inbox.clear()
 
-    def _send_again(self, kept: Message, reply: Message) -> None:
-        self._desk.write_again(kept)
+    def _send_again(self, saved: Message, reply: Message) -> None:
+        self._handler.log_again(saved)
         self._send(reply, 0.0)
 
     def _send(self, reply: Message, seconds: float) -> None:
         if not self._connection.send(reply, seconds):
-            log.info("a reply came too late: the run has ended")
+            log.info("the run had ended before a reply was sent")
 
 
-def _is_same(kept: Message | None, message: Message) -> TypeGuard[Message]:
-    return kept is not None and request_id(kept) == request_id(message)
+def _is_same(saved: Message | None, message: Message) -> TypeGuard[Message]:
+    return saved is not None and request_id(saved) == request_id(message)
 
 
 @contextmanager
@@ -189,7 +189,7 @@ def _storage_errors_logged() -> Iterator[None]:
     try:
         yield
     except StorageError as error:
-        log.error("nothing was sent: what leaves is written down first, and that failed: %s", error)
+        log.error("nothing was sent, because the egress log could not be written: %s", error)
 
 
 def main(folder: Path) -> None:
@@ -199,21 +199,21 @@ def main(folder: Path) -> None:
     config = SiteConfig.from_file(folder / SITE_FILE)
     if config.proxy:
         os.environ["HTTPS_PROXY"] = config.proxy
-    desk = Desk(folder, config)
+    handler = RequestHandler(folder, config)
     stop_on_signals()
     inbox = Inbox(folder)
     key = load_private_key(Path(config.private_key))
     try:
         with connect(config.server, Path(config.ca), key, folder / "address", inbox.is_full) as connection:
             log.info("connected to %s as %s", config.server, config.name)
-            Node(connection, desk, inbox).serve()
+            SiteNode(connection, handler, inbox).serve()
     except Stop:
         log.info("the node ends")
-    except (NotLetIn, NotTrusted) as error:
+    except (AccessDenied, UntrustedServer) as error:
         log.error("%s", error)
-        raise SystemExit(NOT_LET_IN if isinstance(error, NotLetIn) else NOT_TRUSTED) from None
+        raise SystemExit(ACCESS_DENIED if isinstance(error, AccessDenied) else UNTRUSTED_SERVER) from None
     finally:
-        desk.interrupt()
+        handler.interrupt()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The requests that a site has taken up: none is taken up twice."""
+"""Replay protection: a site accepts each request once."""
 
 from __future__ import annotations
 
@@ -9,55 +9,55 @@ from pathlib import Path
 
 from fedrag.files import storage_errors, write_text
 
-KEPT_S = 2 * 86_400.0
-"""An older request is refused, so its id need not be remembered."""
+REMEMBERED_S = 2 * 86_400.0
+"""Older requests are refused anyway, so their ids can be forgotten."""
 
 
-class SeenRequests:
-    """Remembers the ids of requests, over restarts.
+class ReplayGuard:
+    """Remembers the ids of accepted requests across restarts.
 
     Args:
-        path: Where they are kept: a line a request.
+        path: The file of ids, one request per line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._seen: dict[str, float] = {}
+        self._accepted: dict[str, float] = {}
         lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
         for line in lines:
             try:
-                self._seen |= {str(request): float(when) for request, when in json.loads(line).items()}
+                self._accepted |= {str(request): float(when) for request, when in json.loads(line).items()}
             except (ValueError, AttributeError):
-                continue  # a line that a crash cut off: its request was not taken up
-        self._forget_old(time.time())
-        if len(self._seen) < len(lines):
-            write_text(path, "".join(_line(request, when) for request, when in self._seen.items()))
+                continue  # a line cut off by a crash: its request was never accepted
+        self._forget_expired(time.time())
+        if len(self._accepted) < len(lines):
+            write_text(path, "".join(_line(request, when) for request, when in self._accepted.items()))
 
-    def is_old(self, request: str, when: float, now: float | None = None) -> bool:
-        """Say whether a request was taken up before, or is so old that it is refused.
+    def refuses(self, request: str, when: float, now: float | None = None) -> bool:
+        """Return whether a request was accepted before, or is too old to tell.
 
         Args:
             request: Its id.
             when: When it was signed, in seconds since the epoch.
-            now: The time now; by default the clock's.
+            now: The current time; None: the clock's.
         """
-        return request in self._seen or when < (time.time() if now is None else now) - KEPT_S
+        return request in self._accepted or when < (time.time() if now is None else now) - REMEMBERED_S
 
-    def is_new(self, request: str, when: float, now: float | None = None) -> bool:
-        """Say whether a request is not old, and remember it."""
+    def accept(self, request: str, when: float, now: float | None = None) -> bool:
+        """Remember a request and return True, unless the guard refuses it."""
         now = time.time() if now is None else now
-        if self.is_old(request, when, now):
+        if self.refuses(request, when, now):
             return False
-        self._forget_old(now)
-        self._seen[request] = when
+        self._forget_expired(now)
+        self._accepted[request] = when
         with storage_errors(self._path), self._path.open("a", encoding="utf-8") as file:
             file.write(_line(request, when))
             file.flush()
             os.fsync(file.fileno())
         return True
 
-    def _forget_old(self, now: float) -> None:
-        self._seen = {request: when for request, when in self._seen.items() if when > now - KEPT_S}
+    def _forget_expired(self, now: float) -> None:
+        self._accepted = {request: when for request, when in self._accepted.items() if when >= now - REMEMBERED_S}
 
 
 def _line(request: str, when: float) -> str:

@@ -1,6 +1,6 @@
-"""Where a site answers messages: verified before anything else is looked at, held against the policy, worked on.
+"""How a site answers a message: verify its signature, check it against the policy, let the worker answer it.
 
-What goes out is written to the egress log first, then signed.
+Every reply is written to the egress log before it is signed and sent.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
 from fedrag.site.policy import Ledger, ledger_of, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
-from fedrag.site.service.replay import SeenRequests
+from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 from fedrag.weights.base_models import base_tensor_hashes
@@ -42,10 +42,10 @@ log = logging.getLogger("fedrag.node")
 
 
 class Superseded(Exception):
-    """Work was given up because nobody waits for it any more."""
+    """The work was cancelled because nobody waits for it any more."""
 
 
-class Desk:
+class RequestHandler:
     """Answers messages, one at a time.
 
     Args:
@@ -59,87 +59,87 @@ class Desk:
         self._key = load_private_key(Path(config.private_key))
         self._coordinator = load_public_key(Path(config.coordinator_key))
         self._egress = EgressLog(folder / EGRESS_FILE)
-        self._seen = SeenRequests(folder / "requests.jsonl")
+        self._replay_guard = ReplayGuard(folder / "requests.jsonl")
         node_config = {"site-name": config.name, "site-folder": config.data, "site-cache": str(folder)}
         self._worker = Worker(folder / SITE_FILE, node_config)
 
     def slip_of(self, message: Message) -> Slip | None:
-        """Return what the coordinator signed, or None if a message is not from it."""
+        """Return the slip that the coordinator signed; None if the message is from someone else."""
         try:
             return verified_slip(message.content, "request", self._coordinator)
         except SignatureError:
             return None
 
-    def is_old(self, slip: Slip) -> bool:
-        """Say whether a request was taken up before, or is too old for that."""
-        return self._seen.is_old(slip.request, slip.time)
+    def is_replay(self, slip: Slip) -> bool:
+        """Return whether a request was accepted before, or is too old to tell."""
+        return self._replay_guard.refuses(slip.request, slip.time)
 
-    def answer(self, message: Message, again: bool = False, given_up: threading.Event | None = None) -> Message:
-        """Return the signed reply to a message; whatever goes wrong becomes a refusal code.
+    def answer(self, message: Message, again: bool = False, cancelled: threading.Event | None = None) -> Message:
+        """Return the signed reply to a message; any error becomes a refusal code.
 
         Args:
             message: The message.
-            again: Whether it was taken up before and not answered.
-            given_up: Set by another thread, before it interrupts, when nobody waits for the answer any more.
+            again: Whether the site accepted it before and never answered it.
+            cancelled: Set by another thread before it interrupts the work.
 
         Raises:
-            Superseded: The work was given up.
-            StorageError: What would leave could not be written down, so nothing may leave.
+            Superseded: The work was cancelled.
+            StorageError: The egress log could not be written, so nothing may leave.
         """
         started = time.monotonic()
         slip: Slip | None = None
         try:
             slip = verified_slip(message.content, "request", self._coordinator)
-            content = self._content(message, slip, again, given_up or threading.Event())
+            content = self._content(message, slip, again, cancelled or threading.Event())
         except SignatureError as error:
             content = self._refusal("bad-signature", error)
         except Superseded:
             raise
-        except Exception as error:  # its text stays here
+        except Exception as error:  # its text stays in the site's log
             content = self._refusal(refusal_code(error), error)
         run, request, kind = (slip.run, slip.request, slip.kind) if slip else ("", "", message.metadata.message_type)
         answered = Slip("reply", run, request, self._config.name, kind, __version__, time.time())
         self._egress.write(content, answered, message.metadata.group_id, time.monotonic() - started)
         return Message(with_signature(content, answered, self._key), reply_to=message)
 
-    def write_again(self, reply: Message) -> None:
-        """Write down that a reply of this site, which was written down before, leaves once more.
+    def log_again(self, reply: Message) -> None:
+        """Log that a reply, which was logged before, leaves once more.
 
         Raises:
-            StorageError: It cannot be written; the reply must not be sent.
+            StorageError: The egress log cannot be written; the reply must not be sent.
         """
         slip = verified_slip(reply.content, "reply", self._key.public_key())
         content = without_signature(reply.content)
         self._egress.write(content, replace(slip, time=time.time()), reply.metadata.group_id, 0.0, again=True)
 
     def interrupt(self) -> None:
-        """End the worker, and with it the work that is going on, from another thread."""
+        """End the worker and its current work; called from another thread."""
         self._worker.end()
 
-    def _content(self, message: Message, slip: Slip, again: bool, given_up: threading.Event) -> RecordDict:
-        if code := self._refused_unread(message, slip, again):
+    def _content(self, message: Message, slip: Slip, again: bool, cancelled: threading.Event) -> RecordDict:
+        if code := self._refusal_by_slip(message, slip, again):
             return self._refusal(code, f"{slip.kind} of {slip.run}, for {slip.site}, by fedrag {slip.version}")
         request = open_request(message)
-        if code := self._refused_by_policy(message, request):
+        if code := self._refusal_by_policy(message, request):
             return self._refusal(code, f"round {request.round_number} of {slip.run}")
         log.info("%s, %s, round %d", slip.run, slip.kind, request.round_number)
-        return self._worked(message, slip.run, request.deadline_s, given_up)
+        return self._work(message, slip.run, request.deadline_s, cancelled)
 
-    def _refused_unread(self, message: Message, slip: Slip, again: bool) -> str:
-        """Refuse what is signed but not meant for this site, now, by this version."""
+    def _refusal_by_slip(self, message: Message, slip: Slip, again: bool) -> str:
+        """Return why a signed message is refused before it is opened: another site, a replay, a version; "" if not."""
         if slip.kind != message.metadata.message_type:
             return "bad-signature"
         if slip.site != self._config.name:
             return "other-name"
-        if not self._seen.is_new(slip.request, slip.time) and not again:
+        if not self._replay_guard.accept(slip.request, slip.time) and not again:
             return "replayed"
         return "" if minor_version(slip.version) == minor_version(__version__) else "version"
 
-    def _refused_by_policy(self, message: Message, request: Request) -> str:
+    def _refusal_by_policy(self, message: Message, request: Request) -> str:
         config = Config.from_toml(request.scenario)
         policy = self._config.policy
         now = datetime.now().astimezone()
-        counts_work = policy.rounds_a_day or policy.minutes_a_day  # else a log of months need not be read
+        counts_work = policy.rounds_a_day or policy.minutes_a_day  # without them, skip reading a log of months
         return refusal_of_request(
             policy,
             components=request.components,
@@ -152,17 +152,17 @@ class Desk:
             validates=message.metadata.message_type == VALIDATE,
         )
 
-    def _worked(self, message: Message, run: str, deadline_s: float, given_up: threading.Event) -> RecordDict:
-        """Let the worker answer; one that died gets the message once more."""
+    def _work(self, message: Message, run: str, deadline_s: float, cancelled: threading.Event) -> RecordDict:
+        """Let the worker answer; if it dies, let a new worker try once more."""
         for again in (False, True):
-            if given_up.is_set():
+            if cancelled.is_set():
                 raise Superseded
             try:
                 return self._worker.answer(message, run, deadline_s)
             except DeadlinePassed:
-                return self._refusal("deadline", "the worker did not end in time and was ended")
+                return self._refusal("deadline", "the worker missed its deadline and was ended")
             except WorkerDied:
-                if given_up.is_set():
+                if cancelled.is_set():
                     raise Superseded from None
                 log.error("the worker died%s", "" if again else "; another one tries again")
         return self._refusal("worker", "the worker died twice")

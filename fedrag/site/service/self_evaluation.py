@@ -1,4 +1,4 @@
-"""Measures newly delivered models at home, by itself, while the site has nothing else to do."""
+"""Measures newly delivered models on the site's own data, unasked, while the site is idle."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from fedrag.site.policy import is_quiet
 from fedrag.site.site_config import SiteConfig
 
 IDLE_S = 10.0
-"""The site must have been idle for so long before models are measured."""
+"""Seconds that the site must have been idle before it measures models."""
 
 _COMMAND = (sys.executable, "-c", "from fedrag.cli.main import main; main()", "client", "evaluate", "--background")
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
 
 
 class SelfEvaluation:
-    """Starts `fedrag client evaluate` in a process of its own, once a delivery.
+    """Runs `fedrag client evaluate` in a process of its own, once per delivery.
 
-    It begins after the reply to the delivery was sent, gives way to any other message, and waits for the end of quiet
-    hours. Whatever goes wrong in it is one line and a log.
+    It starts after the reply to the delivery was sent, ends when another message arrives, and never starts in quiet
+    hours. A failure costs one line on the terminal and a log file; the site serves on.
 
     Args:
         folder: The site's folder.
-        config: Its settings.
-        idle_s: How long the site must have been idle.
+        config: Its site.toml.
+        idle_s: Seconds that the site must have been idle.
     """
 
     def __init__(self, folder: Path, config: SiteConfig, idle_s: float = IDLE_S) -> None:
@@ -39,13 +39,13 @@ class SelfEvaluation:
         self._config = config
         self._idle_s = idle_s
         self._child = Child("evaluation", [*_COMMAND, str(folder)], folder / "logs" / "evaluation.log", _ENVIRONMENT)
-        self._delivery: Delivery | None = None  # being measured
+        self._delivery: Delivery | None = None  # the one that is being measured
         self._done: list[Delivery] = []
         self._idle_since = time.monotonic()
         self._is_off = not config.evaluate
 
     def tend(self, say: Callable[[str], None]) -> None:
-        """Start, end or follow the measuring; to be called all the time."""
+        """Start, follow or end the measuring; called in a loop."""
         if self._is_off:
             return
         try:
@@ -72,14 +72,14 @@ class SelfEvaluation:
                 self._delivery = None
                 self._idle_since = now
         elif now > self._idle_since + self._idle_s:
-            self._idle_since = now  # the next look comes as late
+            self._idle_since = now  # look again after the same wait
             self._delivery = self._next()
             if self._delivery:
                 say(f"measuring {self._delivery.run} on this site's own test questions")
                 self._child.start()
 
     def _next(self) -> Delivery | None:
-        """Return the current delivery if it was not measured yet and may be now."""
+        """Return the current delivery if it is not measured yet and may be measured now."""
         found = current_delivery(deliveries(self._folder))
         if found is None or found in self._done or is_quiet(self._config.policy, datetime.now().astimezone()):
             return None

@@ -1,4 +1,4 @@
-"""A site as a service: its node, kept alive."""
+"""A site as a service: its node, restarted when it dies."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedrag.service.children import QUIET, Child, Stop, held_alone, stop_on_signals
-from fedrag.site.service.node import NOT_LET_IN, NOT_TRUSTED
+from fedrag.site.service.node import ACCESS_DENIED, UNTRUSTED_SERVER
 from fedrag.site.service.self_evaluation import SelfEvaluation
 from fedrag.site.site_config import SiteConfig
 
@@ -22,8 +22,8 @@ def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
 
     Args:
         folder: The site's folder.
-        config: Its settings.
-        say: Takes a line for the administrator.
+        config: Its site.toml.
+        say: Shows the administrator a line.
 
     Raises:
         ServiceError: Another process serves the folder.
@@ -41,9 +41,10 @@ def _serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None
         folder / "logs" / "node.log",
         {**_ENVIRONMENT, "FLWR_HOME": str(folder / "flower")},
         {
-            NOT_LET_IN: f"was not let in: is its key registered at {config.server}, and is this machine's clock right?",
-            NOT_TRUSTED: f"was not answered by the coordinator: {config.server} shows no certificate that {config.ca} "
-            "vouches for",
+            ACCESS_DENIED: f"was not let in: is its key registered at {config.server}, "
+            "and is this machine's clock right?",
+            UNTRUSTED_SERVER: f"was not answered by the coordinator: {config.server} shows no certificate that "
+            f"{config.ca} vouches for",
         },
     )
     evaluation = SelfEvaluation(folder, config)

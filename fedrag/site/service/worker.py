@@ -1,6 +1,6 @@
-"""The process at a site that trains: it stays, with its models loaded, and can be ended at any moment.
+"""The process at a site that trains: it keeps its models loaded between requests and can be ended at any moment.
 
-It runs the client app that is installed here. It has no connection to the outside and no key.
+It runs the installed client app. It has no network connection and no key.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from fedrag.service.children import die_with_parent
 from fedrag.site.refusal import DeadlinePassed
 from fedrag.site.site_config import SiteConfig, choose_device
 
-GRACE_S = 20.0  # a worker stops at the deadline by itself, between two steps; then it has this long
-LONGEST_S = 20 * 86_400.0  # the longest that poll can wait is some 24 days
+GRACE_S = 20.0  # a worker stops by itself at the first step after the deadline; this is the time for that step
+LONGEST_S = 20 * 86_400.0  # poll cannot wait longer than some 24 days
 
 
 class WorkerDied(Exception):
-    """The worker ended while it worked."""
+    """The worker process ended before it answered."""
 
 
 class Worker:
-    """Owns the worker process; starts it when there is work, and again after it died.
+    """Owns the worker process; starts it with the first message, and again after it died.
 
     Args:
-        site_toml: The site's settings.
-        node_config: What the client app is told of the site.
+        site_toml: The site's site.toml.
+        node_config: The node configuration for the client app: the site's name and folders.
     """
 
     def __init__(self, site_toml: Path, node_config: Mapping[str, str]) -> None:
@@ -48,8 +48,8 @@ class Worker:
         """Return the content of the reply to a message.
 
         Raises:
-            WorkerDied: It ended while it worked.
-            DeadlinePassed: It did not end in time and was ended.
+            WorkerDied: The worker ended before it answered.
+            DeadlinePassed: It missed the deadline and was ended.
         """
         pipe = self._ready()
         try:
@@ -83,7 +83,7 @@ class Worker:
                     target=_work, args=(theirs, self._site_toml, os.getpid()), name="fedrag worker", daemon=True
                 )
                 self._process.start()
-                theirs.close()  # so that its end is noticed when the process dies
+                theirs.close()  # or recv would not notice that the process died
             return self._pipe
 
 
@@ -91,10 +91,10 @@ def _work(pipe: Pipe, site_toml: Path, parent: int) -> None:
     die_with_parent(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = SiteConfig.from_file(site_toml)
-    choose_device(config)  # before torch looks for one
+    choose_device(config)  # before torch looks for a GPU
     logging.basicConfig(format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
     logging.getLogger("fedrag").setLevel(logging.INFO)
-    from fedrag.site.client_app import make_client_app  # torch, in the worker alone: the node stays small
+    from fedrag.site.client_app import make_client_app  # imports torch, which the node must not load
 
     app = make_client_app(policy=config.policy)
     while True:

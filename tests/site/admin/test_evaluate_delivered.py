@@ -19,7 +19,7 @@ from fedrag.evaluation.evaluate import evaluate_run
 from fedrag.evaluation.records import summarise
 from fedrag.reporting.site_page import write_site_report
 from fedrag.runs.run_folder import RunFolder
-from fedrag.site.admin.evaluate_delivered import load_own_site, measure_at_home
+from fedrag.site.admin.evaluate_delivered import load_own_site, measure_delivered
 from fedrag.site.delivery import Delivered, open_current
 from fedrag.site.service.self_evaluation import SelfEvaluation
 from fedrag.site.site_config import Policy, SiteConfig, choose_device
@@ -50,7 +50,7 @@ def delivered(clinic: Path) -> Delivered:
 
 
 def test_the_figures_are_those_of_the_run_on_the_same_data(run: RunFolder, config: SiteConfig, delivered: Delivered):
-    measured = measure_at_home(load_own_site(config), config.policy, delivered, "test")
+    measured = measure_delivered(load_own_site(config), config.policy, delivered, "test")
     for arm, base in (("untouched", True), ("federated", False)):
         assert summarise(measured[arm]) == evaluate_run(run.path, NORTH, base=base)["overall"]
         assert {item.site for item in measured[arm]} == {"clinic"}
@@ -61,26 +61,26 @@ def test_the_figures_are_those_of_the_run_on_the_same_data(run: RunFolder, confi
 def test_a_split_without_questions_is_refused(config: SiteConfig, delivered: Delivered):
     (Path(config.data) / "test.jsonl").unlink()
     with pytest.raises(DataError, match="clinic: has no question in its test split; choose another with --split"):
-        measure_at_home(load_own_site(config), config.policy, delivered, "test")
-    assert len(measure_at_home(load_own_site(config), config.policy, delivered, "validation")["federated"]) == 4
+        measure_delivered(load_own_site(config), config.policy, delivered, "test")
+    assert len(measure_delivered(load_own_site(config), config.policy, delivered, "validation")["federated"]) == 4
 
 
 def test_a_generator_that_may_not_run_here_answers_nothing(config: SiteConfig, delivered: Delivered):
     display = Lines()
     policy = Policy(base_models={"fedrag/tiny-encoder": "0" * 64})
-    measured = measure_at_home(load_own_site(config), policy, delivered, "test", display)
+    measured = measure_delivered(load_own_site(config), policy, delivered, "test", display)
     assert {item.answer for found in measured.values() for item in found} == {None}
     assert "no answers are generated: fedrag/tiny-causal is not in policy.base_models" in display.said
     models = delivered.config.models.model_copy(update={"generator": "fedrag/not-fetched"})
     elsewhere = replace(delivered, config=delivered.config.model_copy(update={"models": models}))
-    measured = measure_at_home(load_own_site(config), config.policy, elsewhere, "test", display)
+    measured = measure_delivered(load_own_site(config), config.policy, elsewhere, "test", display)
     assert {item.answer for found in measured.values() for item in found} == {None}
     assert "fedrag/not-fetched is not among the fetched models" in display.text
 
 
 def test_the_page_shows_figures_and_examples_of_the_site(clinic: Path, config: SiteConfig, delivered: Delivered):
     site = load_own_site(config)
-    measured = measure_at_home(site, config.policy, delivered, "test")
+    measured = measure_delivered(site, config.policy, delivered, "test")
     path = write_site_report(clinic, site, delivered, "test", measured)
     assert path == clinic / "models" / "tiny-1" / "report.html"
     text = path.read_text()
@@ -102,7 +102,7 @@ def test_what_comes_from_the_data_is_text_and_no_markup(config: SiteConfig, deli
     site = load_own_site(config)
     hostile = "<script>document.title = 'broken out'</script>"
     site = replace(site, test=tuple(replace(q, question=f"{hostile} {q.question}") for q in site.test))
-    arms = measure_at_home(site, config.policy, delivered, "test")
+    arms = measure_delivered(site, config.policy, delivered, "test")
     text = write_site_report(clinic, site, delivered, "test", arms).read_text()
     assert hostile not in text
     assert "&lt;script&gt;document.title" in text

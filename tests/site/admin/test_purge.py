@@ -8,8 +8,8 @@ from clinic import make_clinic
 
 from fedrag.errors import ConfigError
 from fedrag.rag.answer_scores import ScoreCache
-from fedrag.site.admin.purge import left_by_runs, remove
-from fedrag.site.delivery import current_delivery, deliveries, keep
+from fedrag.site.admin.purge import find_leftovers, remove
+from fedrag.site.delivery import current_delivery, deliveries, save_delivery
 
 KEPT = {"site.toml", "site.key", "site.pub", "ca.crt", "coordinator.pub", "egress.jsonl", "requests.jsonl"}
 
@@ -19,7 +19,7 @@ def clinic(tmp_path):
     """A site after two runs, of which the second crashed while its models came."""
     folder = make_clinic(tmp_path)
     for run in ("a-1", "b-1"):
-        keep(folder, run, {"generator": {"weight": np.ones(3, np.float32)}}, "scenario")
+        save_delivery(folder, run, {"generator": {"weight": np.ones(3, np.float32)}}, "scenario")
     (folder / "models" / "a-1" / "report.html").write_text("quotes the site's data")
     (folder / "models" / ".b-1.partial").mkdir()
     (folder / "models" / ".b-1.partial" / "generator.safetensors").write_bytes(b"half")
@@ -39,15 +39,15 @@ def files(folder):
 
 def test_all_that_runs_left_is_removed_and_nothing_else(clinic):
     before = {name: (clinic / name).read_bytes() for name in KEPT}
-    remove(clinic, left_by_runs(clinic))
+    remove(clinic, find_leftovers(clinic))
     assert files(clinic) == KEPT
     assert {name: (clinic / name).read_bytes() for name in KEPT} == before
     assert (clinic / "data" / "train.jsonl").is_file()
-    assert not left_by_runs(clinic).lines
+    assert not find_leftovers(clinic).lines
 
 
 def test_of_the_models_one_run_s_alone_can_be_removed(clinic):
-    remove(clinic, left_by_runs(clinic, "b-1"))
+    remove(clinic, find_leftovers(clinic, "b-1"))
     scenario_of_a = {f"models/a-1/{name}" for name in ("generator.safetensors", "scenario.toml", "report.html")}
     assert files(clinic) == KEPT | scenario_of_a | {"models/current.json", "inbox", "outbox", "outbox.partial"}
     found = current_delivery(deliveries(clinic))
@@ -57,7 +57,7 @@ def test_of_the_models_one_run_s_alone_can_be_removed(clinic):
 
 
 def test_what_is_left_is_told_by_kind_with_its_size(clinic):
-    lines = left_by_runs(clinic).lines
+    lines = find_leftovers(clinic).lines
     assert [line.rpartition(":")[0] for line in lines] == [
         "models of a-1",
         "models of b-1",
@@ -71,14 +71,14 @@ def test_what_is_left_is_told_by_kind_with_its_size(clinic):
 def test_a_run_that_is_not_there_is_named_with_those_that_are(clinic):
     for run in ("c-1", "../data", ".b-1.partial"):
         with pytest.raises(ConfigError, match=r"no models of a run '.*'; there are: a-1, b-1$"):
-            left_by_runs(clinic, run)
+            find_leftovers(clinic, run)
     assert "inbox" in files(clinic)
 
 
 def test_a_site_that_is_at_work_goes_on_with_its_cache_and_its_log(clinic):
     cache = ScoreCache(clinic / "answer-scores", "key")
     with (clinic / "logs" / "node.log").open("a") as log:
-        remove(clinic, left_by_runs(clinic))
+        remove(clinic, find_leftovers(clinic))
         log.write("goes on\n")
     assert (clinic / "logs" / "node.log").read_text() == "goes on\n"
     cache.write([], np.zeros(0, np.float32))
@@ -86,4 +86,4 @@ def test_a_site_that_is_at_work_goes_on_with_its_cache_and_its_log(clinic):
 
 
 def test_there_is_nothing_to_remove_at_a_new_site(tmp_path):
-    assert left_by_runs(make_clinic(tmp_path)).lines == []
+    assert find_leftovers(make_clinic(tmp_path)).lines == []

@@ -93,7 +93,7 @@ def test_a_certificate_of_another_authority_is_refused(clinic: Path, server: Pat
 
 def test_a_certificate_of_another_name_is_refused(clinic: Path, server: Path):
     with public_door(server, healthy, "127.0.0.2") as port:
-        assert refusal(at(clinic, port, "127.0.0.2")).startswith("shows a certificate of another name")
+        assert refusal(at(clinic, port, "127.0.0.2")).startswith("shows a certificate for another name")
     renew(server, ("127.0.0.2",))
     with public_door(server, healthy, "127.0.0.2") as port:
         assert ask_health(at(clinic, port, "127.0.0.2"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from flwr.app import Message
-from signed_requests import code, coordinator_key, open_desk, request, slip, write_site
+from signed_requests import code, coordinator_key, open_handler, request, slip, write_site
 from tiny_federation import tiny_config
 
 from fedrag.federation.messages import GREET
@@ -18,7 +18,7 @@ from fedrag.service.children import Stop
 from fedrag.site.egress import EGRESS_FILE, read_egress
 from fedrag.site.service import node
 from fedrag.site.service.inbox import Inbox
-from fedrag.site.service.node import Node
+from fedrag.site.service.node import SiteNode
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
@@ -68,13 +68,13 @@ def serve(folder, monkeypatch):
     monkeypatch.setattr(node, "POLL_S", 0.2)
 
     def serve(*arrivals, replies=0) -> Line:
-        desk, line = open_desk(folder), Line(list(arrivals), replies)
+        handler, line = open_handler(folder), Line(list(arrivals), replies)
         try:
-            Node(line, desk, Inbox(folder)).serve()
+            SiteNode(line, handler, Inbox(folder)).serve()
         except Stop:
             return line
         finally:
-            desk.interrupt()
+            handler.interrupt()
         raise AssertionError("a node serves until it is told to end")
 
     return serve

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from signed_requests import code, coordinator_key, open_desk, request, slip, write_site
+from signed_requests import code, coordinator_key, open_handler, request, slip, write_site
 from tiny_federation import tiny_config
 
 from fedrag.errors import StorageError
@@ -17,7 +17,7 @@ from fedrag.federation.signing import verified_slip
 from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.egress import EGRESS_FILE, read_egress
 from fedrag.site.service.node import Job
-from fedrag.site.service.request_handler import Desk
+from fedrag.site.service.request_handler import RequestHandler
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
@@ -33,28 +33,28 @@ def key(folder):
 
 
 @pytest.fixture
-def desk(folder) -> Iterator[Desk]:
-    made = open_desk(folder)
+def handler(folder) -> Iterator[RequestHandler]:
+    made = open_handler(folder)
     yield made
     made.interrupt()
 
 
-def test_a_request_of_another_than_the_coordinator_is_refused(desk, folder):
+def test_a_request_of_another_than_the_coordinator_is_refused(handler, folder):
     other = load_private_key(folder / "site.key")
-    assert code(desk.answer(request(other))) == "bad-signature"
-    assert desk.slip_of(request(other)) is None
+    assert code(handler.answer(request(other))) == "bad-signature"
+    assert handler.slip_of(request(other)) is None
 
 
-def test_a_request_that_is_not_signed_is_refused(desk, key):
+def test_a_request_that_is_not_signed_is_refused(handler, key):
     message = request(key)
     message.content.pop("signature")
-    assert code(desk.answer(message)) == "bad-signature"
+    assert code(handler.answer(message)) == "bad-signature"
 
 
-def test_a_request_that_was_changed_on_its_way_is_refused(desk, key):
+def test_a_request_that_was_changed_on_its_way_is_refused(handler, key):
     message = request(key)
     message.content["request"]["round"] = 2
-    assert code(desk.answer(message)) == "bad-signature"
+    assert code(handler.answer(message)) == "bad-signature"
 
 
 @pytest.mark.parametrize(
@@ -66,16 +66,16 @@ def test_a_request_that_was_changed_on_its_way_is_refused(desk, key):
         ({"time": 1_000_000.0}, "replayed"),
     ],
 )
-def test_a_signed_request_that_is_not_meant_for_this_is_refused_by_name(desk, key, changes, expected):
-    assert code(desk.answer(request(key, slip(**changes)))) == expected
+def test_a_signed_request_that_is_not_meant_for_this_is_refused_by_name(handler, key, changes, expected):
+    assert code(handler.answer(request(key, slip(**changes)))) == expected
 
 
-def test_a_request_is_answered_once_also_after_a_restart(folder, key, desk):
+def test_a_request_is_answered_once_also_after_a_restart(folder, key, handler):
     message = request(key, slip(site="north"), tiny_config(federation={"schedule": "retriever"}))
-    strict = open_desk(folder, 'components = ["retriever"]')
+    strict = open_handler(folder, 'components = ["retriever"]')
     assert code(strict.answer(message)) == "policy-component"
     assert code(strict.answer(message)) == "replayed"
-    again = open_desk(folder)
+    again = open_handler(folder)
     assert code(again.answer(message)) == "replayed"
     assert code(again.answer(message, again=True)) == "policy-component", "the node died over it, and goes on"
 
@@ -92,44 +92,44 @@ def test_a_request_is_answered_once_also_after_a_restart(folder, key, desk):
     ],
 )
 def test_the_policy_is_held_before_anything_is_loaded(folder, key, line, expected):
-    desk = open_desk(folder, line)
-    assert code(desk.answer(request(key))) == expected
+    handler = open_handler(folder, line)
+    assert code(handler.answer(request(key))) == expected
 
 
-def test_every_reply_is_signed_by_the_site_over_the_request_it_answers(desk, folder, key):
+def test_every_reply_is_signed_by_the_site_over_the_request_it_answers(handler, folder, key):
     asked = slip(site="south")
-    reply = desk.answer(request(key, asked))
+    reply = handler.answer(request(key, asked))
     answered = verified_slip(reply.content, "reply", load_public_key(folder / "site.pub"))
     assert (answered.run, answered.request, answered.site, answered.kind) == ("tiny-1", asked.request, "north", TRAIN)
 
 
-def test_every_reply_is_written_down_and_tells_no_text(desk, folder, key):
-    desk.answer(request(key, slip(site="south")))
+def test_every_reply_is_written_down_and_tells_no_text(handler, folder, key):
+    handler.answer(request(key, slip(site="south")))
     (line,) = read_egress(folder / EGRESS_FILE)
     assert (line["kind"], line["run"], line["round"]) == ("refusal", "tiny-1", 1)
     assert set(line["texts"]) == {"refusal.code", "refusal.error-id"}
 
 
-def test_malformed_data_is_a_code_and_its_text_stays_in_the_log(desk, folder, key, caplog):
+def test_malformed_data_is_a_code_and_its_text_stays_in_the_log(handler, folder, key, caplog):
     train = folder.parent / "data" / "north" / "train.jsonl"
     train.write_text('{"question": "a secret"}\n')
-    reply = desk.answer(request(key))
+    reply = handler.answer(request(key))
     assert code(reply) == "bad-data"
     assert "train.jsonl:1" in caplog.text
     assert "secret" not in str(reply.content)
 
 
-def test_what_cannot_be_written_down_does_not_leave(desk, folder, key):
+def test_what_cannot_be_written_down_does_not_leave(handler, folder, key):
     (folder / EGRESS_FILE).symlink_to("/dev/full")
     with pytest.raises(StorageError, match="the disk is full"):
-        desk.answer(request(key, slip(site="south")))
-    job = Job(desk, request(key, slip(site="south")), again=False)
+        handler.answer(request(key, slip(site="south")))
+    job = Job(handler, request(key, slip(site="south")), again=False)
     assert job.is_done(10.0)
     assert job.reply() is None
 
 
-def test_an_empty_message_is_refused(desk, key):
+def test_an_empty_message_is_refused(handler, key):
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 0, 1
     message = Message(RecordDict(), 7, TRAIN)
     message.metadata.__dict__["_message_id"] = "m"
-    assert code(desk.answer(message)) == "bad-signature"
+    assert code(handler.answer(message)) == "bad-signature"
