@@ -25,7 +25,7 @@ from typing import Any
 
 import torch
 from bench import Row, finish, in_a_process, main, peak_mb
-from fedrag.passes.pass_size import tokens_at_a_time
+from fedrag.passes.memory_estimate import tokens_at_a_time
 from machine import SQUARE, linear_shapes, product_rate
 from models import config, load_generator, lora_training_flops, passes_of, sites, training_examples
 

@@ -23,7 +23,7 @@ from models import config, load_generator, load_retriever, scoring_flops, sites
 
 from fedrag.models.generator import Generator
 from fedrag.passes.batches import plan_prefix_batches
-from fedrag.passes.pass_size import tokens_at_a_time
+from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.passes.threads import passes_beside
 from fedrag.passes.tree import PromptTree
 from fedrag.rag.answer_scores import BATCH_TOKENS, ScoreCache, score_answers
