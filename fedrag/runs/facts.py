@@ -1,4 +1,4 @@
-"""What a run depends on: versions, hashes of models and data, threads, number format."""
+"""Collects what a run's result depends on: versions, hashes of models and data, threads, number formats."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fedrag.weights.compute import best_device, cpu_count, number_format
 
 
 def collect_facts(config: Config, folders: Sequence[Path]) -> dict[str, Any]:
-    """Return what a run depends on.
+    """Return what a run's result depends on.
 
     Args:
         config: The scenario.
-        folders: Those of the sites that take part; a coordinator sees none.
+        folders: Folders of the sites that take part; none at a coordinator.
 
     Raises:
         ModelError: A model is not fetched.

@@ -1,4 +1,4 @@
-"""Which base models a scenario uses, and the hashes of their tensors. Nothing here loads one."""
+"""The base models that a scenario uses, and the hashes of their tensors; it loads none of them."""
 
 from __future__ import annotations
 
