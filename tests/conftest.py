@@ -81,7 +81,7 @@ def load_generator(tiny_home: Path) -> Callable[..., Generator]:
         settings = LoraSection.model_validate({"rank": 4, "alpha": 8.0} | lora)
         generator = Generator.load(find_model(f"fedrag/tiny-{kind}"), settings, dtype, device)
         if prefix_bytes is not None:
-            generator.adapt_from_question(prefix_bytes)
+            generator.prefix_bytes = prefix_bytes
         generator.set_adapter(random_tensors(generator.parameters()))
         if not chat:
             generator.tokenizer.chat_template = None

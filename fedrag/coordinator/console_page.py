@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import cache
 from typing import Any, TypeVar
@@ -13,26 +13,20 @@ import httpx
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedrag.config.schedule import trained_components
-from fedrag.coordinator.curves import Curve, curve
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.overview import bytes_below, run_rows, site_rows
 from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.errors import FedragError
-from fedrag.reporting.round_log import Records, failures, mean_curve, site_losses, site_totals
-from fedrag.reporting.round_log import curve as points_of
+from fedrag.reporting.curves import curve_plots
+from fedrag.reporting.round_log import Records, failures, site_totals
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
 from fedrag.text import size_text
-from fedrag.types import Component
 
 SECTIONS = ("state", "sites", "run", "runs")
 
 _POLICY_CODE = re.compile(r"\((policy-[a-z-]+)\b")
-_VALIDATION = {
-    "generator": "Mean log-probability of an answer token; higher is better.",
-    "retriever": "Mean reciprocal rank; higher is better.",
-}
 
 T = TypeVar("T")
 
@@ -63,39 +57,6 @@ def policy_codes(records: Records) -> dict[str, dict[str, int]]:
             if code := _POLICY_CODE.search(reason):
                 found.setdefault(site, {}).setdefault(code[1], record["round"])
     return found
-
-
-def curves(records: Records, components: Sequence[Component], rounds: int) -> list[Curve]:
-    """Return loss, validation and aggregation error of each component, where there are any.
-
-    Args:
-        records: The rounds so far.
-        components: Those that are trained.
-        rounds: Rounds that the run will have.
-    """
-    found = []
-    for component in components:
-        losses = site_losses(records, component)
-        faint = list(losses.values()) if len(losses) > 1 else []
-        caption = "Mean over the sites; each site faint." if faint else "One site."
-        found += [
-            curve(f"Training loss of the {component}", caption, mean_curve(losses), faint, rounds),
-            curve(
-                f"Validation of the {component}",
-                _VALIDATION[component],
-                points_of(records, "validation", component),
-                [],
-                rounds,
-            ),
-            curve(
-                f"Aggregation error of the {component}",
-                "How far the mean of the LoRA factors is from the mean of their products, relative to the latter.",
-                points_of(records, "aggregation_error", component),
-                [],
-                rounds,
-            ),
-        ]
-    return [one for one in found if one is not None]
 
 
 @cache
@@ -155,7 +116,7 @@ def _run_content(folder: ServerFolder, name: str, running: bool) -> dict[str, An
         "since": outcome.since,
         "done": records[-1]["round"] if records else 0,
         "rounds": rounds,
-        "curves": curves(records, trained_components(run.config.federation), rounds),
+        "curves": curve_plots(records, trained_components(run.config.federation), rounds),
         "traffic": site_totals(records),
         "failures": failures(records),
         "refusals": policy_codes(records),

@@ -91,11 +91,6 @@ def adapter_disabled(model: nn.Module) -> Iterator[None]:
             layer.enable_adapters(True)
 
 
-def adapter_is_on(model: nn.Module) -> bool:
-    """Return whether a model computes with its adapter."""
-    return any(not module.disable_adapters for module in model.modules() if isinstance(module, BaseTunerLayer))
-
-
 def initial_lora(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
     """Return the state every site starts from: A uniform in +-1/sqrt(n), B zero, so that B A = 0.
 

@@ -34,7 +34,7 @@ def resident_generator(config: Config, device: str) -> Generator:
         fetched = _verified(config.models.generator)
         generator = Generator.load(fetched, settings.lora, dtype, device, four_bits)
         if settings.adapter_from == "question":
-            generator.adapt_from_question(prefix_bytes(config, device))  # of what the weights have left free
+            generator.prefix_bytes = prefix_bytes(config, device)  # of what the weights have left free
         _RESIDENT[key] = generator
     found = _RESIDENT[key]
     assert isinstance(found, Generator)

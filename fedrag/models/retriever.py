@@ -25,7 +25,7 @@ from fedrag.models.adapters import (
     lora_parameters,
     remove_lora,
 )
-from fedrag.passes.attention import use_cpu_attention
+from fedrag.models.attention import use_cpu_attention
 from fedrag.types import Array, Tensors
 from fedrag.weights.store import FetchedModel
 

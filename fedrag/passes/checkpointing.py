@@ -6,27 +6,14 @@ time, measured with SmolLM2-135M in one thread) and gives the same numbers: drop
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from typing import Any
 
-from torch import nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from fedrag.errors import ModelError
-from fedrag.models.generator import Generator
-from fedrag.passes import attention
-from fedrag.passes.positions import what_is_asked
-from fedrag.passes.rms_norm import spared_bytes
 from fedrag.passes.tree import reading, tree_read
-from fedrag.types import Example
-
-_MARGIN = 1.6  # on what is kept: the backward pass's own tensors, and what the allocator cannot use again
-_SCORE_BYTES = 12  # a score of attention that is not fused: softmax in float32, its copy, dropout's mask and result
-_LOGIT_BYTES = 12  # beside the logit itself: its log-probability and two gradients, float32
-_STATE_BYTES = 16  # a weight of the adapter: two gradients and the two moments of AdamW, float32
 
 
 @contextmanager
@@ -51,128 +38,6 @@ def layers_checkpointed(model: PreTrainedModel) -> Iterator[None]:
         untyped.activation_checkpointing_disable()
 
 
-@dataclass(frozen=True, slots=True)
-class Footprint:
-    """What a generator keeps for the backward pass, counted from its shape.
-
-    Each linear layer is counted with its input and its output: the one is kept for the adapter, the other for what
-    comes next. Where layers share an input this counts it too often, about as often as it leaves out norms and
-    activation functions; what norms with a backward pass of their own spare is taken off. The experts of a mixture,
-    which are no linear layers, are not seen.
-
-    Attributes:
-        seq2seq: Whether prompts go to an encoder.
-        prompt_width: Numbers kept for a token that the encoder reads, or a causal model.
-        answer_width: Numbers kept for a token that the decoder reads.
-        heads: Attention heads of all layers.
-        score_bytes: Bytes kept for one score of one head; 0 where attention is fused.
-        in_blocks: Whether attention keeps fewer than all scores, see `fedrag.passes.attention`.
-        vocabulary: Logits of a position.
-        itemsize: Bytes of a number.
-        adapter: Trainable weights.
-    """
-
-    seq2seq: bool
-    prompt_width: float
-    answer_width: float
-    heads: int
-    score_bytes: int
-    in_blocks: bool
-    vocabulary: int
-    itemsize: int
-    adapter: int
-
-    @classmethod
-    def of(cls, generator: Generator) -> Footprint:
-        """Return the footprint of a generator with its adapter."""
-        model: Any = generator.model  # its parts are not typed
-        config = model.config.get_text_config()
-        prompt_width = answer_width = _width(model) - spared_bytes(model) / generator.dtype.itemsize
-        if generator.seq2seq:
-            answer_width = float(_width(model.get_decoder()))
-            # The keys and values of its attention to the prompt are at most a quarter of what a decoder computes.
-            prompt_width = _width(model.get_encoder()) + answer_width / 4
-        return cls(
-            seq2seq=generator.seq2seq,
-            prompt_width=prompt_width,
-            answer_width=answer_width,
-            heads=getattr(config, "num_attention_heads", 0) * config.num_hidden_layers,
-            score_bytes=_score_bytes(model),
-            in_blocks=attention.is_in_products(model),
-            vocabulary=config.vocab_size,
-            itemsize=generator.dtype.itemsize,
-            adapter=sum(parameter.numel() for parameter in generator.parameters().values()),
-        )
-
-    @property
-    def token_bytes(self) -> float:
-        """Memory that a forward pass keeps for a token of a prompt, attention scores and logits left out."""
-        return self.prompt_width * self.itemsize
-
-    def step_bytes(self, batches: Iterable[Sequence[Example]], passes: int = 1) -> float:
-        """Return the memory that the largest of some forward and backward passes needs, on the safe side.
-
-        Measured with SmolLM2-135M on a CPU, in one thread: for 4 texts of 256 tokens, 32 of each the answer, the
-        process grew by 1.65 GB in float32 and by 0.90 GB in bfloat16, and the estimate is 1.5 and 1.4 times that; for
-        2 texts of 768 tokens it is 1.6 and 1.5 times. Where autograd made the norms' backward pass, with an earlier
-        state of the code, it was 1.07 and 1.24 times in bfloat16.
-
-        Args:
-            batches: What the passes read, each padded to its longest example.
-            passes: How many run at a time.
-        """
-        return passes * _MARGIN * max(map(self._kept_bytes, batches), default=0.0) + _STATE_BYTES * self.adapter
-
-    def _kept_bytes(self, batch: Sequence[Example]) -> float:
-        """Return what one forward pass keeps, the gradients of its logits included."""
-        prompt = max(len(example.prompt) for example in batch)
-        answer = max(len(example.answer) for example in batch)
-        if self.seq2seq:
-            numbers = prompt * self.prompt_width + answer * self.answer_width
-            scores = prompt * prompt + answer * prompt + answer * answer
-            logits = len(batch) * answer
-        else:
-            tokens = max(example.length for example in batch)
-            numbers = tokens * self.prompt_width
-            scores = attention.kept_scores(tokens) if self.in_blocks else tokens * tokens
-            logits = sum(len(example.answer) for example in batch)
-        kept = numbers * self.itemsize + scores * self.heads * self.score_bytes
-        return len(batch) * kept + logits * self.vocabulary * (self.itemsize + _LOGIT_BYTES)
-
-
 def _read_again() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
     """Return contexts for a layer's forward pass and for the same one in the backward pass, which nobody told of it."""
-    return nullcontext(), _both(what_is_asked(), reading(tree_read()))
-
-
-@contextmanager
-def _both(one: AbstractContextManager[None], other: AbstractContextManager[None]) -> Iterator[None]:
-    with one, other:
-        yield
-
-
-def _width(part: nn.Module) -> int:
-    """Return the inputs and outputs of the frozen linear layers but the head, summed."""
-    head = part.get_output_embeddings() if isinstance(part, PreTrainedModel) else None  # type: ignore[no-untyped-call]  # transformers gives it no types
-    return sum(
-        _inputs_and_outputs(layer)
-        for name, layer in part.named_modules()
-        if isinstance(layer, (nn.Linear, Conv1D)) and layer is not head and ".lora_" not in name
-    )
-
-
-def _inputs_and_outputs(layer: nn.Linear | Conv1D) -> int:
-    """Count by what the layer says: in 4 bits the shape of its weights is that of the packed ones."""
-    return layer.in_features + layer.out_features if isinstance(layer, nn.Linear) else sum(layer.weight.shape)
-
-
-def _score_bytes(model: PreTrainedModel) -> int:
-    rates = {name: value for name, value in model.config.to_dict().items() if "drop" in name}
-    # Most architectures name the dropout of attention; with T5 one rate serves all.
-    of_attention = {name: value for name, value in rates.items() if "att" in name} or rates
-    implementation = str(model.config._attn_implementation)
-    if any(of_attention.values()):  # then torch's attention is plain products, whatever kernel was asked for
-        return _SCORE_BYTES
-    if attention.is_in_products(model):
-        return model.dtype.itemsize
-    return 0 if implementation in ("sdpa", attention.NAME) or "flash" in implementation else _SCORE_BYTES
+    return nullcontext(), reading(tree_read())

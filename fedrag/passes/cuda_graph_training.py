@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from fedrag.models.adapters import lora_parameters
+from fedrag.models.cache_keyword import CACHE
 from fedrag.passes.cuda_graph import MOST_RECORDINGS, Recorder, Recording, rounded_up
-from fedrag.passes.positions import answer_places, asked_at
 from fedrag.types import Example
 
 _IGNORED = -100  # the label that torch's cross entropy leaves out
@@ -63,10 +63,9 @@ class RecordedPasses:
         return recording.made
 
     def _run(self, inputs: _Inputs, loss: _Loss) -> Pass:
-        rows, width = inputs.ids.shape
-        with asked_at(inputs.rows, inputs.columns, (rows, width)):
-            logits = self._model(input_ids=inputs.ids, cache=_passing(self._model), use_cache=True).logits[0]
-        mean = loss(logits, inputs.labels) * inputs.share
+        passing: dict[str, Any] = {CACHE: _passing(self._model)}
+        logits = self._model(input_ids=inputs.ids, use_cache=True, logits_to_keep=inputs.places, **passing).logits
+        mean = loss(logits.flatten(0, 1), inputs.labels) * inputs.share
         found = torch.autograd.grad(mean, self._parameters, allow_unused=True)
         made: list[torch.Tensor | None] = [
             None if new is None else own for own, new in zip(self._gradients, found, strict=True)
@@ -80,52 +79,46 @@ class _Inputs(NamedTuple):
 
     Attributes:
         ids: Token ids (rows, width).
-        rows: Row of each position that is asked about (positions,).
-        columns: Its column.
-        labels: Its label; -100 where nothing is asked.
+        places: Where each row is asked (rows, answer tokens): a mask would be looked at, which cannot be recorded.
+        labels: Its answer tokens (rows * answer tokens,); -100 where nothing is asked.
         share: Factor on the loss, ().
     """
 
     ids: torch.Tensor
-    rows: torch.Tensor
-    columns: torch.Tensor
+    places: torch.Tensor
     labels: torch.Tensor
     share: torch.Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """Shape of a pass: rows, width, positions that are asked about."""
+    """Shape of a pass: rows, width, answer tokens of a row."""
 
     rows: int
     width: int
-    asked: int
+    answer: int
 
     @classmethod
     def of(cls, batch: Sequence[Example]) -> _Shape:
         """Return the shape that a batch is padded to, with a column of padding at least."""
         longest = max(example.length for example in batch)
-        asked = sum(len(example.answer) for example in batch)
-        return cls(rounded_up(len(batch)), max(64, rounded_up(longest + 1)), max(128, rounded_up(asked)))
+        answer = max(len(example.answer) for example in batch)
+        return cls(rounded_up(len(batch)), max(64, rounded_up(longest + 1)), max(16, rounded_up(answer)))
 
 
 def _inputs(batch: Sequence[Example], shape: _Shape, pad: int, share: float) -> _Inputs:
     """Return a batch, padded to a shape, on the CPU."""
     ids = torch.full((shape.rows, shape.width), pad)
+    # What is asked about for nothing is padding, which no text sees: its gradient is zero.
+    places = torch.full((shape.rows, shape.answer), shape.width - 1)
+    labels = torch.full((shape.rows, shape.answer), _IGNORED)
     for row, example in enumerate(batch):
         text = example.prompt + example.answer[:-1]
         ids[row, : len(text)] = torch.tensor(text)
-    rows, columns = answer_places(batch)
-    labels = [token for example in batch for token in example.answer]
-    rest = shape.asked - len(labels)
-    # What is asked about for nothing is padding, which no text sees: its gradient is zero.
-    return _Inputs(
-        ids,
-        torch.tensor(rows + [0] * rest),
-        torch.tensor(columns + [shape.width - 1] * rest),
-        torch.tensor(labels + [_IGNORED] * rest),
-        torch.tensor(share),
-    )
+        asked = len(example.answer)
+        places[row, :asked] = torch.arange(len(example.prompt) - 1, len(text))
+        labels[row, :asked] = torch.tensor(example.answer)
+    return _Inputs(ids, places, labels.flatten(), torch.tensor(share))
 
 
 class _PassingLayer(DynamicLayer):  # type: ignore[no-untyped-call]  # its base registers subclasses, untyped

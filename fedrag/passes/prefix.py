@@ -20,7 +20,8 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache, PreTrainedCo
 
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
-from fedrag.passes.threads import changes_with_texts, passes_beside, running_beside
+from fedrag.models.cache_keyword import CACHE
+from fedrag.passes.threads import changes_with_texts, passes_at_a_time, thread_pool
 from fedrag.types import Example
 
 Read = list[tuple[torch.Tensor, torch.Tensor]]
@@ -53,17 +54,15 @@ class PrefixReader:
         self._known: dict[_Prefix, Read] = {}
         self._chance = random.Random(0)
 
-    def read(self, batch: Sequence[Example], cache: DynamicCache | None = None) -> tuple[DynamicCache, torch.Tensor]:
+    def read(self, batch: Sequence[Example]) -> tuple[DynamicCache, torch.Tensor]:
         """Return the keys and values of the prefixes of a batch, padded on the left, and which of them are real.
 
         Args:
             batch: Examples with prefixes of one token or more.
-            cache: An empty one to put them in; None: one that grows, and through which gradients go.
 
         Returns:
             A cache of (batch, heads, width, dim) a layer that may be changed, and a mask (batch, width).
         """
-        cache = DynamicCache() if cache is None else cache
         found: dict[_Prefix, Read] = {}
         rows = [_prefixes(example) for example in batch]
         for depth in range(max(map(len, rows))):
@@ -74,7 +73,7 @@ class PrefixReader:
             for row, read in zip(missing, reads, strict=True):
                 found[row[-1]] = read
                 self._remember(row[-1], read)
-        return cache, fill_cache(cache, [[found[prefix] for prefix in row] for row in rows])
+        return filled_cache([[found[prefix] for prefix in row] for row in rows])
 
     @property
     def _layers(self) -> int:
@@ -94,8 +93,9 @@ class PrefixReader:
         training = self._model.training
         self._model.train(False)
         try:
-            passes = passes_beside(self._model.device, disturbed=changes_with_texts(self._model.config))
-            with adapter_disabled(self._model), running_beside(passes, same_threads=True) as run:
+            alone = changes_with_texts(self._model.config)
+            passes = 1 if alone else passes_at_a_time(on_gpu=self._model.device.type == "cuda")
+            with adapter_disabled(self._model), thread_pool(passes, same_threads=True) as run:
                 return list(run(partial(self._read_one, row, found) for row in rows))
         finally:
             self._model.train(training)
@@ -110,7 +110,7 @@ class PrefixReader:
                 keys, values = (_joined([found[prefix][layer][part] for prefix in before])[None] for part in (0, 1))
                 cache.update(keys, values, layer)
             ids = torch.tensor([new], device=self._model.device)
-            kept = self._model.base_model(input_ids=ids, cache=cache, use_cache=True).cache
+            kept = self._model.base_model(input_ids=ids, use_cache=True, **{CACHE: cache})[CACHE]
             # Copies: a view would hold on to what was read before.
             parts = [(layer.keys[0, :, -len(new) :], layer.values[0, :, -len(new) :]) for layer in kept.layers]
             return [(keys.clone(), values.clone()) for keys, values in parts]
@@ -132,12 +132,13 @@ def _joined(parts: Sequence[torch.Tensor], width: int = 0) -> torch.Tensor:
     return pad(joined, (0, 0, max(width - joined.shape[1], 0), 0))
 
 
-def fill_cache(cache: DynamicCache, rows: Sequence[Sequence[Read]]) -> torch.Tensor:
-    """Put what was read of each row, part after part, into an empty cache, padded on the left.
+def filled_cache(rows: Sequence[Sequence[Read]]) -> tuple[DynamicCache, torch.Tensor]:
+    """Return a cache of what was read of each row, part after part, padded on the left.
 
     Returns:
-        Which places of the cache are no padding (rows, width).
+        The cache, and which of its places are no padding (rows, width).
     """
+    cache = DynamicCache()
     lengths = [sum(read[0][0].shape[1] for read in row) for row in rows]
     width = max(lengths)
     for layer in range(len(rows[0][0])):
@@ -146,7 +147,8 @@ def fill_cache(cache: DynamicCache, rows: Sequence[Sequence[Read]]) -> torch.Ten
         )
         cache.update(keys, values, layer)
     device = rows[0][0][0][0].device
-    return torch.tensor([[0] * (width - length) + [1] * length for length in lengths], device=device)
+    real = [[0] * (width - length) + [1] * length for length in lengths]
+    return cache, torch.tensor(real, device=device)
 
 
 def share_a_prefix(batch: Sequence[Example]) -> bool:
@@ -171,9 +173,9 @@ def read_first_prefixes(model: PreTrainedModel, batch: Sequence[Example]) -> tup
     ids = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in places], device=model.device)
     cache = DynamicCache()
     if instruction:
-        model.base_model(input_ids=ids[:1, :instruction], cache=cache, use_cache=True)
+        model.base_model(input_ids=ids[:1, :instruction], use_cache=True, **{CACHE: cache})
         cache.batch_repeat_interleave(len(places))
-    model.base_model(input_ids=ids[:, instruction:], cache=cache, use_cache=True)
+    model.base_model(input_ids=ids[:, instruction:], use_cache=True, **{CACHE: cache})
     cache.batch_select_indices(torch.tensor([places[prefix] for prefix in prefixes], device=model.device))
     real = [[1] * len(prefix) + [0] * (width - len(prefix)) for prefix in prefixes]
     return cache, torch.tensor(real, device=model.device)
@@ -186,4 +188,4 @@ def remembers_all(config: PreTrainedConfig) -> bool:
     window = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     takes = set(inspect.signature(causal.forward).parameters) if causal else set()
-    return layers == {"full_attention"} and not window and {"position_ids", "cache"} <= takes
+    return layers == {"full_attention"} and not window and {"position_ids", CACHE} <= takes

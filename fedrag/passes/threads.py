@@ -28,17 +28,9 @@ class Run(Protocol):
         """Run the jobs."""
 
 
-def passes_beside(device: torch.device, *, disturbed: bool = False) -> int:
-    """Return how many passes through a model run at a time.
-
-    Args:
-        device: Where the model computes; a GPU is busy with one.
-        disturbed: Whether passes would disturb each other. Dropout, for one, draws random numbers in the order in which
-            they happen to run.
-    """
-    if disturbed or device.type != "cpu" or torch.get_num_threads() < _PASSES:
-        return 1
-    return _PASSES
+def passes_at_a_time(*, on_gpu: bool) -> int:
+    """Return how many passes through a model run at a time, where none disturbs another; a GPU is busy with one."""
+    return 1 if on_gpu or torch.get_num_threads() < _PASSES else _PASSES
 
 
 def changes_with_texts(config: PreTrainedConfig) -> bool:
@@ -48,7 +40,7 @@ def changes_with_texts(config: PreTrainedConfig) -> bool:
 
 
 @contextmanager
-def running_beside(passes: int, *, same_threads: bool = False) -> Iterator[Run]:
+def thread_pool(passes: int, *, same_threads: bool = False) -> Iterator[Run]:
     """Give a function that runs jobs, so many at a time; a job alone has all cores.
 
     Jobs that have not begun are dropped when the context ends, by an error for example.

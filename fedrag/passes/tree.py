@@ -1,7 +1,7 @@
 """Prompts of one pass as a tree: what several of them begin with is read once, and nothing is padded.
 
 A causal model reads an instruction, or a passage, alike whatever follows it. So the prompts of a batch are read in one
-row, each shared beginning in one place, with attention along the branches of the tree (`fedrag.passes.attention`). The
+row, each shared beginning in one place, with attention along the branches of the tree (`tree_attention`). The
 result and the gradients are those of whole prompts: the gradients by what is shared add up.
 """
 
@@ -14,10 +14,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from itertools import accumulate
 from os.path import commonprefix
+from typing import Any
 
 import torch
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+from transformers.masking_utils import sdpa_mask
 
+from fedrag.models.attention import NAME as CPU_ATTENTION
+from fedrag.models.attention import can_be_products, continued, cpu_attention
 from fedrag.types import Example
+
+NAME = f"tree_{CPU_ATTENTION}"
 
 _LEAST = 8  # tokens; a branch costs some small operations in each layer
 _FEW = 16  # examples; among more, an exchange gains little and takes long to find
@@ -186,3 +193,56 @@ def reading(tree: PromptTree | None) -> Iterator[None]:
         yield
     finally:
         _READING.reset(before)
+
+
+def use_tree_attention(model: PreTrainedModel) -> None:
+    """Let a model with `cpu_attention` read trees, too."""
+    model.set_attn_implementation(NAME)
+
+
+def tree_logits(model: PreTrainedModel, batch: Sequence[Example]) -> torch.Tensor:
+    """Return the logits (tokens, vocabulary) that predict the answer tokens of a batch, example after example.
+
+    Args:
+        model: A causal model with `tree_attention`.
+        batch: Examples, read as one tree.
+    """
+    tree = PromptTree.of(batch)
+    with reading(tree):
+        logits: torch.Tensor = model(
+            input_ids=torch.tensor([tree.tokens]),
+            position_ids=torch.tensor([tree.positions]),
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),  # the tree says who sees whom
+            use_cache=False,
+            logits_to_keep=torch.tensor(tree.places),
+        ).logits
+    return logits[0]
+
+
+def tree_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """Do what `cpu_attention` does; where a tree is read, each segment sees itself and those before it in its texts."""
+    tree = tree_read()
+    if tree is None:
+        return cpu_attention(module, query, key, value, attention_mask, dropout, **options)
+    if not can_be_products(dropout, options):
+        return cpu_attention(module, query, key, value, tree.mask()[None, None], dropout, **options)
+    queries, keys, values = (torch.split(part, tree.lengths, dim=2) for part in (query, key, value))
+    mixed = []
+    for number, segment in enumerate(tree.segments):
+        seen = (*segment.before, number)
+        own_keys, own_values = (torch.cat([part[i] for i in seen], dim=2) for part in (keys, values))
+        mask = continued(len(segment.tokens), own_keys.shape[2]) if segment.before else None
+        mixed.append(cpu_attention(module, queries[number], own_keys, own_values, mask, dropout, **options)[0])
+    return torch.cat(mixed, dim=1), None
+
+
+AttentionInterface.register(NAME, tree_attention)
+AttentionMaskInterface.register(NAME, sdpa_mask)

@@ -23,13 +23,11 @@ import numpy as np
 import torch
 
 from fedrag.models.generator import Generator
-from fedrag.passes.batches import plan_batches, plan_prefix_batches
-from fedrag.passes.pass_size import tokens_at_a_time
-from fedrag.passes.threads import passes_beside, running_beside
+from fedrag.passes.reading import reader_of
+from fedrag.passes.threads import thread_pool
 from fedrag.types import Array, Example
 
 _VERSION = 5
-BATCH_TOKENS = 8192
 
 
 def score_answers(
@@ -48,13 +46,8 @@ def score_answers(
         cache: Scores of earlier calls.
         on_batch: Called after each batch with (examples done, examples in all).
     """
-    passes = passes_beside(generator.model.device, disturbed=generator.changes_while_reading)
-    most = tokens_at_a_time(generator, batch_tokens, BATCH_TOKENS) // passes
-    if generator.can_share and generator.prefixes is None:
-        plans = plan_prefix_batches(examples, most)
-    else:  # what is remembered stands once for each example of a batch
-        plans = plan_batches([generator.pass_tokens(example) for example in examples], most)
-
+    reader = reader_of(generator)
+    plans = reader.scoring_batches(examples, batch_tokens)
     scores = np.zeros(len(examples), np.float32)
     done = 0
 
@@ -80,7 +73,7 @@ def score_answers(
         else:
             take(rows, known)
     if missing:
-        with generator.at_rest(), running_beside(passes) as run:
+        with generator.at_rest(), thread_pool(reader.paths.scoring.threads) as run:
             for rows, found in zip(missing, run(partial(score, rows) for rows in missing), strict=True):
                 take(rows, found)
     return scores
@@ -94,7 +87,8 @@ def mean_log_probabilities(generator: Generator, batch: Sequence[Example]) -> Ar
         batch: Examples of similar length, or with the same passages.
     """
     with torch.inference_mode():
-        logits, labels = generator.answer_logits_sharing(batch)
+        reader = reader_of(generator)
+        logits, labels = reader.answer_logits(batch, reader.paths.scoring)
         logits = logits.float()
         chosen = logits.gather(1, labels[:, None])[:, 0] - logits.logsumexp(dim=-1)
     lengths = [len(example.answer) for example in batch]

@@ -28,7 +28,7 @@ def export_models(config: Config, state: State, folder: Path) -> None:
                 generator.targets,
                 generator.fetched.name,
                 _TASKS[generator.fetched.kind],
-                builder.question_mark if generator.prefixes else None,
+                None if generator.prefix_bytes is None else builder.question_mark,
             )
             generator.tokenizer.save_pretrained(partial)
     if "retriever" in state:

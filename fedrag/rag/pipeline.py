@@ -13,7 +13,7 @@ from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.passes.batches import plan_batches
 from fedrag.passes.decoding import decode
-from fedrag.passes.pass_size import tokens_at_a_time
+from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.retrieval.index import PassageIndex

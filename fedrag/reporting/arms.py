@@ -10,7 +10,7 @@ from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, read_me
 from fedrag.evaluation.significance import Interval
 from fedrag.runs.run_folder import RunFolder
 
-ARMS = {"untouched": "Untouched", "local": "Local", "federated": "Federated", "pooled": "Centralised"}
+ARMS = {"untouched": "Untouched", "local": "Local", "federated": "Federated", "pooled": "Pooled"}
 """The arms of a run in the order of the tables, and what the page calls them."""
 
 BY_SITE = ("exact_match", "f1", "recall_at_1", "mrr")

@@ -37,34 +37,8 @@ _STYLE: dict[Any, Any] = {
     "grid.linewidth": 0.5,
     "legend.frameon": False,
 }
-_WIDTH, _HEIGHT = 4.8, 2.6  # inches; a column of the page
+_WIDTH = 4.8  # inches; a column of the page
 _MARKERS = {"untouched": "o", "local": "s", "pooled": "D"}
-
-Curve = Sequence[tuple[int, float]]
-"""Values by round."""
-
-
-def curve_figure(mean: Curve, faint: Mapping[str, Curve]) -> str:
-    """Draw a value over the rounds.
-
-    Args:
-        mean: The line that counts.
-        faint: Lines behind it, one a site.
-    """
-    with rc_context(_STYLE):
-        figure, axes = _figure(_HEIGHT)
-        single = len({x for x, _ in mean}) == 1  # one round is a point, not a line
-        for points in faint.values():
-            axes.plot(*_columns(points), color=MUTED, linewidth=0.9, alpha=0.45, marker="o" if single else None, ms=3)
-        axes.plot(*_columns(mean), color=ACCENT, linewidth=2.2, marker="o", ms=5)
-        axes.set_xlabel("round")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-        axes.grid(axis="y")
-        if single:
-            axes.set_xlim(mean[0][0] - 1, mean[0][0] + 1)
-            axes.set_xticks([mean[0][0]])
-        return _svg(figure)
 
 
 def dots_figure(lines: Sequence[Line]) -> str:

@@ -15,6 +15,7 @@ from fedrag.files import write_text
 from fedrag.reporting import plots, round_log, what_ran
 from fedrag.reporting.arms import ARMS, BY_SITE, Line, measured_metrics, overall_lines, read_arms, site_lines
 from fedrag.reporting.choice import rule
+from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.examples import example_blocks, read_texts
 from fedrag.reporting.verdict import headline_metrics, percent, verdict
 from fedrag.runs.run_folder import RunFolder
@@ -70,7 +71,8 @@ def _content(run: RunFolder) -> dict[str, Any]:
     records, arms = run.rounds(), read_arms(run)
     scores = {arm: scores_by_question(measured) for arm, measured in arms.items()}
     metrics = measured_metrics(scores)
-    headlines = headline_metrics(trained_components(run.config.federation), metrics)
+    trained = trained_components(run.config.federation)
+    headlines = headline_metrics(trained, metrics)
     totals, lines = round_log.site_totals(records), overall_lines(scores)
     return {
         "name": run.path.resolve().name,
@@ -85,7 +87,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "overall": lines,
         "by_site": {TITLES[metric]: site_lines(scores, metric) for metric in metrics if metric in BY_SITE},
         "dots": plots.dots(scores, lines, headlines),
-        "curves": plots.curves(records),
+        "curves": curve_plots(records, trained, run.config.federation.rounds),
         "totals": totals,
         "deployed": what_ran.is_deployed(run),
         "bytes": plots.bytes_by_site(totals),

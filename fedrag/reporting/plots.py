@@ -1,32 +1,16 @@
-"""The plots of the page, each with a caption and its content in words."""
+"""The plots of what was measured and exchanged, each with a caption and its content in words."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from fedrag.evaluation.records import TITLES, Scores
-from fedrag.reporting import round_log
 from fedrag.reporting.arms import ARMS, Line, site_lines
-from fedrag.reporting.figures import bytes_figure, curve_figure, dots_figure
+from fedrag.reporting.curves import Plot
+from fedrag.reporting.figures import bytes_figure, dots_figure
+from fedrag.reporting.round_log import SiteTotals
 from fedrag.reporting.verdict import METRIC_WORDS, percent
 from fedrag.text import size_text
-from fedrag.types import COMPONENTS
-
-_VALIDATION = {
-    "generator": "mean log-probability of an answer token; higher is better",
-    "retriever": "mean reciprocal rank; higher is better",
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Plot:
-    """A figure with its caption and what it shows in words."""
-
-    title: str
-    caption: str
-    alt: str
-    svg: str
 
 
 def dots(scores: Mapping[str, Scores], overall: Sequence[Line], metrics: Sequence[str]) -> list[Plot]:
@@ -46,42 +30,7 @@ def _told(line: Line) -> str:
     return ", ".join(f"{ARMS[arm].lower()} {percent(value)}" for arm, value in line.means.items() if value is not None)
 
 
-def curves(records: round_log.Records) -> list[Plot]:
-    """Return the plots over the rounds of each component: loss, validation, size of the update, aggregation error."""
-    plots = []
-    for component in COMPONENTS:
-        losses = round_log.site_losses(records, component)
-        if losses:
-            mean = round_log.mean_curve(losses)
-            caption = "Mean over the sites; each site faint." if len(losses) > 1 else "One site."
-            plots.append(
-                _curve_plot(f"Training loss of the {component}", caption, mean, losses if len(losses) > 1 else {})
-            )
-        for key, title, caption in (
-            (
-                "validation",
-                f"Validation of the {component}",
-                f"All sites' validation questions: {_VALIDATION[component]}.",
-            ),
-            ("update_norm", f"Size of the {component}'s update", "L2 norm of what was added to the weights."),
-            (
-                "aggregation_error",
-                f"Aggregation error of the {component}",
-                "How far the mean of the LoRA factors is from the mean of their products, relative to the latter.",
-            ),
-        ):
-            points = round_log.curve(records, key, component)
-            if points:
-                plots.append(_curve_plot(title, caption, points))
-    return plots
-
-
-def _curve_plot(title: str, caption: str, mean: round_log.Points, faint: Mapping[str, round_log.Points] = {}) -> Plot:
-    told = ", ".join(f"round {number}: {value:.3g}" for number, value in mean)
-    return Plot(title, caption, f"{title} by round. {told}.", curve_figure(mean, faint))
-
-
-def bytes_by_site(totals: Mapping[str, round_log.SiteTotals]) -> list[Plot]:
+def bytes_by_site(totals: Mapping[str, SiteTotals]) -> list[Plot]:
     """Return the plot of what each site received and sent; none where none was asked."""
     if not totals:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ def site_losses(records: Records, component: str) -> dict[str, Points]:
     return dict(curves)
 
 
-def mean_curve(curves: dict[str, Points]) -> Points:
+def mean_curve(curves: Mapping[str, Points]) -> Points:
     """Return the mean over the sites by round.
 
     >>> mean_curve({"a": [(1, 2.0), (2, 1.0)], "b": [(1, 4.0)]})

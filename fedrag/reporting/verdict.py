@@ -12,7 +12,7 @@ FEW_QUESTIONS = 30
 METRIC_WORDS = {"exact_match": "exact match", "mrr": "MRR", "f1": "F1", "recall_at_1": "recall@1"}
 
 _INTERVAL = "95\N{NO-BREAK SPACE}% interval"
-_NAMES = {"untouched": "the untouched models", "local": "the sites alone", "pooled": "centralised training"}
+_NAMES = {"untouched": "the untouched models", "local": "the local models", "pooled": "the pooled model"}
 
 
 def headline_metrics(trained: Collection[str], measured: Collection[str]) -> list[str]:

@@ -17,9 +17,9 @@ from fedrag.types import COMPONENTS
 
 MEANINGS = {
     "untouched": "the models as they were fetched",
-    "local": "each site with a model trained on its own data alone",
+    "local": "each site with models trained on its own data alone",
     "federated": "the models that the sites trained together",
-    "pooled": "one model trained on all data in one place",
+    "pooled": "one model trained on the data of all sites in one place",
 }
 
 INTERVALS = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -15,12 +15,11 @@ from fedrag.config.scenario import GeneratorConfig, RagConfig
 from fedrag.errors import TrainingDiverged
 from fedrag.memory import free_memory
 from fedrag.models.generator import Generator
-from fedrag.passes.batches import plan_batches
-from fedrag.passes.checkpointing import Footprint, layers_checkpointed
-from fedrag.passes.cuda_graph_training import RecordedPasses
-from fedrag.passes.pass_size import tokens_at_a_time
-from fedrag.passes.threads import Run, passes_beside, running_beside
-from fedrag.passes.tree import plan_tree_passes
+from fedrag.passes.checkpointing import layers_checkpointed
+from fedrag.passes.cuda_graph_training import Pass
+from fedrag.passes.memory_estimate import Footprint
+from fedrag.passes.reading import Reader, reader_of
+from fedrag.passes.threads import Run, thread_pool
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.text import size_text
@@ -32,7 +31,8 @@ from fedrag.types import Example, Hit, Passage, Question, Tensors
 
 log = logging.getLogger("fedrag.training")
 
-MICRO_BATCH_TOKENS = 2048
+Learn = Callable[[Sequence[Example], int], Pass]
+"""Makes a forward and a backward pass over examples; the loss is divided by a number of answer tokens."""
 
 
 def answer_examples(
@@ -104,15 +104,16 @@ def train_generator(
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
     batches = example_batches(examples, settings, seed)
     losses: list[float] = []
-    passes = passes_beside(generator.model.device, disturbed=generator.has_dropout or generator.changes_while_reading)
-    split = [_parts(generator, [examples[i] for i in rows], settings, passes) for rows in batches]
-    checkpointed = _is_checkpointed(generator, split, passes, settings, free_bytes)
-    recorded = generator.recorded_passes if generator.can_be_recorded and not checkpointed else None
-    with layers_checkpointed(generator.model) if checkpointed else nullcontext(), running_beside(passes) as run:
+    reader = reader_of(generator)
+    threads = reader.paths.training.threads
+    split = [reader.training_passes([examples[i] for i in rows], settings.micro_batch_tokens) for rows in batches]
+    checkpointed = _is_checkpointed(generator, split, settings, free_bytes)
+    learn = _recorded(reader, loss) if _is_recorded(reader, checkpointed) else _computed(reader, optimizer, loss)
+    with layers_checkpointed(generator.model) if checkpointed else nullcontext(), thread_pool(threads) as run:
         generator.model.train()
         try:
             for step, parts in enumerate(split):
-                losses.append(_accumulate(generator, parts, run, optimizer, loss, recorded))
+                losses.append(_accumulate(parts, run, optimizer, learn))
                 optimizer.step(progress.at(step, len(batches)))
                 if on_step:
                     on_step(step + 1, len(batches), losses[-1])
@@ -142,7 +143,6 @@ def epoch_batches(examples: int, batch_size: int, epochs: int, seed: int) -> lis
 def _is_checkpointed(
     generator: Generator,
     batches: Sequence[Sequence[Sequence[Example]]],
-    passes: int,
     settings: GeneratorConfig,
     free_bytes: float | None,
 ) -> bool:
@@ -153,47 +153,36 @@ def _is_checkpointed(
     if settings.activation_checkpointing != "auto":
         return settings.activation_checkpointing == "on"
     free = free_memory(generator.model.device.type) if free_bytes is None else free_bytes
-    if free is None or generator.prefixes or not generator.model.supports_gradient_checkpointing:
+    path = reader_of(generator).paths.training
+    if free is None or path.name == "prefix" or not generator.model.supports_gradient_checkpointing:
         return False
-    need = Footprint.of(generator).step_bytes((part for parts in batches for part in parts), passes)
+    need = Footprint.of(generator).step_bytes((part for parts in batches for part in parts), path.threads)
     if need > free:
         log.info("%s: a step needs up to %s more, and %s are free", again, size_text(need), size_text(free))
     return need > free
 
 
-def _parts(
-    generator: Generator, batch: Sequence[Example], settings: GeneratorConfig, passes: int
-) -> list[list[Example]]:
-    """Return the parts of a batch, each read in one forward pass; those that run at a time share the tokens of one."""
-    most = tokens_at_a_time(generator, settings.micro_batch_tokens, MICRO_BATCH_TOKENS) // passes
-    if generator.reads_trees:
-        return [[batch[i] for i in rows] for rows in plan_tree_passes(batch, passes, most)]
-    # Each of similar length, two or more for each that runs: with fewer, one would wait for the other at the end.
-    lengths = [generator.pass_tokens(example) for example in batch]
-    if passes > 1:
-        most = min(most, sum(lengths) // (2 * passes))
-    return [[batch[i] for i in rows] for rows in plan_batches(lengths, most)]
+def _is_recorded(reader: Reader, checkpointed: bool) -> bool:
+    return reader.paths.training.name == "cuda graph" and not checkpointed
 
 
-def _accumulate(
-    generator: Generator,
-    parts: Sequence[Sequence[Example]],
-    run: Run,
-    optimizer: MasterOptimizer,
-    loss: AnswerLoss,
-    recorded: RecordedPasses | None,
-) -> float:
-    """Add up the gradients of one batch over its parts; return its mean loss per token."""
-    answer_tokens = sum(len(example.answer) for part in parts for example in part)
+def _recorded(reader: Reader, loss: AnswerLoss) -> Learn:
+    return lambda part, answer_tokens: reader.recorded_passes.learn(part, loss, answer_tokens)
 
-    def learn(part: Sequence[Example]) -> tuple[torch.Tensor, list[torch.Tensor | None]]:
-        if recorded:
-            return recorded.learn(part, loss, answer_tokens)
-        mean = loss(*generator.answer_logits(part)) / answer_tokens
+
+def _computed(reader: Reader, optimizer: MasterOptimizer, loss: AnswerLoss) -> Learn:
+    def learn(part: Sequence[Example], answer_tokens: int) -> Pass:
+        mean = loss(*reader.answer_logits(part)) / answer_tokens
         return mean.detach(), optimizer.gradients(mean)
 
+    return learn
+
+
+def _accumulate(parts: Sequence[Sequence[Example]], run: Run, optimizer: MasterOptimizer, learn: Learn) -> float:
+    """Add up the gradients of one batch over its parts; return its mean loss per token."""
+    answer_tokens = sum(len(example.answer) for part in parts for example in part)
     means = []
-    for mean, gradients in run(partial(learn, part) for part in parts):
+    for mean, gradients in run(partial(learn, part, answer_tokens) for part in parts):
         optimizer.add(gradients)
         means.append(mean.double())  # a copy: a recorded pass writes its loss to the same place
     total = float(sum(means))  # at the end: whoever asks a GPU for a number waits for all that it has to do

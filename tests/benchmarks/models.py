@@ -13,6 +13,7 @@ from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
+from fedrag.passes.reading import reader_of
 from fedrag.passes.tree import PromptTree
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.training.ralt import answer_examples
@@ -66,7 +67,7 @@ def training_examples(generator: Generator, of: Sequence[Site], passages: int) -
 
 def passes_of(generator: Generator, plan: Sequence[Sequence[Example]]) -> list[PromptTree]:
     """Return what each pass of a plan reads, token by token; where a generator reads no trees, each example apart."""
-    if generator.reads_trees:
+    if reader_of(generator).paths.training.name == "tree":
         return [PromptTree.of(batch) for batch in plan]
     return [PromptTree.of([example]) for batch in plan for example in batch]
 

@@ -25,11 +25,11 @@ from typing import Any
 
 import torch
 from bench import Row, finish, in_a_process, main, peak_mb
+from fedrag.passes.pass_size import tokens_at_a_time
 from machine import SQUARE, linear_shapes, product_rate
 from models import config, load_generator, lora_training_flops, passes_of, sites, training_examples
 
 from fedrag.models.generator import Generator
-from fedrag.passes.pass_size import tokens_at_a_time
 from fedrag.passes.threads import passes_beside
 from fedrag.passes.tree import plan_tree_passes
 from fedrag.training.ralt import MICRO_BATCH_TOKENS, example_batches, train_generator
@@ -85,7 +85,7 @@ def ours() -> dict[str, Any]:
 def from_the_question_on() -> dict[str, Any]:
     """Train the same with an adapter that acts from the question on, twice: read anew, and remembered."""
     generator = load_generator()
-    generator.adapt_from_question(4e9)
+    generator.prefix_bytes = 4e9
     settings = config(f"generator.batch_size={BATCH}", "generator.adapter_from=question").generator
     warm_up, timed = examples_of(generator)
     train_generator(generator, warm_up, settings, seed=0)

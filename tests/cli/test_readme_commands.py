@@ -19,7 +19,7 @@ from fedrag.site.admin import site_reference
 from fedrag.site.site_config import SiteConfig
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "simulations/README.md")
+DOCUMENTS = ("README.md", "CONTRIBUTING.md", "simulations/README.md", "simulations/RESULTS.md")
 DEPLOYED = ("server/README.md", "clients/README.md")  # tests/deployed/test_readme_deployment.py runs their commands
 
 
@@ -111,14 +111,28 @@ def test_the_table_of_settings_names_types_limits_and_defaults():
 
 
 def test_every_file_of_the_map_exists():
-    [files] = [block for block in blocks("README.md") if block.startswith("fedrag/ ")]
-    for line in files.splitlines():
-        names = re.split(r"\s{2,}", line.strip())[0].split()
+    for line in file_map():
         folder = ROOT / "fedrag" if line.startswith("  ") else ROOT
-        assert all((folder / name).exists() for name in names), line
-    listed = {name.rstrip("/") for line in files.splitlines() for name in line.split() if line.startswith("  ")}
-    own = {p.name for p in (ROOT / "fedrag").iterdir() if not p.name.startswith(("_", ".")) and p.name != "py.typed"}
-    assert own <= listed
+        assert all((folder / name).exists() for name in names_of(line)), line
+
+
+def test_the_map_names_every_room_and_every_plain_module():
+    listed = [name.rstrip("/") for line in file_map() for name in names_of(line) if line.startswith("  ")]
+    package = ROOT / "fedrag"
+    own = {p.name for p in package.iterdir() if not p.name.startswith(("_", ".")) and p.name != "py.typed"}
+    own |= {p.parent.relative_to(package).as_posix() for p in package.rglob("*/__init__.py")}
+    assert own - set(listed) == set()
+    assert len(set(listed)) == len(listed)
+
+
+def file_map() -> list[str]:
+    [block] = [block for block in blocks("CONTRIBUTING.md") if block.startswith("fedrag/ ")]
+    return block.splitlines()
+
+
+def names_of(line: str) -> list[str]:
+    """Return the paths at the beginning of a line of the map."""
+    return re.split(r"\s{2,}", line.strip())[0].split()
 
 
 def test_the_shown_site_folder_can_be_loaded(tmp_path: Path):

@@ -20,10 +20,12 @@ from written_run import REFUSAL, add_round, free_port, new_folder, record, shown
 from fedrag.cli.main import app
 from fedrag.coordinator.console import HEADERS
 from fedrag.coordinator.console_page import policy_codes
-from fedrag.coordinator.curves import curve, nice_ticks
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.files import write_json
+from fedrag.reporting.curves import curve_plots
+from fedrag.reporting.page import render
+from fedrag.runs.run_folder import RunFolder
 from fedrag.site.policy import policy_numbers
 from fedrag.site.site_config import Policy
 
@@ -97,10 +99,26 @@ def test_the_page_shows_sites_run_bytes_failures_and_runs(address: str, whole: S
 
 def test_the_page_shows_a_curve_for_each_thing_that_was_measured(address: str):
     html = httpx.get(address).text
-    assert 'aria-label="Training loss of the retriever by round: 1: 1, 2: 0.5, 3: 0.3333"' in html
-    assert 'aria-label="Validation of the retriever by round: 1: 0.5, 2: 0.5, 3: 0.5"' in html
-    assert 'aria-label="Aggregation error of the retriever by round: 1: 0.002, 2: 0.004, 3: 0.006"' in html
-    assert html.count("<svg") == 3
+    assert 'aria-label="Training loss of the retriever by round. round 1: 1, round 2: 0.5, round 3: 0.333."' in html
+    assert 'aria-label="Validation of the retriever by round. round 1: 0.5, round 2: 0.5, round 3: 0.5."' in html
+    assert 'aria-label="Size of the retriever&#39;s update by round. round 1: 0.1, round 2: 0.1, round 3: 0.1."' in html
+    assert (
+        'aria-label="Aggregation error of the retriever by round. round 1: 0.002, round 2: 0.004, round 3: 0.006."'
+        in html
+    )
+    assert html.count("<svg") == 4
+
+
+def test_the_report_of_the_run_holds_the_same_figures(address: str, whole: ServerFolder):
+    html = httpx.get(address).text
+    plots = curve_plots(ROUNDS, ("retriever",), 3)
+    assert len(plots) == 4
+    report = render(RunFolder.open(whole.runs / "written-1"))
+    for plot in plots:
+        assert plot.svg in html
+        assert plot.svg in report
+        assert f"<strong>{plot.title}</strong> {plot.caption}".replace("'", "&#39;") in html
+        assert f"<strong>{plot.title}</strong> {plot.caption}".replace("'", "&#39;") in report
 
 
 def test_the_event_stream_gives_all_sections_and_then_those_that_change(folder: ServerFolder):
@@ -322,35 +340,10 @@ def test_the_latest_policy_code_comes_first_and_other_refusals_are_none():
     }
 
 
-def test_a_curve_spans_all_rounds_and_stands_between_its_ticks():
-    found = curve("Loss", "", [(1, 2.0), (2, 1.0)], [[(1, 3.0)]], rounds=3)
-    assert found is not None
-    assert [tick.text for tick in found.x_ticks] == ["1", "2", "3"]
-    assert [tick.text for tick in found.y_ticks] == ["1", "1.5", "2", "2.5", "3"]
-    assert found.line == "54.0,94.0 221.0,176.0"
-    assert found.faint == ("54.0,12.0",)
-    assert [mark.text for mark in found.marks] == ["round 1: 2", "round 2: 1"]
-
-
-def test_a_curve_passes_over_values_that_are_no_numbers():
-    found = curve("Loss", "", [(1, float("nan")), (2, 1.0), (3, float("inf"))], [], rounds=3)
-    assert found is not None
-    assert [mark.text for mark in found.marks] == ["round 2: 1"]
-    assert curve("Loss", "", [(1, float("nan"))], [], rounds=3) is None
-
-
-@pytest.mark.parametrize("values", [[0.0], [-5.7, -5.2], [1e-12, 3e-12], [1e9, 1e9], [-1.0, 1.0], [0.1, 0.3]])
-def test_ticks_enclose_the_values_and_are_few(values: list[float]):
-    ticks = nice_ticks(values, 4)
-    assert ticks[0] <= min(values)
-    assert ticks[-1] >= max(values)
-    assert ticks == sorted(set(ticks))
-    assert 2 <= len(ticks) <= 7
-
-
-def test_all_that_the_console_shows_is_in_the_wheel():
+def test_all_that_console_and_report_show_is_in_the_wheel():
     root = Path(__file__).parents[2]
     patterns = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["fedrag"]
-    files = [path.relative_to(root / "fedrag") for path in (root / "fedrag/coordinator/templates").iterdir()]
-    assert len(files) >= 8
+    folders = (root / "fedrag/coordinator/templates", root / "fedrag/reporting/templates")
+    files = [path.relative_to(root / "fedrag") for folder in folders for path in folder.iterdir()]
+    assert len(files) >= 11
     assert [path for path in files if not any(fnmatch(str(path), pattern) for pattern in patterns)] == []

@@ -146,6 +146,48 @@ def test_a_site_that_stays_away_is_given_up(keys, monkeypatch):
     assert replies[0].metadata.reply_to_message_id == ids[0]
 
 
+def test_a_site_that_was_lost_a_moment_ago_is_waited_for(keys, monkeypatch):
+    monkeypatch.setattr(signed_grid, "LOOK_S", 0.0)
+    members = [Member(FIRST_NODE_ID, "north", keys["north"].public_key())]
+    inner = LosingGrid(answers_as(keys), [{"site-name": "north"}], lose=1)
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: members, Lines())
+    ids = grid.push_messages([grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()])
+    away, members[:] = list(members), []
+    assert [grid.pull_messages(ids) for _ in range(3)] == [[], [], []]
+    members[:] = away
+    replies = grid.pull_messages(ids) + grid.pull_messages(ids)
+    assert [reply.content["told"]["site"] for reply in replies] == ["north"]
+
+
+class TwoRepliesAtOnce(InProcessGrid):
+    """A grid that keeps replies back until two can be handed over in one pull, as a SuperLink hands over all it has."""
+
+    def __init__(self, *args):
+        super().__init__(*args)
+        self._ready = []
+
+    def pull_messages(self, message_ids):
+        self._ready += super().pull_messages(message_ids)
+        if len(self._ready) < 2:
+            return []
+        ready, self._ready = self._ready, []
+        return ready
+
+
+def test_of_two_copies_that_are_answered_at_once_one_reply_counts(keys, monkeypatch):
+    monkeypatch.setattr(signed_grid, "LOOK_S", 0.0)
+    monkeypatch.setattr(signed_grid, "FIRST_COPY_S", 0.0)
+    inner = TwoRepliesAtOnce(answers_as(keys), [{"site-name": "north"}])
+    member = Member(FIRST_NODE_ID, "north", keys["north"].public_key())
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: [member], Lines())
+    ids = grid.push_messages([grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()])
+    assert grid.pull_messages(ids) == []  # the first copy's reply is kept back, and the second copy is sent
+    (reply,) = grid.pull_messages(ids)
+    assert reply.content["told"]["site"] == "north"
+    assert reply.metadata.reply_to_message_id == ids[0]
+    assert grid.pull_messages(ids) == []
+
+
 def test_a_request_that_nobody_answers_is_sent_again_less_and_less_often(keys, monkeypatch):
     monkeypatch.setattr(signed_grid, "LOOK_S", 0.0)
     monkeypatch.setattr(signed_grid, "FIRST_COPY_S", 0.05)

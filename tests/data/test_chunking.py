@@ -120,3 +120,21 @@ def test_a_tokenizer_without_offsets_is_refused() -> None:
 
     with pytest.raises(ModelError, match="old-model: a fast tokenizer is needed"):
         chunk_passages([Passage("p1", "a")], Slow(), size=4, overlap=0)  # type: ignore[arg-type]
+
+
+def test_a_titled_passage_is_cut_from_the_first_token_on_that_does_not_fit(tokenizer: PreTrainedTokenizerFast) -> None:
+    passage = Passage("p1", "a b c d", "t u")
+    for size, texts in {6: ["t u\na b c d"], 5: ["t u\na b c", "t u\nd"], 4: ["t u\na b", "t u\nc d"]}.items():
+        assert [chunk.text for chunk in chunk_passages([passage], tokenizer, size, overlap=0)] == texts
+
+
+@pytest.mark.parametrize("overlap", [0, 1, 2, 3])
+def test_a_text_exactly_as_long_as_a_chunk_is_one(tokenizer: PreTrainedTokenizerFast, overlap: int) -> None:
+    for passage in (Passage("p1", "a b c d"), Passage("p1", "b c d", "a"), Passage("p1", "c  d ", "a b")):
+        assert chunk_passages([passage], tokenizer, size=4, overlap=overlap) == [Chunk("p1", passage.full_text)]
+
+
+def test_windows_of_which_the_last_is_full_are_no_more_than_it_takes() -> None:
+    words = ["a", "b", "c", "d", "e", "f"]
+    assert chunk_text(" ".join(words), spans(words), size=3, overlap=0) == ["a b c", "d e f"]
+    assert chunk_text(" ".join(words), spans(words), size=4, overlap=2) == ["a b c d", "c d e f"]

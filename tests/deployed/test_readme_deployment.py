@@ -368,7 +368,7 @@ def test_a_service_unit_starts_a_service_as_its_own_user_and_waits_for_its_order
 def test_every_test_and_file_that_a_document_names_exists(document: str):
     text = (ROOT / document).read_text(encoding="utf-8")
     named = re.findall(r"`((?:tests|server|clients|simulations)/[\w./-]+)`", text)
-    linked = [str(Path(document).parent / target) for target in re.findall(r"\]\((?!http)([^)]+)\)", text)]
+    linked = [str(Path(document).parent / target) for target in re.findall(r"\]\((?!http)([^)#]+)", text)]
     assert named
     assert linked
     assert [path for path in named + linked if not (ROOT / path).exists()] == []

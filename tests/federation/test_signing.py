@@ -97,6 +97,39 @@ def test_any_change_on_the_way_is_noticed(key, change):
         verified_slip(signed, "request", key.public_key())
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *((field, value) for field in ("run", "request", "site", "kind", "version") for value in (1, b"tiny-1", ["a"])),
+        ("time", "today"),
+        ("time", float("nan")),
+        ("time", float("inf")),
+        ("value", "a signature"),
+        ("value", [1, 2]),
+    ],
+)
+def test_a_signature_of_wrong_types_is_refused(key, field, value):
+    signed = with_signature(content(), SLIP, key)
+    signed[SIGNATURE][field] = value
+    with pytest.raises(SignatureError, match="^the request is not signed$"):
+        verified_slip(signed, "request", key.public_key())
+
+
+@pytest.mark.parametrize("field", ["run", "request", "site", "kind", "version", "time", "value"])
+def test_a_signature_that_lacks_a_field_is_refused(key, field):
+    signed = with_signature(content(), SLIP, key)
+    del signed[SIGNATURE][field]
+    with pytest.raises(SignatureError, match="^the request is not signed$"):
+        verified_slip(signed, "request", key.public_key())
+
+
+def test_a_signature_under_another_kind_of_record_is_refused(key):
+    signed = with_signature(content(), SLIP, key)
+    signed[SIGNATURE] = MetricRecord({"time": 1.0})
+    with pytest.raises(SignatureError, match="^the request is not signed$"):
+        verified_slip(signed, "request", key.public_key())
+
+
 VALUES = st.one_of(st.integers(-5, 5), st.floats(allow_nan=False), st.text(max_size=3), st.binary(max_size=3))
 RECORDS = st.dictionaries(st.text(min_size=1, max_size=3), VALUES, max_size=3)
 

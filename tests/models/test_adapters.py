@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +12,14 @@ from torch import nn
 
 from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
-from fedrag.models.adapters import adapter_disabled, add_lora, initial_lora, lora_parameters, remove_lora
+from fedrag.models.adapters import (
+    adapter_disabled,
+    add_lora,
+    initial_lora,
+    lora_parameters,
+    remove_lora,
+    save_adapter,
+)
 
 
 class Net(nn.Module):
@@ -104,3 +114,11 @@ def test_an_unknown_target_is_one_clear_sentence():
         ModelError, match=r'^lora.targets: "query" is no linear layer of this model; it has dense, out$'
     ):
         add_lora(Net(), LoraSection(targets=("query",)))
+
+
+@pytest.mark.parametrize("invocation", [None, (7, 8)])
+def test_an_exported_adapter_says_from_which_tokens_on_it_acts(tmp_path: Path, invocation: tuple[int, ...] | None):
+    tensors = {"dense.lora_A.weight": np.zeros((2, 4), np.float32), "dense.lora_B.weight": np.zeros((4, 2), np.float32)}
+    save_adapter(tmp_path, tensors, LoraSection(rank=2), ["dense"], "base", "CAUSAL_LM", invocation)
+    config = json.loads((tmp_path / "adapter_config.json").read_text())
+    assert config.get("alora_invocation_tokens") == (None if invocation is None else [7, 8])

@@ -26,12 +26,14 @@ from fedrag.data.site_folder import load_sites
 from fedrag.errors import ModelError, RunError
 from fedrag.files import read_json
 from fedrag.models import resident
+from fedrag.models.attention import use_cpu_attention
 from fedrag.models.four_bits import WEIGHT_BYTES
 from fedrag.models.generator import Generator, count_four_bit_weights
 from fedrag.models.resident import RoundModels
-from fedrag.passes.attention import use_cpu_attention
-from fedrag.passes.checkpointing import Footprint, layers_checkpointed
+from fedrag.passes.checkpointing import layers_checkpointed
 from fedrag.passes.decoding import decode
+from fedrag.passes.memory_estimate import Footprint
+from fedrag.passes.reading import answer_logits
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.export import export_models
 from fedrag.simulation.plan import plan_lines
@@ -127,7 +129,7 @@ def gradients(generator: Generator, checkpointed: bool = False) -> dict[str, tor
             module.dropout = 0.0
     generator.model.train()
     with layers_checkpointed(generator.model) if checkpointed else nullcontext():
-        answer_loss(*generator.answer_logits(examples_of(generator))).backward()
+        answer_loss(*answer_logits(generator, examples_of(generator))).backward()
     generator.model.train(False)
     return {name: parameter.grad for name, parameter in generator.parameters().items()}
 
@@ -252,9 +254,9 @@ def test_logits_with_and_without_the_adapter_are_those_of_a_plain_model_with_the
     for model in (generator, twin, fetched):
         model.set_adapter(tensors)
         with torch.no_grad():
-            adapted = model.answer_logits(examples_of(model))[0]
+            adapted = answer_logits(model, examples_of(model))[0]
             with model.untouched():
-                logits.append((adapted, model.answer_logits(examples_of(model))[0]))
+                logits.append((adapted, answer_logits(model, examples_of(model))[0]))
     for ours, theirs, before in zip(*logits, strict=True):
         torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
         assert (ours - before).abs().max() > 1e-3  # 4 bits are not the fetched weights
@@ -276,16 +278,16 @@ def test_an_adapter_that_acts_from_the_question_on_reads_what_is_before_with_the
     generator = load()
     twin = plain_twin(generator)
     for model in (generator, twin):
-        model.adapt_from_question(1e6)
+        model.prefix_bytes = 1e6
     batch = [Example([40, 41, 42, 60, 61], [70, 71], prefix_ends=(3,)), Example([43, 44, 62], [72], prefix_ends=(2,))]
     logits = []
     for model in (generator, twin):
         model.set_adapter(random_tensors(generator.parameters()))
-        logits.append(model.answer_logits(batch)[0])
+        logits.append(answer_logits(model, batch)[0])
     torch.testing.assert_close(*logits, atol=2e-6, rtol=1e-5)
     whole = load()
     whole.set_adapter(random_tensors(generator.parameters()))
-    assert (whole.answer_logits(batch)[0] - logits[0]).abs().max() > 1e-3
+    assert (answer_logits(whole, batch)[0] - logits[0]).abs().max() > 1e-3
 
 
 # Training
@@ -423,7 +425,7 @@ def test_an_exported_adapter_computes_in_peft_on_the_unpacked_base(random_tensor
             weight = model.get_submodule(f"base_model.model.{name}.base_layer").weight
             weight.copy_(torch.from_numpy(unpacked(layer)[0]))
         theirs = model(input_ids=ids).logits[0, len(example.prompt) - 1 : -1]
-        ours = generator.answer_logits([example])[0]
+        ours = answer_logits(generator, [example])[0]
     torch.testing.assert_close(ours, theirs, atol=2e-6, rtol=1e-5)
 
 

@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrained
 
 from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
+from fedrag.models.attention import use_cpu_attention
 from fedrag.models.generator import Generator, adapter_shapes
-from fedrag.passes.attention import use_cpu_attention
 from fedrag.passes.decoding import decode
+from fedrag.passes.reading import answer_logits
 from fedrag.types import Example
 from fedrag.weights.store import find_model
 
@@ -47,7 +48,7 @@ def test_a_batch_of_different_lengths_gives_the_logits_of_whole_single_passes(lo
     generator = load_generator(kind)
     batch = examples_of(generator)
     with torch.no_grad():
-        logits, labels = generator.answer_logits(batch)
+        logits, labels = answer_logits(generator, batch)
     expected = []
     for example in batch:
         full = full_logits(generator.model, generator.seq2seq, example)
@@ -63,7 +64,7 @@ def test_logits_read_one_position_off_would_be_seen(load_generator, kind, shift)
     generator = load_generator(kind)
     example = Example(examples_of(generator)[0].prompt, [40, 41, 42])
     with torch.no_grad():
-        logits, _ = generator.answer_logits([example])
+        logits, _ = answer_logits(generator, [example])
     full = full_logits(generator.model, generator.seq2seq, example)
     first = first_position(example, generator.seq2seq)
     steps = [t for t in range(3) if first + t + shift >= 0]
@@ -76,8 +77,8 @@ def test_the_first_answer_token_does_not_see_the_answer(load_generator, kind):
     generator = load_generator(kind)
     prompt = examples_of(generator)[0].prompt
     with torch.no_grad():
-        one, _ = generator.answer_logits([Example(prompt, [40, 41, 42])])
-        other, _ = generator.answer_logits([Example(prompt, [60, 61, 62])])
+        one, _ = answer_logits(generator, [Example(prompt, [40, 41, 42])])
+        other, _ = answer_logits(generator, [Example(prompt, [60, 61, 62])])
     torch.testing.assert_close(one[0], other[0], atol=1e-6, rtol=0)
     assert (one[1] - other[1]).abs().max() > 1e-3
 
@@ -199,11 +200,11 @@ def test_an_adapter_that_changes_nothing_is_left_out_at_rest(load_generator, ran
     generator.set_adapter(generator.initial_state(seed=0))
     layers = [layer for layer in generator.model.modules() if isinstance(layer, BaseTunerLayer)]
     with torch.no_grad():
-        plain, _ = generator.answer_logits(examples_of(generator))
+        plain, _ = answer_logits(generator, examples_of(generator))
         with generator.at_rest():
             assert all(layer.disable_adapters for layer in layers)
-            assert torch.equal(generator.answer_logits(examples_of(generator))[0], plain)
+            assert torch.equal(answer_logits(generator, examples_of(generator))[0], plain)
         generator.set_adapter(random_tensors(generator.parameters(), seed=1))
         with generator.at_rest():
             assert not any(layer.disable_adapters for layer in layers)
-            assert not torch.equal(generator.answer_logits(examples_of(generator))[0], plain)
+            assert not torch.equal(answer_logits(generator, examples_of(generator))[0], plain)

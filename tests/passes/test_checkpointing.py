@@ -10,9 +10,9 @@ import torch
 from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.generator import Generator
-from fedrag.passes.checkpointing import Footprint, layers_checkpointed
-from fedrag.passes.rms_norm import spared_bytes
-from fedrag.passes.tree import PromptTree
+from fedrag.passes.checkpointing import layers_checkpointed
+from fedrag.passes.memory_estimate import Footprint
+from fedrag.passes.reading import answer_logits
 from fedrag.training.losses import answer_loss
 from fedrag.types import Example
 from fedrag.weights.store import find_model
@@ -42,7 +42,7 @@ def kept_bytes(generator: Generator, batch: list[Example], checkpointed: bool = 
         layers_checkpointed(generator.model) if checkpointed else nullcontext(),
         torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
     ):
-        answer_loss(*generator.answer_logits(batch))
+        answer_loss(*answer_logits(generator, batch))
     generator.model.train(False)
     return sum(storage.nbytes() for storage in kept.values())
 
@@ -115,19 +115,6 @@ def test_a_step_is_estimated_from_rows_tokens_widths_and_answers(load_generator)
     scores = 2 * 2 * 23 * 23  # of two heads in each layer
     kept = 2 * (23 * width + scores) * 4 + (3 + 5) * footprint.vocabulary * (4 + 12)
     assert footprint.step_bytes([batch]) == 1.6 * kept + 16 * adapter
-
-
-def test_what_the_norms_spare_is_what_is_kept_less(load_generator):
-    """Five norms of width 32, two bytes a number; each keeps a scale of four bytes beside, as autograd's does."""
-    batch = batch_of(2, 30, 6)
-    light, plain = (load_generator(dtype=torch.bfloat16) for _ in range(2))
-    for module in plain.model.modules():
-        vars(module).pop("forward", None)
-    spared = kept_bytes(plain, batch) - kept_bytes(light, batch)
-    tokens = sum(PromptTree.of(batch).lengths)
-    assert spared_bytes(light.model) == 5 * 32 * 2
-    assert spared_bytes(plain.model) == spared_bytes(load_generator(dtype=torch.float32).model) == 0
-    assert spared == pytest.approx(tokens * spared_bytes(light.model), rel=0.2)
 
 
 def test_the_largest_of_all_passes_counts(load_generator):

@@ -19,9 +19,11 @@ from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2
 from fedrag.config.scenario import LoraSection, RagConfig
 from fedrag.errors import ModelError
 from fedrag.models.adapters import save_adapter
+from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.decoding import decode
 from fedrag.passes.prefix import PrefixReader, remembers_all
+from fedrag.passes.reading import answer_logits, reader_of
 from fedrag.rag.answer_scores import mean_log_probabilities, score_answers
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.types import Example, Tensors
@@ -71,7 +73,7 @@ def pair(load_generator, random_tensors, tmp_path):
 def test_logits_and_gradients_are_those_of_peft(pair):
     generator, model = pair
     batch = examples_of(generator)
-    logits, labels = generator.answer_logits(batch)
+    logits, labels = answer_logits(generator, batch)
     theirs = logits_by_peft(model, batch)
     torch.testing.assert_close(logits, theirs, atol=1e-5, rtol=0)
     torch.nn.functional.cross_entropy(logits, labels).backward()
@@ -88,7 +90,7 @@ def test_an_adapter_on_whole_prompts_says_something_else(pair, load_generator):
     whole.set_adapter({name: p.detach().numpy() for name, p in generator.parameters().items()})
     batch = examples_of(generator)
     with torch.no_grad():
-        assert (whole.answer_logits(batch)[0] - logits_by_peft(model, batch)).abs().max() > 0.01
+        assert (answer_logits(whole, batch)[0] - logits_by_peft(model, batch)).abs().max() > 0.01
 
 
 def test_answers_are_those_of_peft_one_at_a_time(pair):
@@ -125,7 +127,7 @@ def test_what_stands_in_memory_for_a_batch_of_scores_is_bounded(pair):
     pairs = [builder.example(f"When was it, {n}?", [passage], answer) for n in range(40)]
     in_memory: list[int] = []
     generator.model.base_model.register_forward_pre_hook(
-        lambda _, __, named: in_memory.append(named["input_ids"].shape[0] * named["cache"].get_seq_length()),
+        lambda _, __, named: in_memory.append(named["input_ids"].shape[0] * named[CACHE].get_seq_length()),
         with_kwargs=True,
     )
     score_answers(generator, pairs, batch_tokens=4 * pairs[0].length)
@@ -136,7 +138,7 @@ def test_without_its_adapter_it_reads_whole_prompts_as_the_base_does(pair, load_
     generator, _ = pair
     base, batch = load_generator(), examples_of(generator)
     with torch.no_grad(), generator.untouched(), base.untouched():
-        torch.testing.assert_close(generator.answer_logits(batch)[0], base.answer_logits(batch)[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(answer_logits(generator, batch)[0], answer_logits(base, batch)[0], atol=1e-5, rtol=0)
 
 
 def test_a_prefix_is_read_once_and_serves_every_adapter(pair, random_tensors):
@@ -147,10 +149,10 @@ def test_a_prefix_is_read_once_and_serves_every_adapter(pair, random_tensors):
     distinct = len({tuple(example.prompt[:end]) for example in batch for end in example.prefix_ends})
     assert distinct == 4
     with torch.no_grad():
-        generator.answer_logits(batch)
+        answer_logits(generator, batch)
         assert len(passes) == distinct + 1
         generator.set_adapter(random_tensors(generator.parameters(), seed=8))
-        generator.answer_logits(batch)
+        answer_logits(generator, batch)
         assert len(passes) == distinct + 2
 
 
@@ -164,10 +166,10 @@ def test_what_is_forgotten_is_read_again_to_the_same_bits(load_generator, most_b
         for _ in range(3):
             for rows in ([0, 1, 2, 3], [3], [1, 0]):
                 some = [batch[row] for row in rows]
-                assert torch.equal(generator.answer_logits(some)[0], plenty.answer_logits(some)[0])
-                sizes.add(kept_bytes(generator.prefixes))
+                assert torch.equal(answer_logits(generator, some)[0], answer_logits(plenty, some)[0])
+                sizes.add(kept_bytes(reader_of(generator).prefixes))
     assert max(sizes) <= most_bytes
-    whole = kept_bytes(plenty.prefixes)
+    whole = kept_bytes(reader_of(plenty).prefixes)
     assert whole > 60_000
     assert max(sizes) == whole if most_bytes > whole else max(sizes) < whole
     assert (max(sizes) > 0) == (most_bytes > 0)
@@ -182,8 +184,8 @@ def test_what_was_read_while_answering_can_be_trained_on(load_generator):
     generator = load_generator(prefix_bytes=PLENTY)
     batch = examples_of(generator)
     with torch.inference_mode():
-        generator.answer_logits(batch)
-    generator.answer_logits(batch)[0].sum().backward()
+        answer_logits(generator, batch)
+    answer_logits(generator, batch)[0].sum().backward()
     assert all(parameter.grad is not None for parameter in generator.parameters().values())
 
 
@@ -194,7 +196,7 @@ def test_the_base_reads_without_dropout_in_the_middle_of_a_training(load_generat
             module.attention_dropout = 0.5
     generator.model.train()
     batch = examples_of(generator)[1:2]
-    ours, theirs = generator.prefixes.read(batch)[0], still.prefixes.read(batch)[0]
+    ours, theirs = reader_of(generator).prefixes.read(batch)[0], reader_of(still).prefixes.read(batch)[0]
     assert all(torch.equal(a.keys, b.keys) for a, b in zip(ours.layers, theirs.layers, strict=True))
     assert generator.model.training
 
@@ -202,10 +204,10 @@ def test_the_base_reads_without_dropout_in_the_middle_of_a_training(load_generat
 def test_prefixes_of_a_batch_are_padded_on_the_left(load_generator):
     generator = load_generator(prefix_bytes=PLENTY)
     long, short = Example([5, 6, 7, 9], prefix_ends=(2, 3)), Example([5, 9], prefix_ends=(1,))
-    cache, real = generator.prefixes.read([long, short])
+    cache, real = reader_of(generator).prefixes.read([long, short])
     assert real.tolist() == [[1, 1, 1], [0, 0, 1]]
     keys = cache.layers[0].keys
-    assert torch.equal(keys[1, :, 2], generator.prefixes.read([short])[0].layers[0].keys[0, :, 0])
+    assert torch.equal(keys[1, :, 2], reader_of(generator).prefixes.read([short])[0].layers[0].keys[0, :, 0])
     assert keys[0].any(dim=-1).all()
     assert not keys[1, :, :2].any()
 
@@ -222,8 +224,8 @@ def test_two_passages_are_read_beside_one_another_and_one_alone_with_as_many_thr
         threads.append(torch.get_num_threads())
 
     generator.model.base_model.register_forward_pre_hook(meet)
-    generator.prefixes.read([Example([5, 6, 9], prefix_ends=(2,)), Example([7, 8, 9], prefix_ends=(2,))])
-    generator.prefixes.read([Example([3, 4, 9], prefix_ends=(2,))])
+    reader_of(generator).prefixes.read([Example([5, 6, 9], prefix_ends=(2,)), Example([7, 8, 9], prefix_ends=(2,))])
+    reader_of(generator).prefixes.read([Example([3, 4, 9], prefix_ends=(2,))])
     assert threads == [1, 1, 1]
     assert torch.get_num_threads() == 2
 
@@ -235,11 +237,11 @@ def test_what_prompts_begin_with_alike_is_read_and_kept_once(load_generator):
     generator.model.base_model.register_forward_pre_hook(
         lambda _, __, named: read.append(named["input_ids"].numel()), with_kwargs=True
     )
-    cache, _ = generator.prefixes.read([one, other])
+    cache, _ = reader_of(generator).prefixes.read([one, other])
     assert read == [2, 2, 1]
-    kept = kept_bytes(generator.prefixes)
+    kept = kept_bytes(reader_of(generator).prefixes)
     assert kept == cache.layers[0].keys[0, :, 0].nbytes * 2 * len(cache.layers) * 5
-    generator.prefixes.read([other, one])
+    reader_of(generator).prefixes.read([other, one])
     assert read == [2, 2, 1]
 
 
@@ -247,7 +249,9 @@ def test_passage_by_passage_is_as_all_at_once(load_generator):
     generator = load_generator(prefix_bytes=PLENTY)
     prompt = list(range(20, 50))
     parts, whole = (Example(prompt, prefix_ends=ends) for ends in ((7, 19, 29), (29,)))
-    for a, b in zip(*(generator.prefixes.read([example])[0].layers for example in (parts, whole)), strict=True):
+    for a, b in zip(
+        *(reader_of(generator).prefixes.read([example])[0].layers for example in (parts, whole)), strict=True
+    ):
         torch.testing.assert_close(a.keys, b.keys, atol=1e-5, rtol=0)
         torch.testing.assert_close(a.values, b.values, atol=1e-5, rtol=0)
 
@@ -269,4 +273,4 @@ def test_only_models_that_keep_all_keys_and_values_can_remember(config, expected
 
 def test_other_models_are_refused(load_generator):
     with pytest.raises(ModelError, match="T5ForConditionalGeneration does not keep the keys and values of all tokens"):
-        load_generator("seq2seq", prefix_bytes=PLENTY)
+        reader_of(load_generator("seq2seq", prefix_bytes=PLENTY))

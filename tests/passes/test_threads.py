@@ -1,8 +1,9 @@
-"""Passes beside one another compute what they compute alone."""
+"""Passes in two threads compute what they compute alone."""
 
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,8 @@ from transformers import LlamaConfig
 
 from fedrag.config.scenario import GeneratorConfig
 from fedrag.models.generator import Generator
-from fedrag.passes.threads import changes_with_texts, passes_beside, running_beside
+from fedrag.passes.reading import reader_of
+from fedrag.passes.threads import changes_with_texts, passes_at_a_time, thread_pool
 from fedrag.rag.answer_scores import score_answers
 from fedrag.training.ralt import train_generator
 from fedrag.types import Example
@@ -23,16 +25,17 @@ def examples() -> list[Example]:
 
 def alone(generator: Generator) -> Generator:
     """Return a generator whose passes run one after the other."""
-    generator.__class__ = type("Alone", (Generator,), {"changes_while_reading": True})
+    reader = reader_of(generator)
+    reader.traits = replace(reader.traits, growing=True)
     return generator
 
 
 @pytest.mark.usefixtures("two_threads")
 def test_training_learns_the_same_and_the_same_bits_each_time(load_generator):
     settings = GeneratorConfig(batch_size=6, micro_batch_tokens=96, epochs=2)
-    beside, again, plain = load_generator(), load_generator(), alone(load_generator())
-    assert passes_beside(beside.model.device) == 2
-    results = [train_generator(g, examples(), settings, seed=1) for g in (beside, again, plain)]
+    threaded, again, plain = load_generator(), load_generator(), alone(load_generator())
+    assert [reader_of(g).paths.training.threads for g in (threaded, plain)] == [2, 1]
+    results = [train_generator(g, examples(), settings, seed=1) for g in (threaded, again, plain)]
     for name, update in results[0].update.items():
         np.testing.assert_array_equal(update, results[1].update[name])
         np.testing.assert_allclose(update, results[2].update[name], atol=1e-5)
@@ -52,20 +55,19 @@ def test_scores_are_the_same(load_generator):
 
 @pytest.mark.usefixtures("two_threads")
 def test_a_model_that_draws_random_numbers_trains_the_same_bits_each_time(load_generator):
-    """In passes beside one another dropout would draw in whatever order they run."""
+    """In several threads dropout would draw in whatever order they run."""
     settings = GeneratorConfig(batch_size=6, micro_batch_tokens=96, epochs=2)
-    assert load_generator("seq2seq").has_dropout
+    assert reader_of(load_generator("seq2seq")).paths.training.not_taken["threads"] == "dropout"
     first, second = (train_generator(load_generator("seq2seq"), examples(), settings, seed=1) for _ in range(2))
     for name, update in first.update.items():
         np.testing.assert_array_equal(update, second.update[name])
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_passes_that_would_disturb_each_other_and_those_of_one_thread_run_one_by_one():
-    cpu = torch.device("cpu")
-    assert [passes_beside(cpu), passes_beside(cpu, disturbed=True), passes_beside(torch.device("cuda"))] == [2, 1, 1]
+def test_passes_on_a_gpu_and_those_of_one_thread_run_one_by_one():
+    assert [passes_at_a_time(on_gpu=False), passes_at_a_time(on_gpu=True)] == [2, 1]
     torch.set_num_threads(1)
-    assert passes_beside(cpu) == 1
+    assert passes_at_a_time(on_gpu=False) == 1
 
 
 @pytest.mark.parametrize(
@@ -85,11 +87,11 @@ def test_two_jobs_run_at_a_time_with_half_the_threads_each_and_one_alone_with_al
         meeting.wait()  # passes only where another job runs too
         return torch.get_num_threads()
 
-    with running_beside(2) as run:
+    with thread_pool(2) as run:
         assert list(run([job, job, job, job])) == [1, 1, 1, 1]
         assert list(run([torch.get_num_threads])) == [2]
         assert torch.get_num_threads() == 2
-    with running_beside(2, same_threads=True) as run:
+    with thread_pool(2, same_threads=True) as run:
         assert list(run([torch.get_num_threads])) == [1]
         assert torch.get_num_threads() == 2
 
@@ -107,7 +109,7 @@ def test_the_error_of_a_job_comes_up_in_its_place_and_the_rest_is_dropped():
         return number
 
     jobs = [lambda: 1, fails, *(lambda n=n: slow(n) for n in range(50))]
-    with running_beside(2) as run, pytest.raises(ValueError, match="this one"):
+    with thread_pool(2) as run, pytest.raises(ValueError, match="this one"):
         list(run(jobs))
     assert len(begun) < 50
     assert torch.get_num_threads() == 2

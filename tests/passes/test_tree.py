@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 
 from fedrag.config.scenario import GeneratorConfig, LoraSection
 from fedrag.models.adapters import add_lora
+from fedrag.models.attention import use_cpu_attention
 from fedrag.models.generator import Generator
-from fedrag.passes.attention import cpu_attention, use_cpu_attention
 from fedrag.passes.checkpointing import layers_checkpointed
-from fedrag.passes.tree import PromptTree, plan_tree_passes, reading
+from fedrag.passes.reading import answer_logits, reader_of
+from fedrag.passes.tree import PromptTree, plan_tree_passes, reading, tree_attention
 from fedrag.training.losses import answer_loss
 from fedrag.training.ralt import train_generator
 from fedrag.types import Example
@@ -98,7 +100,7 @@ def test_logits_and_gradients_are_those_of_each_text_alone(load_generator, rando
     expected = one_at_a_time(generator)
     generator.model.train()
     with layers_checkpointed(generator.model) if checkpointed else nullcontext():
-        logits, labels = generator.answer_logits(BATCH)
+        logits, labels = answer_logits(generator, BATCH)
         torch.testing.assert_close(logits, expected)
         ours = torch.autograd.grad(answer_loss(logits.sin(), labels), parameters)
     theirs = torch.autograd.grad(answer_loss(expected.sin(), labels), parameters)
@@ -112,7 +114,7 @@ def test_in_bfloat16_it_is_no_further_from_the_exact_logits_than_each_text_alone
     short = ready(load_generator(dtype=torch.bfloat16), random_tensors)
     with torch.no_grad():
         right = one_at_a_time(exact)
-        off = [(found.float() - right).abs().mean() for found in (short.answer_logits(BATCH)[0], one_at_a_time(short))]
+        off = [(found.float() - right).abs().mean() for found in (answer_logits(short, BATCH)[0], one_at_a_time(short))]
     assert off[0] < 1.2 * off[1]
 
 
@@ -151,12 +153,16 @@ def of_architecture(name: str) -> Generator:
     return Generator(model, tokenizer, SimpleNamespace(kind="causal", name=name), targets)
 
 
+def reads_trees(generator: Generator) -> bool:
+    return reader_of(generator).paths.training.name == "tree"
+
+
 @pytest.mark.parametrize("name", ARCHITECTURES)
 def test_every_architecture_says_what_it_says_of_each_text_alone(name):
     generator = of_architecture(name)
-    assert generator.reads_trees == (name not in ("Falcon", "GPT2", "GptOss"))
+    assert reads_trees(generator) == (name not in ("Falcon", "GPT2", "GptOss"))
     with torch.no_grad():
-        torch.testing.assert_close(generator.answer_logits(BATCH)[0], one_at_a_time(generator), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(answer_logits(generator, BATCH)[0], one_at_a_time(generator), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -168,8 +174,8 @@ def test_attention_with_options_of_its_own_gets_the_trees_mask(dtype):
     layer.num_key_value_groups = 1
     bias = torch.randn(1, 2, 96, 96, generator=random, dtype=dtype)
     with reading(tree):
-        plain = cpu_attention(layer, query, key, value, None)[0]
-        biased = cpu_attention(layer, query, key, value, None, position_bias=bias)[0]
+        plain = tree_attention(layer, query, key, value, None)[0]
+        biased = tree_attention(layer, query, key, value, None, position_bias=bias)[0]
     kernel = torch.nn.functional.scaled_dot_product_attention
     hidden = torch.zeros(96, 96, dtype=dtype).masked_fill(~tree.mask(), torch.finfo(dtype).min)
     tolerance = {"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}
@@ -180,14 +186,12 @@ def test_attention_with_options_of_its_own_gets_the_trees_mask(dtype):
 
 @pytest.mark.parametrize("kind", ["seq2seq", "causal"])
 def test_it_is_left_out_where_texts_would_not_be_read_alike(load_generator, kind):
+    assert reads_trees(load_generator(kind)) == (kind == "causal")
     generator = load_generator(kind)
-    assert generator.reads_trees == (kind == "causal")
     generator.model.config.attention_dropout = 0.1
-    assert not generator.reads_trees
-    generator.model.config.attention_dropout = 0.0
+    assert not reads_trees(generator)
     if kind == "causal":
-        generator.adapt_from_question(1e6)
-        assert not generator.reads_trees
+        assert not reads_trees(load_generator(kind, prefix_bytes=1e6))
 
 
 # What it saves
@@ -198,9 +202,9 @@ def trained(generator: Generator, *, trees: bool) -> tuple[dict[str, Any], int]:
     seen: list[int] = []
     first = generator.model.model.layers[0]
     first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0] * inputs[0].shape[1]))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Generator, "reads_trees", trees)
-        update = train_generator(generator, BATCH, GeneratorConfig(epochs=3, learning_rate=1e-3), seed=0).update
+    reader = reader_of(generator)
+    reader.traits = replace(reader.traits, other_attention=not trees)
+    update = train_generator(generator, BATCH, GeneratorConfig(epochs=3, learning_rate=1e-3), seed=0).update
     return update, sum(seen)
 
 

@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from fedrag.config.scenario import Config
 from fedrag.models.resident import RoundModels
+from fedrag.passes.reading import answer_logits
 from fedrag.rag.export import export_models
 from fedrag.types import Example
 from fedrag.weights.store import find_model
@@ -43,7 +44,7 @@ def test_peft_loads_the_generator_and_gets_the_same_logits(load_generator, rando
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "generator")
     example = Example(tokenizer(TEXTS[0])["input_ids"], tokenizer("Mars")["input_ids"])
     with torch.no_grad():
-        ours, _ = RoundModels(config, {"generator": tensors}).generator.answer_logits([example])
+        ours, _ = answer_logits(RoundModels(config, {"generator": tensors}).generator, [example])
         if kind == "seq2seq":
             decoder = torch.tensor([[model.config.decoder_start_token_id, *example.answer[:-1]]])
             theirs = model(input_ids=torch.tensor([example.prompt]), decoder_input_ids=decoder).logits[0]

@@ -34,6 +34,16 @@ def test_a_chat_model_reads_its_own_template():
 
 
 @pytest.mark.usefixtures("tiny_home")
+def test_the_marks_of_the_template_are_tokens_of_their_own():
+    """Spelled out, they decode to the same text, but the model never learned to read them so."""
+    builder, tokenizer = builder_of("causal")
+    start, end = tokenizer.convert_tokens_to_ids(["<|im_start|>", "<|im_end|>"])
+    prompt = builder.example("Who?", ["one"]).prompt
+    assert (prompt.count(start), prompt.count(end)) == (3, 2)
+    assert prompt[0] == start
+
+
+@pytest.mark.usefixtures("tiny_home")
 def test_a_template_without_a_system_role_gets_the_instruction_from_the_user():
     builder, tokenizer = builder_of("causal")
     tokenizer.chat_template = (
@@ -59,6 +69,17 @@ def test_an_encoder_prompt_ends_with_the_closing_token():
     assert ids[-1] == tokenizer.eos_token_id
     assert tokenizer.eos_token_id not in ids[:-1]
     assert tokenizer.decode(ids[:-1]) == "Answer.\n\nPassage: one\n\nQuestion: Who?\nAnswer:"
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_an_encoder_prompt_begins_and_ends_with_the_tokens_that_its_tokenizer_puts_around_a_text():
+    builder, tokenizer = builder_of("encoder")
+    builder = PromptBuilder(tokenizer, RagConfig(instruction=INSTRUCTION), seq2seq=True)
+    ids = builder.example("Who?", ["one"]).prompt
+    assert (ids[0], ids[-1]) == (tokenizer.cls_token_id, tokenizer.sep_token_id)
+    assert tokenizer.decode(ids[1:-1]) == "Answer.\n\nPassage: one\n\nQuestion: Who?\nAnswer:"
+    decoder = PromptBuilder(tokenizer, RagConfig(instruction=INSTRUCTION), seq2seq=False)
+    assert decoder.example("Who?", ["one"]).prompt == ids[:-1], "an answer follows: nothing closes the prompt"
 
 
 @pytest.mark.parametrize(("kind", "chat"), [("causal", True), ("causal", False), ("seq2seq", False)])
@@ -89,6 +110,14 @@ def test_a_generated_answer_is_read_up_to_its_end_token():
     ids = builder.answer("Mill Lane", end=True)
     assert builder.text([*ids, 50, tokenizer.eos_token_id, 51]) == "Mill Lane"
     assert builder.text(ids[:4]) == "Mill"
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_no_mark_of_the_template_stands_in_an_answer():
+    builder, tokenizer = builder_of("causal")
+    mark = tokenizer.convert_tokens_to_ids("<|im_start|>")
+    ids = builder.answer("Mill Lane", end=False)
+    assert builder.text([mark, *ids[:5], mark, *ids[5:]]) == "Mill Lane"
 
 
 @pytest.mark.parametrize(("kind", "chat"), [("causal", True), ("causal", False), ("seq2seq", False)])

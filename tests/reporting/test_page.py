@@ -107,7 +107,7 @@ def test_the_page_agrees_with_the_results(whole_run: RunFolder):
                 ("untouched", "untouched"),
                 ("local", "local"),
                 ("federated", "federated"),
-                ("pooled", "centralised"),
+                ("pooled", "pooled"),
             )
         ]
         assert f"{site}: {', '.join(values)}" in told
@@ -191,7 +191,7 @@ def test_a_run_that_is_still_measured_shows_the_arms_that_are_done(copied: RunFo
     (copied.path / "evaluation" / "pooled.json").unlink()
     page = Page(render(copied))
     assert "all rounds are done, measured so far: untouched, local, federated." in page.text
-    assert "Centralised" not in page.text
+    assert "Pooled" not in page.text
 
 
 def test_a_site_that_was_not_trained_alone_is_named(copied: RunFolder):

@@ -19,8 +19,8 @@ def test_a_clear_gain_and_a_clear_loss_are_said_with_their_intervals():
     assert said("exact_match", 0.389, untouched=CLEAR, local=Interval(0.04, 0.01, 0.07), pooled=WORSE) == (
         "Federation reaches 38.9 per cent exact match on 352 questions. "
         "It beats the untouched models by 31.2 points (95 % interval 25.1 to 37.0) "
-        "and the sites alone by 4.0 points (95 % interval 1.0 to 7.0); "
-        "it does worse than centralised training by 2.1 points (95 % interval 0.5 to 3.6)."
+        "and the local models by 4.0 points (95 % interval 1.0 to 7.0); "
+        "it does worse than the pooled model by 2.1 points (95 % interval 0.5 to 3.6)."
     )
 
 
@@ -34,7 +34,7 @@ def test_an_interval_that_holds_zero_is_no_gain():
 def test_the_same_scores_are_called_the_same():
     assert said("exact_match", 0.0, 1000, untouched=SAME, local=SAME, pooled=SAME) == (
         "Federation reaches 0.0 per cent exact match on 1,000 questions. "
-        "It scores exactly the same as the untouched models, the sites alone and centralised training."
+        "It scores exactly the same as the untouched models, the local models and the pooled model."
     )
 
 

@@ -101,6 +101,31 @@ def test_a_run_whose_scenario_has_keys_of_another_version_is_refused(run: RunFol
         RunFolder.open(run.path)
 
 
+def test_a_run_that_failed_before_it_began_leaves_no_folder(tmp_path: Path):
+    run = RunFolder.create(CONFIG, tmp_path / "run")
+    run.record_facts({"threads": 2})
+    run.discard_if_unbegun()
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_with_a_checkpoint_is_never_discarded(run: RunFolder):
+    run.discard_if_unbegun()
+    assert checkpoints(run) == ["round-0002", "round-0003", "round-0004"]
+
+
+def test_a_folder_whose_scenario_cannot_be_written_is_not_left_behind(tmp_path: Path):
+    (tmp_path / "run" / "scenario.toml").mkdir(parents=True)
+    with pytest.raises(StorageError, match="cannot be written"):
+        RunFolder.create(CONFIG, tmp_path / "run", exist_ok=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_a_crash_left_half_made_is_taken_where_that_is_asked_for(tmp_path: Path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".scenario.toml.half").touch()
+    assert RunFolder.create(CONFIG, tmp_path / "run", exist_ok=True).config == CONFIG
+
+
 # Checkpoints
 
 
@@ -177,6 +202,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_said(run: RunFolder, damage):
     assert_same(checkpoint.state, state_of(3))
     assert len(warnings) == 1
     assert "round-0004: damaged, the checkpoint before is used" in warnings[0]
+    assert checkpoints(run) == ["round-0002", "round-0003"]
     assert [record["round"] for record in run.rounds()] == [1, 2, 3]
     run.save_checkpoint(checkpoint_of(4), {"round": 4})
     assert run.load_checkpoint()[1] == []
@@ -189,12 +215,23 @@ def test_where_all_are_damaged_the_run_starts_anew(run: RunFolder):
     assert checkpoint is None
     assert len(warnings) == 3
     assert run.rounds() == []
+    assert checkpoints(run) == []
+    assert not run.has_begun
 
 
 def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(run: RunFolder):
     with pytest.raises(StorageError, match="disk is full"), replacing_folder(run.path / "checkpoints" / "round-0005"):
         raise OSError(28, "No space left on device")
     assert checkpoints(run) == ["round-0002", "round-0003", "round-0004"]
+
+
+def test_a_finished_run_drops_its_checkpoints_and_keeps_its_result(run: RunFolder):
+    run.save_result(state_of(7))
+    run.drop_checkpoints()
+    assert not (run.path / "checkpoints").exists()
+    assert run.is_finished
+    assert_same(run.load_result(), state_of(7))
+    assert [record["round"] for record in run.rounds()] == [1, 2, 3, 4]
 
 
 # The log of rounds

@@ -279,6 +279,22 @@ def test_of_a_validation_labelled_questions_and_not_tokens_are_what_counts():
     assert apply_to_reply(Policy(min_examples_for_metrics=5), VALIDATION, 40, 4).metrics == {}
 
 
+def test_a_sum_whose_count_is_missing_stands_for_no_question():
+    reply = Reply(metrics={"retriever.sum": 3.0})
+    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply, 40, 4).metrics == {}
+
+
+def test_a_metric_of_a_component_that_counted_nothing_stands_for_no_question():
+    reply = Reply(metrics={"generator.loss": 2.0, "generator.last_loss": 2.0}, num_examples={"retriever": 12})
+    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply, 40).metrics == {}
+
+
+def test_a_last_loss_whose_steps_are_missing_counts_as_the_last_of_one():
+    reply = Reply(metrics={"generator.last_loss": 2.0}, num_examples={"generator": 12})
+    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply, 40).metrics == reply.metrics
+    assert apply_to_reply(Policy(min_examples_for_metrics=2), reply, 40).metrics == {}
+
+
 def test_where_the_number_of_validation_questions_is_unknown_a_policy_takes_it_for_one():
     assert "generator.sum" in apply_to_reply(Policy(), VALIDATION, 40).metrics
     assert "generator.sum" not in apply_to_reply(Policy(min_examples_for_metrics=2), VALIDATION, 40).metrics

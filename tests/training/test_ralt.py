@@ -12,8 +12,8 @@ import torch
 from fedrag.config.scenario import GeneratorConfig, LoraSection, RagConfig
 from fedrag.errors import ModelError, TrainingDiverged
 from fedrag.models.generator import Generator
-from fedrag.passes.checkpointing import Footprint
 from fedrag.passes.decoding import decode
+from fedrag.passes.memory_estimate import Footprint
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.text import size_text
@@ -305,7 +305,7 @@ def test_checkpointed_layers_leave_the_base_and_the_scores_as_they_are(load_gene
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_layers_are_checkpointed_where_a_step_would_need_more_than_is_free(load_generator, kind, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "fedrag.training")
     generator = load_generator(kind)
     need = Footprint.of(generator).step_bytes([examples_of(generator)])
     assert layer_runs(generator, free_bytes=need) == 1
@@ -324,7 +324,7 @@ def test_smaller_parts_of_a_batch_need_less_and_are_not_checkpointed(load_genera
 
 
 def test_a_scenario_that_says_on_or_off_is_followed_whatever_is_free(load_generator, caplog):
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", "fedrag.training")
     generator = load_generator()
     assert layer_runs(generator, free_bytes=0.0, activation_checkpointing="off") == 1
     assert caplog.messages == []

@@ -57,7 +57,7 @@ class ReplayGuard:
         return True
 
     def _forget_expired(self, now: float) -> None:
-        self._accepted = {request: when for request, when in self._accepted.items() if when > now - REMEMBERED_S}
+        self._accepted = {request: when for request, when in self._accepted.items() if when >= now - REMEMBERED_S}
 
 
 def _line(request: str, when: float) -> str:

@@ -36,3 +36,34 @@ def test_the_file_does_not_grow_for_ever(tmp_path):
     guard = ReplayGuard(path)
     assert len(path.read_text().splitlines()) == 1
     assert not guard.accept("new", time.time())
+
+
+def test_a_time_may_be_given_and_is_the_clocks_otherwise(tmp_path):
+    guard = ReplayGuard(tmp_path / "requests.jsonl")
+    assert not guard.refuses("a", 1000.0, now=1000.0)
+    assert not guard.refuses("a", time.time())
+    assert guard.refuses("a", 1000.0)
+
+
+def test_a_request_is_refused_from_the_moment_on_at_which_it_may_be_forgotten(tmp_path):
+    guard = ReplayGuard(tmp_path / "requests.jsonl")
+    assert not guard.refuses("a", 1000.0, now=1000.0 + REMEMBERED_S - 1)
+    assert guard.refuses("a", 1000.0, now=1000.0 + REMEMBERED_S + 1)
+
+
+def test_a_request_that_is_refused_for_its_age_is_forgotten_while_the_site_runs(tmp_path):
+    guard = ReplayGuard(tmp_path / "requests.jsonl")
+    assert guard.accept("a", 1000.0, now=1000.0)
+    later = 1000.0 + REMEMBERED_S + 1
+    assert guard.refuses("a", later, now=later)
+    assert guard.accept("b", later, now=later)
+    assert not guard.refuses("a", later, now=later)
+    assert guard.refuses("b", later, now=later)
+
+
+def test_a_request_of_the_oldest_age_that_is_accepted_is_remembered(tmp_path):
+    guard = ReplayGuard(tmp_path / "requests.jsonl")
+    now = 1000.0 + REMEMBERED_S
+    assert guard.accept("a", 1000.0, now=now)
+    assert guard.accept("b", now, now=now)
+    assert guard.refuses("a", 1000.0, now=now)

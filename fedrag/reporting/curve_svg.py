@@ -1,17 +1,19 @@
-"""Curves over rounds as plain geometry, which a template draws as SVG."""
+"""Draws a value over the rounds as SVG: plain geometry and a template, quick enough for a page that is live."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
+
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+
+from fedrag.reporting.round_log import Points
 
 WIDTH, HEIGHT = 400, 210
 LEFT, RIGHT, TOP, BOTTOM = 54, 12, 12, 34  # what lies around the area of the lines
-MOST_MARKS = 60  # beyond that the marks would hide the line
-
-Points = Sequence[tuple[int, float]]
-"""Values by round."""
+MOST_MARKS = 60  # more would hide the line
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +26,7 @@ class Tick:
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A point of the line that counts, in units of the drawing, with what it says in words."""
+    """A point of the main line, in units of the drawing, with its text."""
 
     x: float
     y: float
@@ -32,46 +34,41 @@ class Mark:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """A value over the rounds.
+class Drawing:
+    """A value over the rounds, in units of the drawing.
 
     Attributes:
-        title: What it is.
-        caption: What the reader must know of it.
-        alt: The values in words.
         x_ticks: Rounds.
         y_ticks: Values.
-        line: The line that counts, as the points of a polyline.
+        line: The main line, as the points of a polyline.
         marks: Its points; none where they are too many.
-        faint: Lines behind it, one a site.
+        faint: Lines behind it, one per site.
+        faint_marks: Points of sites that have one alone, which is no line.
     """
 
-    title: str
-    caption: str
-    alt: str
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
     line: str
     marks: tuple[Mark, ...]
     faint: tuple[str, ...]
+    faint_marks: tuple[Mark, ...]
 
 
-def curve(title: str, caption: str, points: Points, faint: Sequence[Points], rounds: int) -> Curve | None:
-    """Place a value over the rounds in a drawing; values that are not finite are passed over.
+def curve_svg(points: Points, faint: Sequence[Points], rounds: int) -> str:
+    """Return an `svg` element whose colours come from the page that it stands in.
 
     Args:
-        title: What it is.
-        caption: What the reader must know of it.
-        points: The line that counts.
-        faint: Lines behind it, one a site.
+        points: The main line, at least one finite value.
+        faint: Lines behind it, one per site; finite values.
         rounds: Rounds that the run will have: the width of the drawing.
-
-    Returns:
-        The curve; None where there is no value.
     """
-    points, *faint = ([(x, y) for x, y in line if math.isfinite(y)] for line in (points, *faint))
-    if not points:
-        return None
+    return _template().render(
+        drawing=place_curve(points, faint, rounds), left=LEFT, right=WIDTH - RIGHT, width=WIDTH, height=HEIGHT
+    )
+
+
+def place_curve(points: Points, faint: Sequence[Points], rounds: int) -> Drawing:
+    """Place a value over the rounds in a drawing; the arguments are those of `curve_svg`."""
     y_ticks = nice_ticks([y for line in (points, *faint) for _, y in line], 4)
     low, high, last = y_ticks[0], y_ticks[-1], max(rounds, points[-1][0], 2)
 
@@ -84,16 +81,16 @@ def curve(title: str, caption: str, points: Points, faint: Sequence[Points], rou
     def polyline(line: Points) -> str:
         return " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in line)
 
-    marks = tuple(Mark(round(x_of(x), 1), round(y_of(y), 1), f"round {x}: {y:.4g}") for x, y in points)
-    return Curve(
-        title,
-        caption,
-        f"{title} by round: {', '.join(f'{x}: {y:.4g}' for x, y in points)}",
+    def marks(line: Points) -> tuple[Mark, ...]:
+        return tuple(Mark(round(x_of(x), 1), round(y_of(y), 1), f"round {x}: {y:.4g}") for x, y in line)
+
+    return Drawing(
         tuple(Tick(round(x_of(number), 1), f"{number}") for number in _round_ticks(last)),
         tuple(Tick(round(y_of(value), 1), f"{value:g}".replace("-", "−")) for value in y_ticks),
         polyline(points),
-        marks if len(marks) <= MOST_MARKS else (),
-        tuple(polyline(line) for line in faint if line),
+        marks(points) if len(points) <= MOST_MARKS else (),
+        tuple(polyline(line) for line in faint if len(line) > 1),
+        tuple(mark for line in faint if len(line) == 1 for mark in marks(line)),
     )
 
 
@@ -123,3 +120,15 @@ def _round_ticks(last: int) -> list[int]:
     """
     step = next(s for power in (1, 10, 100, 1000, 10_000) for s in (power, 2 * power, 5 * power) if last <= 8 * s)
     return [number for number in range(1, last + 1) if step == 1 or number == 1 or number % step == 0]
+
+
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=PackageLoader("fedrag.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("curve.svg.jinja")

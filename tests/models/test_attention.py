@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from fedrag.passes.attention import LONGEST, NAME, cpu_attention, product_attention, use_cpu_attention
+from fedrag.models.attention import LONGEST, NAME, cpu_attention, product_attention, use_cpu_attention
 from fedrag.weights.store import find_model
 
 
