@@ -8,8 +8,12 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-Component = Literal["generator", "retriever"]
-COMPONENTS: tuple[Component, ...] = ("generator", "retriever")
+ShippedComponent = Literal["generator", "retriever"]
+COMPONENTS: tuple[ShippedComponent, ...] = ("generator", "retriever")
+"""The components that come with fedrag. Their names are also those of the base models."""
+
+Component = str
+"""Name of a component: one of `COMPONENTS`, or one of your own."""
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")

@@ -97,12 +97,14 @@ def _show(asked: Asked) -> None:
 
 def _what_is_known(asked: Asked) -> list[str]:
     """Return what the site's files say about the question, and which component the run left untouched."""
+    from fedrag.types import COMPONENTS
+
     lines = []
     if asked.right_answers:
         files = " and ".join(f"{split}.jsonl" for split in asked.splits)
         lines.append(f"Right answers ({files}): {'; '.join(asked.right_answers)}")
     if len(asked.components) == 1:
-        other = {"generator": "retriever", "retriever": "generator"}[asked.components[0]]
+        [other] = [component for component in COMPONENTS if component not in asked.components]
         lines.append(f"{asked.run} trained the {asked.components[0]} alone; the {other} is untouched on both sides.")
     return lines
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
 from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.runs.run_folder import RunFolder
-from fedrag.weights.base_models import base_tensor_hashes
 
 
 def begin_run(folder: ServerFolder, config: Config) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from fedrag import __version__
 from fedrag.config.scenario import Config
+from fedrag.config.schedule import schedule_text
 from fedrag.evaluation.records import Measured, scores_by_question
 from fedrag.files import write_text
 from fedrag.reporting import what_ran
@@ -68,13 +69,15 @@ def _content(
 
 def _facts(run: str, config: Config, trained: Sequence[Component], asked: str) -> dict[str, str]:
     """Return what was measured, by name."""
-    names = {"generator": config.models.generator, "retriever": config.models.retriever}
     roles = {component: "trained" if component in trained else "not trained" for component in COMPONENTS}
     return {
         "Run": run,
         "Scenario": f"{config.name}, seed {config.seed}",
-        **{component.capitalize(): f"{names[component]} ({roles[component]})" for component in COMPONENTS},
-        "Rounds": f"{config.federation.rounds}, schedule {config.federation.schedule}",
+        **{
+            component.capitalize(): f"{config.models.name_of(component)} ({roles[component]})"
+            for component in COMPONENTS
+        },
+        "Rounds": f"{config.federation.rounds}, {schedule_text(config.federation)}",
         "Measured on": asked,
         "Versions": f"fedrag {__version__}",
     }

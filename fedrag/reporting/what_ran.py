@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from fedrag.config.schedule import trained_components
+from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS
@@ -148,7 +148,7 @@ def facts(
             role = "trained" if component in trained else "not trained"
             found[component.capitalize()] = f"{models[component]['name']} ({role})"
     found["Sites"] = f"{len(sites)}: {', '.join(sites)}"
-    found["Rounds"] = f"{len(records)} of {config.federation.rounds}, schedule {config.federation.schedule}"
+    found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
     found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"

@@ -11,7 +11,7 @@ from safetensors.numpy import load_file
 
 from fedrag.errors import RunError
 from fedrag.files import read_json, sha256_of
-from fedrag.types import COMPONENTS, Component, State
+from fedrag.types import State
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +63,5 @@ def split_tensors(kind: str, tensors: dict[str, np.ndarray]) -> State:
     for key in sorted(tensors):
         this, component, _, name = key.split("|", 3)
         if this == kind:
-            state.setdefault(_component(component), {})[name] = tensors[key]
+            state.setdefault(component, {})[name] = tensors[key]
     return state
-
-
-def _component(name: str) -> Component:
-    return next(component for component in COMPONENTS if component == name)

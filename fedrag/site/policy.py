@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, get_args
 
+from fedrag.components.shipped import SHIPPED
 from fedrag.config.scenario import Config, Schedule
 from fedrag.federation.messages import Greeting, Reply
 from fedrag.federation.update import norm
@@ -92,10 +93,9 @@ def _models_are_allowed(
     """Compare name and tensors; a model whose tensors are not known is not allowed."""
     if not policy.base_models:
         return True
-    names: dict[Component, str] = {"generator": config.models.generator, "retriever": config.models.retriever}
-    used = [component for component in COMPONENTS if component in components or component in base_hashes]
-    allowed = [policy.base_models.get(names[component]) for component in used]
-    return None not in allowed and allowed == [base_hashes.get(component) for component in used]
+    used = [key for key in COMPONENTS if key in components or key in base_hashes]
+    allowed = [policy.base_models.get(config.models.name_of(key)) for key in used]
+    return None not in allowed and allowed == [base_hashes.get(key) for key in used]
 
 
 def apply_to_greeting(policy: Policy, greeting: Greeting) -> Greeting:
@@ -154,8 +154,9 @@ def _questions_behind(metric: str, reply: Reply, train_questions: int, validatio
     """Return the fewest questions that a metric may have been computed from."""
     component, _, what = metric.partition(".")
     if what in ("sum", "count"):
-        # The retriever counts labelled questions; the generator counts tokens, which says little of questions.
-        return int(reply.metrics.get(f"{component}.count", 0)) if component == "retriever" else validation_questions
+        # What counts anything but labelled questions, as the generator its tokens, says little of questions.
+        counts_questions = component in SHIPPED and SHIPPED[component].validates_labelled
+        return int(reply.metrics.get(f"{component}.count", 0)) if counts_questions else validation_questions
     counts = {str(name): count for name, count in reply.num_examples.items()}
     questions = min(train_questions, counts.get(component, 0))
     if what != "last_loss":
@@ -168,7 +169,7 @@ def _questions_behind(metric: str, reply: Reply, train_questions: int, validatio
 def _without_counts(metrics: Mapping[str, float]) -> dict[str, float]:
     """Drop steps and tokens, which tell the number of questions, and turn a sum over questions into its mean."""
     told = {name: value for name, value in metrics.items() if not name.endswith((".steps", ".tokens"))}
-    for component in COMPONENTS:
+    for component in {name.partition(".")[0] for name in told}:
         total, count = told.get(f"{component}.sum"), told.get(f"{component}.count")
         if total is not None and count:
             told |= {f"{component}.sum": total / count, f"{component}.count": 1.0}

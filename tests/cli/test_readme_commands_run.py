@@ -45,6 +45,11 @@ LEAVES = {
     ),
     "simulations/RESULTS.md": ("runs/demo-1/report.html", "runs/xquad-1/final", "runs/policyqa-1/results.json"),
 }
+PRINTED = {
+    "write_sites": "['east', 'west']",
+    "ComponentSpec": "moved: True exported: ['head.safetensors']",
+    "simulate": "'n_questions': 18",
+}
 WEBSITES = ("adweek.com", "fool.com", "ted.com", "walmart.com", "yahoo.com", "style.com", "mlb.com", "npr.org")
 ROWS = [
     {
@@ -182,5 +187,4 @@ def test_the_shown_python_runs_as_a_script_outside_the_project(clone: Path, code
     (clone / "shown.py").write_text(code)
     done = subprocess.run([sys.executable, "shown.py"], cwd=clone, capture_output=True, text=True, timeout=280)
     assert done.returncode == 0, done.stderr
-    expected = "['east', 'west']" if "write_sites" in code else "'n_questions': 18"
-    assert expected in done.stdout
+    assert next(printed for word, printed in PRINTED.items() if word in code) in done.stdout

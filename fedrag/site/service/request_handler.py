@@ -16,6 +16,7 @@ from pathlib import Path
 from flwr.app import Message, RecordDict
 
 from fedrag import __version__
+from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
 from fedrag.errors import FedragError, SignatureError
@@ -36,7 +37,6 @@ from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
 from fedrag.site.site_config import SITE_FILE, SiteConfig
-from fedrag.weights.base_models import base_tensor_hashes
 
 log = logging.getLogger("fedrag.node")
 
