@@ -1,4 +1,4 @@
-"""What a run depends on: versions, hashes of models and data, threads, number format."""
+"""Collects what a run's result depends on: versions, hashes of models and data, threads, number formats."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from fedrag.weights.store import FetchedModel
 
 
 def collect_facts(config: Config, models: Mapping[Component, FetchedModel], folders: Sequence[Path]) -> dict[str, Any]:
-    """Return what a run depends on.
+    """Return what a run's result depends on.
 
     Args:
         config: The scenario.
-        models: The base models it uses.
-        folders: Those of the sites that take part; a coordinator sees none.
+        models: The base models that it uses.
+        folders: Folders of the sites that take part; none at a coordinator.
 
     Raises:
         DataError: A site's folder cannot be read.
