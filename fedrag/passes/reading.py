@@ -53,7 +53,7 @@ class Reader:
         paths = paths_of(self.traits)
         if paths != self._logged:
             self._logged = paths
-            log.info("training reads %s; scoring %s; decoding %s", paths.training, paths.scoring, paths.decoding)
+            log.info("%s", paths)
         return paths
 
     @cached_property
