@@ -13,6 +13,7 @@ On a CPU two passes run at a time, each in a thread of its own, unless they woul
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
@@ -77,9 +78,9 @@ class ReadingPath:
     threads: int
     not_taken: dict[str, str]
 
-    def __str__(self) -> str:
-        reasons = "; ".join(f"no {way}: {word}" for way, word in self.not_taken.items())
-        return f"{self.name}, {self.threads} at a time" + (f" ({reasons})" if reasons else "")
+    def facts(self) -> dict[str, Any]:
+        """Return what a run's facts say of it."""
+        return {"path": self.name, "at_a_time": self.threads, "not_taken": self.not_taken}
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +93,20 @@ class ReadingPaths:
 
     def facts(self) -> dict[str, Any]:
         """Return what a run's facts say: for each kind of work its path, passes at a time, and ways not taken."""
-        kinds = {"training": self.training, "scoring": self.scoring, "decoding": self.decoding}
-        return {kind: {"path": p.name, "at_a_time": p.threads, "not_taken": p.not_taken} for kind, p in kinds.items()}
+        return {kind: getattr(self, kind).facts() for kind in ("training", "scoring", "decoding")}
 
-    def __str__(self) -> str:
-        return f"training reads {self.training}; scoring {self.scoring}; decoding {self.decoding}"
+
+def reading_text(facts: Mapping[str, Any]) -> str:
+    """Return the facts of a model's paths as one line.
+
+    >>> reading_text({"training": {"path": "plain", "at_a_time": 1, "not_taken": {"tree": "dropout"}}})
+    'passes: training plain, 1 at a time (no tree: dropout)'
+    """
+    parts = []
+    for kind, path in facts.items():
+        reasons = "; ".join(f"no {way}: {word}" for way, word in path["not_taken"].items())
+        parts.append(f"{kind} {path['path']}, {path['at_a_time']} at a time" + (f" ({reasons})" if reasons else ""))
+    return "passes: " + "; ".join(parts)
 
 
 def paths_of(traits: Traits, threads: int | None = None) -> ReadingPaths:

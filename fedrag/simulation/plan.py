@@ -15,7 +15,7 @@ from fedrag.config.schedule import components_of, rounds_training, schedule_text
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.resident import prefix_bytes
-from fedrag.passes.choose import planned_paths
+from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.runs.facts import client_threads
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.site.client_app import question_counts
@@ -126,8 +126,8 @@ def _memory_line(config: Config, sizes: dict[Component, int], clients: int, comp
 
 def _reading_lines(config: Config, components: Components) -> list[str]:
     """Say how the generator's batches are read, where there is a generator."""
-    generator = required_models(config, components).get("generator")
-    return [str(planned_paths(config, generator, client_threads(config.simulation)))] if generator else []
+    generator, threads = required_models(config, components).get("generator"), client_threads(config.simulation)
+    return [reading_text(planned_paths(config, generator, threads).facts())] if generator else []
 
 
 def _evaluation_line(config: Config) -> str:

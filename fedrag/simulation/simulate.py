@@ -26,7 +26,7 @@ from fedrag.federation.aggregation import Rule
 from fedrag.federation.federate import federate
 from fedrag.files import read_json, write_json, write_text
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.passes.choose import planned_paths
+from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.baselines import train_local, train_pooled
@@ -108,7 +108,7 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
-    folders, facts = _prepare(config, components, display)  # what is wrong is said before a folder is made
+    folders, facts = _prepare(config, components)  # what is wrong is said before a folder is made
     run = RunFolder.create(_with_absolute_path(config), Path(out) if out else None)
     try:
         run.record_facts(facts)
@@ -136,7 +136,7 @@ def resume(
     """
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
-    folders, facts = _prepare(run.config, components, display)
+    folders, facts = _prepare(run.config, components)
     if not run.facts:
         run.record_facts(facts)
     for key, what in (
@@ -165,16 +165,14 @@ def _check_ray(config: Config, address: str | None) -> None:
     require_cluster(address)
 
 
-def _prepare(config: Config, components: Components, display: Display) -> tuple[list[Path], dict[str, Any]]:
+def _prepare(config: Config, components: Components) -> tuple[list[Path], dict[str, Any]]:
     """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
     check_scenario(config, [load_site(folder) for folder in folders], components)
     models = required_models(config, components)
     facts = collect_facts(config, models, folders)
     if "generator" in models:
-        paths = planned_paths(config, models["generator"], facts["threads"])
-        display.say(str(paths))
-        facts["passes"] = paths.facts()
+        facts["passes"] = planned_paths(config, models["generator"], facts["threads"]).facts()
     return folders, facts
 
 
@@ -189,6 +187,8 @@ def _finish(
 ) -> RunFolder:
     """Do what is left of a run: rounds, export, baselines, evaluation."""
     torch.set_num_threads(run.facts["threads"])
+    if "passes" in run.facts:
+        parts.display.say(reading_text(run.facts["passes"]))
     try:
         with pool as opened:
             clients = _Clients(folders, run.path / "sites", opened, run.facts["threads"])
