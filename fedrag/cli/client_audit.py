@@ -1,4 +1,4 @@
-"""`fedrag client audit`: what has left a site, for whoever answers for its data."""
+"""`fedrag client audit`: show what has left a site."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def audit(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show everything that has left a site: when, what, how much.
+    """Show everything that has left a site: when, what and how much.
 
     Example: fedrag client audit clinic
     """
@@ -60,7 +60,7 @@ def _show_run(run: str, rows: list[AuditRow]) -> None:
 
 
 def _text(told: str) -> Text:
-    """Return text without markup or control characters: the coordinator chose the name of the run."""
+    """Return text without markup or control characters: a site need not trust the names of runs."""
     from rich.text import Text
 
     return Text("".join(character if character.isprintable() else "?" for character in told))
@@ -80,6 +80,6 @@ def _summary(name: str, runs: dict[str, list[AuditRow]], unreadable: int) -> lis
     if unreadable:
         lines.append(
             f"{plural(unreadable, 'line')} of the log cannot be read: cut off by a crash, "
-            "and then the reply was not sent, or changed since."
+            "in which case the reply was not sent, or changed since."
         )
     return lines
