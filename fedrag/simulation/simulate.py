@@ -26,6 +26,7 @@ from fedrag.federation.aggregation import Rule
 from fedrag.federation.federate import federate
 from fedrag.files import read_json, write_json, write_text
 from fedrag.grids.in_process import InProcessGrid
+from fedrag.passes.choose import planned_paths
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.baselines import train_local, train_pooled
@@ -107,7 +108,7 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
-    folders, facts = _prepare(config, components)  # what is wrong with data or models is said before a folder is made
+    folders, facts = _prepare(config, components, display)  # what is wrong is said before a folder is made
     run = RunFolder.create(_with_absolute_path(config), Path(out) if out else None)
     try:
         run.record_facts(facts)
@@ -135,7 +136,7 @@ def resume(
     """
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
-    folders, facts = _prepare(run.config, components)
+    folders, facts = _prepare(run.config, components, display)
     if not run.facts:
         run.record_facts(facts)
     for key, what in (
@@ -164,11 +165,17 @@ def _check_ray(config: Config, address: str | None) -> None:
     require_cluster(address)
 
 
-def _prepare(config: Config, components: Components) -> tuple[list[Path], dict[str, Any]]:
+def _prepare(config: Config, components: Components, display: Display) -> tuple[list[Path], dict[str, Any]]:
     """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
     check_scenario(config, [load_site(folder) for folder in folders], components)
-    return folders, collect_facts(config, required_models(config, components), folders)
+    models = required_models(config, components)
+    facts = collect_facts(config, models, folders)
+    if "generator" in models:
+        paths = planned_paths(config, models["generator"], facts["threads"])
+        display.say(str(paths))
+        facts["passes"] = paths.facts()
+    return folders, facts
 
 
 def _with_absolute_path(config: Config) -> Config:

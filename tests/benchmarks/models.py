@@ -66,7 +66,7 @@ def training_examples(generator: Generator, of: Sequence[Site], passages: int) -
 
 
 def passes_of(generator: Generator, plan: Sequence[Sequence[Example]]) -> list[PromptTree]:
-    """Return what each pass of a plan reads, token by token; where a generator reads no trees, each example apart."""
+    """Return what each pass of a plan reads, token by token; where no trees are read, each example stands apart."""
     if reader_of(generator).paths.training.name == "tree":
         return [PromptTree.of(batch) for batch in plan]
     return [PromptTree.of([example]) for batch in plan for example in batch]

@@ -88,7 +88,7 @@ def test_a_site_is_entered_once_by_name_and_once_by_key(folder, keys):
 def test_a_removed_key_is_burnt_and_its_name_is_free(folder, keys):
     folder.add_site("north", keys[0])
     folder.remove_site("north")
-    with pytest.raises(ConfigError, match="never gets in again"):
+    with pytest.raises(ConfigError, match="is never accepted again"):
         folder.add_site("south", keys[0])
     folder.add_site("north", keys[1])
     assert [site.name for site in folder.sites()] == ["north"]
@@ -103,7 +103,7 @@ def test_removing_nobody_says_who_there_is(folder, keys):
 
 @pytest.mark.parametrize("name", ["North", "a b", "", "-a", "a" * 65, "../a"])
 def test_a_name_that_is_none_is_refused(folder, keys, name):
-    with pytest.raises(ConfigError, match="is no name for a site"):
+    with pytest.raises(ConfigError, match="is not a name for a site"):
         folder.add_site(name, keys[0])
     assert folder.sites() == []
 
@@ -156,7 +156,7 @@ def test_a_run_is_stopped_also_where_nothing_serves_it(folder, tiny_home):
         name = begin_run(folder, tiny_config())
     assert stop_run(folder) == name
     assert read_outcome(folder.runs / name).state == "stopped"
-    with pytest.raises(ServiceError, match="no run is on"):
+    with pytest.raises(ServiceError, match="no run is in progress"):
         stop_run(folder)
 
 

@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from fedrag.models.attention import LONGEST, NAME, cpu_attention, product_attention, use_cpu_attention
+from fedrag.models.attention import LONGEST, NAME, cpu_attention, use_cpu_attention
 from fedrag.weights.store import find_model
 
 
@@ -27,9 +25,8 @@ def attend(
     mask: torch.Tensor | None,
     scaling: float | None = None,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as products, without a model."""
-    otherwise = partial(sdpa_attention_forward, layer, scaling=scaling)
-    return product_attention(query, key, value, mask, scaling=scaling, causal=layer.is_causal, otherwise=otherwise)
+    """Attention without a model."""
+    return cpu_attention(layer, query, key, value, mask, scaling=scaling)
 
 
 def inputs(heads: int, key_heads: int, tokens: int, dtype: torch.dtype) -> list[torch.Tensor]:

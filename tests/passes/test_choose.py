@@ -41,10 +41,10 @@ def told(traits: Traits) -> tuple[str, str, str]:
             "plain, 1 at a time (no threads: seq2seq)",
         ),
         (
-            Traits(growing=True),
-            "plain, 1 at a time (no tree: growing; no threads: growing)",
-            "shared, 1 at a time (no tree: growing; no threads: growing)",
-            "plain, 1 at a time (no threads: growing)",
+            Traits(dynamic_rope=True),
+            "plain, 1 at a time (no tree: rope; no threads: rope)",
+            "shared, 1 at a time (no tree: rope; no threads: rope)",
+            "plain, 1 at a time (no threads: rope)",
         ),
         (
             Traits(from_question=True),
@@ -77,7 +77,7 @@ def test_on_a_cpu(traits, training, scoring, decoding):
         ("large", "plain, 1 at a time (no cuda graph: large)"),
         ("dropout", "plain, 1 at a time (no cuda graph: dropout)"),
         ("windowed", "plain, 1 at a time (no cuda graph: window)"),
-        ("growing", "plain, 1 at a time (no cuda graph: growing)"),
+        ("dynamic_rope", "plain, 1 at a time (no cuda graph: rope)"),
         ("from_question", "prefix, 1 at a time (no cuda graph: prefix)"),
         (None, "cuda graph, 1 at a time"),
     ],
@@ -117,7 +117,7 @@ def test_the_paths_of_a_generator_are_logged_once(load_generator, caplog):
     ]
 
 
-def test_what_is_recorded_of_a_run_is_plain_data():
+def test_the_facts_of_a_run_are_plain_data():
     assert paths_of(Traits(dropout=True)).facts() == {
         "training": {"path": "plain", "at_a_time": 1, "not_taken": {"tree": "dropout"}},
         "scoring": {"path": "shared", "at_a_time": 1, "not_taken": {"tree": "dropout"}},
