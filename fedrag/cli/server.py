@@ -122,7 +122,7 @@ def run(
 
     config = Config.from_toml(read_scenario(scenario), str(scenario), change or ())
     name = begin_run(ServerFolder.open(folder), config)
-    _tell(name, f"begins; how far it is: fedrag server status {folder}", as_json)
+    _tell(name, f"starts; to see its progress: fedrag server status {folder}", as_json)
 
 
 @app.command()
@@ -139,7 +139,7 @@ def resume(
     from fedrag.coordinator.server_folder import ServerFolder
 
     resume_run(ServerFolder.open(folder), name)
-    _tell(name, "goes on", as_json)
+    _tell(name, "resumes", as_json)
 
 
 @app.command()
@@ -152,7 +152,7 @@ def stop(folder: Folder, as_json: AsJson = False) -> None:
     from fedrag.coordinator.server_folder import ServerFolder
 
     name = stop_run(ServerFolder.open(folder))
-    _tell(name, f"stops; go on with: fedrag server resume {folder} {name}", as_json)
+    _tell(name, f"stops; to resume it: fedrag server resume {folder} {name}", as_json)
 
 
 def _tell(run: str, what: str, as_json: bool) -> None:
