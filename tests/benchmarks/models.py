@@ -66,7 +66,7 @@ def training_examples(generator: Generator, of: Sequence[Site], passages: int) -
 
 
 def passes_of(generator: Generator, plan: Sequence[Sequence[Example]]) -> list[PromptTree]:
-    """Return what each pass of a plan reads, token by token; a generator that reads no trees reads each example apart."""
+    """Return the trees that the passes of a plan read; without trees, one for each example."""
     if reader_of(generator).paths.training.name == "tree":
         return [PromptTree.of(batch) for batch in plan]
     return [PromptTree.of([example]) for batch in plan for example in batch]
