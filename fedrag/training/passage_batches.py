@@ -1,6 +1,6 @@
 """Batches for RALT that group questions on the same passage: prompts that form a tree read it once a step.
 
-Trainers group texts by length for the same reason, speed. Each epoch draws its groups anew.
+Trainers group texts by length for the same reason, speed. Each epoch draws new groups.
 """
 
 from __future__ import annotations
