@@ -67,8 +67,8 @@ def test_gradients_are_those_of_the_fused_kernel():
 
 def padded(tokens: int, real: list[int]) -> torch.Tensor:
     """A mask (batch, 1, tokens, tokens) of texts that are padded on the right."""
-    seen = torch.arange(tokens) < torch.tensor(real)[:, None]
-    return seen[:, None, None, :].expand(-1, 1, tokens, -1)
+    visible = torch.arange(tokens) < torch.tensor(real)[:, None]
+    return visible[:, None, None, :].expand(-1, 1, tokens, -1)
 
 
 @pytest.mark.parametrize("key_heads", [4, 2])
