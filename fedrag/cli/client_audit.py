@@ -14,7 +14,7 @@ from fedrag.text import plural
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from fedrag.site.egress import AuditRow
+    from fedrag.site.admin.egress_audit import AuditRow
 
 
 def audit(
@@ -25,7 +25,8 @@ def audit(
 
     Example: fedrag client audit clinic
     """
-    from fedrag.site.egress import ALSO_LEAVES, EGRESS_FILE, audit_rows, count_unreadable, read_egress
+    from fedrag.site.admin.egress_audit import ALSO_LEAVES, audit_rows
+    from fedrag.site.egress import EGRESS_FILE, count_unreadable, read_egress
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
     name = SiteConfig.from_file(folder / SITE_FILE).name

@@ -1,4 +1,4 @@
-"""Measuring at home: the same figures as anywhere else, a page of the site's own, in a process that disturbs nobody."""
+"""Delivered models measured at their site: the same figures as anywhere, and a process that disturbs nobody."""
 
 from __future__ import annotations
 
