@@ -39,7 +39,7 @@ def ledger_of(lines: Iterable[Mapping[str, Any]], now: datetime) -> Ledger:
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class RequestedWork:
     """What a request asks of a site.
 
     Attributes:
@@ -59,7 +59,7 @@ class Asked:
     validates: bool = False
 
 
-def refusal_of_request(policy: Policy, asked: Asked, ledger: Ledger, now: datetime) -> str:
+def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now: datetime) -> str:
     """Return the code of the first rule that a request breaks, or "".
 
     Args:
@@ -92,7 +92,7 @@ def is_quiet(policy: Policy, now: datetime) -> bool:
     return start <= minute < end if start <= end else minute >= start or minute < end
 
 
-def _models_are_allowed(policy: Policy, asked: Asked) -> bool:
+def _models_are_allowed(policy: Policy, asked: RequestedWork) -> bool:
     """Compare name and tensors; a model whose tensors are not known is not allowed."""
     if not policy.base_models:
         return True

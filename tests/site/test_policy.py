@@ -12,8 +12,8 @@ import pytest
 from fedrag.config.scenario import Config
 from fedrag.federation.messages import POLICY_RULES, REFUSALS, Greeting, Reply
 from fedrag.site.policy import (
-    Asked,
     Ledger,
+    RequestedWork,
     apply_to_greeting,
     apply_to_reply,
     is_quiet,
@@ -63,7 +63,7 @@ def refusal(*overrides, policy=None, **changes):
         "message_bytes": 1_000,
     }
     now, ledger = changes.pop("now", NOON), changes.pop("ledger", Ledger(3, 90.0))
-    return refusal_of_request(Policy.model_validate(policy or {}), Asked(**(request | changes)), ledger, now)
+    return refusal_of_request(Policy.model_validate(policy or {}), RequestedWork(**(request | changes)), ledger, now)
 
 
 @pytest.mark.parametrize("schedule", ["generator", "retriever", "joint", "alternate", "staged"])
