@@ -60,7 +60,7 @@ class Federation:
     """What the rounds of a run work with.
 
     Attributes:
-        grid: The only door to the sites.
+        grid: The only way to the sites.
         run: The run's folder, with its scenario.
         components: What can be trained, by name.
         rule: An aggregation rule of one's own instead of the weighted mean.
@@ -128,7 +128,7 @@ def ask(
     A site that has not answered in time comes last. The arrays of a reply are gone once the next one is asked for.
 
     Args:
-        grid: The only door to the sites.
+        grid: The only way to the sites.
         kind: Message type: `TRAIN`, `VALIDATE` or `DELIVER`.
         request: What is asked.
         content: The request as it goes out; one serves all sites.

@@ -33,7 +33,7 @@ def federate(
 
     Args:
         run: Where checkpoints and the log go; a run that was interrupted goes on after its last one.
-        open_grid: Opens the only door to the sites.
+        open_grid: Opens the only way to the sites.
         components: What can be trained, by name.
         rule: An aggregation rule of one's own instead of the weighted mean.
         display: Shows lines and progress.

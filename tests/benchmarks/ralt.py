@@ -25,14 +25,12 @@ from typing import Any
 
 import torch
 from bench import Row, finish, in_a_process, main, peak_mb
-from fedrag.passes.pass_size import tokens_at_a_time
 from machine import SQUARE, linear_shapes, product_rate
 from models import config, load_generator, lora_training_flops, passes_of, sites, training_examples
 
 from fedrag.models.generator import Generator
-from fedrag.passes.threads import passes_beside
-from fedrag.passes.tree import plan_tree_passes
-from fedrag.training.ralt import MICRO_BATCH_TOKENS, example_batches, train_generator
+from fedrag.passes.reading import reader_of
+from fedrag.training.ralt import example_batches, train_generator
 from fedrag.types import Example
 
 BATCH = 8
@@ -50,7 +48,6 @@ def examples_of(generator: Generator) -> tuple[list[Example], list[Example]]:
 def ours() -> dict[str, Any]:
     """Train the warm-up and then what is timed with fedrag."""
     generator = load_generator()
-    beside = passes_beside(generator.model.device)
     more = ["generator.activation_checkpointing=on"] * ("--checkpointing" in sys.argv)
     more += ["generator.group_by_passage=false"] * ("--shuffled" in sys.argv)
     settings = config(f"generator.batch_size={BATCH}", f"generator.epochs={EPOCHS}", *more).generator
@@ -61,12 +58,9 @@ def ours() -> dict[str, Any]:
         train_generator(generator, examples, settings, seed=seed)
         seconds.append(time.perf_counter() - start)
     peak = peak_mb()
-    most = tokens_at_a_time(generator, settings.micro_batch_tokens, MICRO_BATCH_TOKENS)
-    plan = [
-        [timed[rows[i]] for i in part]
-        for rows in example_batches(timed, settings, seed=0)
-        for part in plan_tree_passes([timed[row] for row in rows], beside, most // beside)
-    ]
+    plan: list[list[Example]] = []
+    for rows in example_batches(timed, settings, seed=0):
+        plan += reader_of(generator).training_passes([timed[row] for row in rows], settings.micro_batch_tokens)
     trees = passes_of(generator, plan)
     square = product_rate([(SQUARE, SQUARE, SQUARE)], generator.dtype)
     forward = linear_shapes(generator.model, sum(sum(tree.lengths) for tree in trees) // len(plan))
