@@ -54,7 +54,7 @@ def make_clinic(root: Path, port: int = 8443, days: int = 30) -> Path:
 
 
 def renew(server: Path, hosts: tuple[str, ...] = (), days: int = 30) -> None:
-    """Make a new certificate of the coordinator's public door."""
+    """Make a new certificate of the coordinator's reverse proxy."""
     certificate, key = server / "server.crt", server / "server.key"
     new_server_certificate(certificate, key, server / "ca.crt", server / "ca.key", hosts, days)
 
@@ -80,7 +80,7 @@ def deliver(clinic: Path, run: RunFolder, name: str = "tiny-1", *components: str
 
 
 @contextmanager
-def public_door(
+def reverse_proxy(
     server: Path, answer: Callable[[http.server.BaseHTTPRequestHandler], None], host: str = "127.0.0.1"
 ) -> Iterator[int]:
     """Give the port of a TLS server with a coordinator's certificate that answers every GET as it is told."""
@@ -100,28 +100,28 @@ def public_door(
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(server / "server.crt", server / "server.key")
-    with Server((host, 0), Handler) as door:
+    with Server((host, 0), Handler) as listener:
         # each thread shakes hands for itself: a client that does not goes away without disturbing the rest
-        door.socket = context.wrap_socket(door.socket, server_side=True, do_handshake_on_connect=False)
-        thread = threading.Thread(target=door.serve_forever, kwargs={"poll_interval": 0.02})
+        listener.socket = context.wrap_socket(listener.socket, server_side=True, do_handshake_on_connect=False)
+        thread = threading.Thread(target=listener.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield door.server_address[1]
+            yield listener.server_address[1]
         finally:
-            door.shutdown()
+            listener.shutdown()
             thread.join()
 
 
 @contextmanager
 def healthy_coordinator(clinic: Path) -> Iterator[int]:
     """Let the coordinator of a site answer as it should; its address goes into the site.toml. Give the port."""
-    with public_door(clinic.parent / "server", healthy) as port:
+    with reverse_proxy(clinic.parent / "server", healthy) as port:
         set_setting(clinic, "server", f'"127.0.0.1:{port}"')
         yield port
 
 
 def healthy(request: http.server.BaseHTTPRequestHandler) -> None:
-    """Answer as the public door of a coordinator does."""
+    """Answer as the reverse proxy of a coordinator does."""
     status, body = (200, b"ok") if request.path == "/health" else (404, b"")
     request.send_response(status)  # with the time
     request.send_header("Content-Length", str(len(body)))

@@ -1,8 +1,8 @@
 """The process that runs the rounds of one run: `python -m fedrag.coordinator.executor DIR`.
 
-It takes the run that DIR/current.json names, goes on after its last checkpoint, and notes how it ended. When it
-dies, the coordinator's service starts another, which goes on in the same way. With the name of a finished run as
-second argument it brings the result to the sites that were away when it was delivered.
+It takes the run that DIR/current.json names, continues after its last checkpoint, and notes how it ended. When it
+dies, the coordinator's service starts another, which continues in the same way. With the name of a finished run as
+second argument it delivers the result to the sites that were offline when the run ended.
 """
 
 from __future__ import annotations
@@ -72,20 +72,20 @@ def _outcome(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog)
     return Outcome("finished")
 
 
-def deliver_late(path: Path, name: str) -> None:
-    """Bring the result of a finished run to the sites that did not get it and are online now."""
+def redeliver(path: Path, name: str) -> None:
+    """Deliver the result of a finished run to the sites that missed it and are online now."""
     stop_on_signals()
     folder = ServerFolder.open(path)
     run = RunFolder.open(folder.runs / name)
     display = TimedLog()
     with suppress(Stop), _grid(folder, name, display) as grid:
         names = {member.name: node_id for node_id, member in grid.online().items()}
-        away = [
+        missing = [
             KnownSite(names[site], Greeting(site, "", {}, {}))
             for site in sites_without_result(folder, run)
             if site in names
         ]
-        reached = deliver(Federation(grid, run, display=display), away, run.load_result())
+        reached = deliver(Federation(grid, run, display=display), missing, run.load_result())
         run.record_delivery([*run.delivered_to, *reached])
 
 
@@ -98,11 +98,11 @@ def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> 
 
 @contextmanager
 def _grid(folder: ServerFolder, name: str, display: TimedLog) -> Iterator[SignedGrid]:
-    """Give a grid that signs, over a new run of Flower's."""
+    """Yield a grid that signs, over a new run of Flower's."""
     link = folder.link
     link.wait_until_ready()
     if left := folder.current().get("flower_run"):
-        link.stop_run(left)  # the process before this one died in it; sites shall not work for it any more
+        link.stop_run(left)  # the process before this one died in it; no site should work for it any longer
     number = link.start_run()
     if folder.current():
         folder.note(flower_run=number)
@@ -111,10 +111,10 @@ def _grid(folder: ServerFolder, name: str, display: TimedLog) -> Iterator[Signed
 
 
 def _nodes(link: SuperLink) -> list[RegisteredNode]:
-    """Return the nodes, however long the SuperLink is away."""
+    """Return the nodes, once the SuperLink answers."""
     while True:
         link.wait_until_ready()
-        with suppress(ServiceError):  # it went in between
+        with suppress(ServiceError):  # it stopped in between
             return link.nodes()
 
 
@@ -122,7 +122,7 @@ def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, disp
     keys = {site.name: site.public_key for site in folder.sites()}
 
     def members() -> list[Member]:
-        registered = {site.name for site in folder.sites()}  # read anew: one may have been removed meanwhile
+        registered = {site.name for site in folder.sites()}  # read again: one may have been removed meanwhile
         nodes = [node for node in _nodes(link) if node.online and node.name in registered]
         return [Member(node.node_id, node.name, keys[node.name], node.last_seen) for node in nodes if node.name in keys]
 
@@ -133,6 +133,6 @@ def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, disp
 
 if __name__ == "__main__":
     if len(sys.argv) > 2:
-        deliver_late(Path(sys.argv[1]), sys.argv[2])
+        redeliver(Path(sys.argv[1]), sys.argv[2])
     else:
         main(Path(sys.argv[1]))

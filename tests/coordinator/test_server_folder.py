@@ -170,7 +170,7 @@ def test_the_overview_holds_out_while_the_superlink_is_away_and_a_run_is_unreada
     assert found["certificate_days"] >= 363
 
 
-def test_sites_that_were_there_and_did_not_get_the_result_are_late(served, keys, tiny_home):
+def test_sites_that_were_registered_and_did_not_get_the_result_miss_it(served, keys, tiny_home):
     served.add_site("north", keys[0])
     served.add_site("south", keys[1])
     name = begin_run(served, tiny_config())

@@ -13,7 +13,7 @@ from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
-from clinic import healthy, make_clinic, public_door, renew
+from clinic import healthy, make_clinic, renew, reverse_proxy
 
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.security.certificates import expires
@@ -43,7 +43,7 @@ def refusal(config: SiteConfig, timeout_s: float = 10.0) -> str:
 
 
 def test_an_answer_shows_the_end_of_the_certificate_and_the_time(clinic: Path, server: Path):
-    with public_door(server, healthy) as port:
+    with reverse_proxy(server, healthy) as port:
         health = ask_health(at(clinic, port))
     assert health.certificate_ends == expires(server / "server.crt")
     assert health.clock_ahead_s is not None
@@ -57,7 +57,7 @@ def test_the_difference_of_the_clocks_comes_from_the_date_of_the_answer(clinic: 
         request.date_time_string = lambda timestamp=None: format_datetime(there, usegmt=True)  # type: ignore[method-assign]
         healthy(request)
 
-    with public_door(server, wrong_time) as port:
+    with reverse_proxy(server, wrong_time) as port:
         found = ask_health(at(clinic, port)).clock_ahead_s
     assert found == pytest.approx(ahead, abs=3)
 
@@ -68,7 +68,7 @@ def test_an_answer_without_a_time_says_nothing_of_the_clock(clinic: Path, server
         request.date_time_string = lambda timestamp=None: date  # type: ignore[method-assign]
         healthy(request)
 
-    with public_door(server, timeless) as port:
+    with reverse_proxy(server, timeless) as port:
         assert ask_health(at(clinic, port)).clock_ahead_s is None
 
 
@@ -79,23 +79,23 @@ def test_one_who_is_no_coordinator_is_told_from_one(clinic: Path, server: Path):
         request.end_headers()
         request.wfile.write(b"hello")
 
-    with public_door(server, other) as port:
+    with reverse_proxy(server, other) as port:
         assert refusal(at(clinic, port)).startswith("answers, but not as a coordinator does (status 200)")
 
 
 def test_a_certificate_of_another_authority_is_refused(clinic: Path, server: Path, tmp_path: Path):
     make_clinic(tmp_path / "other")
-    with public_door(tmp_path / "other" / "server", healthy) as port:
+    with reverse_proxy(tmp_path / "other" / "server", healthy) as port:
         told = refusal(at(clinic, port))
     assert told.startswith(f"shows a certificate that {clinic / 'ca.crt'} did not sign (")
     assert "someone stands in between" in told
 
 
 def test_a_certificate_of_another_name_is_refused(clinic: Path, server: Path):
-    with public_door(server, healthy, "127.0.0.2") as port:
+    with reverse_proxy(server, healthy, "127.0.0.2") as port:
         assert refusal(at(clinic, port, "127.0.0.2")).startswith("shows a certificate for another name")
     renew(server, ("127.0.0.2",))
-    with public_door(server, healthy, "127.0.0.2") as port:
+    with reverse_proxy(server, healthy, "127.0.0.2") as port:
         assert ask_health(at(clinic, port, "127.0.0.2"))
 
 
@@ -117,7 +117,7 @@ def test_a_certificate_out_of_its_time_is_told_from_a_wrong_one(
     with monkeypatch.context() as patch:
         patch.setattr("fedrag.security.certificates.datetime", Then)
         renew(server, days=1)
-    with public_door(server, healthy) as port:
+    with reverse_proxy(server, healthy) as port:
         config = at(clinic, port)
         assert refusal(config).startswith(told.format(config.server))
 
@@ -183,14 +183,14 @@ def proxy(status: int = 200) -> Iterator[tuple[str, list[str]]]:
 
 
 def test_the_way_leads_through_the_proxy_of_site_toml(clinic: Path, server: Path):
-    with public_door(server, healthy) as port, proxy() as (url, asked):
+    with reverse_proxy(server, healthy) as port, proxy() as (url, asked):
         health = ask_health(at(clinic, port, proxy=url))
     assert asked == [f"127.0.0.1:{port}"]
     assert health.certificate_ends == expires(server / "server.crt")
 
 
 def test_a_proxy_that_refuses_or_is_not_there_is_told(clinic: Path, server: Path):
-    with public_door(server, healthy) as port:
+    with reverse_proxy(server, healthy) as port:
         with proxy(403) as (url, _):
             config = at(clinic, port, proxy=url)
             assert refusal(config).startswith(f"{url} does not let this machine through to {config.server}: 403")
@@ -199,7 +199,7 @@ def test_a_proxy_that_refuses_or_is_not_there_is_told(clinic: Path, server: Path
 
 def test_a_proxy_cannot_stand_in_for_the_coordinator(clinic: Path, server: Path, tmp_path: Path):
     make_clinic(tmp_path / "other")
-    with public_door(tmp_path / "other" / "server", healthy) as port, proxy() as (url, asked):
+    with reverse_proxy(tmp_path / "other" / "server", healthy) as port, proxy() as (url, asked):
         told = refusal(at(clinic, port, proxy=url))
     assert "did not sign" in told
     assert asked
