@@ -175,7 +175,7 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
         return
     running = "running" if found["running"] else "not running"
     days, disk = found["certificate_days"], found["disk"]
-    typer.echo(f"coordinator {found['name']}: {running}; certificate ends in {days} days; {disk} on disk")
+    typer.echo(f"coordinator {found['name']}: {running}; certificate expires in {days} days; {disk} on disk")
     print_rows(found["runs"], empty="no run yet")
 
 
