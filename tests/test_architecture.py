@@ -18,7 +18,7 @@ ROWS = (
     ("cli",),
     ("coordinator", "simulation"),
     ("reporting", "site.service", "site.admin"),
-    ("site", "federation.rounds", "federation.fold", "federation.exchange"),
+    ("site", "federation.federate", "federation.rounds", "federation.fold", "federation.exchange"),
     ("components", "evaluation"),
     ("training", "rag"),
     ("passes",),
@@ -29,9 +29,12 @@ ROWS = (
 )
 # Inside a row, only where it is natural one way.
 WITHIN_A_ROW = {
+    ("federation.federate", "federation.rounds"),
+    ("federation.federate", "federation.exchange"),
     ("federation.rounds", "federation.fold"),
     ("federation.rounds", "federation.exchange"),
     ("federation.fold", "federation.exchange"),
+    ("components", "evaluation"),
     ("training", "rag"),
     ("runs", "weights"),
     ("files", "errors"),
@@ -42,12 +45,12 @@ ONLY_IN = {
     "flwr": (
         "coordinator",
         "federation.exchange",
+        "federation.federate",
         "federation.fold",
         "federation.messages",
-        "federation.rounds",
         "federation.signing",
         "grids",
-        "simulation.simulate",  # names the Grid that it hands to the rounds
+        "simulation.simulate",  # names the Grid and the client app that it hands on
         "site.client_app",
         "site.egress",
         "site.service",

@@ -11,13 +11,12 @@ import numpy as np
 from flwr.app import Context, Message
 
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import trained_components
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.data.writing import write_site
+from fedrag.federation.exchange import Federation
 from fedrag.federation.messages import TRAIN
 from fedrag.federation.rounds import run_rounds
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.models.resident import initial_state
 from fedrag.runs.run_folder import RunFolder
 from fedrag.site.client_app import make_client_app
 from fedrag.types import Site, State
@@ -106,16 +105,8 @@ def federate(
     """Run all rounds of a scenario in a run folder that is new, or was interrupted."""
     run = RunFolder.open(path) if path.exists() else RunFolder.create(config, path)
     nodes = nodes or node_configs(client_folders(config), path / "sites")
-    components = trained_components(config.federation)
-    state = run_rounds(
-        grid(app or make_client_app(), nodes),
-        config,
-        run,
-        lambda: initial_state(config, components),
-        display=display or Lines(),
-        **options,
-    )
-    return state, run
+    opened = grid(app or make_client_app(), nodes)
+    return run_rounds(Federation(opened, run, display=display or Lines(), **options)), run
 
 
 def with_faults(faults: dict[str, ClientFunction], kind: str = TRAIN) -> ClientFunction:

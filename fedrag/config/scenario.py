@@ -16,14 +16,16 @@ from pydantic import Field, model_validator
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.errors import ConfigError
 from fedrag.files import reading_errors
-from fedrag.types import Component
+from fedrag.types import ShippedComponent
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Count = Annotated[int, Field(ge=1)]
+COMPONENT_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
 Side = Literal["query", "both"]
 Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
 Baseline = Literal["local", "pooled"]
+ComponentName = Annotated[str, Field(pattern=COMPONENT_PATTERN)]
 
 
 class DataConfig(Section):
@@ -49,6 +51,18 @@ class ModelsConfig(Section):
     linear layers are stored in 4 bits (QLoRA) and compute as with auto; needs `pip install 'fedrag[4bit]'`."""
     retriever_dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     """Number format in which a retriever's adapter trains; search and full weights are always in float32."""
+
+    def name_of(self, key: str) -> str:
+        """Return the name of the base model under a key.
+
+        >>> ModelsConfig(retriever="fedrag/tiny-encoder").name_of("retriever")
+        'fedrag/tiny-encoder'
+        """
+        return str(getattr(self, key))
+
+    def dtype_of(self, key: str) -> str:
+        """Return the number format of the base model under a key."""
+        return str(getattr(self, f"{key}_dtype"))
 
 
 class RagConfig(Section):
@@ -205,10 +219,12 @@ class FederationConfig(Section):
     """Communication rounds."""
     schedule: Schedule = "joint"
     """Components that each round trains; alternate: the generator in odd rounds; staged: see stage_rounds."""
-    stage_first: Component = "retriever"
+    stage_first: ShippedComponent = "retriever"
     """Component of the first stage, where schedule = "staged"."""
     stage_rounds: Count = 1
     """Rounds of the first stage, where schedule = "staged"; the other rounds train the other component."""
+    components: tuple[ComponentName, ...] = ()
+    """Names of the components that every round trains, your own among them; empty: those of the schedule."""
     weighting: Literal["examples", "equal"] = "examples"
     """Weight of a site's update: its number of training examples, or the same for all."""
     proximal_mu: Annotated[float, Field(ge=0.0)] = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedrag.config.scenario import FederationConfig
-from fedrag.types import COMPONENTS, Component
+from fedrag.types import COMPONENTS, Component, ShippedComponent
 
 
 def components_of(config: FederationConfig, round_number: int) -> tuple[Component, ...]:
@@ -11,22 +11,39 @@ def components_of(config: FederationConfig, round_number: int) -> tuple[Componen
 
     >>> components_of(FederationConfig(rounds=4, schedule="alternate"), 2)
     ('retriever',)
+    >>> components_of(FederationConfig(components=("reranker", "retriever")), 1)
+    ('retriever', 'reranker')
     """
+    if config.components:
+        return tuple(name for name in _all_names(config) if name in config.components)
     match config.schedule:
         case "joint":
             return ("generator", "retriever")
         case "alternate":
             return ("generator",) if round_number % 2 == 1 else ("retriever",)
         case "staged":
-            other: Component = "generator" if config.stage_first == "retriever" else "retriever"
+            other: ShippedComponent = "generator" if config.stage_first == "retriever" else "retriever"
             return (config.stage_first,) if round_number <= config.stage_rounds else (other,)
         case single:
             return (single,)
 
 
+def schedule_text(config: FederationConfig) -> str:
+    """Say in a few words what each round trains.
+
+    >>> schedule_text(FederationConfig(schedule="alternate"))
+    'schedule alternate'
+    >>> schedule_text(FederationConfig(components=("reranker", "retriever")))
+    'each trains retriever and reranker'
+    """
+    return (
+        f"each trains {' and '.join(components_of(config, 1))}" if config.components else f"schedule {config.schedule}"
+    )
+
+
 def trained_components(config: FederationConfig) -> tuple[Component, ...]:
     """Return the components that any round trains."""
-    return tuple(component for component in COMPONENTS if rounds_training(config, component))
+    return tuple(name for name in _all_names(config) if rounds_training(config, name))
 
 
 def rounds_training(config: FederationConfig, component: Component, before: int | None = None) -> int:
@@ -37,3 +54,8 @@ def rounds_training(config: FederationConfig, component: Component, before: int 
     """
     last = config.rounds if before is None else before - 1
     return sum(component in components_of(config, number) for number in range(1, last + 1))
+
+
+def _all_names(config: FederationConfig) -> tuple[Component, ...]:
+    """Return the names that a scenario may mean, those that come with fedrag first."""
+    return tuple(dict.fromkeys((*COMPONENTS, *config.components)))

@@ -16,18 +16,17 @@ from pathlib import Path
 
 from flwr.serverapp import Grid
 
-from fedrag.config.schedule import trained_components
-from fedrag.coordinator.flower import Node, SuperLink
+from fedrag.components.base_models import required_models
+from fedrag.coordinator.flower import RegisteredNode, SuperLink
 from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.coordinator.signed_grid import Member, SignedGrid
 from fedrag.display import LogDisplay
 from fedrag.errors import FedragError, ServiceError, StorageError
-from fedrag.federation.exchange import KnownSite
+from fedrag.federation.exchange import Federation, KnownSite
+from fedrag.federation.federate import federate
 from fedrag.federation.messages import Greeting
-from fedrag.federation.rounds import deliver, run_rounds
-from fedrag.models.resident import initial_state
-from fedrag.rag.export import export_models
+from fedrag.federation.rounds import deliver
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import load_private_key
@@ -86,19 +85,14 @@ def deliver_late(path: Path, name: str) -> None:
             for site in sites_without_result(folder, run)
             if site in names
         ]
-        reached = deliver(grid, run.config, away, run.load_result(), display)
+        reached = deliver(Federation(grid, run, display=display), away, run.load_result())
         run.record_delivery([*run.delivered_to, *reached])
 
 
 def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> None:
-    config = run.config
     if not run.facts:
-        run.record_facts(collect_facts(config, folders=()))
-    components = trained_components(config.federation)
-    with _grid(folder, name, display) as grid:
-        state = run_rounds(grid, config, run, lambda: initial_state(config, components), display=display)
-    export_models(config, state, run.path / "final")
-    run.save_result(state)
+        run.record_facts(collect_facts(run.config, required_models(run.config), folders=()))
+    federate(run, lambda: _grid(folder, name, display), display=display)
     run.drop_checkpoints()
 
 
@@ -116,7 +110,7 @@ def _grid(folder: ServerFolder, name: str, display: TimedLog) -> Iterator[Signed
         yield _signed(folder, link, flower, name, display)
 
 
-def _nodes(link: SuperLink) -> list[Node]:
+def _nodes(link: SuperLink) -> list[RegisteredNode]:
     """Return the nodes, however long the SuperLink is away."""
     while True:
         link.wait_until_ready()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
+import transformers  # noqa: F401  # Flower may be importing it in another thread: a `from` import then finds it half made
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
+from fedrag.components.base_models import required_models
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import trained_components
 from fedrag.display import LogDisplay
 from fedrag.errors import ConfigError
-from fedrag.federation.rounds import run_rounds
-from fedrag.models.resident import initial_state
-from fedrag.rag.export import export_models
+from fedrag.federation.federate import federate
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder
 from fedrag.weights.store import fedrag_home
@@ -34,8 +34,5 @@ def main(grid: Grid, context: Context) -> None:
     config = Config.from_toml(text)
     runs = Path(os.environ.get("FEDRAG_RUNS", fedrag_home() / "runs"))
     run = RunFolder.create(config, root=runs)
-    run.record_facts(collect_facts(config, folders=()))
-    components = trained_components(config.federation)
-    state = run_rounds(grid, config, run, lambda: initial_state(config, components), display=LogDisplay())
-    export_models(config, state, run.path / "final")
-    run.save_result(state)
+    run.record_facts(collect_facts(config, required_models(config), folders=()))
+    federate(run, lambda: nullcontext(grid), display=LogDisplay())

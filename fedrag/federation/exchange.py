@@ -6,22 +6,40 @@ import math
 import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedrag import __version__
+from fedrag.components.base_models import base_tensor_hashes
+from fedrag.components.shipped import SHIPPED
+from fedrag.components.spec import Components, find_component
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
-from fedrag.display import Display
+from fedrag.display import Display, Quiet
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.messages import GREET, Greeting, Request, minor_version, open_greeting, request_content
+from fedrag.federation.aggregation import Rule
+from fedrag.federation.messages import (
+    DELIVER,
+    GREET,
+    TRAIN,
+    Greeting,
+    Reply,
+    Request,
+    drop_arrays,
+    minor_version,
+    open_greeting,
+    open_reply,
+    request_content,
+)
+from fedrag.federation.update import Manifest, manifest_of
+from fedrag.runs.run_folder import RunFolder
 from fedrag.types import Component
-from fedrag.weights.base_models import base_tensor_hashes
 
 POLL_S = 0.05
 IDS_PER_POLL = 4  # Flower fetches every ready reply of a poll into memory at once
+SAFETY_S = 60.0  # a site stops at the deadline; the server waits a little longer for what it then says
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +55,42 @@ class KnownSite:
         return self.greeting.name
 
 
-def greet_sites(grid: Grid, config: Config, display: Display) -> list[KnownSite]:
+@dataclass(frozen=True, slots=True)
+class Federation:
+    """What the rounds of a run work with.
+
+    Attributes:
+        grid: The only way to the sites.
+        run: The run's folder, with its scenario.
+        components: What can be trained, by name.
+        rule: An aggregation rule of one's own instead of the weighted mean.
+        display: Shows lines and progress.
+    """
+
+    grid: Grid
+    run: RunFolder
+    components: Components = field(default_factory=lambda: SHIPPED)
+    rule: Rule | None = None
+    display: Display = Quiet()
+
+    @property
+    def config(self) -> Config:
+        """The scenario."""
+        return self.run.config
+
+    def can_train(self, site: KnownSite, names: Sequence[Component]) -> bool:
+        """Return whether a site has questions that train one of these components."""
+        counts = site.greeting.counts
+        return any(find_component(self.components, name).can_train(counts, self.config) for name in names)
+
+
+def greet_sites(federation: Federation) -> list[KnownSite]:
     """Greet every node until enough have answered, and return the sites that can take part, by name.
 
     Raises:
         QuorumError: Fewer than `min_sites` can take part before the time is up.
     """
+    grid, config, display = federation.grid, federation.config, federation.display
     settings = config.federation
     end = time.monotonic() + settings.greeting_timeout_s
     request = Request(config.to_toml())
@@ -57,7 +105,7 @@ def greet_sites(grid: Grid, config: Config, display: Display) -> list[KnownSite]
         if enough or time.monotonic() > end:
             break
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
-    able = _who_takes_part(sites, config, display)
+    able = _who_takes_part(sites, federation)
     if len(able) < settings.min_sites:
         raise QuorumError(
             f"{len(able)} sites can take part, at least {settings.min_sites} are needed; "
@@ -66,22 +114,47 @@ def greet_sites(grid: Grid, config: Config, display: Display) -> list[KnownSite]
     return able
 
 
-def can_train(counts: Mapping[str, int], component: Component, config: Config) -> bool:
-    """Say whether a site has questions that train a component; the contrastive loss needs labelled ones.
-
-    Args:
-        counts: What the site told of its questions in its greeting.
-        component: The component.
-        config: The scenario.
-    """
-    labelled = component == "retriever" and not config.retriever.uses_lsr
-    return counts.get("labelled_questions" if labelled else "train_questions", 0) > 0
-
-
 def choose_sites(sites: Sequence[KnownSite], fraction: float, seed: int) -> list[KnownSite]:
     """Draw the sites of one round, in order of name; at least one."""
     count = max(1, math.ceil(fraction * len(sites) - 1e-9))
     return sorted(random.Random(seed).sample(list(sites), count), key=lambda site: site.name)
+
+
+def ask(
+    grid: Grid, kind: str, request: Request, content: RecordDict, sites: Sequence[KnownSite]
+) -> Iterator[tuple[KnownSite, Reply | MessageError]]:
+    """Send sites a request and yield what each makes of it as it comes: a reply that was opened, or what is wrong.
+
+    A site that has not answered in time comes last. The arrays of a reply are gone once the next one is asked for.
+
+    Args:
+        grid: The only way to the sites.
+        kind: Message type: `TRAIN`, `VALIDATE` or `DELIVER`.
+        request: What is asked.
+        content: The request as it goes out; one serves all sites.
+        sites: Who is asked.
+    """
+    trains = kind == TRAIN
+    manifests = {c: manifest_of(request.state[c]) for c in request.components} if trains else {}
+    wait_s = request.deadline_s + SAFETY_S if trains else request.deadline_s
+    group = "delivery" if kind == DELIVER else str(request.round_number)
+    messages = [grid.create_message(content, kind, site.node_id, group, wait_s if trains else None) for site in sites]
+    silent = {site.node_id: site for site in sites}
+    for message, node_id in replies_as_they_come(grid, messages, wait_s):
+        site = silent.pop(node_id)
+        try:
+            yield site, _opened(message, request, manifests)
+        finally:
+            drop_arrays(message)
+    for site in silent.values():
+        yield site, MessageError(f"no reply within {request.deadline_s:g} s")
+
+
+def _opened(message: Message, request: Request, manifests: Mapping[Component, Manifest]) -> Reply | MessageError:
+    try:
+        return open_reply(message, manifests, request.wire, request.components)
+    except MessageError as error:
+        return error
 
 
 def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: float) -> Iterator[tuple[Message, int]]:
@@ -122,15 +195,16 @@ def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, disp
         return None
 
 
-def _who_takes_part(sites: Sequence[KnownSite], config: Config, display: Display) -> list[KnownSite]:
+def _who_takes_part(sites: Sequence[KnownSite], federation: Federation) -> list[KnownSite]:
     """Leave out, by name, sites without questions to train on, double names and other base models."""
-    components = trained_components(config.federation)
-    hashes = base_tensor_hashes(config)
+    display = federation.display
+    components = trained_components(federation.config.federation)
+    hashes = base_tensor_hashes(federation.config, federation.components)
     able: list[KnownSite] = []
     for site in sites:
         if able and able[-1].name == site.name:
             display.say(f"a second client calls itself {site.name}; it takes no part")
-        elif not any(can_train(site.greeting.counts, component, config) for component in components):
+        elif not federation.can_train(site, components):
             labelled = "labelled " if site.greeting.counts.get("train_questions") else ""
             display.say(f"{site.name} sits out: it has no {labelled}training questions")
         elif minor_version(site.greeting.version) != minor_version(__version__):

@@ -7,21 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import RecordDict
 
 from fedrag.config.scenario import Config
-from fedrag.display import Display
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Aggregator, CollectedRule, ExactMean, Rule
-from fedrag.federation.exchange import KnownSite, replies_as_they_come
+from fedrag.federation.exchange import Federation, KnownSite, ask
 from fedrag.federation.lora_error import AggregationError
-from fedrag.federation.messages import TRAIN, Reply, Request, array_bytes, drop_arrays, open_reply
+from fedrag.federation.messages import TRAIN, Reply, Request
 from fedrag.federation.update import Manifest, add, manifest_of, norm, unflatten
 from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
-
-SAFETY_S = 60.0  # a site stops at the deadline; the server waits a little longer for what it then says
 
 
 @dataclass(slots=True)
@@ -41,45 +37,34 @@ class Folded:
     errors: dict[str, float] = field(default_factory=dict)
 
 
-def fold_replies(
-    grid: Grid,
-    config: Config,
-    request: Request,
-    content: RecordDict,
-    chosen: Sequence[KnownSite],
-    rule: Rule | None,
-    display: Display,
-) -> Folded:
+def fold_replies(federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite]) -> Folded:
     """Ask the chosen sites to train and fold their replies as they come.
+
+    Args:
+        federation: What the rounds work with.
+        request: What is asked.
+        content: The request as it goes out.
+        chosen: The sites of this round.
 
     Raises:
         QuorumError: Too few gave a valid reply.
     """
-    fold = _Fold(config, request, chosen, rule)
+    config, display = federation.config, federation.display
+    fold = _Fold(config, request, chosen, federation.rule)
     folded = Folded()
-    names = {site.node_id: site.name for site in chosen}
-    ttl = request.deadline_s + SAFETY_S
-    messages = [grid.create_message(content, TRAIN, site.node_id, str(request.round_number), ttl) for site in chosen]
     task = f"round {request.round_number}/{config.federation.rounds}"
     display.progress(task, 0, len(chosen))
-    for done, (message, node_id) in enumerate(replies_as_they_come(grid, messages, ttl), start=1):
-        name = names[node_id]
+    for done, (site, reply) in enumerate(ask(federation.grid, TRAIN, request, content, chosen), start=1):
         try:
-            reply = open_reply(message, fold.manifests, request.wire)
-            fold.add(reply, name)
+            if isinstance(reply, MessageError):
+                raise reply
+            fold.add(reply, site.name)
         except MessageError as error:
-            folded.left_out[name] = str(error)
-            display.say(f"{name} is left out of round {request.round_number}: {error}")
+            folded.left_out[site.name] = str(error)
+            display.say(f"{site.name} is left out of round {request.round_number}: {error}")
         else:
-            folded.sites[name] = _told(reply, message)
-        finally:
-            drop_arrays(message)
+            folded.sites[site.name] = _told(reply)
         display.progress(task, done, len(chosen))
-    for name in names.values():
-        if name not in folded.sites and name not in folded.left_out:
-            folded.left_out[name] = f"no reply within {request.deadline_s:g} s"
-            display.say(f"{name} is left out of round {request.round_number}: {folded.left_out[name]}")
-            display.progress(task, len(chosen), len(chosen))
     _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
     folded.sites = dict(sorted(folded.sites.items()))
     folded.left_out = dict(sorted(folded.left_out.items()))
@@ -94,11 +79,11 @@ class _Fold:
     def __init__(self, config: Config, request: Request, chosen: Sequence[KnownSite], rule: Rule | None) -> None:
         self._config = config
         self._state = request.state
-        self.manifests = {c: manifest_of(request.state[c]) for c in request.components}
+        self._manifests = {c: manifest_of(request.state[c]) for c in request.components}
         self._told = {site.name: max(1, site.greeting.counts.get("train_questions", 1)) for site in chosen}
-        self._aggregators = {c: self._aggregator(m, rule) for c, m in self.manifests.items()}
+        self._aggregators = {c: self._aggregator(m, rule) for c, m in self._manifests.items()}
         seed = derive_seed(config.seed, request.round_number, "aggregation error")
-        self._errors = {c: AggregationError(m, seed) for c, m in self.manifests.items()}
+        self._errors = {c: AggregationError(m, seed) for c, m in self._manifests.items()}
         self._trained: set[Component] = set()
         self.valid = 0
 
@@ -117,7 +102,7 @@ class _Fold:
         if not reply.update:
             raise MessageError("its reply holds no update")
         limit = self._config.federation.max_update_norm
-        differences = {c: unflatten(flat, self.manifests[c]) for c, flat in reply.update.items()}
+        differences = {c: unflatten(flat, self._manifests[c]) for c, flat in reply.update.items()}
         for component, count in reply.num_examples.items():
             if count > self._told[site]:
                 raise MessageError(
@@ -136,7 +121,7 @@ class _Fold:
 
     def difference(self) -> State:
         """Return the aggregate of each component that any site trained."""
-        return {c: unflatten(self._aggregators[c].result(), self.manifests[c]) for c in sorted(self._trained)}
+        return {c: unflatten(self._aggregators[c].result(), self._manifests[c]) for c in sorted(self._trained)}
 
     def errors(self, difference: State) -> dict[str, float]:
         """Return the aggregation error of each component with LoRA pairs."""
@@ -153,9 +138,9 @@ def _require_quorum(config: Config, round_number: int, valid: int, asked: int, l
         )
 
 
-def _told(reply: Reply, message: Message) -> dict[str, Any]:
+def _told(reply: Reply) -> dict[str, Any]:
     return {
         **{f"{component}.examples": count for component, count in reply.num_examples.items()},
         **{name: round(value, 6) for name, value in sorted(reply.metrics.items())},
-        "bytes": array_bytes(message.content),
+        "bytes": reply.n_bytes,
     }

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedrag.config.scenario import Schedule
+from fedrag.config.scenario import COMPONENT_PATTERN, Schedule
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
 from fedrag.federation.codec import decode, encode, state_wire
@@ -80,7 +80,8 @@ quiet hours in minutes of the day, both 0 where none is quiet.
 
 NAME_LENGTH = 100
 # Any other name would be text that a site chose.
-_METRIC = re.compile(r"seconds|delivered|(generator|retriever)\.(loss|last_loss|steps|tokens|norm|sum|count)")
+_METRICS = {"seconds", "delivered"}
+_METRICS_OF_A_COMPONENT = ("loss", "last_loss", "steps", "tokens", "norm", "sum", "count")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +136,7 @@ class Reply:
         metrics: Named numbers, such as `generator.loss`.
         refusal: A code of `REFUSALS` instead of all that, or "".
         error_id: Finds the error in the site's own log.
+        n_bytes: Bytes of its arrays as they came; the server counts them.
     """
 
     update: dict[Component, FlatArray] = field(default_factory=dict)
@@ -142,6 +144,7 @@ class Reply:
     metrics: dict[str, float] = field(default_factory=dict)
     refusal: str = ""
     error_id: str = ""
+    n_bytes: int = field(default=0, compare=False)
 
 
 def request_content(request: Request) -> RecordDict:
@@ -177,18 +180,19 @@ def open_request(message: Message) -> Request:
             raise MessageError(f"the server speaks protocol {config['protocol']!r}, this site {PROTOCOL}")
         wire = str(config["wire"])
         state: State = {}
-        for component in COMPONENTS:
-            if component in message.content.array_records["state"]:
-                manifest = Manifest.from_json(str(config[f"manifest.{component}"]))
-                raw = message.content.array_records["state"][component].numpy()
-                state[component] = unflatten(decode(raw, state_wire(wire), manifest.size), manifest)
+        for component, array in message.content.array_records["state"].items():
+            _require_name(component)
+            manifest = Manifest.from_json(str(config[f"manifest.{component}"]))
+            state[component] = unflatten(decode(array.numpy(), state_wire(wire), manifest.size), manifest)
         names = config["components"]
         assert isinstance(names, list)
+        for name in names:
+            _require_name(str(name))
         return Request(
             scenario=str(config["scenario"]),
             round_number=int(str(config["round"])),
             state=state,
-            components=tuple(component for component in COMPONENTS if component in names),
+            components=tuple(dict.fromkeys(map(str, names))),
             past_rounds={c: int(str(config[f"past-rounds.{c}"])) for c in state},
             deadline_s=float(str(config["deadline-s"])),
             wire=wire,
@@ -250,13 +254,19 @@ def reply_content(reply: Reply, manifests: Mapping[Component, Manifest], wire: s
     return RecordDict({"update": ArrayRecord(arrays), "manifests": digests, "metrics": MetricRecord(dict(numbers))})
 
 
-def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: str) -> Reply:
+def open_reply(
+    message: Message,
+    manifests: Mapping[Component, Manifest],
+    wire: str,
+    components: Collection[Component] = COMPONENTS,
+) -> Reply:
     """Read and check a reply at the server: names, sizes, finite numbers.
 
     Args:
         message: What came back.
-        manifests: Manifest of each component that was asked for.
+        manifests: Manifest of each component whose update was asked for.
         wire: Number format of its arrays.
+        components: Those it may tell numbers of.
 
     Raises:
         MessageError: The site refused or failed, or the reply is not what was asked for; the text
@@ -286,8 +296,9 @@ def open_reply(message: Message, manifests: Mapping[Component, Manifest], wire: 
             raise MessageError(f"its number of {component} examples is not a positive whole number")
         counts[component] = count
     told = {name.removeprefix("metric."): value for name, value in numbers.items() if name.startswith("metric.")}
-    metrics = _finite_numbers({name: value for name, value in told.items() if _METRIC.fullmatch(name)})
-    return Reply(update, counts, metrics)
+    names = _METRICS | {f"{component}.{metric}" for component in components for metric in _METRICS_OF_A_COMPONENT}
+    metrics = _finite_numbers({name: value for name, value in told.items() if name in names})
+    return Reply(update, counts, metrics, n_bytes=array_bytes(message.content))
 
 
 def minor_version(version: str) -> tuple[str, ...]:
@@ -313,6 +324,12 @@ def drop_arrays(message: Message) -> None:
     if message.has_content():
         for record in message.content.array_records.values():
             record.clear()
+
+
+def _require_name(component: Component) -> None:
+    """Refuse what is no name: a component's name becomes a file's."""
+    if not re.fullmatch(COMPONENT_PATTERN, component):
+        raise MessageError("a request names a component that cannot be one")
 
 
 def _finite_numbers(values: Mapping[str, object]) -> dict[str, float]:

@@ -4,65 +4,49 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flwr.serverapp import Grid
-
+from fedrag.components.spec import find_component
+from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, rounds_training
-from fedrag.display import Display, Quiet
+from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.aggregation import Rule
-from fedrag.federation.exchange import KnownSite, can_train, choose_sites, greet_sites, replies_as_they_come
+from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import fold_replies
-from fedrag.federation.messages import DELIVER, VALIDATE, Greeting, Request, array_bytes, open_reply, request_content
+from fedrag.federation.messages import DELIVER, VALIDATE, Greeting, Request, array_bytes, request_content
 from fedrag.federation.update import add, norm
 from fedrag.runs.checkpoint import Checkpoint
-from fedrag.runs.run_folder import RunFolder
 from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
 
 
-def run_rounds(
-    grid: Grid,
-    config: Config,
-    run: RunFolder,
-    start: Callable[[], State],
-    *,
-    rule: Rule | None = None,
-    display: Display = Quiet(),
-) -> State:
-    """Run all rounds that are left and return the result.
-
-    Args:
-        grid: The only door to the sites.
-        config: The scenario.
-        run: Where checkpoints and the log go; a run that was interrupted goes on after its last one.
-        start: Gives the state before the first round.
-        rule: An aggregation rule of one's own instead of the weighted mean.
-        display: Shows lines and progress.
+def run_rounds(federation: Federation) -> State:
+    """Run all rounds that are left and return the result; a run that was interrupted goes on after its last checkpoint.
 
     Raises:
         QuorumError: Too few sites gave a valid reply; the last checkpoint stands.
+        ConfigError: The scenario trains a component that is not known.
     """
+    config, run, display = federation.config, federation.run, federation.display
     checkpoint, warnings = run.load_checkpoint()
     for warning in warnings:
         display.say(warning)
     if checkpoint is None:
-        checkpoint = Checkpoint(0, start(), {}, {})
+        start = initial_state(config, trained_components(config.federation), federation.components)
+        checkpoint = Checkpoint(0, start, {}, {})
         run.save_checkpoint(checkpoint, {})
     elif checkpoint.round_number:
         display.say(f"going on after round {checkpoint.round_number}")
     left = range(checkpoint.round_number + 1, config.federation.rounds + 1)
     undelivered = config.federation.deliver and not run.is_delivered
     if left or undelivered:
-        sites = greet_sites(grid, config, display)
+        sites = greet_sites(federation)
         run.record_sites({site.name: _told(site.greeting) for site in sites})
         for round_number in left:
-            checkpoint = _run_round(grid, config, run, checkpoint, sites, round_number, rule, display)
+            checkpoint = _run_round(federation, checkpoint, sites, round_number)
         if undelivered:
-            run.record_delivery(deliver(grid, config, sites, result_of(config, checkpoint), display))
+            run.record_delivery(deliver(federation, sites, result_of(config, checkpoint)))
     return result_of(config, checkpoint)
 
 
@@ -78,26 +62,20 @@ def result_of(config: Config, checkpoint: Checkpoint) -> State:
 
 
 def _run_round(
-    grid: Grid,
-    config: Config,
-    run: RunFolder,
-    checkpoint: Checkpoint,
-    sites: Sequence[KnownSite],
-    round_number: int,
-    rule: Rule | None,
-    display: Display,
+    federation: Federation, checkpoint: Checkpoint, sites: Sequence[KnownSite], round_number: int
 ) -> Checkpoint:
     started = time.monotonic()
+    config = federation.config
     components = components_of(config.federation, round_number)
-    able = [site for site in sites if any(can_train(site.greeting.counts, c, config) for c in components)]
+    able = [site for site in sites if federation.can_train(site, components)]
     if not able:
         raise QuorumError(f"round {round_number}: no site has questions that train the {' and the '.join(components)}")
     chosen = choose_sites(able, config.federation.fraction, derive_seed(config.seed, round_number, "sites"))
-    request = _train_request(config, checkpoint.state, components, round_number)
+    request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
-    folded = fold_replies(grid, config, request, content, chosen, rule, display)
+    folded = fold_replies(federation, request, content, chosen)
     state = {c: add(t, folded.difference[c]) if c in folded.difference else t for c, t in checkpoint.state.items()}
-    scores = _validate(grid, config, state, components, sites, round_number, display)
+    scores = _validate(federation, state, components, sites, round_number)
     checkpoint = _with_best(config, checkpoint, state, scores, round_number)
     record = {
         "round": round_number,
@@ -111,18 +89,19 @@ def _run_round(
         "aggregation_error": folded.errors,
         "validation": scores,
     }
-    run.save_checkpoint(checkpoint, record)
-    display.say(_round_line(record, config.federation.rounds))
+    federation.run.save_checkpoint(checkpoint, record)
+    federation.display.say(_round_line(record, config.federation.rounds))
     return checkpoint
 
 
-def _train_request(config: Config, state: State, components: tuple[Component, ...], round_number: int) -> Request:
-    """Send what the round needs: retrieval and answer scores use the other component's state too."""
+def _train_request(
+    federation: Federation, state: State, components: tuple[Component, ...], round_number: int
+) -> Request:
+    """Send what the round needs: a component may use another one's state too."""
+    config = federation.config
     needs = set(components)
-    if "generator" in components:
-        needs.add("retriever")
-    if "retriever" in components and config.retriever.uses_lsr and config.retriever.lsr.scorer == "current":
-        needs.add("generator")
+    for name in components:
+        needs.update(find_component(federation.components, name).needs_state_of(config))
     return Request(
         scenario=config.to_toml(),
         round_number=round_number,
@@ -135,15 +114,14 @@ def _train_request(config: Config, state: State, components: tuple[Component, ..
 
 
 def _validate(
-    grid: Grid,
-    config: Config,
+    federation: Federation,
     state: State,
     components: tuple[Component, ...],
     sites: Sequence[KnownSite],
     round_number: int,
-    display: Display,
 ) -> dict[str, float]:
     """Ask the sites for sums over their validation questions; return a mean for each component."""
+    config = federation.config
     every = config.federation.validate_every or (1 if config.federation.keep == "best" else 0)
     last = round_number == config.federation.rounds
     if not every or (round_number % every and not last):
@@ -157,18 +135,12 @@ def _validate(
         deadline_s=config.federation.deadline_s,
         wire=config.federation.wire,
     )
-    content = request_content(request)
-    messages = [grid.create_message(content, VALIDATE, site.node_id, str(round_number)) for site in able]
-    names = {site.node_id: site.name for site in able}
     told: list[dict[str, float]] = []
-    for message, node_id in replies_as_they_come(grid, messages, request.deadline_s):
-        name = names.pop(node_id)
-        try:
-            told.append(open_reply(message, {}, request.wire).metrics)
-        except MessageError as error:
-            display.say(f"{name} is left out of the validation of round {round_number}: {error}")
-    for name in names.values():
-        display.say(f"{name} is left out of the validation of round {round_number}: no reply in time")
+    for site, reply in ask(federation.grid, VALIDATE, request, request_content(request), able):
+        if isinstance(reply, MessageError):
+            federation.display.say(f"{site.name} is left out of the validation of round {round_number}: {reply}")
+        else:
+            told.append(reply.metrics)
     return {c: score for c in components if (score := _mean_score(told, c)) is not None}
 
 
@@ -190,27 +162,16 @@ def _with_best(
     return Checkpoint(round_number, state, best, best_scores)
 
 
-def deliver(grid: Grid, config: Config, sites: Sequence[KnownSite], result: State, display: Display) -> list[str]:
-    """Send the result to sites and return who took it; one that cannot be reached does not undo the run.
-
-    Args:
-        grid: The only door to the sites.
-        config: The scenario.
-        sites: Who gets it.
-        result: The trained tensors.
-        display: Told who did not take it.
-    """
+def deliver(federation: Federation, sites: Sequence[KnownSite], result: State) -> list[str]:
+    """Send the result to sites and return who took it; one that cannot be reached does not undo the run."""
+    config, display = federation.config, federation.display
     request = Request(config.to_toml(), config.federation.rounds, result, deadline_s=config.federation.deadline_s)
-    content = request_content(request)
-    messages = [grid.create_message(content, DELIVER, site.node_id, "delivery") for site in sites]
-    names = {site.node_id: site.name for site in sites}
-    reached: set[str] = set()
-    for message, node_id in replies_as_they_come(grid, messages, request.deadline_s):
-        try:
-            open_reply(message, {}, request.wire)
-            reached.add(names[node_id])
-        except MessageError as error:
-            display.say(f"{names[node_id]} did not take the result: {error}")
+    reached: list[str] = []
+    for site, reply in ask(federation.grid, DELIVER, request, request_content(request), sites):
+        if isinstance(reply, MessageError):
+            display.say(f"{site.name} did not take the result: {reply}")
+        else:
+            reached.append(site.name)
     display.say(f"the result was delivered to {len(reached)} of {len(sites)} sites")
     return sorted(reached)
 

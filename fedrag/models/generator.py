@@ -150,7 +150,7 @@ def load_tokenizer(fetched: FetchedModel) -> Any:
 
 def adapter_shapes(fetched: FetchedModel, lora: LoraSection) -> dict[str, tuple[int, ...]]:
     """Return names and shapes of a generator's adapter without reading any weights."""
-    model = _without_weights(fetched)
+    model = model_without_weights(fetched)
     with torch.device("meta"):
         add_lora(model, lora)
     return _shapes(model)
@@ -162,15 +162,20 @@ def check_four_bits(fetched: FetchedModel) -> None:
     Raises:
         ModelError: The library is not installed, or the rows of a layer are not whole blocks.
     """
-    check_packable(_without_weights(fetched))
+    check_packable(model_without_weights(fetched))
 
 
 def count_four_bit_weights(fetched: FetchedModel) -> int:
     """Return how many weights of a generator 4 bits would hold, without reading any."""
-    return count_packable(_without_weights(fetched))
+    return count_packable(model_without_weights(fetched))
 
 
-def _without_weights(fetched: FetchedModel) -> PreTrainedModel:
+def model_without_weights(fetched: FetchedModel) -> PreTrainedModel:
+    """Return a generator's model on the meta device: its layers and its configuration alone.
+
+    Raises:
+        ModelError: It is no language model.
+    """
     config = AutoConfig.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
     if fetched.kind not in _CLASSES:
         raise ModelError(f"{fetched.name} is not a language model and cannot be the generator")

@@ -10,10 +10,8 @@ import transformers
 
 from fedrag.config.scenario import Config, SimulationConfig
 from fedrag.memory import free_memory
-from fedrag.models.adapters import initial_lora
-from fedrag.models.generator import Generator, adapter_shapes
+from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
-from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
 from fedrag.weights.compute import best_device, computing_dtype, cpu_count, number_format
 from fedrag.weights.store import FetchedModel, find_model, verify_model
@@ -63,19 +61,6 @@ def _verified(name: str) -> FetchedModel:
     fetched = find_model(name)
     verify_model(fetched)
     return fetched
-
-
-def initial_state(config: Config, components: tuple[Component, ...]) -> State:
-    """Return what every site starts from, made by the server from the seed."""
-    state: State = {}
-    for component in components:
-        seed = derive_seed(config.seed, "initial", component)
-        if component == "generator":
-            shapes = adapter_shapes(find_model(config.models.generator), config.generator.lora)
-            state[component] = initial_lora(shapes, seed)
-        else:
-            state[component] = resident_retriever(config, "cpu").initial_state(seed)
-    return state
 
 
 class RoundModels:

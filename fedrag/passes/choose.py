@@ -13,19 +13,24 @@ On a CPU two passes run at a time, each in a thread of its own, unless they woul
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from fedrag.config.scenario import Config
 from fedrag.models.attention import uses_cpu_attention
 from fedrag.models.four_bits import is_packed
-from fedrag.models.generator import Generator
+from fedrag.models.generator import Generator, model_without_weights
 from fedrag.passes.cuda_graph import is_launch_bound
 from fedrag.passes.plain import supports_logits_to_keep
 from fedrag.passes.prefix import remembers_all
 from fedrag.passes.threads import has_dynamic_rope, passes_at_a_time
+from fedrag.weights.compute import best_device, computing_dtype
+from fedrag.weights.store import FetchedModel, count_parameters
 
 PathName = Literal["plain", "shared", "tree", "prefix", "cuda graph"]
 
@@ -73,9 +78,9 @@ class ReadingPath:
     threads: int
     not_taken: dict[str, str]
 
-    def __str__(self) -> str:
-        reasons = "; ".join(f"no {way}: {word}" for way, word in self.not_taken.items())
-        return f"{self.name}, {self.threads} at a time" + (f" ({reasons})" if reasons else "")
+    def facts(self) -> dict[str, Any]:
+        """Return what a run's facts say of it."""
+        return {"path": self.name, "at_a_time": self.threads, "not_taken": self.not_taken}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +93,25 @@ class ReadingPaths:
 
     def facts(self) -> dict[str, Any]:
         """Return what a run's facts say: for each kind of work its path, passes at a time, and ways not taken."""
-        kinds = {"training": self.training, "scoring": self.scoring, "decoding": self.decoding}
-        return {kind: {"path": p.name, "at_a_time": p.threads, "not_taken": p.not_taken} for kind, p in kinds.items()}
+        return {kind: getattr(self, kind).facts() for kind in ("training", "scoring", "decoding")}
 
 
-def paths_of(traits: Traits) -> ReadingPaths:
-    """Return how a model's batches are read with torch's current number of threads."""
-    return _choose(traits, passes_at_a_time(on_gpu=traits.on_gpu))
+def reading_text(facts: Mapping[str, Any]) -> str:
+    """Return the facts of a model's paths as one line.
+
+    >>> reading_text({"training": {"path": "plain", "at_a_time": 1, "not_taken": {"tree": "dropout"}}})
+    'passes: training plain, 1 at a time (no tree: dropout)'
+    """
+    parts = []
+    for kind, path in facts.items():
+        reasons = "; ".join(f"no {way}: {word}" for way, word in path["not_taken"].items())
+        parts.append(f"{kind} {path['path']}, {path['at_a_time']} at a time" + (f" ({reasons})" if reasons else ""))
+    return "passes: " + "; ".join(parts)
+
+
+def paths_of(traits: Traits, threads: int | None = None) -> ReadingPaths:
+    """Return how a model's batches are read with a number of torch's threads; None: the current one."""
+    return _choose(traits, passes_at_a_time(on_gpu=traits.on_gpu, threads=threads))
 
 
 @lru_cache
@@ -148,10 +165,37 @@ def traits_of(generator: Generator) -> Traits:
         model,
         from_question=generator.prefix_bytes is not None,
         on_gpu=on_gpu,
-        large=on_gpu and not is_launch_bound(model),
+        large=on_gpu and not is_launch_bound(_footprint(model), model.device),
         packed=is_packed(model),
         other_attention=not uses_cpu_attention(model),
     )
+
+
+def planned_paths(config: Config, generator: FetchedModel, threads: int) -> ReadingPaths:
+    """Return how a scenario's generator will read its batches on this machine, before its weights are loaded.
+
+    Args:
+        config: The scenario.
+        generator: Its generator.
+        threads: torch's threads in a client's process.
+    """
+    model, device = model_without_weights(generator), best_device()
+    on_gpu = device == "cuda"
+    weight_bytes = count_parameters(generator.folder) * computing_dtype(config.models.generator_dtype, device).itemsize
+    traits = traits_of_model(
+        model,
+        from_question=config.generator.adapter_from == "question",
+        on_gpu=on_gpu,
+        large=on_gpu and not is_launch_bound(weight_bytes, torch.device(device)),
+        packed=config.models.generator_dtype == "nf4",
+        other_attention=on_gpu or model.config._attn_implementation != "sdpa",
+    )
+    return paths_of(traits, threads)
+
+
+def _footprint(model: PreTrainedModel) -> float:
+    weight_bytes: float = model.get_memory_footprint()  # type: ignore[no-untyped-call]  # transformers gives it no types
+    return weight_bytes
 
 
 def traits_of_model(model: PreTrainedModel, **others: bool) -> Traits:

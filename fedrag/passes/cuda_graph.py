@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 import torch
-from transformers import PreTrainedModel
 
 log = logging.getLogger("fedrag.models")
 
@@ -118,14 +117,12 @@ def _synchronization_refused() -> Iterator[None]:
         torch.cuda.set_sync_debug_mode(before)
 
 
-def is_launch_bound(model: PreTrainedModel) -> bool:
+def is_launch_bound(weight_bytes: float, device: torch.device) -> bool:
     """Return whether a model is so small that a GPU waits for its kernels to be launched.
 
     A large model keeps the GPU busy by itself, and needs the memory that graphs and their inputs would hold.
     """
-    memory = torch.cuda.get_device_properties(model.device).total_memory
-    weights: int = model.get_memory_footprint()  # type: ignore[no-untyped-call]  # transformers gives it no types
-    return weights <= _SMALL * memory
+    return weight_bytes <= _SMALL * torch.cuda.get_device_properties(device).total_memory
 
 
 def rounded_up(number: int) -> int:

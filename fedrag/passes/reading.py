@@ -10,7 +10,7 @@ import torch
 
 from fedrag.models.generator import Generator
 from fedrag.passes.batches import plan_batches, plan_prefix_batches
-from fedrag.passes.choose import ReadingPath, ReadingPaths, paths_of, traits_of
+from fedrag.passes.choose import ReadingPath, ReadingPaths, paths_of, reading_text, traits_of
 from fedrag.passes.cuda_graph import GraphCapture
 from fedrag.passes.cuda_graph_training import CapturedPasses
 from fedrag.passes.memory_estimate import tokens_at_a_time
@@ -53,7 +53,7 @@ class Reader:
         paths = paths_of(self.traits)
         if paths != self._logged:
             self._logged = paths
-            log.info("training reads %s; scoring %s; decoding %s", paths.training, paths.scoring, paths.decoding)
+            log.info("%s", reading_text(paths.facts()))
         return paths
 
     @cached_property

@@ -27,9 +27,14 @@ class RunJobs(Protocol):
         """Run the jobs."""
 
 
-def passes_at_a_time(*, on_gpu: bool) -> int:
-    """Return how many independent passes run at a time; a single one keeps a GPU busy."""
-    return 1 if on_gpu or torch.get_num_threads() < _PASSES else _PASSES
+def passes_at_a_time(*, on_gpu: bool, threads: int | None = None) -> int:
+    """Return how many independent passes run at a time; a single one keeps a GPU busy.
+
+    Args:
+        on_gpu: Whether they run on a GPU.
+        threads: torch's number of threads; None: the current one.
+    """
+    return 1 if on_gpu or (threads or torch.get_num_threads()) < _PASSES else _PASSES
 
 
 def has_dynamic_rope(config: PreTrainedConfig) -> bool:

@@ -6,15 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from fedrag.components.shipped import SHIPPED
 from fedrag.reporting import round_log
 from fedrag.reporting.curve_svg import curve_svg
 from fedrag.reporting.round_log import Points, Records
 from fedrag.types import Component
-
-_VALIDATION = {
-    "generator": "mean log-probability of an answer token; higher is better",
-    "retriever": "mean reciprocal rank; higher is better",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +76,7 @@ def _loss(component: Component, losses: Mapping[str, Points]) -> Curve:
 
 def _logged_by_the_server(component: Component) -> list[tuple[str, str, str]]:
     """Return key, title and caption of each value that a line of the log holds by component."""
-    meaning = _VALIDATION.get(component)
+    meaning = SHIPPED[component].validation if component in SHIPPED else ""
     questions = f"All sites' validation questions{f': {meaning}' if meaning else ''}."
     return [
         ("validation", f"Validation of the {component}", questions),

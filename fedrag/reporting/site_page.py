@@ -1,4 +1,4 @@
-"""A site's own page: what the models that it received do on its own questions."""
+"""A site's own page: how the models that it received do on its own questions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from fedrag import __version__
 from fedrag.config.scenario import Config
+from fedrag.config.schedule import schedule_text
 from fedrag.evaluation.records import Measured, scores_by_question
 from fedrag.files import write_text
 from fedrag.reporting import what_ran
@@ -24,7 +25,7 @@ from fedrag.types import COMPONENTS, Component, Site
 def write_site_report(
     folder: Path, site: Site, delivered: Delivered, split: str, arms: Mapping[str, Sequence[Measured]]
 ) -> Path:
-    """Write the page beside the delivered models and return its path.
+    """Write the page next to the delivered models and return its path.
 
     Args:
         folder: The site's folder.
@@ -52,7 +53,7 @@ def _content(
         "name": f"{delivered.run} at {site.name}",
         "warnings": what_ran.random_models((config.models.generator, config.models.retriever)),
         "verdicts": verdicts(lines, headline_metrics(trained, metrics)),
-        "summary": f"{asked}, measured at the site itself; this page and all that is on it stays there",
+        "summary": f"{asked}, measured at the site itself; this page and everything on it stays there",
         "facts": _facts(delivered.run, config, trained, asked),
         "command": f"fedrag client evaluate {shlex.quote(str(folder))} --split {split}",
         "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
@@ -61,20 +62,22 @@ def _content(
         "overall": lines,
         "examples": example_blocks(arms, lambda name: texts_of_site(site, split)),
         "rule": rule(compared=True, answers="exact_match" in metrics),
-        # What a run's page shows besides: one site alone was measured, and the coordinator has the log of the rounds.
+        # Only a run's page shows these: one site alone was measured, and the coordinator has the log of the rounds.
         **{"by_site": {}, "dots": [], "curves": [], "totals": {}, "bytes": [], "left_out": []},
     }
 
 
 def _facts(run: str, config: Config, trained: Sequence[Component], asked: str) -> dict[str, str]:
     """Return what was measured, by name."""
-    names = {"generator": config.models.generator, "retriever": config.models.retriever}
     roles = {component: "trained" if component in trained else "not trained" for component in COMPONENTS}
     return {
         "Run": run,
         "Scenario": f"{config.name}, seed {config.seed}",
-        **{component.capitalize(): f"{names[component]} ({roles[component]})" for component in COMPONENTS},
-        "Rounds": f"{config.federation.rounds}, schedule {config.federation.schedule}",
+        **{
+            component.capitalize(): f"{config.models.name_of(component)} ({roles[component]})"
+            for component in COMPONENTS
+        },
+        "Rounds": f"{config.federation.rounds}, {schedule_text(config.federation)}",
         "Measured on": asked,
         "Versions": f"fedrag {__version__}",
     }

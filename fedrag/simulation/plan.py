@@ -6,44 +6,48 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from fedrag.components.base_models import required_models
+from fedrag.components.shipped import SHIPPED
+from fedrag.components.spec import Components, find_component
+from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, trained_components
+from fedrag.config.schedule import components_of, rounds_training, schedule_text, trained_components
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
-from fedrag.models.four_bits import WEIGHT_BYTES
-from fedrag.models.generator import count_four_bit_weights
-from fedrag.models.resident import initial_state, prefix_bytes
+from fedrag.models.resident import prefix_bytes
+from fedrag.passes.choose import planned_paths, reading_text
+from fedrag.runs.facts import client_threads
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
+from fedrag.site.client_app import question_counts
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS, Component, Site
-from fedrag.weights.base_models import required_models
-from fedrag.weights.compute import best_device, computing_dtype, cpu_count
-from fedrag.weights.store import count_parameters
+from fedrag.weights.compute import best_device, cpu_count
 
 _AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 a weight
 _OPTIMIZER_BYTES = 12  # a gradient and the two moments of AdamW, float32
 
 
-def plan_lines(config: Config) -> list[str]:
+def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
     """Describe what a scenario would run, as lines for a person.
 
     Raises:
         FedragError: The scenario's data or models are not in order.
     """
     sites = load_sites(Path(config.data.sites), config.data.only, config.data.hold_out)
-    check_scenario(config, sites)
-    able = sites_that_train(config, sites)
-    state = initial_state(config, trained_components(config.federation))
+    check_scenario(config, sites, components)
+    able = sites_that_train(config, sites, components)
+    state = initial_state(config, trained_components(config.federation), components)
     sizes = {component: sum(tensor.size for tensor in tensors.values()) for component, tensors in state.items()}
     federation = config.federation
     return [
-        f"{config.name}: {plural(federation.rounds, 'round')}, schedule {federation.schedule}",
+        f"{config.name}: {plural(federation.rounds, 'round')}, {schedule_text(federation)}",
         "",
         *_site_lines(config, sites, able),
         "",
-        *_training_lines(config, able, sizes),
+        *_training_lines(config, able, sizes, components),
         _byte_line(config, sizes, len(able)),
-        _memory_line(config, sizes, len(sites)),
+        _memory_line(config, sizes, len(sites), components),
+        *_reading_lines(config, components),
         _evaluation_line(config),
     ]
 
@@ -67,17 +71,20 @@ def _row(name: str, counts: Sequence[int], width: int) -> str:
     return f"  {name:<{width}}  {passages:>8}  {train:>5}  {validation:>10}  {test:>5}"
 
 
-def _training_lines(config: Config, able: Sequence[Site], sizes: dict[Component, int]) -> list[str]:
+def _training_lines(
+    config: Config, able: Sequence[Site], sizes: dict[Component, int], components: Components
+) -> list[str]:
     """Return a line a component: how much is trained, on how many questions."""
     lines = []
-    for component, size in sizes.items():
-        rounds = sum(component in components_of(config.federation, r) for r in range(1, config.federation.rounds + 1))
-        labelled = component == "retriever" and not config.retriever.uses_lsr
-        questions = sum(bool(question.passage_ids) or not labelled for site in able for question in site.train)
-        epochs = config.generator.epochs if component == "generator" else config.retriever.epochs
+    for name, size in sizes.items():
+        component = find_component(components, name)
+        rounds = rounds_training(config.federation, name)
+        kind = component.learns_from(config)
+        questions = sum(question_counts(site)[kind] for site in able)
+        labelled = "labelled " if kind == "labelled_questions" else ""
         lines.append(
-            f"{component}: {size:,} weights learn from {questions:,} {'labelled ' if labelled else ''}questions, "
-            f"{plural(epochs, 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
+            f"{name}: {size:,} weights learn from {questions:,} {labelled}questions, "
+            f"{plural(component.epochs(config), 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
         )
     if config.federation.fraction < 1:
         lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
@@ -98,20 +105,10 @@ def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
     )
 
 
-def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> str:
+def _memory_line(config: Config, sizes: dict[Component, int], clients: int, components: Components) -> str:
     """Say what the weights take; what a forward pass needs on top depends on the texts."""
-    models = required_models(config)
-    bases = {component: count_parameters(model.folder) for component, model in models.items()}
-    dtype = computing_dtype(config.models.generator_dtype, best_device())
-    packed = 0
-    if "generator" in models and config.models.generator_dtype == "nf4":
-        packed = count_four_bit_weights(models["generator"])
-    copies = 2 if config.retriever.weights == "full" else 1  # the base is kept, to take differences from
-    learner = computing_dtype(config.models.retriever_dtype, best_device())
-    shorter = config.retriever.weights == "lora" and learner.itemsize < 4  # a copy to train on
-    encoders = bases["retriever"] * (4 * copies + shorter * learner.itemsize)
-    generator = (bases.get("generator", 0) - packed) * dtype.itemsize + packed * WEIGHT_BYTES
-    base = generator + encoders
+    models = required_models(config, components)
+    base = sum(find_component(components, key).steps().base_bytes(config, model) for key, model in models.items())
     training = max(sizes.values()) * _OPTIMIZER_BYTES
     server = sum(sizes.values()) * (4 + _AGGREGATOR_BYTES)
     processes = "this process"
@@ -125,6 +122,12 @@ def _memory_line(config: Config, sizes: dict[Component, int], clients: int) -> s
         f"memory: base models {size_text(base)} and training {size_text(training)} in {processes}, "
         f"server {size_text(server)}; activations come on top{read}"
     )
+
+
+def _reading_lines(config: Config, components: Components) -> list[str]:
+    """Say how the generator's batches are read, where there is a generator."""
+    generator, threads = required_models(config, components).get("generator"), client_threads(config.simulation)
+    return [reading_text(planned_paths(config, generator, threads).facts())] if generator else []
 
 
 def _evaluation_line(config: Config) -> str:

@@ -4,26 +4,29 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from fedrag.components.base_models import required_models
+from fedrag.components.shipped import SHIPPED
+from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import trained_components
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.display import Display, Quiet
 from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, StorageError
 from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.records import Measured, measured_lines, summarise_by_site
 from fedrag.federation.aggregation import Rule
-from fedrag.federation.rounds import run_rounds
+from fedrag.federation.federate import federate
 from fedrag.files import read_json, write_json, write_text
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.models.resident import initial_state
-from fedrag.rag.export import export_models
+from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.baselines import train_local, train_pooled
@@ -38,12 +41,47 @@ if TYPE_CHECKING:
     from fedrag.grids.ray_pool import RayPool
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What of a simulation can be a caller's own.
+
+    Attributes:
+        losses: Loss functions.
+        rule: An aggregation rule instead of the weighted mean.
+        components: What can be trained, by name.
+        display: Shows lines and progress.
+    """
+
+    losses: Losses
+    rule: Rule | None
+    components: Components
+    display: Display
+
+
+@dataclass(frozen=True, slots=True)
+class _Clients:
+    """The clients of a run.
+
+    Attributes:
+        folders: The sites that take part.
+        caches: Folder of what sites are handed.
+        pool: Client processes; None: all clients work in this one.
+        threads: torch threads of a client process.
+    """
+
+    folders: Sequence[Path]
+    caches: Path
+    pool: RayPool | None
+    threads: int
+
+
 def simulate(
     config: Config | Path | str,
     *,
     out: Path | str | None = None,
     losses: Losses = Losses(),
     rule: Rule | None = None,
+    components: Components = SHIPPED,
     display: Display = Quiet(),
     ray_address: str | None = None,
     ray_pool: RayPool | None = None,
@@ -55,6 +93,7 @@ def simulate(
         out: The run folder; by default the next free `runs/<scenario>-<n>`.
         losses: Loss functions, each of which can be one's own.
         rule: An aggregation rule of one's own: differences and weights in, one difference out.
+        components: What can be trained, by name; one's own among them.
         display: Shows lines and progress.
         ray_address: A running Ray cluster to work in, such as "10.0.0.5:6379", instead of a Ray of its own. All
             its nodes need the sites' folders, the run folder, the models and this fedrag.
@@ -69,12 +108,13 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
-    folders, facts = _prepare(config)  # what is wrong with data or models is said before a folder is made
+    folders, facts = _prepare(config, components)  # what is wrong is said before a folder is made
     run = RunFolder.create(_with_absolute_path(config), Path(out) if out else None)
     try:
         run.record_facts(facts)
         display.say(f"run folder: {run.path}")
-        return _finish(run, folders, losses, rule, display, ray_address, ray_pool)
+        pool = nullcontext(ray_pool) if ray_pool else _own_pool(config, folders, ray_address)
+        return _finish(run, folders, _Parts(losses, rule, components, display), pool)
     except FedragError:
         run.discard_if_unbegun()
         raise
@@ -85,6 +125,7 @@ def resume(
     *,
     losses: Losses = Losses(),
     rule: Rule | None = None,
+    components: Components = SHIPPED,
     display: Display = Quiet(),
     ray_address: str | None = None,
 ) -> RunFolder:
@@ -95,7 +136,7 @@ def resume(
     """
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
-    folders, facts = _prepare(run.config)
+    folders, facts = _prepare(run.config, components)
     if not run.facts:
         run.record_facts(facts)
     for key, what in (
@@ -109,7 +150,8 @@ def resume(
                 f"{run.path}: cannot be resumed, its {what} changed: "
                 f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
             )
-    return _finish(run, folders, losses, rule, display, ray_address, None)
+    pool = _own_pool(run.config, folders, ray_address)
+    return _finish(run, folders, _Parts(losses, rule, components, display), pool)
 
 
 def _check_ray(config: Config, address: str | None) -> None:
@@ -123,11 +165,15 @@ def _check_ray(config: Config, address: str | None) -> None:
     require_cluster(address)
 
 
-def _prepare(config: Config) -> tuple[list[Path], dict[str, Any]]:
+def _prepare(config: Config, components: Components) -> tuple[list[Path], dict[str, Any]]:
     """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
-    check_scenario(config, [load_site(folder) for folder in folders])
-    return folders, collect_facts(config, folders)
+    check_scenario(config, [load_site(folder) for folder in folders], components)
+    models = required_models(config, components)
+    facts = collect_facts(config, models, folders)
+    if "generator" in models:
+        facts["passes"] = planned_paths(config, models["generator"], facts["threads"]).facts()
+    return folders, facts
 
 
 def _with_absolute_path(config: Config) -> Config:
@@ -137,24 +183,21 @@ def _with_absolute_path(config: Config) -> Config:
 
 
 def _finish(
-    run: RunFolder,
-    folders: Sequence[Path],
-    losses: Losses,
-    rule: Rule | None,
-    display: Display,
-    ray_address: str | None,
-    ray_pool: RayPool | None,
+    run: RunFolder, folders: Sequence[Path], parts: _Parts, pool: AbstractContextManager[RayPool | None]
 ) -> RunFolder:
     """Do what is left of a run: rounds, export, baselines, evaluation."""
     torch.set_num_threads(run.facts["threads"])
+    if "passes" in run.facts:
+        parts.display.say(reading_text(run.facts["passes"]))
     try:
-        with nullcontext(ray_pool) if ray_pool else _own_pool(run.config, folders, ray_address) as pool:
-            state = _federate(run, run, folders, losses, rule, display, pool)
-            results = _evaluate(run, folders, state, losses, display, pool)
+        with pool as opened:
+            clients = _Clients(folders, run.path / "sites", opened, run.facts["threads"])
+            state = _federate(run, clients, parts)
+            results = _evaluate(run, clients, state, parts)
         write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
         if run.has_begun:
-            display.say(f"go on with: fedrag simulate --resume {run.path}")
+            parts.display.say(f"go on with: fedrag simulate --resume {run.path}")
         raise
     return run
 
@@ -171,36 +214,23 @@ def _own_pool(config: Config, folders: Sequence[Path], ray_address: str | None) 
         yield pool
 
 
-def _federate(
-    run: RunFolder,
-    whole: RunFolder,
-    folders: Sequence[Path],
-    losses: Losses,
-    rule: Rule | None,
-    display: Display,
-    pool: RayPool | None,
-) -> State:
-    """Run the rounds that are left and export the result; sites keep what they are handed in the whole run's folder."""
-    config = run.config
-    components = trained_components(config.federation)
-    if run.is_finished:
-        return run.load_result()
-    with open_grid(run, whole.path / "sites", folders, losses, display, pool) as grid:
-        state = run_rounds(grid, config, run, lambda: initial_state(config, components), rule=rule, display=display)
-    export_models(config, state, run.path / "final")
-    run.save_result(state)
-    return state
+def _federate(run: RunFolder, clients: _Clients, parts: _Parts) -> State:
+    return federate(
+        run,
+        lambda: _open_grid(clients, parts),
+        components=parts.components,
+        rule=parts.rule,
+        display=parts.display,
+    )
 
 
-def _evaluate(
-    run: RunFolder, folders: Sequence[Path], state: State, losses: Losses, display: Display, pool: RayPool | None
-) -> dict[str, Any]:
+def _evaluate(run: RunFolder, clients: _Clients, state: State, parts: _Parts) -> dict[str, Any]:
     """Measure the federation and what the scenario sets beside it, each arm once."""
-    evaluation = run.config.evaluation
+    evaluation, display = run.config.evaluation, parts.display
     if evaluation.split == "none":
         return {}
     split = evaluation.split
-    sites = [load_site(folder) for folder in folders]
+    sites = [load_site(folder) for folder in clients.folders]
     held_out = [load_site(folder) for folder in held_out_folders(run.config)]
     measured_sites = held_out if evaluation.sites == "held-out" else sites
 
@@ -210,15 +240,15 @@ def _evaluate(
     def train(baseline: RunFolder, folder: Path) -> State:
         display.say(f"baseline: {baseline.path.name}")
         try:
-            return _federate(baseline, run, [folder], losses, None, display, pool)
+            return _federate(baseline, replace(clients, folders=[folder]), replace(parts, rule=None))
         except QuorumError as error:  # a site that diverges alone must not cost the whole run
             display.say(f"{baseline.path.name} could not be trained and is measured untouched: {error}")
             return {}
 
     def local() -> list[Measured]:
         found: list[Measured] = []
-        able = {site.name for site in sites_that_train(run.config, sites)}
-        for folder, site in zip(folders, sites, strict=True):
+        able = {site.name for site in sites_that_train(run.config, sites, parts.components)}
+        for folder, site in zip(clients.folders, sites, strict=True):
             alone = train_local(run, folder, train) if site.name in able else {}
             found += measure(held_out if evaluation.sites == "held-out" else [site], alone)
         return found
@@ -244,32 +274,29 @@ def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]
 
 
 @contextmanager
-def open_grid(
-    run: RunFolder,
-    caches: Path,
-    folders: Sequence[Path],
-    losses: Losses,
-    display: Display,
-    pool: RayPool | None = None,
-) -> Iterator[Grid]:
-    """Give the grid that the scenario names, with one client per site folder."""
+def _open_grid(clients: _Clients, parts: _Parts) -> Iterator[Grid]:
+    """Give a grid with one client per site folder: in this process, or over the pool's."""
     # A next run may ask for the same scores; where models are only read, they stay with this run.
     writable = os.access(fedrag_home(), os.W_OK)
     node_configs = [
         {
             "site-name": site_name(folder),
             "site-folder": str(folder.resolve()),
-            "site-cache": str((caches / site_name(folder)).resolve()),
+            "site-cache": str((clients.caches / site_name(folder)).resolve()),
             **({"score-cache": str(fedrag_home() / SCORES / site_name(folder))} if writable else {}),
         }
-        for folder in folders
+        for folder in clients.folders
     ]
-    if pool is None:
-        yield InProcessGrid(make_client_app(losses, display.progress), node_configs)
+    losses, components = parts.losses, parts.components  # alone: a display cannot be sent to another process
+    if clients.pool is None:
+        yield InProcessGrid(make_client_app(losses, parts.display.progress, components=components), node_configs)
         return
     from fedrag.grids.ray_actors import RayGrid  # it imports Ray, which not every run needs
 
-    with RayGrid(lambda: make_client_app(losses), node_configs, pool, threads=run.facts["threads"]) as grid:
+    def client_app() -> ClientApp:
+        return make_client_app(losses, components=components)
+
+    with RayGrid(client_app, node_configs, clients.pool, threads=clients.threads) as grid:
         yield grid
 
 

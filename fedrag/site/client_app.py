@@ -9,12 +9,16 @@ import logging
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrag import __version__
+from fedrag.components.base_models import base_tensor_hashes
+from fedrag.components.shipped import SHIPPED
+from fedrag.components.spec import Components
+from fedrag.components.work import OnProgress, Workbench
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
 from fedrag.errors import FedragError, TrainingDiverged
@@ -37,19 +41,31 @@ from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.site_config import Policy
 from fedrag.site.site_paths import SitePaths
-from fedrag.site.steps import OnProgress, Workbench, train_site
+from fedrag.site.steps import train_site
 from fedrag.site.validation import validate_site
 from fedrag.training.losses import Losses
 from fedrag.types import Site
-from fedrag.weights.base_models import base_tensor_hashes
 
 log = logging.getLogger("fedrag.site")
 
 Step = Callable[[Workbench, Request], Reply]
 
 
+@dataclass(frozen=True, slots=True)
+class _Setup:
+    """What a client app answers with, whatever it is asked."""
+
+    losses: Losses
+    on_progress: OnProgress | None
+    policy: Policy | None
+    components: Components
+
+
 def make_client_app(
-    losses: Losses = Losses(), on_progress: OnProgress | None = None, policy: Policy | None = None
+    losses: Losses = Losses(),
+    on_progress: OnProgress | None = None,
+    policy: Policy | None = None,
+    components: Components = SHIPPED,
 ) -> ClientApp:
     """Return the client app of a site.
 
@@ -57,23 +73,25 @@ def make_client_app(
         losses: The loss functions it trains with.
         on_progress: Called with (what, done, in all) while it works; nothing of it leaves the site.
         policy: What of its greetings and replies may leave the site; None: all of them.
+        components: What can be trained, by name.
     """
     app = ClientApp()
+    setup = _Setup(losses, on_progress, policy, components)
 
     def handle(message: Message, context: Context, step: Step) -> Message:
-        return Message(_answer(message, context, step, losses, on_progress, policy), reply_to=message)
+        return Message(_answer(message, context, step, setup), reply_to=message)
 
     @app.query(GREET.partition(".")[2])
     def greet(message: Message, context: Context) -> Message:
-        return Message(_greet(message, context, policy), reply_to=message)
+        return Message(_greet(message, context, setup), reply_to=message)
 
     @app.train(TRAIN.partition(".")[2])
     def train(message: Message, context: Context) -> Message:
-        return handle(message, context, train_site)
+        return handle(message, context, lambda bench, request: train_site(bench, request, components))
 
     @app.evaluate(VALIDATE.partition(".")[2])
     def validate(message: Message, context: Context) -> Message:
-        return handle(message, context, validate_site)
+        return handle(message, context, lambda bench, request: validate_site(bench, request, components))
 
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
@@ -82,14 +100,14 @@ def make_client_app(
     return app
 
 
-def _greet(message: Message, context: Context, policy: Policy | None) -> RecordDict:
+def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:
     try:
         config = Config.from_toml(open_request(message).scenario)
         paths = SitePaths.from_node_config(context.node_config, config)
         site = load_site(paths.folder)
-        hashes = {str(component): digest for component, digest in base_tensor_hashes(config).items()}
+        hashes = {str(key): digest for key, digest in base_tensor_hashes(config, setup.components).items()}
         greeting = Greeting(paths.name, __version__, question_counts(site), hashes)
-        return greeting_content(apply_to_greeting(policy, greeting) if policy else greeting)
+        return greeting_content(apply_to_greeting(setup.policy, greeting) if setup.policy else greeting)
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")
 
@@ -103,14 +121,7 @@ def question_counts(site: Site) -> dict[str, int]:
     }
 
 
-def _answer(
-    message: Message,
-    context: Context,
-    step: Step,
-    losses: Losses,
-    on_progress: OnProgress | None,
-    policy: Policy | None,
-) -> RecordDict:
+def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> RecordDict:
     """Do one step; whatever goes wrong becomes a refusal code."""
     request: Request | None = None
     try:
@@ -118,10 +129,10 @@ def _answer(
         config = Config.from_toml(request.scenario)
         paths = SitePaths.from_node_config(context.node_config, config)
         site = replace(load_site(paths.folder), name=paths.name)  # seeds come from the name it greets with
-        bench = Workbench(site, paths.cache, paths.scores, config, losses, run=paths.run)
-        reply = step(replace(bench, on_progress=_until(request.deadline_s, on_progress)), request)
-        if policy:
-            reply = apply_to_reply(policy, reply, len(site.train), len(site.validation))
+        bench = Workbench(site, paths.cache, paths.scores, config, setup.losses, run=paths.run)
+        reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
+        if setup.policy:
+            reply = apply_to_reply(setup.policy, reply, len(site.train), len(site.validation))
         manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
         seed = derive_seed(config.seed, request.round_number, paths.name, "rounding")
         return reply_content(reply, manifests, request.wire, seed)

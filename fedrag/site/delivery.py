@@ -19,12 +19,12 @@ from pathlib import Path
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from fedrag.components.work import Workbench
 from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError
 from fedrag.federation.messages import Reply, Request
 from fedrag.files import read_json, replacing_folder, sha256_of, write_json
-from fedrag.site.steps import Workbench
-from fedrag.types import COMPONENTS, Component, State, Tensors
+from fedrag.types import Component, State, Tensors
 
 MODELS = "models"
 HISTORY_FILE = "current.json"
@@ -54,7 +54,7 @@ class Delivery:
     @property
     def components(self) -> tuple[Component, ...]:
         """The delivered components; the others stay as they were fetched."""
-        return tuple(component for component in COMPONENTS if component in self.sha256)
+        return tuple(self.sha256)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ from fedrag.config.scenario import Schedule
 from fedrag.config.section import Section, parse_section
 from fedrag.errors import ConfigError
 from fedrag.files import reading_errors
-from fedrag.types import COMPONENTS, Component
+from fedrag.types import COMPONENTS, ShippedComponent
 
 SITE_FILE = "site.toml"
 PATH_SETTINGS = ("data", "ca", "coordinator_key", "private_key")
@@ -122,7 +122,7 @@ class Policy(SiteSection):
     """What a site allows."""
 
     # strict=False on a tuple: TOML has only lists. Their items stay strict.
-    components: Annotated[tuple[Component, ...], Field(strict=False), AfterValidator(_one_or_more)] = COMPONENTS
+    components: Annotated[tuple[ShippedComponent, ...], Field(strict=False), AfterValidator(_one_or_more)] = COMPONENTS
     """Components that may be trained or measured here."""
     schedules: Annotated[tuple[Schedule, ...], Field(strict=False), AfterValidator(_one_or_more)] = get_args(Schedule)
     """Schedules that a run may have, as federation.schedule in the coordinator's scenario names them."""

@@ -20,6 +20,7 @@ import statistics
 import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,13 +29,13 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fedrag.config.scenario import Config
-from fedrag.display import Quiet
 from fedrag.federation.aggregation import ExactMean
-from fedrag.federation.exchange import KnownSite
+from fedrag.federation.exchange import Federation, KnownSite
 from fedrag.federation.fold import fold_replies
 from fedrag.federation.messages import TRAIN, Greeting, Reply, Request, reply_content, request_content
 from fedrag.federation.update import manifest_of
 from fedrag.grids.in_process import InProcessGrid
+from fedrag.runs.run_folder import RunFolder
 from fedrag.types import Array, Tensors
 
 SITES = (10, 100, 1000)
@@ -95,7 +96,7 @@ def server_round(count: int) -> dict[str, float]:
     request = Request(config.to_toml(), 1, {"generator": tensors}, ("generator",), {}, config.federation.deadline_s)
     content = request_content(request)
     start = time.process_time()
-    folded = fold_replies(grid, config, request, content, chosen, None, Quiet())
+    folded = fold_replies(Federation(grid, RunFolder(Path(), config)), request, content, chosen)
     seconds = time.process_time() - start - sum(at_clients)
     assert len(folded.sites) == count
     return {"peak_mb": peak_mb(), "seconds": seconds, "bytes": float(count * update.nbytes)}

@@ -79,10 +79,10 @@ def no_op_client() -> Any:
     from flwr.clientapp import ClientApp
 
     from fedrag import __version__ as fedrag_version
+    from fedrag.components.base_models import base_tensor_hashes
     from fedrag.config.scenario import Config
     from fedrag.federation.messages import Greeting, Reply, greeting_content, open_request, reply_content
     from fedrag.federation.update import manifest_of
-    from fedrag.weights.base_models import base_tensor_hashes
 
     app = ClientApp()
 
@@ -107,18 +107,16 @@ def no_op_client() -> Any:
 def measure_no_op(options: Options) -> list[Row]:
     """Measure rounds of no-op clients over both grids."""
     from fedrag.config.scenario import Config
-    from fedrag.config.schedule import trained_components
+    from fedrag.federation.exchange import Federation
     from fedrag.federation.rounds import run_rounds
     from fedrag.grids.in_process import InProcessGrid
     from fedrag.grids.ray_actors import RayGrid
     from fedrag.grids.ray_pool import RayPool
-    from fedrag.models.resident import initial_state
     from fedrag.runs.run_folder import RunFolder
 
     federation = {"rounds": ROUNDS, "deliver": False}
     config = Config.from_dict({"name": "no-op", **TINY, "data": {"sites": "none"}, "federation": federation})
     nodes = [{"site-name": f"site-{i:04d}"} for i in range(NO_OP_CLIENTS)]
-    state = initial_state(config, trained_components(config.federation))
 
     def in_process() -> contextlib.AbstractContextManager[Any]:
         return contextlib.nullcontext(InProcessGrid(no_op_client(), nodes))
@@ -135,7 +133,7 @@ def measure_no_op(options: Options) -> list[Row]:
     ):
         with tempfile.TemporaryDirectory() as folder, open_grid() as grid:
             run = RunFolder.create(config, Path(folder) / "run")
-            run_rounds(grid, config, run, lambda: state)
+            run_rounds(Federation(grid, run))
             seconds = [record["seconds"] for record in run.rounds()]
         value = 1000 * statistics.median(seconds) / NO_OP_CLIENTS
         figures = {"clients": NO_OP_CLIENTS, "round_seconds": seconds}

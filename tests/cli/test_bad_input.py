@@ -342,7 +342,7 @@ def test_missing_and_empty_passages_are_named():
     assert simulation_refusal() == "sites/north/passages.jsonl: holds no passage; a site needs at least one"
     north("passages.jsonl").unlink()
     assert simulation_refusal() == (
-        'sites/north/passages.jsonl: no such file; a site needs one, a line a passage: {"id": "p1", "text": "..."}'
+        'sites/north/passages.jsonl: no such file; a site needs one, a line per passage: {"id": "p1", "text": "..."}'
     )
 
 

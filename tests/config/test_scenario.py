@@ -78,6 +78,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(key, nearest):
         "federation.quorum=0.0",
         "federation.proximal_mu=-0.1",
         "federation.schedule=both",
+        "federation.components=reranker",
         "federation.max_update_norm=1e10",
         "generator.learning_rate=0.0",
         "generator.learning_rate=-1e-3",

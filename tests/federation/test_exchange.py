@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.clientapp import ClientApp
 from tiny_federation import Lines, tiny_config
 
 from fedrag import __version__
+from fedrag.components.base_models import base_tensor_hashes
 from fedrag.errors import QuorumError
-from fedrag.federation.exchange import KnownSite, choose_sites, greet_sites, replies_as_they_come
-from fedrag.federation.messages import GREET, Greeting, Reply, greeting_content, reply_content
+from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites, replies_as_they_come
+from fedrag.federation.messages import (
+    GREET,
+    TRAIN,
+    Greeting,
+    Reply,
+    Request,
+    greeting_content,
+    open_request,
+    reply_content,
+    request_content,
+)
+from fedrag.federation.update import manifest_of
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.weights.base_models import base_tensor_hashes
+from fedrag.runs.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
@@ -41,6 +55,10 @@ def greeting(name, counts=COUNTS, **hashes):
     return Greeting(name, __version__, counts, {**base_tensor_hashes(CONFIG), **hashes})
 
 
+def greet(grid, config, display):
+    return greet_sites(Federation(grid, RunFolder(Path(), config), display=display))
+
+
 def grid_of(told, kind=InProcessGrid):
     return kind(greeter(told), [{"site-name": node} for node in told])
 
@@ -65,7 +83,7 @@ class GrowingGrid(InProcessGrid):
 
 
 def test_sites_come_in_order_of_name_whatever_their_nodes():
-    sites = greet_sites(grid_of({"1": greeting("zoe"), "2": greeting("ada")}), CONFIG, Lines())
+    sites = greet(grid_of({"1": greeting("zoe"), "2": greeting("ada")}), CONFIG, Lines())
     assert [(site.name, site.node_id) for site in sites] == [("ada", 3), ("zoe", 2)]
 
 
@@ -75,7 +93,7 @@ def test_a_site_with_other_base_models_takes_no_part_whoever_comes_first(first):
     wrong = greeting("a" if first == "other" else "z", retriever="f00")
     told = {"1": wrong, "2": greeting("m"), "3": greeting("n", generator="f00")}
     display = Lines()
-    assert [site.name for site in greet_sites(grid_of(told), CONFIG, display)] == ["m"]
+    assert [site.name for site in greet(grid_of(told), CONFIG, display)] == ["m"]
     for name in (wrong.name, "n"):
         assert f"{name} takes no part: its base models have other tensors than the server's" in display.said
 
@@ -90,14 +108,14 @@ def test_the_generator_is_compared_only_where_a_round_uses_it():
 def test_of_two_clients_with_one_name_the_second_takes_no_part():
     display = Lines()
     told = {"1": greeting("a"), "2": greeting("a"), "3": greeting("b")}
-    sites = greet_sites(grid_of(told), CONFIG, display)
+    sites = greet(grid_of(told), CONFIG, display)
     assert [(site.name, site.node_id) for site in sites] == [("a", 2), ("b", 4)]
     assert display.said == ["a second client calls itself a; it takes no part"]
 
 
 def test_a_client_that_refuses_to_greet_is_counted_out_with_its_reason():
     display = Lines()
-    sites = greet_sites(grid_of({"1": greeting("a"), "2": None}), CONFIG, display)
+    sites = greet(grid_of({"1": greeting("a"), "2": None}), CONFIG, display)
     assert [site.name for site in sites] == ["a"]
     assert display.said == [
         "client 2 takes no part: its data is malformed (bad-data; error 00000000 in the site's log)"
@@ -110,14 +128,14 @@ def test_sites_with_nothing_to_train_on_sit_out():
     told = {"1": greeting("a", nothing), "2": greeting("b", unlabelled), "3": greeting("c")}
     display = Lines()
     patient = tiny_config(federation={"greeting_timeout_s": 20.0})  # all answer at once, if a busy machine lets them
-    assert [site.name for site in greet_sites(grid_of(told), patient, display)] == ["b", "c"]
+    assert [site.name for site in greet(grid_of(told), patient, display)] == ["b", "c"]
     assert display.said == ["a sits out: it has no training questions"]
 
 
 def test_the_wait_for_silent_nodes_ends():
     grid = grid_of({"1": greeting("a"), "2": greeting("b")}, SilentGrid)
     started = time.monotonic()
-    sites = greet_sites(grid, CONFIG, Lines())
+    sites = greet(grid, CONFIG, Lines())
     assert [site.name for site in sites] == ["a"]
     assert 0.5 <= time.monotonic() - started < 5
 
@@ -126,14 +144,14 @@ def test_too_few_sites_stop_the_run_after_the_wait():
     config = tiny_config(federation={"min_sites": 3, "greeting_timeout_s": 0.5})
     started = time.monotonic()
     with pytest.raises(QuorumError, match="2 sites can take part, at least 3 are needed"):
-        greet_sites(grid_of({"1": greeting("a"), "2": greeting("b")}), config, Lines())
+        greet(grid_of({"1": greeting("a"), "2": greeting("b")}), config, Lines())
     assert 0.5 <= time.monotonic() - started < 5
 
 
 def test_sites_that_come_online_one_by_one_are_waited_for():
     config = tiny_config(federation={"min_sites": 2, "greeting_timeout_s": 20.0})
     grid = grid_of({"1": greeting("a"), "2": greeting("b")}, GrowingGrid)
-    assert [site.name for site in greet_sites(grid, config, Lines())] == ["a", "b"]
+    assert [site.name for site in greet(grid, config, Lines())] == ["a", "b"]
 
 
 def test_replies_that_never_come_do_not_hold_up_the_others():
@@ -179,3 +197,46 @@ def test_the_draw_depends_on_the_seed_alone_and_reaches_every_site():
     draws = [tuple(site.name for site in choose_sites(known(*"abcde"), 0.4, seed)) for seed in range(30)]
     assert draws == [tuple(site.name for site in choose_sites(known(*"abcde"), 0.4, seed)) for seed in range(30)]
     assert {name for draw in draws for name in draw} == set("abcde")
+
+
+def trainer(refusing=()):
+    """Return a client app whose clients add 1 to the state, or refuse."""
+    app = ClientApp()
+
+    @app.train(TRAIN.partition(".")[2])
+    def train(message, context):
+        if context.node_config["site-name"] in refusing:
+            return Message(reply_content(Reply(refusal="bad-data"), {}, "float32"), reply_to=message)
+        state = open_request(message).state
+        manifests = {c: manifest_of(tensors) for c, tensors in state.items()}
+        update = {c: np.ones(manifest.size, np.float32) for c, manifest in manifests.items()}
+        reply = Reply(update, dict.fromkeys(update, 1), {"retriever.loss": 2.0, "generator.loss": 3.0})
+        return Message(reply_content(reply, manifests, "float32"), reply_to=message)
+
+    return app
+
+
+def asked(grid, names, **settings):
+    request = Request("", 1, {"retriever": {"a": np.zeros(4, np.float32)}}, ("retriever",), **settings)
+    sites = [KnownSite(node, greeting(name)) for node, name in zip(grid.get_node_ids(), names, strict=True)]
+    return ask(grid, TRAIN, request, request_content(request), sites)
+
+
+def test_asking_yields_each_site_with_its_reply_or_with_what_is_wrong_and_the_silent_ones_last(monkeypatch):
+    monkeypatch.setattr("fedrag.federation.exchange.SAFETY_S", 0.2)
+    names = ("a", "b", "c")
+    grid = SilentGrid(trainer(refusing=("a",)), [{"site-name": name} for name in names])
+    told = [(site.name, reply) for site, reply in asked(grid, names, deadline_s=0.1)]
+    assert [name for name, _ in told] == ["a", "b", "c"]
+    refused, reply, silent = (reply for _, reply in told)
+    assert str(refused).startswith("its data is malformed (bad-data")
+    assert str(silent) == "no reply within 0.1 s"
+    assert (reply.num_examples, reply.metrics) == ({"retriever": 1}, {"retriever.loss": 2.0})
+    assert reply.n_bytes > 4 * 4
+
+
+def test_of_a_reply_s_numbers_those_of_components_that_were_asked_for_are_read():
+    names = ("a",)
+    grid = InProcessGrid(trainer(), [{"site-name": "a"}])
+    [(_, reply)] = asked(grid, names, deadline_s=5.0)
+    assert "generator.loss" not in reply.metrics

@@ -157,7 +157,7 @@ class HangingGrid(InProcessGrid):
 def test_a_hanging_site_is_waited_for_until_the_deadline_and_asked_again_in_the_next_round(
     sites, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr("fedrag.federation.fold.SAFETY_S", 0.0)
+    monkeypatch.setattr("fedrag.federation.exchange.SAFETY_S", 0.0)
     display = Lines()
     config = tiny_config(sites, federation={"rounds": 2, "schedule": "generator", "deadline_s": 2.0})
     _, run = federate(config, tmp_path / "run", grid=HangingGrid, display=display)

@@ -169,6 +169,27 @@ def test_only_the_metrics_we_know_and_finite_ones_are_read():
     assert opened_reply(add).metrics == {**REPLY.metrics, "retriever.steps": 2.0}
 
 
+def test_numbers_of_a_component_of_ones_own_are_read_where_it_was_asked_for():
+    reply = Reply(metrics={"reranker.sum": 2.0, "reranker.patients": 1.0, "retriever.sum": 1.0})
+    content = message(reply_content(reply, {}, "float32"))
+    assert open_reply(content, {}, "float32", ("reranker",)).metrics == {"reranker.sum": 2.0}
+
+
+def test_a_component_of_ones_own_comes_back_as_it_was_sent():
+    state = {"reranker": {"head": np.arange(3, dtype=np.float32)}}
+    request = Request("", 2, state, ("reranker", "retriever"), past_rounds={"reranker": 1})
+    found = open_request(message(request_content(request)))
+    assert (found.components, found.past_rounds) == (("reranker", "retriever"), {"reranker": 1})
+    np.testing.assert_array_equal(found.state["reranker"]["head"], state["reranker"]["head"])
+
+
+@pytest.mark.parametrize("name", ["../../site", "a.b", "A", "", "a|b", "x" * 33, "a\n"])
+def test_a_component_whose_name_cannot_be_a_file_s_is_refused(name):
+    for request in (Request("", state={name: STATE["generator"]}), Request("", components=(name,))):
+        with pytest.raises(MessageError, match="names a component that cannot be one"):
+            open_request(message(request_content(request)))
+
+
 @pytest.mark.parametrize("record", ["update", "manifests", "metrics"])
 def test_a_reply_without_one_of_its_records_is_refused(record):
     with pytest.raises(MessageError, match="lacks a record"):

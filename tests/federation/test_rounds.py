@@ -23,6 +23,7 @@ from tiny_federation import (
     write_small_sites,
 )
 
+from fedrag.components.state import initial_state
 from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_site
@@ -31,7 +32,7 @@ from fedrag.federation.messages import VALIDATE
 from fedrag.federation.rounds import result_of
 from fedrag.federation.update import add, norm, subtract
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.models.resident import RoundModels, initial_state
+from fedrag.models.resident import RoundModels
 from fedrag.rag.pipeline import build_index, retrieve
 from fedrag.seeding import derive_seed
 from fedrag.site.client_app import make_client_app
@@ -309,7 +310,7 @@ def test_sites_with_the_same_update_round_it_each_in_its_own_way_in_int8(sites, 
         sent.append(reply.content["update"]["generator"].numpy())
         return reply
 
-    def train_as_b(bench, request):
+    def train_as_b(bench, request, components):
         return train_site(replace(bench, site=replace(bench.site, name="b")), request)
 
     with pytest.MonkeyPatch.context() as patch:

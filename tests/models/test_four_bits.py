@@ -21,6 +21,7 @@ from tiny_federation import assert_same_state, tiny_config, write_small_sites
 from torch import nn
 from transformers import AutoModelForCausalLM
 
+from fedrag.components.state import export_models
 from fedrag.config.scenario import Config, GeneratorConfig, LoraSection
 from fedrag.data.site_folder import load_sites
 from fedrag.errors import ModelError, RunError
@@ -35,7 +36,6 @@ from fedrag.passes.decoding import decode
 from fedrag.passes.memory_estimate import Footprint
 from fedrag.passes.reading import answer_logits
 from fedrag.rag.answer_scores import mean_log_probabilities
-from fedrag.rag.export import export_models
 from fedrag.simulation.plan import plan_lines
 from fedrag.simulation.preflight import check_scenario
 from fedrag.simulation.simulate import resume, simulate

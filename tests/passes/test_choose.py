@@ -8,13 +8,14 @@ from dataclasses import fields
 import pytest
 import torch
 
-from fedrag.passes.choose import Traits, paths_of, traits_of
+from fedrag.passes.choose import Traits, paths_of, reading_text, traits_of
 from fedrag.passes.reading import reader_of
 
 
-def told(traits: Traits) -> tuple[str, str, str]:
+def told(traits: Traits) -> tuple[str, ...]:
     paths = paths_of(traits)
-    return str(paths.training), str(paths.scoring), str(paths.decoding)
+    texts = [reading_text({"": path.facts()}) for path in (paths.training, paths.scoring, paths.decoding)]
+    return tuple(text.removeprefix("passes:  ") for text in texts)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -113,7 +114,7 @@ def test_the_paths_of_a_generator_are_logged_once(load_generator, caplog):
         for _ in range(2):
             reader_of(generator).paths  # noqa: B018  # asking is what logs
     assert caplog.messages == [
-        "training reads tree, 1 at a time; scoring tree, 1 at a time; decoding plain, 1 at a time"
+        "passes: training tree, 1 at a time; scoring tree, 1 at a time; decoding plain, 1 at a time"
     ]
 
 

@@ -12,10 +12,10 @@ from peft import PeftModel
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
+from fedrag.components.state import export_models
 from fedrag.config.scenario import Config
 from fedrag.models.resident import RoundModels
 from fedrag.passes.reading import answer_logits
-from fedrag.rag.export import export_models
 from fedrag.types import Example
 from fedrag.weights.store import find_model
 

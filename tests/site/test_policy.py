@@ -13,6 +13,7 @@ from fedrag.config.scenario import Config
 from fedrag.federation.messages import POLICY_RULES, REFUSALS, Greeting, Reply
 from fedrag.site.policy import (
     Ledger,
+    RequestedWork,
     apply_to_greeting,
     apply_to_reply,
     is_quiet,
@@ -60,10 +61,9 @@ def refusal(*overrides, policy=None, **changes):
         "base_hashes": HASHES,
         "train_questions": 10,
         "message_bytes": 1_000,
-        "now": NOON,
-        "ledger": Ledger(3, 90.0),
     }
-    return refusal_of_request(Policy.model_validate(policy or {}), **(request | changes))
+    now, ledger = changes.pop("now", NOON), changes.pop("ledger", Ledger(3, 90.0))
+    return refusal_of_request(Policy.model_validate(policy or {}), RequestedWork(**(request | changes)), ledger, now)
 
 
 @pytest.mark.parametrize("schedule", ["generator", "retriever", "joint", "alternate", "staged"])
@@ -73,6 +73,7 @@ def test_the_default_policy_grants_what_the_federation_knows(schedule):
 
 def test_components_that_are_not_allowed_are_refused():
     assert refusal(policy={"components": ["retriever"]}) == "policy-component"
+    assert refusal(components=("reranker",)) == "policy-component"
     assert refusal(policy={"components": ["retriever"]}, components=("retriever",)) == ""
 
 
@@ -389,3 +390,15 @@ def test_what_is_told_of_any_policy_is_what_the_coordinator_reads(policy):
 def test_every_setting_of_a_policy_is_told():
     told = {name.partition(".")[0] for name in POLICY_RULES}
     assert told | {"tell_policy"} == set(Policy.model_fields)
+
+
+def test_of_a_component_of_ones_own_the_mean_alone_leaves_where_counts_are_not_told():
+    reply = Reply(metrics={"reranker.sum": 6.0, "reranker.count": 4.0, "reranker.steps": 20.0, "seconds": 1.0})
+    left = apply_to_reply(Policy(tell_counts=False), reply, 40)
+    assert left.metrics == {"reranker.sum": 1.5, "reranker.count": 1.0, "seconds": 1.0}
+
+
+def test_what_a_component_of_ones_own_counts_says_nothing_of_the_questions_behind_it():
+    reply = Reply(metrics={"reranker.sum": 6.0, "reranker.count": 400.0})
+    assert apply_to_reply(Policy(min_examples_for_metrics=5), reply, 40, 4).metrics == {}
+    assert apply_to_reply(Policy(min_examples_for_metrics=5), reply, 40, 5).metrics == reply.metrics

@@ -10,16 +10,19 @@ import torch
 from safetensors.numpy import load_file
 from tiny_federation import small_site, tiny_config
 
+from fedrag.components import retriever_steps
+from fedrag.components.state import initial_state
+from fedrag.components.work import Workbench
 from fedrag.data.chunking import chunk_passages
 from fedrag.errors import ConfigError
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import manifest_of, unflatten
-from fedrag.models.resident import RoundModels, initial_state
+from fedrag.models.resident import RoundModels
 from fedrag.rag.pipeline import build_index, prompt_builder
 from fedrag.site import steps
 from fedrag.site.delivery import accept_delivery
 from fedrag.site.site_paths import SitePaths
-from fedrag.site.steps import Workbench, train_site
+from fedrag.site.steps import train_site
 from fedrag.site.validation import validate_site
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
@@ -120,7 +123,8 @@ def test_a_question_with_two_labelled_passages_counts_once(work):
 )
 def test_passages_are_indexed_once_and_only_in_rounds_that_retrieve(work, monkeypatch, components, retriever, indexes):
     built = []
-    monkeypatch.setattr(steps, "build_index", lambda *given: built.append(given) or build_index(*given))
+    for module in (steps, retriever_steps):
+        monkeypatch.setattr(module, "build_index", lambda *given: built.append(given) or build_index(*given))
     bench, request = work(components=components, retriever=retriever)
     assert list(train_site(bench, request).update) == [c for c in BOTH if c in components]
     assert len(built) == indexes

@@ -7,8 +7,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from signed_requests import write_site
 from tiny_federation import tiny_config
 
+from fedrag.components.state import initial_state
 from fedrag.federation.messages import TRAIN, Request, request_content
-from fedrag.models.resident import initial_state
 from fedrag.site.service.worker import Worker
 from fedrag.site.site_config import SITE_FILE
 

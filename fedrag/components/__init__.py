@@ -1,0 +1,1 @@
+"""What the federation trains: all that is true of one component alone, and the dict of them."""

@@ -1,0 +1,140 @@
+"""The generator: what it does. It learns to answer from retrieved passages (RALT)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from transformers import AutoConfig
+
+from fedrag.components.model_errors import naming_model
+from fedrag.components.spec import Steps
+from fedrag.components.work import Prepared, Work
+from fedrag.config.scenario import Config
+from fedrag.errors import ConfigError
+from fedrag.models.adapters import initial_lora, save_adapter
+from fedrag.models.four_bits import WEIGHT_BYTES, require_bitsandbytes
+from fedrag.models.generator import adapter_shapes, check_four_bits, count_four_bit_weights, load_tokenizer
+from fedrag.models.resident import free_share, resident_generator
+from fedrag.passes.prefix import remembers_all
+from fedrag.rag.answer_scores import score_answers
+from fedrag.rag.pipeline import retrieve
+from fedrag.rag.prompt import PromptBuilder
+from fedrag.seeding import derive_seed
+from fedrag.training.ralt import answer_examples, train_generator
+from fedrag.training.result import TrainingResult
+from fedrag.types import Example, Tensors
+from fedrag.weights.compute import best_device, computing_dtype
+from fedrag.weights.store import FetchedModel, count_parameters, find_model
+
+_NAME = "generator"
+_TASKS = {"causal": "CAUSAL_LM", "seq2seq": "SEQ_2_SEQ_LM"}
+
+
+def _initial_state(config: Config, seed: int) -> Tensors:
+    shapes = adapter_shapes(find_model(config.models.generator), config.generator.lora)
+    return initial_lora(shapes, seed)
+
+
+def _prepare(work: Work) -> Prepared | None:
+    """Retrieve passages for the site's questions and lay out prompts and answers."""
+    config, site = work.bench.config, work.bench.site
+    if not site.train:
+        return None
+    hits = retrieve(work.models.retriever, work.index(), [q.question for q in site.train], config.rag.passages)
+    examples = answer_examples(
+        work.models.generator,
+        site.train,
+        hits,
+        {passage.id: passage for passage in site.passages},
+        config.rag,
+        config.generator.raft_drop,
+        derive_seed(work.seed(_NAME), "raft"),
+    )
+    return Prepared(len(site.train), lambda: _train(work, examples))
+
+
+def _train(work: Work, examples: list[Example]) -> TrainingResult:
+    bench, generator = work.bench, work.models.generator
+    return train_generator(
+        generator,
+        examples,
+        bench.config.generator,
+        seed=work.seed(_NAME),
+        progress=work.progress(_NAME),
+        received=work.request.state[_NAME],
+        proximal_mu=bench.config.federation.proximal_mu,
+        loss=bench.losses.answer,
+        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
+        free_bytes=free_share(bench.config.simulation, generator.model.device.type),
+    )
+
+
+def _validate(work: Work) -> tuple[float, int]:
+    """Return the log-probability of the answers and their number of tokens."""
+    config, site = work.bench.config, work.bench.site
+    passages = {passage.id: passage for passage in site.passages}
+    shown = [found[: config.rag.passages] for found in work.rankings()]
+    examples = answer_examples(work.models.generator, site.validation, shown, passages, config.rag, 0.0, 0)
+    means = score_answers(work.models.generator, examples, config.evaluation.batch_tokens)
+    total = sum(float(mean) * len(example.answer) for mean, example in zip(means, examples, strict=True))
+    return total, sum(len(example.answer) for example in examples)
+
+
+def _export(config: Config, tensors: Tensors, folder: Path) -> None:
+    """Write an adapter for PEFT."""
+    generator = resident_generator(config, best_device())
+    builder = PromptBuilder(generator.tokenizer, config.rag, seq2seq=generator.seq2seq)
+    save_adapter(
+        folder,
+        tensors,
+        config.generator.lora,
+        generator.targets,
+        generator.fetched.name,
+        _TASKS[generator.fetched.kind],
+        None if generator.prefix_bytes is None else builder.question_mark,
+    )
+    generator.tokenizer.save_pretrained(folder)
+
+
+def _check_base(config: Config, model: FetchedModel) -> None:
+    if config.models.generator_dtype == "nf4":
+        require_bitsandbytes()  # before the model's name comes in: the sentence is not about it
+    with naming_model(model):
+        load_tokenizer(model)
+        _check_prompt_length(config, model)
+        _check_adapter(config, model)
+        if config.models.generator_dtype == "nf4":
+            check_four_bits(model)
+
+
+def _check_prompt_length(config: Config, model: FetchedModel) -> None:
+    """Refuse prompts that are longer than a model's positions reach; some models have no such limit."""
+    settings = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+    limit = getattr(settings, "max_position_embeddings", None)
+    prompt, answer = config.rag.prompt_tokens, config.rag.answer_tokens
+    longest = max(prompt, answer) if model.kind == "seq2seq" else prompt + answer
+    if isinstance(limit, int) and longest > limit:
+        raise ConfigError(
+            f"rag.prompt_tokens = {prompt} and rag.answer_tokens = {answer} are more than the {limit} tokens "
+            f"that {model.name} reads; lower them"
+        )
+
+
+def _check_adapter(config: Config, model: FetchedModel) -> None:
+    """Refuse an adapter that acts from the question on in a model that cannot remember what comes before."""
+    if config.generator.adapter_from == "question":
+        settings = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+        if not remembers_all(settings):
+            raise ConfigError(
+                f'generator.adapter_from = "question" needs a model that keeps the keys and values of all tokens; '
+                f'{model.name} does not; set "start"'
+            )
+
+
+def _base_bytes(config: Config, model: FetchedModel) -> float:
+    packed = count_four_bit_weights(model) if config.models.generator_dtype == "nf4" else 0
+    dtype = computing_dtype(config.models.generator_dtype, best_device())
+    return (count_parameters(model.folder) - packed) * dtype.itemsize + packed * WEIGHT_BYTES
+
+
+STEPS = Steps(_initial_state, _prepare, _validate, _export, _check_base, _base_bytes)

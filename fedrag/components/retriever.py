@@ -1,0 +1,53 @@
+"""The retriever: what the federation knows of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedrag.components.spec import ComponentSpec, Steps
+from fedrag.config.scenario import Config
+from fedrag.errors import ConfigError
+from fedrag.types import Component, Site
+
+
+def _steps() -> Steps:
+    from fedrag.components.retriever_steps import STEPS  # torch: a site's node knows the retriever without it
+
+    return STEPS
+
+
+def _base_models(config: Config) -> tuple[str, ...]:
+    """LSR needs the generator's scores."""
+    return ("retriever", "generator") if config.retriever.uses_lsr else ("retriever",)
+
+
+def _learns_from(config: Config) -> str:
+    """The contrastive loss needs labelled questions."""
+    return "train_questions" if config.retriever.uses_lsr else "labelled_questions"
+
+
+def _needs_state_of(config: Config) -> tuple[Component, ...]:
+    settings = config.retriever
+    return ("generator",) if settings.uses_lsr and settings.lsr.scorer == "current" else ()
+
+
+def _check_sites(config: Config, sites: Sequence[Site]) -> None:
+    labelled = any(question.passage_ids for site in sites for question in site.train)
+    if config.retriever.uses_contrastive and not labelled:
+        raise ConfigError(
+            f'retriever.loss = "{config.retriever.loss}" learns from labelled passages, but no site in '
+            f'{config.data.sites} has a training question with passage_ids; "lsr" needs none'
+        )
+
+
+RETRIEVER = ComponentSpec(
+    steps=_steps,
+    base_models=_base_models,
+    learns_from=_learns_from,
+    needs_state_of=_needs_state_of,
+    epochs=lambda config: config.retriever.epochs,
+    check_sites=_check_sites,
+    validation="mean reciprocal rank; higher is better",
+    validates_labelled=True,
+    base_is_encoder=True,
+)

@@ -1,0 +1,149 @@
+"""The retriever: what it does. It learns which passages help, from labels, from the generator's scores, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+from fedrag.components.model_errors import naming_model
+from fedrag.components.spec import Steps
+from fedrag.components.work import Prepared, Work
+from fedrag.config.scenario import Config
+from fedrag.errors import ConfigError
+from fedrag.evaluation.ranking import reciprocal_rank
+from fedrag.models.resident import RoundModels, resident_retriever
+from fedrag.models.retriever import Retriever
+from fedrag.rag.answer_scores import ScoreCache, score_answers
+from fedrag.rag.pipeline import build_index, retrieve
+from fedrag.seeding import derive_seed
+from fedrag.training.result import TrainingResult
+from fedrag.training.retriever_examples import (
+    RetrieverExample,
+    add_hard_negatives,
+    choose_candidates,
+    draw_questions,
+    labelled_examples,
+    lsr_pairs,
+    merge_examples,
+    scored_examples,
+)
+from fedrag.training.retriever_training import train_retriever
+from fedrag.types import Tensors
+from fedrag.weights.compute import best_device, computing_dtype
+from fedrag.weights.store import FetchedModel, count_parameters
+
+_NAME = "retriever"
+
+
+def _initial_state(config: Config, seed: int) -> Tensors:
+    return resident_retriever(config, "cpu").initial_state(seed)
+
+
+def _prepare(work: Work) -> Prepared | None:
+    """Collect what the retriever learns from in this round."""
+    site, settings = work.bench.site, work.bench.config.retriever
+    labelled: list[RetrieverExample] = []
+    scored: list[RetrieverExample] = []
+    if settings.uses_contrastive:
+        retriever = work.models.retriever
+        labelled = labelled_examples(retriever, site.train, site.passages, settings.train_tokens)
+        if settings.contrastive.hard_negatives and labelled:
+            texts = list(dict.fromkeys(example.question for example in labelled))
+            hits = dict(zip(texts, retrieve(retriever, work.index(), texts, len(work.index())), strict=True))
+            labelled = add_hard_negatives(labelled, hits, work.index(), settings.contrastive)
+    if settings.uses_lsr:
+        scored = _score_candidates(work)
+    examples = merge_examples(labelled, scored)
+    if not examples:
+        return None
+    return Prepared(min(len(examples), len(site.train)), lambda: _train(work, examples))
+
+
+def _score_candidates(work: Work) -> list[RetrieverExample]:
+    """Let the generator score the candidates of the site's questions, from the cache where it can."""
+    bench, models = work.bench, work.models
+    lsr = bench.config.retriever.lsr
+    drawn = draw_questions(bench.site.train, lsr.max_questions, derive_seed(bench.config.seed, bench.site.name, "lsr"))
+    untouched = lsr.candidates_from == "untouched"
+    with models.retriever.untouched() if untouched else nullcontext():
+        base = (
+            build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap)
+            if untouched
+            else work.index()
+        )
+        found = retrieve(models.retriever, base, [question.question for question in drawn], len(base))
+    chosen = [choose_candidates(h, q, lsr) for h, q in zip(found, drawn, strict=True)]
+    generator = models.generator
+    passages = {passage.id: passage for passage in bench.site.passages}
+    pairs = lsr_pairs(generator, drawn, chosen, passages, bench.config.rag)
+    with generator.untouched() if lsr.scorer == "untouched" else nullcontext():
+        cache = ScoreCache(bench.scores, models.generator_key(lsr.scorer == "untouched"))
+        scores = score_answers(
+            generator,
+            pairs,
+            lsr.batch_tokens,
+            cache,
+            lambda done, total: bench.on_progress("score", done, total),
+        )
+    cache.prune()
+    return scored_examples(drawn, chosen, scores.tolist(), base)
+
+
+def _train(work: Work, examples: Sequence[RetrieverExample]) -> TrainingResult:
+    bench = work.bench
+    return train_retriever(
+        work.models.retriever,
+        examples,
+        bench.config.retriever,
+        seed=work.seed(_NAME),
+        progress=work.progress(_NAME),
+        received=work.request.state[_NAME],
+        proximal_mu=bench.config.federation.proximal_mu,
+        losses=bench.losses,
+        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
+    )
+
+
+def _validate(work: Work) -> tuple[float, int]:
+    """Return the reciprocal ranks of the first labelled passage and the number of labelled questions."""
+    ranks = [
+        reciprocal_rank([hit.passage_id for hit in found], question.passage_ids)
+        for question, found in zip(work.bench.site.validation, work.rankings(), strict=True)
+        if question.passage_ids
+    ]
+    return float(sum(ranks)), len(ranks)
+
+
+def _export(config: Config, tensors: Tensors, folder: Path) -> None:
+    """Write a model for sentence-transformers."""
+    RoundModels(config, {_NAME: tensors}).retriever.export(folder)
+
+
+def _check_base(config: Config, model: FetchedModel) -> None:
+    with naming_model(model):
+        _check_chunks(config, resident_retriever(config, "cpu"))
+
+
+def _check_chunks(config: Config, retriever: Retriever) -> None:
+    """Require that passages can be cut into what the retriever reads."""
+    if config.rag.chunk_overlap >= retriever.chunk_tokens:
+        raise ConfigError(
+            f"rag.chunk_overlap = {config.rag.chunk_overlap}: must be smaller than the {retriever.chunk_tokens} "
+            f"tokens of a passage that {retriever.fetched.name} reads"
+        )
+    if config.retriever.train_tokens <= retriever.special_tokens:
+        raise ConfigError(
+            f"retriever.train_tokens = {config.retriever.train_tokens}: {retriever.fetched.name} adds "
+            f"{retriever.special_tokens} special tokens, nothing of a passage would be left"
+        )
+
+
+def _base_bytes(config: Config, model: FetchedModel) -> float:
+    copies = 2 if config.retriever.weights == "full" else 1  # the base is kept, to take differences from
+    learner = computing_dtype(config.models.retriever_dtype, best_device())
+    shorter = config.retriever.weights == "lora" and learner.itemsize < 4  # a copy to train on
+    return count_parameters(model.folder) * (4 * copies + shorter * learner.itemsize)
+
+
+STEPS = Steps(_initial_state, _prepare, _validate, _export, _check_base, _base_bytes)

@@ -1,0 +1,85 @@
+"""What a component is given at a site, and what it gives back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fedrag.config.scenario import Config
+from fedrag.config.schedule import rounds_training
+from fedrag.federation.messages import Request
+from fedrag.models.resident import RoundModels
+from fedrag.retrieval.index import PassageIndex
+from fedrag.seeding import derive_seed
+from fedrag.training.losses import Losses
+from fedrag.training.optimizer import Progress
+from fedrag.training.result import TrainingResult
+from fedrag.types import Component, Hit, Site
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with (what, done, in all) while a site works; stays at the site."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workbench:
+    """What one site's round works with.
+
+    Attributes:
+        site: The site's data.
+        cache: Folder of the models it is handed.
+        scores: Folder of its answer scores.
+        config: The scenario.
+        losses: The loss functions.
+        on_progress: Told how far the work is.
+        run: Name of the run, or "" where it has none.
+    """
+
+    site: Site
+    cache: Path
+    scores: Path
+    config: Config
+    losses: Losses = field(default_factory=Losses)
+    on_progress: OnProgress = lambda what, done, total: None
+    run: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What a component is given in one round at a site.
+
+    Attributes:
+        bench: The site's data, folders and settings.
+        request: What the server asks for, with the state it sent.
+        models: Generator and retriever in the state of the round's start.
+        index: Gives the index of the site's passages, encoded when it is first asked for.
+        rankings: Gives all passages, best first, for each validation question; ranked when first asked for.
+    """
+
+    bench: Workbench
+    request: Request
+    models: RoundModels
+    index: Callable[[], PassageIndex]
+    rankings: Callable[[], Sequence[list[Hit]]]
+
+    def seed(self, component: Component) -> int:
+        """Return the seed of a component's training in this round at this site."""
+        return derive_seed(self.bench.config.seed, self.request.round_number, self.bench.site.name, component)
+
+    def progress(self, component: Component) -> Progress:
+        """Return which part of a component's whole training this round is."""
+        rounds = rounds_training(self.bench.config.federation, component)
+        return Progress(self.request.past_rounds.get(component, 0), rounds)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A training that is ready to start.
+
+    Attributes:
+        num_examples: Questions it learns from, which weigh its update; no more than the site has to train on.
+        train: Trains and returns the difference.
+    """
+
+    num_examples: int
+    train: Callable[[], TrainingResult]

@@ -1,0 +1,50 @@
+"""The one driver of a run, in a simulation and in a deployment: rounds, export, result."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+
+from flwr.serverapp import Grid
+
+from fedrag.components.shipped import SHIPPED
+from fedrag.components.spec import Components
+from fedrag.components.state import export_models
+from fedrag.display import Display, Quiet
+from fedrag.federation.aggregation import Rule
+from fedrag.federation.exchange import Federation
+from fedrag.federation.rounds import run_rounds
+from fedrag.runs.run_folder import RunFolder
+from fedrag.types import State
+
+OpenGrid = Callable[[], AbstractContextManager[Grid]]
+"""Opens the grid that reaches the sites; it is closed before the result is exported."""
+
+
+def federate(
+    run: RunFolder,
+    open_grid: OpenGrid,
+    *,
+    components: Components = SHIPPED,
+    rule: Rule | None = None,
+    display: Display = Quiet(),
+) -> State:
+    """Run the rounds that are left, export the result, keep it and return it; a finished run is only read.
+
+    Args:
+        run: Where checkpoints and the log go; a run that was interrupted goes on after its last one.
+        open_grid: Opens the only way to the sites.
+        components: What can be trained, by name.
+        rule: An aggregation rule of one's own instead of the weighted mean.
+        display: Shows lines and progress.
+
+    Raises:
+        QuorumError: Too few sites gave a valid reply; the last checkpoint stands.
+    """
+    if run.is_finished:
+        return run.load_result()
+    with open_grid() as grid:
+        state = run_rounds(Federation(grid, run, components, rule, display))
+    export_models(run.config, state, run.path / "final", components)
+    run.save_result(state)
+    return state
