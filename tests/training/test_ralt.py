@@ -1,4 +1,4 @@
-"""RALT: only answers are learnt, only the adapter learns, and how a batch is split does not matter."""
+"""RALT: trains on answers alone, trains the adapter alone, and learns the same however a batch is split."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def without_dropout(generator: Generator) -> Generator:
 
 
 def sharpen(generator: Generator) -> None:
-    """Let the random model be sure of something: its output vectors are so short that no token can reach 10 %."""
+    """Let the random model be confident: its output vectors are so short that no token can reach 10 %."""
     model = generator.model
     norm, factor = (model.decoder.final_layer_norm, 50.0) if generator.seq2seq else (model.model.norm, 10.0)
     with torch.no_grad():

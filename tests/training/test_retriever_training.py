@@ -1,4 +1,4 @@
-"""The retriever learns: the right tensors move, the losses are the published ones, frozen sides stay."""
+"""The retriever's training: the right tensors change, the losses are the published ones, frozen sides stay."""
 
 from __future__ import annotations
 
