@@ -1,17 +1,18 @@
-# make setup · make demo · make check · make test · make faults · make bench: each works from a bare clone and says what it does.
+# make setup · make demo · make check · make test · make faults · make bench · make matrix · make lock:
+# each works from a bare clone and says what it does.
 
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: setup demo check test faults bench clean
+.PHONY: setup demo check test faults bench matrix matrix-oldest matrix-newest matrix-locked lock clean
 
 setup: $(READY)
 
 # The stamp is as new as the dependencies: a second call does nothing.
-$(READY): pyproject.toml
+$(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	$(BIN)/fedrag models fetch
 	touch $(READY)
 
@@ -37,8 +38,34 @@ faults: $(READY)
 
 # Needs the machine to itself; the peers it is compared with are installed first.
 bench: $(READY)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[bench]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python tests/benchmarks/run.py
 
+# The fast tests of what computes: with the oldest release of each library that pyproject.toml admits, with the newest,
+# and with the locked ones. Two of the three environments hold PyTorch for CUDA: 15 GB in all.
+COMPUTING := tests/models tests/passes tests/weights tests/training tests/rag $(wildcard tests/components)
+matrix: matrix-oldest matrix-newest matrix-locked
+
+matrix-oldest: RESOLUTION := lowest-direct
+matrix-newest: RESOLUTION := highest
+matrix-oldest matrix-newest: matrix-%: $(READY)
+	$(BIN)/uv venv --quiet --clear --seed --python $(BIN)/python .matrix/$*
+	$(BIN)/uv pip install --quiet --python .matrix/$* --resolution $(RESOLUTION) -e '.[dev]'
+	.matrix/$*/bin/pytest $(COMPUTING)
+
+matrix-locked:
+	$(PYTHON) -m venv --clear .matrix/locked
+	.matrix/locked/bin/pip install --quiet --disable-pip-version-check --require-hashes -r requirements-cpu.lock
+	.matrix/locked/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	.matrix/locked/bin/pytest $(COMPUTING)
+
+# What sites install: one lock with PyTorch of PyPI, which brings CUDA, one with its CPU build for Python 3.11 on x86_64.
+# Where PyTorch's own index cannot be reached: make lock CPU_TORCH="--find-links FOLDER_WITH_THE_WHEEL".
+LOCK      := uv pip compile --quiet --upgrade --generate-hashes --constraints constraints.txt pyproject.toml
+CPU_TORCH ?= --torch-backend cpu
+lock: $(READY)
+	$(BIN)/$(LOCK) --python-version 3.11 --universal -o requirements.lock
+	$(BIN)/$(LOCK) --python-version 3.11 --python-platform x86_64-manylinux_2_28 $(CPU_TORCH) -o requirements-cpu.lock
+
 clean:
-	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .matrix build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,4 +1,4 @@
-"""What a long computation tells the person who waits for it."""
+"""How a long computation tells the waiting user about its progress."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from types import TracebackType
 from typing import Protocol, Self
 
 LOG_EVERY_S = 60.0
-KNOWN_AFTER_S = 5.0  # before that, a task's speed says nothing of the time left
+KNOWN_AFTER_S = 5.0  # before that, a task's speed says nothing about the time left
 
 
 class Display(Protocol):
-    """Receives lines and progress; the command line shows them, a library call need not."""
+    """Shows lines and progress: the command line does, a library call need not."""
 
     def say(self, line: str) -> None:
-        """Show one line for good."""
+        """Show a line that stays."""
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """Show how far a task is; it ends when done equals total."""
+        """Show how far a task is; it ends when `done` equals `total`."""
 
 
 class Quiet:
@@ -31,7 +31,7 @@ class Quiet:
 
 
 class LogDisplay:
-    """Plain lines; a long task says now and then how far it is and how long it will take."""
+    """Prints plain lines and, now and then, how far a long task is and how long it will take."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}

@@ -1,17 +1,17 @@
 """The errors that fedrag raises on purpose.
 
 ```
-FedragError                 something the user can mend; the message is one sentence; exit code 2
-├── ConfigError             a scenario or a command-line value
-├── DataError               a file of a site's folder: names file and line
-├── ModelError              a model that is missing, incomplete or of the wrong kind
-├── RunError                a run folder that is missing, damaged or of another version
-├── MessageError            a message between server and site that is not what was agreed
-│   └── SignatureError      one that is not signed by the one it should come from
-├── TrainingDiverged        a loss that is no longer a number
-├── QuorumError             too few good replies to go on; the run can be resumed
-├── ServiceError            a coordinator or site that does not run, or runs already
-└── StorageError            a file could not be written
+FedragError                 the user can fix it; the message is one sentence; exit code 2
+├── ConfigError             a scenario, a site.toml or a command-line value is not valid
+├── DataError               a file of a site's folder is malformed; the message names file and line
+├── ModelError              a model is missing, incomplete or of the wrong kind
+├── RunError                a run folder is missing, damaged or of another version
+├── MessageError            a message between server and site is malformed
+│   └── SignatureError      a message lacks the signature of its sender
+├── TrainingDiverged        a loss is no longer a number
+├── QuorumError             too few sites gave a valid reply; the run can be resumed
+├── ServiceError            a coordinator or site does not run, or runs already
+└── StorageError            a file cannot be written
 ```
 """
 
@@ -19,7 +19,7 @@ from __future__ import annotations
 
 
 class FedragError(Exception):
-    """Base of all errors with a message meant for the person at the keyboard."""
+    """Base of all errors whose message is meant for the user."""
 
     exit_code = 2
 
@@ -33,7 +33,7 @@ class DataError(FedragError):
 
 
 class ModelError(FedragError):
-    """A model is missing, incomplete, altered, or cannot do what is asked."""
+    """A model is missing, incomplete, altered or of the wrong kind."""
 
 
 class RunError(FedragError):
@@ -41,15 +41,15 @@ class RunError(FedragError):
 
 
 class MessageError(FedragError):
-    """A message between server and site is not what was agreed."""
+    """A message between server and site is malformed."""
 
 
 class SignatureError(MessageError):
-    """A message is not signed by the one it should come from."""
+    """A message lacks the signature of its sender."""
 
 
 class TrainingDiverged(FedragError):
-    """The loss or its gradient is not a finite number; this site's round is lost."""
+    """The loss or its gradient is not a finite number; the site's round is lost."""
 
 
 class QuorumError(FedragError):
@@ -61,4 +61,4 @@ class ServiceError(FedragError):
 
 
 class StorageError(FedragError):
-    """A file could not be written, for example because the disk is full."""
+    """A file cannot be written, for example because the disk is full."""

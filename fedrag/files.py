@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and errors about them in one clear sentence."""
+"""Writes files whole or not at all, and explains failed reads and writes in one sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object.
 
     Raises:
-        RunError: The file holds none.
+        RunError: The file cannot be read or holds no JSON object.
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -39,10 +39,10 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, also through a power cut.
+    """Write a text file, whole or not at all, even if the power fails.
 
     Raises:
-        StorageError: The disk is full or the folder cannot be written.
+        StorageError: The disk is full or the folder is not writable.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,10 +61,10 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def replacing_folder(folder: Path) -> Iterator[Path]:
-    """Give a partial folder that takes the place of `folder` once it is complete.
+    """Yield a partial folder that replaces `folder` once it is complete.
 
     Raises:
-        StorageError: The disk is full or the folder cannot be written.
+        StorageError: The disk is full or the folder is not writable.
     """
     partial = folder.with_name(f".{folder.name}.partial")
     with storage_errors(folder):
@@ -85,11 +85,11 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def storage_errors(path: Path) -> Iterator[None]:
-    """Turn a failed write into one clear sentence."""
+    """Turn a failed write into a StorageError of one sentence."""
     try:
         yield
     except (OSError, SafetensorError) as error:
-        # safetensors tells the system's error number in its text alone
+        # safetensors gives the system's error number only in its text.
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or f"os error {errno.ENOSPC}" in str(error)
         reason = "the disk is full; free some space and resume" if full else getattr(error, "strerror", None) or error
         raise StorageError(f"{path}: cannot be written: {reason}") from None
@@ -97,12 +97,12 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 @contextmanager
 def reading_errors(path: Path | str, kind: type[FedragError], missing: str = "no such file") -> Iterator[None]:
-    """Turn a failed reading of a text file into one clear sentence.
+    """Turn a failed read of a text file into an error of one sentence.
 
     Args:
         path: The file.
         kind: The error to raise.
-        missing: What to say where there is no file.
+        missing: What to say if there is no file.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""How much memory is free: of the machine, of a container, of a GPU."""
+"""Tells how much memory is free on the machine, in a container, or on a GPU."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from pathlib import Path
 def free_memory(
     device: str = "cpu", proc: Path = Path("/proc/meminfo"), group: Path = Path("/sys/fs/cgroup")
 ) -> float | None:
-    """Return the bytes that a process can still have; None where the system does not tell.
+    """Return the bytes that this process can still allocate; None where the system does not tell.
 
     Args:
         device: "cpu", or "cuda" for the memory of the GPU.
-        proc: What the machine has.
-        group: What a container may have.
+        proc: The kernel's file on the machine's memory.
+        group: The kernel's folder on the container's limits.
     """
     return _free_on_the_gpu() if device == "cuda" else _free_on_the_machine(proc, group)
 
 
 def _free_on_the_gpu() -> float:
-    import torch  # takes seconds, and a machine without a GPU needs none of it
+    import torch  # takes seconds, which a machine without a GPU can do without
 
-    kept = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # torch's own cache, empty in parts
-    return float(torch.cuda.mem_get_info()[0] + kept)
+    cached = torch.cuda.memory_reserved() - torch.cuda.memory_allocated()  # the unused part of torch's own cache
+    return float(torch.cuda.mem_get_info()[0] + cached)
 
 
 def _free_on_the_machine(proc: Path, group: Path) -> float | None:
@@ -32,8 +32,8 @@ def _free_on_the_machine(proc: Path, group: Path) -> float | None:
         free.append(1024 * float(lines["MemAvailable"].split()[0]))
         limit = float((group / "memory.max").read_text())
         stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = float((group / "memory.current").read_text()) - float(stat["inactive_file"])  # which is given up at need
+        used = float((group / "memory.current").read_text()) - float(stat["inactive_file"])  # the kernel frees that
         free.append(limit - used)
-    except (OSError, ValueError, KeyError):  # no Linux, no container, or one without a limit: "max"
+    except (OSError, ValueError, KeyError):  # not Linux, no container, or one without a limit ("max")
         pass
     return min(free, default=None)

@@ -1,4 +1,4 @@
-"""Seeds derived from names, so that a result does not depend on order or on process."""
+"""Derives seeds from names, so that results do not depend on order or on processes."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import hashlib
 
 
 def derive_seed(seed: int, *parts: str | int) -> int:
-    """Derive a seed in [0, 2**31) from a run's seed and what it is for.
+    """Derive a seed in [0, 2**31) from a run's seed and its purpose.
 
-    The same parts give the same seed on every machine; other parts give an unrelated one.
+    The same parts give the same seed on every machine; different parts give unrelated seeds.
 
     >>> derive_seed(0, 1, "site-a", "shuffle") == derive_seed(0, 1, "site-a", "shuffle")
     True

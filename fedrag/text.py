@@ -1,10 +1,10 @@
-"""How numbers and nouns are written for a person."""
+"""Writes numbers with their units and nouns."""
 
 from __future__ import annotations
 
 
 def size_text(count: float) -> str:
-    """Return a number of bytes with a unit that suits it.
+    """Return a number of bytes with a suitable unit.
 
     >>> size_text(950), size_text(69_632), size_text(2_703_360), size_text(1.4e10)
     ('950 B', '69.6 kB', '2.7 MB', '14.0 GB')

@@ -36,7 +36,7 @@ class Passage:
 
     @property
     def full_text(self) -> str:
-        r"""Title and text as the models read them.
+        r"""Title and text, as the models read them.
 
         >>> Passage("p1", "It orbits Mars.", "Phobos").full_text
         'Phobos\nIt orbits Mars.'
@@ -46,7 +46,7 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with its right answers and, where known, the passages that hold them."""
+    """A question with its right answers and, where labelled, the passages that hold them."""
 
     id: str
     question: str
@@ -89,9 +89,9 @@ class Example:
 
     Attributes:
         prompt: Token ids.
-        answer: Token ids; none where the answer is to be generated.
-        prefix_ends: Where the beginnings end that other prompts may have too, the shortest first: instruction and first
-            passage, then one passage more each.
+        answer: Token ids; empty where the answer is to be generated.
+        prefix_ends: Ends of the prefixes that other prompts may share, shortest first: instruction and first passage,
+            then one more passage each.
     """
 
     prompt: list[int]
@@ -100,15 +100,15 @@ class Example:
 
     @property
     def first_prefix(self) -> tuple[int, ...]:
-        """The shortest beginning that other prompts may have too: instruction and first passage."""
+        """The shortest prefix that other prompts may share: instruction and first passage."""
         return tuple(self.prompt[: self.prefix_ends[0]] if self.prefix_ends else ())
 
     @property
     def shared(self) -> int:
-        """Tokens at the prompt's start, instruction and passages, that other prompts may begin with too."""
+        """Length of the longest prefix that other prompts may share: instruction and all passages."""
         return self.prefix_ends[-1] if self.prefix_ends else 0
 
     @property
     def length(self) -> int:
-        """Tokens that a forward pass reads."""
+        """Number of tokens that a forward pass reads."""
         return len(self.prompt) + len(self.answer)

@@ -157,9 +157,9 @@ class Deployment:
         """Return the SuperLink."""
         return self.pids("flower-superlink", str(self.server.path))
 
-    def door_pids(self) -> list[int]:
-        """Return the public door."""
-        return self.pids("nginx", str(self.server.path / "door"))
+    def proxy_pids(self) -> list[int]:
+        """Return the processes of the reverse proxy."""
+        return self.pids("nginx", str(self.server.path / "reverse-proxy"))
 
     def node_pids(self, name: str) -> list[int]:
         """Return a site's node."""

@@ -1,1 +1,1 @@
-"""The `fedrag` command, one file a verb group."""
+"""The `fedrag` command, one file per verb group."""

@@ -1,4 +1,4 @@
-"""`fedrag ask`: one question, answered by the untouched models and by a run's, side by side."""
+"""`fedrag ask`: answers of the untouched and of a run's models, side by side."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ EXCERPT_LINES = 4
 PROMPT = "Question: "
 
 Question = Annotated[
-    str | None, typer.Argument(help="The question; without it, questions are read until an empty line.")
+    str | None, typer.Argument(help="The question; without one, fedrag reads questions until an empty line.")
 ]
 Passages = Annotated[
     int | None,
-    typer.Option("--passages", min=1, help="Passages to find; by default as many as the run gives the generator."),
+    typer.Option("--passages", min=1, help="Passages to find; by default, as many as the run gives the generator."),
 ]
-JsonLines = Annotated[bool, typer.Option("--json", help="Print a line of JSON a question, and nothing else.")]
+JsonLines = Annotated[bool, typer.Option("--json", help="Print a line of JSON per question, and nothing else.")]
 
 
 def ask_command(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
-    data: Annotated[Path, typer.Option("--data", metavar="SITE", help="Site whose passages are searched.")],
+    data: Annotated[Path, typer.Option("--data", metavar="SITE", help="Site whose passages to search.")],
     question: Question = None,
     passages: Passages = None,
     as_json: JsonLines = False,
@@ -63,15 +63,15 @@ def ask_all(both: BeforeAndAfter, question: str | None, as_json: bool) -> None:
 
 
 def _typed(prompt: str) -> Iterator[str]:
-    """Yield the lines that are typed, up to an empty one or the end of the input."""
+    """Yield the typed lines, up to an empty one or the end of the input."""
     with contextlib.suppress(ImportError):
-        import readline  # noqa: F401  # input() then knows the arrow keys
+        import readline  # noqa: F401  # gives input() the arrow keys
     while True:
         try:
             line = input(prompt)
         except (EOFError, KeyboardInterrupt) as end:
             if prompt:
-                typer.echo()  # what follows starts on a line of its own
+                typer.echo()  # the next output starts on a new line
             if isinstance(end, KeyboardInterrupt):
                 raise
             return
@@ -96,7 +96,7 @@ def _show(asked: Asked) -> None:
 
 
 def _what_is_known(asked: Asked) -> list[str]:
-    """Return what the site's own files say of the question, and what the run left untouched."""
+    """Return what the site's files say about the question, and which component the run left untouched."""
     from fedrag.types import COMPONENTS
 
     lines = []

@@ -1,4 +1,4 @@
-"""`fedrag client`: a site."""
+"""`fedrag client`: run a site."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder."
 def init(
     folder: Folder,
     name: Annotated[str, typer.Option(help="The site's name: small letters, digits and hyphens.")],
-    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="Where the coordinator is.")],
-    data: Annotated[str, typer.Option(metavar="FOLDER", help="The site's questions and passages.")] = "data",
+    server: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the coordinator.")],
+    data: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the questions and passages.")] = "data",
 ) -> None:
-    """Make a site: its key pair and its settings.
+    """Create a site: its key pair and its site.toml.
 
     Example: fedrag client init clinic --name clinic --server rag.example.org:8443
     """
@@ -35,7 +35,7 @@ def init(
     create_site(folder, name, server, data)
     typer.echo(f"made {folder}; read {folder / 'site.toml'} and set what the site allows")
     typer.echo(f"send to the coordinator: {folder / 'site.pub'}")
-    typer.echo(f"its fingerprint, to be read out on the telephone: {fingerprint(load_public_key(folder / 'site.pub'))}")
+    typer.echo(f"its fingerprint, to read out on the telephone: {fingerprint(load_public_key(folder / 'site.pub'))}")
     typer.echo(f"get from the coordinator: ca.crt and coordinator.pub, into {folder}")
     typer.echo(f"then: fedrag client check {folder}")
     typer.echo(f"and: fedrag client start {folder}")

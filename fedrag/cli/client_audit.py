@@ -1,4 +1,4 @@
-"""`fedrag client audit`: what has left a site, for whoever answers for its data."""
+"""`fedrag client audit`: show what has left a site."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from fedrag.text import plural
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from fedrag.site.egress import AuditRow
+    from fedrag.site.admin.egress_audit import AuditRow
 
 
 def audit(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
-    """Show everything that has left a site: when, what, how much.
+    """Show everything that has left a site: when, what and how much.
 
     Example: fedrag client audit clinic
     """
-    from fedrag.site.egress import ALSO_LEAVES, EGRESS_FILE, audit_rows, count_unreadable, read_egress
+    from fedrag.site.admin.egress_audit import ALSO_LEAVES, audit_rows
+    from fedrag.site.egress import EGRESS_FILE, count_unreadable, read_egress
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
     name = SiteConfig.from_file(folder / SITE_FILE).name
@@ -60,7 +61,7 @@ def _show_run(run: str, rows: list[AuditRow]) -> None:
 
 
 def _text(told: str) -> Text:
-    """Return text without markup or control characters: the coordinator chose the name of the run."""
+    """Return text without markup or control characters: a site need not trust the names of runs."""
     from rich.text import Text
 
     return Text("".join(character if character.isprintable() else "?" for character in told))
@@ -80,6 +81,6 @@ def _summary(name: str, runs: dict[str, list[AuditRow]], unreadable: int) -> lis
     if unreadable:
         lines.append(
             f"{plural(unreadable, 'line')} of the log cannot be read: cut off by a crash, "
-            "and then the reply was not sent, or changed since."
+            "in which case the reply was not sent, or changed since."
         )
     return lines

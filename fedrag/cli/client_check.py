@@ -1,4 +1,4 @@
-"""`fedrag client check`: whether a site is ready to take part."""
+"""`fedrag client check`: check whether a site is ready to take part."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`fedrag client ask, models, rollback, evaluate, purge`: what a site does with the models that it received."""
+"""`fedrag client ask, models, rollback, evaluate, purge`: use the models that a site received."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ask(
     passages: Passages = None,
     as_json: JsonLines = False,
 ) -> None:
-    """Answer a question with the untouched models and with those that the site received.
+    """Answer a question with the untouched models and with the site's current ones.
 
     Example: fedrag client ask clinic "What does a late book cost?"
     """
@@ -51,7 +51,7 @@ def ask(
 
 
 def models(folder: Folder, as_json: AsJson = False) -> None:
-    """List the models that the site received, and which of them it uses.
+    """List the models that the site received, and which of them are current.
 
     Example: fedrag client models clinic
     """
@@ -108,16 +108,14 @@ def _in_use(current: Delivery | None) -> str:
 def evaluate(
     folder: Folder,
     split: Annotated[SplitName, typer.Option("--split", help="Questions to measure.")] = SplitName.TEST,
-    background: Annotated[
-        bool, typer.Option("--background", help="Let all other work on this machine go first.")
-    ] = False,
+    background: Annotated[bool, typer.Option("--background", help="Run at the lowest priority.")] = False,
 ) -> None:
-    """Measure the untouched models and those that the site received on its own questions.
+    """Measure the untouched models and the site's current ones on its own questions.
 
     Example: fedrag client evaluate clinic
     """
     if background:
-        _let_others_go_first()
+        _lower_priority()
     from fedrag.site.delivery import RESULTS_FILE, open_current
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
@@ -144,19 +142,20 @@ def evaluate(
     print_lines([f"report: {report} (it quotes this site's data and stays here)"])
 
 
-def _let_others_go_first() -> None:
-    """Take the lowest priority, and be the first to go where memory runs out."""
+def _lower_priority() -> None:
+    """Take the lowest priority, and be the first process to be killed if memory runs out."""
     os.nice(19)
-    with suppress(OSError):  # not on this system
+    with suppress(OSError):  # only Linux has this file
         Path("/proc/self/oom_score_adj").write_text("1000")
 
 
 def purge(
     folder: Folder,
     run: Annotated[
-        str | None, typer.Option("--run", metavar="RUN", help="Of the models, remove those of this run alone.")
+        str | None,
+        typer.Option("--run", metavar="RUN", help="Remove the models of this run only, and caches and logs."),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
     """Remove what runs left at a site: the models it received, caches and logs.
 

@@ -1,4 +1,4 @@
-"""`fedrag data`: check and partition the folders of sites; importing is in data_import."""
+"""`fedrag data`: check and partition the folders of sites; data_import.py has the importers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ app.add_typer(import_app, name="import")
 
 
 class PartitionBy(StrEnum):
-    """How data is dealt to clients; see `fedrag.data.partition`."""
+    """Ways to deal data to clients; see `fedrag.data.partition`."""
 
     IID = "iid"
     DIRICHLET = "dirichlet"
@@ -35,9 +35,9 @@ class PartitionBy(StrEnum):
 @app.command()
 def check(
     folders: Annotated[list[Path], typer.Argument(help="Site folders, or folders of sites.", show_default=False)],
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the whole report there too.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="File for the whole report.")] = None,
 ) -> None:
-    """Check sites: what is wrong, and questions on both sides of the split.
+    """Check sites for errors, and for questions in more than one split.
 
     Example: fedrag data check simulations/data/tiny
     """
@@ -66,9 +66,11 @@ def partition(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Folder of sites.", show_default=False)],
     out: OutArgument,
     clients: Annotated[int, typer.Option("--clients", help="Number of clients.")],
-    by: Annotated[PartitionBy, typer.Option("--by", help="How the data is dealt.")],
-    alpha: Annotated[float, typer.Option("--alpha", help="Of the Dirichlet mix; small: clients differ.")] = 1.0,
-    seed: Annotated[int, typer.Option("--seed", help="Chooses who gets what.")] = 0,
+    by: Annotated[PartitionBy, typer.Option("--by", help="How to deal the data.")],
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Concentration of the Dirichlet mix; small: clients differ.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the deal.")] = 0,
 ) -> None:
     """Deal the data of all sites anew to a number of clients.
 
@@ -85,7 +87,7 @@ def partition(
 
 
 def _print_table(report: Report) -> None:
-    """Show one line a site; lengths are median/longest in words."""
+    """Print a line per site; lengths are median/longest, in words."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -103,7 +105,7 @@ def _print_table(report: Report) -> None:
         table.add_row(f"{len(report.sites)} sites", *_counts(report.sites))
     console = Console()
     if not console.is_terminal:
-        console.width = LOG_WIDTH  # rich would fold the names into 80 columns
+        console.width = LOG_WIDTH  # in 80 columns rich would fold the names
     console.print(table)
 
 

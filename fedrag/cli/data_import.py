@@ -1,4 +1,4 @@
-"""`fedrag data import`: turn data of another format into a folder of sites."""
+"""`fedrag data import`: turn data in another format into a folder of sites."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from fedrag.data.importers.draft import Imported
     from fedrag.data.splitting import Fractions
 
-import_app = typer.Typer(help="Turn data of another format into a folder of sites.", no_args_is_help=True)
+import_app = typer.Typer(help="Turn data in another format into a folder of sites.", no_args_is_help=True)
 
 
 class SiteBy(StrEnum):
-    """What makes a site of a SQuAD file."""
+    """The unit of a SQuAD file that becomes a site."""
 
     TITLE = "title"
 
@@ -32,20 +32,22 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the split.")]
 QuestionOption = Annotated[str, typer.Option("--question", help="Column of the question.")]
 AnswerOption = Annotated[str, typer.Option("--answer", help="Column of the answer, or of a list of answers.")]
 PassageOption = Annotated[
-    str | None, typer.Option("--passage", help="Column of the passage's text; with --passages: of its id.")
+    str | None, typer.Option("--passage", help="Column of the passage's text or, with --passages, of its id.")
 ]
-SiteOption = Annotated[str | None, typer.Option("--site", help="Column that names the site; else one site.")]
+SiteOption = Annotated[
+    str | None, typer.Option("--site", help="Column that names the site; without it, there is one site.")
+]
 IdOption = Annotated[str | None, typer.Option("--id", help="Column of the question's id.")]
 PassagesOption = Annotated[
-    Path | None, typer.Option("--passages", help="JSON lines with id and text: the corpus of every site.")
+    Path | None, typer.Option("--passages", help="JSON lines with id and text: passages that every site gets.")
 ]
 DEFAULT_SPLIT = "0.6/0.1/0.3"
-TABLE_HELP = """Import {what}, one question a row; answers.text is a field in a field.
+TABLE_HELP = """Import {what}, one question per row; answers.text is the field text of the column answers.
 
 Example: fedrag data import {kind} {example}
 """
 TABLE_EXAMPLE = "data/qa --question q --answer a --passage context --site hospital"
-SHIPPED_EXAMPLE = (  # works as it stands, in a clone
+SHIPPED_EXAMPLE = (  # works unchanged in a clone
     "simulations/data/tiny/north/train.jsonl data/north --question question --answer answers "
     "--passage passage_ids --passages simulations/data/tiny/north/passages.jsonl"
 )
@@ -55,14 +57,14 @@ SHIPPED_EXAMPLE = (  # works as it stands, in a clone
 def squad(
     file: FileArgument,
     out: OutArgument,
-    site_by: Annotated[SiteBy, typer.Option("--site-by", help="What makes a site.")] = SiteBy.TITLE,
+    site_by: Annotated[SiteBy, typer.Option("--site-by", help="What becomes a site.")] = SiteBy.TITLE,
     groups: Annotated[
-        int | None, typer.Option("--groups", help="Put the articles into this many sites of like size.")
+        int | None, typer.Option("--groups", help="Group the articles into this many sites of similar size.")
     ] = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
 ) -> None:
-    """Import a SQuAD 1.1 or 2.0 file: an article, or a group of articles, is a site.
+    """Import a SQuAD 1.1 or 2.0 file: an article, or a group of articles, becomes a site.
 
     Example: fedrag data import squad xquad.en.json data/xquad --site-by title --groups 8
     """
@@ -78,7 +80,7 @@ def medquad(
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
 ) -> None:
-    """Import MedQuAD: a source is a site, an answer is a passage and the answer.
+    """Import MedQuAD: a source becomes a site, an answer is also the passage.
 
     Example: fedrag data import medquad MedQuAD-master data/medquad
     """
@@ -123,7 +125,7 @@ def hub(
     question: QuestionOption,
     answer: AnswerOption,
     name: Annotated[str | None, typer.Option("--name", help="Configuration of the data set.")] = None,
-    hub_split: Annotated[str, typer.Option("--hub-split", help="Which of its own splits is read.")] = "train",
+    hub_split: Annotated[str, typer.Option("--hub-split", help="Which of its own splits to read.")] = "train",
     passage: PassageOption = None,
     site: SiteOption = None,
     identity: IdOption = None,
@@ -131,7 +133,7 @@ def hub(
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
 ) -> None:
-    """Import a data set of the Hugging Face hub, one question a row.
+    """Import a data set of the Hugging Face hub, one question per row.
 
     Example: fedrag data import hub rajpurkar/squad data/squad --question question --answer answers.text
     --passage context --site title
@@ -156,11 +158,13 @@ def openai_chat(
         str | None,
         typer.Option(
             "--passage-pattern",
-            help="Finds the passages in a message: context-block, xml, numbered, "
-            "or a regular expression with (?P<passage>...), perhaps (?P<question>...).",
+            help="How to find passages in a message: context-block, xml, numbered, "
+            "or a regular expression with (?P<passage>...) and perhaps (?P<question>...).",
         ),
     ] = None,
-    site: Annotated[str | None, typer.Option("--site", help="Key that names the site; else one site.")] = None,
+    site: Annotated[
+        str | None, typer.Option("--site", help="Key that names the site; without it, there is one site.")
+    ] = None,
     passages: PassagesOption = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
@@ -176,7 +180,7 @@ def openai_chat(
 
 
 def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> None:
-    """Read, write, and say what came of it."""
+    """Read the data, write the sites, and print what was written and left out."""
     from fedrag.data.splitting import parse_split
     from fedrag.data.writing import require_free, write_sites
 
@@ -201,7 +205,7 @@ def _read_corpus(path: Path | None) -> list[Passage]:
 
 
 def written_sites(sites: list[Site], out: Path) -> str:
-    """Return one line that says what was written."""
+    """Return a line about the written sites."""
     n_questions = {split: sum(len(site.split(split)) for site in sites) for split in SPLITS}
     splits = ", ".join(f"{count:,} {split}" for split, count in n_questions.items())
     n_passages = sum(len(site.passages) for site in sites)

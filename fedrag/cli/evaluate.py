@@ -1,4 +1,4 @@
-"""`fedrag evaluate` and `fedrag compare`: what a run's models do, and which of two runs does better."""
+"""`fedrag evaluate` and `fedrag compare`: measure a run's models, and compare two runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from fedrag.cli.tables import print_table
 
 
 class SplitName(StrEnum):
-    """Questions that can be measured."""
+    """Questions to measure."""
 
     TRAIN = "train"
     VALIDATION = "validation"
@@ -22,20 +22,20 @@ class SplitName(StrEnum):
 
 
 class Part(StrEnum):
-    """What can be measured alone."""
+    """Parts that can be measured alone."""
 
     RETRIEVAL = "retrieval"
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
-    data: Annotated[Path, typer.Option("--data", metavar="SITES", help="Sites to measure on.")],
+    data: Annotated[Path, typer.Option("--data", metavar="SITES", help="Folder of the sites to measure on.")],
     split: Annotated[SplitName, typer.Option("--split", help="Questions to measure.")] = SplitName.TEST,
     base: Annotated[bool, typer.Option("--base", help="Measure the untouched models instead.")] = False,
-    only: Annotated[Part | None, typer.Option("--only", help="Measure this alone: no answers are generated.")] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the result there.")] = None,
+    only: Annotated[Part | None, typer.Option("--only", help="Measure only this, and generate no answers.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="File for the result.")] = None,
 ) -> None:
-    """Measure a run's models on any sites, also on unseen ones.
+    """Measure a run's models on any sites, even on unseen ones.
 
     Example: fedrag evaluate runs/tiny-1 --data simulations/data/tiny --json result.json
     """
@@ -54,9 +54,9 @@ def evaluate(
 
 def compare(
     first: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="Folder of another.", show_default=False)],
+    second: Annotated[Path, typer.Argument(help="Folder of another run.", show_default=False)],
 ) -> None:
-    """Compare two runs question by question, the second minus the first.
+    """Compare two runs question by question: the second minus the first.
 
     Example: fedrag compare runs/tiny-1 runs/tiny-2
     """

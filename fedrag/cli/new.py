@@ -1,4 +1,4 @@
-"""`fedrag new`: a folder to start from."""
+"""`fedrag new`: write a folder to start from."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def new(
 
 
 def _next_commands(folder: Path) -> list[str]:
-    """Return what to type next; models are fetched first where one is not here yet."""
+    """Return the commands to type next, the first of which fetches models if one is missing."""
     from fedrag.config.scenario import Config
     from fedrag.errors import ModelError
     from fedrag.weights.store import find_model

@@ -1,4 +1,4 @@
-"""Progress as a person sees it: bars with the time left on a terminal, plain lines in a log."""
+"""Shows progress: bars with the time left on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fedrag.display import LogDisplay
 
 
 def open_display() -> TerminalDisplay | LogDisplay:
-    """Return the display that suits where the output goes."""
+    """Return a display that suits the output: a terminal or a log."""
     console = Console()
     return TerminalDisplay(console) if console.is_terminal else LogDisplay()
 
 
 class TerminalDisplay:
-    """Bars with the time left; lines scroll above them."""
+    """Shows bars with the time left; lines scroll above them."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(
@@ -51,11 +51,11 @@ class TerminalDisplay:
         self._progress.stop()
 
     def say(self, line: str) -> None:
-        """Show one line for good."""
+        """Show a line that stays."""
         self._progress.console.print(line, markup=False, highlight=False)
 
     def progress(self, task: str, done: int, total: int) -> None:
-        """Show how far a task is; it goes away when it is done."""
+        """Show how far a task is; remove its bar when it is done."""
         if task not in self._tasks:
             self._tasks[task] = self._progress.add_task(task, total=total)
         self._progress.update(self._tasks[task], completed=done, total=total)

@@ -1,4 +1,4 @@
-"""`fedrag report`: one HTML page about a run."""
+"""`fedrag report`: write an HTML page about a run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from fedrag.cli.tables import print_lines
 def report(
     run: Annotated[Path, typer.Argument(help="Folder of a run, finished or not.", show_default=False)],
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="FILE", help="The page; by default report.html in the run folder.")
+        Path | None,
+        typer.Option("--out", metavar="FILE", help="File for the page; by default, report.html in the run folder."),
     ] = None,
 ) -> None:
     """Write the page that shows what a run did.

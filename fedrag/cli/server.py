@@ -1,4 +1,4 @@
-"""`fedrag server`: the coordinator."""
+"""`fedrag server`: run a coordinator."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def init(
     folder: Folder,
     name: Annotated[str, typer.Option(help="Host name or address under which the sites reach this machine.")],
-    port: Annotated[int, typer.Option(help="Port of the public door.")] = 8443,
+    port: Annotated[int, typer.Option(help="Port that the sites connect to.")] = 8443,
     superlink_port: Annotated[int, typer.Option(help="Port of Flower's SuperLink, on loopback only.")] = 8444,
-    listen: Annotated[str, typer.Option(help="Address of this machine that the public door listens on.")] = "0.0.0.0",
+    listen: Annotated[str, typer.Option(help="Address of this machine to listen on.")] = "0.0.0.0",
 ) -> None:
-    """Make a coordinator: its keys, certificates and register.
+    """Create a coordinator: its keys, certificates and register of sites.
 
     Example: fedrag server init coordinator --name rag.example.org
     """
@@ -33,8 +33,8 @@ def init(
     made = ServerFolder.create(folder, config)
     typer.echo(f"made {folder}")
     typer.echo(f"give every site the two files in {made.for_sites}: they are not secret, but must arrive unchanged")
-    typer.echo(f"fingerprint of the signing key, to be read out on the telephone: {made.signing_fingerprint}")
-    typer.echo(f"enter each site's public key with: fedrag server add-site {folder} SITE.pub --name SITE")
+    typer.echo(f"fingerprint of the signing key, to read out on the telephone: {made.signing_fingerprint}")
+    typer.echo(f"register each site's public key with: fedrag server add-site {folder} SITE.pub --name SITE")
     typer.echo(f"then: fedrag server start {folder}")
 
 
@@ -56,7 +56,7 @@ def add_site(
     key: Annotated[Path, typer.Argument(metavar="SITE.pub", help="The site's public key.")],
     name: Annotated[str, typer.Option(help="The site's name, as in its site.toml.")],
 ) -> None:
-    """Let a site in by its public key.
+    """Register a site by its public key.
 
     Example: fedrag server add-site coordinator north.pub --name north
     """
@@ -72,7 +72,7 @@ def add_site(
 
 @app.command("remove-site")
 def remove_site(folder: Folder, name: Annotated[str, typer.Argument(metavar="NAME", help="The site's name.")]) -> None:
-    """Put a site out, at once; its key never gets in again.
+    """Remove a site at once; its key can never be registered again.
 
     Example: fedrag server remove-site coordinator north
     """
@@ -82,7 +82,7 @@ def remove_site(folder: Folder, name: Annotated[str, typer.Argument(metavar="NAM
     site = opened.remove_site(name)
     if opened.is_running:
         opened.link.unregister(site.public_key)
-    typer.echo(f"{name} is removed; its key never gets in again")
+    typer.echo(f"{name} is removed; its key can never be registered again")
 
 
 @app.command()
@@ -112,7 +112,7 @@ def run(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Begin a run; the coordinator works on it in the background.
+    """Start a run; the coordinator works on it in the background.
 
     Example: fedrag server run coordinator scenario.toml
     """
@@ -122,7 +122,7 @@ def run(
 
     config = Config.from_toml(read_scenario(scenario), str(scenario), change or ())
     name = begin_run(ServerFolder.open(folder), config)
-    _tell(name, f"begins; how far it is: fedrag server status {folder}", as_json)
+    _tell(name, f"starts; to see its progress: fedrag server status {folder}", as_json)
 
 
 @app.command()
@@ -131,7 +131,7 @@ def resume(
     name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")],
     as_json: AsJson = False,
 ) -> None:
-    """Go on with a run that was stopped, after its last checkpoint.
+    """Resume a run after its last checkpoint.
 
     Example: fedrag server resume coordinator tiny-1
     """
@@ -139,12 +139,12 @@ def resume(
     from fedrag.coordinator.server_folder import ServerFolder
 
     resume_run(ServerFolder.open(folder), name)
-    _tell(name, "goes on", as_json)
+    _tell(name, "resumes", as_json)
 
 
 @app.command()
 def stop(folder: Folder, as_json: AsJson = False) -> None:
-    """Stop the run that is on; it can be resumed.
+    """Stop the current run; it can be resumed.
 
     Example: fedrag server stop coordinator
     """
@@ -152,7 +152,7 @@ def stop(folder: Folder, as_json: AsJson = False) -> None:
     from fedrag.coordinator.server_folder import ServerFolder
 
     name = stop_run(ServerFolder.open(folder))
-    _tell(name, f"stops; go on with: fedrag server resume {folder} {name}", as_json)
+    _tell(name, f"stops; to resume it: fedrag server resume {folder} {name}", as_json)
 
 
 def _tell(run: str, what: str, as_json: bool) -> None:
@@ -161,7 +161,7 @@ def _tell(run: str, what: str, as_json: bool) -> None:
 
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
-    """Show the coordinator, its runs and how far they are.
+    """Show the coordinator, its runs and their progress.
 
     Example: fedrag server status coordinator
     """
@@ -181,21 +181,21 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 
 @app.command()
 def rotate(folder: Folder) -> None:
-    """Renew the certificate of the public door; the sites notice nothing.
+    """Renew the coordinator's TLS certificate; the sites notice nothing.
 
     Example: fedrag server rotate coordinator
     """
     from fedrag.coordinator.server_folder import ServerFolder
 
     ServerFolder.open(folder).renew_certificate()
-    typer.echo("the certificate is renewed; a coordinator that runs takes it up at once")
+    typer.echo("the certificate is renewed; a running coordinator uses it at once")
 
 
 @app.command()
 def backup(
-    folder: Folder, file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to; it will hold private keys.")]
+    folder: Folder, file: Annotated[Path, typer.Argument(metavar="FILE", help="The backup; it will hold private keys.")]
 ) -> None:
-    """Write keys, register, state and runs into one file, also while the coordinator runs.
+    """Write keys, register, state and runs to one file, even while the coordinator runs.
 
     Example: fedrag server backup coordinator coordinator.tar.gz
     """
@@ -203,7 +203,7 @@ def backup(
     from fedrag.coordinator.server_folder import ServerFolder
 
     back_up(ServerFolder.open(folder), file)
-    typer.echo(f"{file} holds private keys: keep it as you keep them")
+    typer.echo(f"{file} holds private keys: protect it as you protect them")
 
 
 @app.command()
@@ -211,7 +211,7 @@ def restore(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A backup.")],
     folder: Folder,
 ) -> None:
-    """Make a coordinator's folder from a backup.
+    """Restore a coordinator's folder from a backup.
 
     Example: fedrag server restore coordinator.tar.gz coordinator-again
     """

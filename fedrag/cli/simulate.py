@@ -22,15 +22,15 @@ def simulate_command(
     scenario: Annotated[Path | None, typer.Argument(help="A scenario file (TOML).", show_default=False)] = None,
     overrides: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; as often as needed."),
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting; repeat it for others."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; by default runs/<scenario>-<n>.")
+        Path | None, typer.Option("--out", metavar="RUN", help="Folder of the run; by default, runs/<scenario>-<n>.")
     ] = None,
     resume_run: Annotated[
-        Path | None, typer.Option("--resume", metavar="RUN", help="Go on with an interrupted run.")
+        Path | None, typer.Option("--resume", metavar="RUN", help="Resume an interrupted run.")
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything and show what would run.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, and show what would run.")] = False,
     ray_address: Annotated[
         str | None,
         typer.Option(
@@ -41,7 +41,7 @@ def simulate_command(
         ),
     ] = None,
 ) -> None:
-    """Run a federation on this machine and show what it did.
+    """Run a federation on this machine and show its results.
 
     Example: fedrag simulate simulations/scenarios/tiny.toml --set federation.rounds=1
     """
@@ -61,7 +61,7 @@ def simulate_command(
         print_lines(plan_lines(config))
         return
     with open_display() as display, _early_pool(config, ray_address) as pool:
-        from fedrag.simulation.simulate import resume, simulate  # takes seconds: the pool's processes start meanwhile
+        from fedrag.simulation.simulate import resume, simulate  # takes seconds, while the pool starts
 
         if config is not None:
             run = simulate(config, out=out, display=display, ray_address=ray_address, ray_pool=pool)
@@ -83,7 +83,7 @@ def simulate_command(
 
 @contextmanager
 def _early_pool(config: Config | None, ray_address: str | None) -> Iterator[RayPool | None]:
-    """Start the client processes of a new run in Ray before anything else is imported."""
+    """Start the Ray processes of a new run's clients, before the slow imports."""
     if config is None or config.simulation.grid != "ray":
         yield None
         return

@@ -1,4 +1,4 @@
-"""The tables that verbs print."""
+"""Prints tables and lines."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ COLUMNS = {"n_questions": "Questions", **TITLES}
 
 
 def print_table(title: str, rows: Mapping[str, Mapping[str, Any]], last_apart: bool = False) -> None:
-    """Print one row of measures a name, in per cent; a column that nothing was measured for is left out."""
+    """Print a row of metrics per name, in per cent, without the columns that were not measured."""
     shown = {key: name for key, name in COLUMNS.items() if any(row[key] is not None for row in rows.values())}
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     table.add_column("")
@@ -32,7 +32,7 @@ def print_table(title: str, rows: Mapping[str, Mapping[str, Any]], last_apart: b
 
 
 def print_rows(rows: Sequence[Mapping[str, Any]], empty: str) -> None:
-    """Print one row a mapping, its keys as titles; `empty` where there is none."""
+    """Print a row per mapping, with its keys as titles; print `empty` if there is none."""
     if not rows:
         print_lines([empty])
         return
@@ -45,7 +45,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], empty: str) -> None:
 
 
 def show(table: Table) -> None:
-    """Print a table, unfolded where the output is no terminal."""
+    """Print a table; do not fold its lines unless the output is a terminal."""
     console = Console()
     if not console.is_terminal:
         console.width = LOG_WIDTH

@@ -78,9 +78,9 @@ def _type_text(field: FieldInfo) -> str:
         return "list of texts" if item is str else f"list of {_kind_text(item)}"
     if get_origin(kind) is dict:
         return "table of texts"
-    limits = {
-        name: getattr(item, name) for item in field.metadata for name in ("ge", "gt", "le") if hasattr(item, name)
-    }
+    limits: dict[str, float] = {}
+    for item in field.metadata:
+        limits |= {name: getattr(item, name) for name in ("ge", "gt", "le") if hasattr(item, name)}
     low = f"at least {limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}" if "gt" in limits else ""
     high = f"at most {limits['le']:g}" if "le" in limits else ""
     return ", ".join(filter(None, [_kind_text(kind), low, high]))

@@ -1,1 +1,1 @@
-"""What the server does in a deployment."""
+"""The server of a deployment: its service, its runs, its console."""

@@ -8,21 +8,23 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from fedrag.coordinator.reverse_proxy import PROXY_FOLDER
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError
 from fedrag.files import replacing_folder, storage_errors
 
-LEFT_OUT = ("logs", "door", "flower", ".lock", "superlink.db", "superlink.db-wal", "superlink.db-shm")
+LEFT_OUT = ("logs", PROXY_FOLDER, "door", "flower", ".lock", "superlink.db", "superlink.db-wal", "superlink.db-shm")
+"""What the next start makes again; "door" is the reverse proxy's folder of earlier versions."""
 
 
 def back_up(folder: ServerFolder, file: Path) -> None:
-    """Write all of a coordinator's folder but its logs into one file, also while it runs.
+    """Write a coordinator's folder without its logs into one file, even while it runs.
 
     The file holds private keys: its mode is 0600.
 
     Raises:
         ConfigError: The file exists already.
-        StorageError: It cannot be written; nothing is left of it.
+        StorageError: It cannot be written; no partial file stays.
     """
     if file.exists():
         raise ConfigError(f"{file}: exists already; a backup overwrites nothing")
@@ -45,7 +47,7 @@ def restore(file: Path, path: Path) -> ServerFolder:
     """Make a coordinator's folder from a backup.
 
     Raises:
-        ConfigError: The folder is not empty, or the file is no backup.
+        ConfigError: The folder is not empty, or the file is not a backup.
     """
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise ConfigError(f"{path}: is not empty; a backup is restored into a new folder")
@@ -56,8 +58,8 @@ def restore(file: Path, path: Path) -> ServerFolder:
             ServerFolder.open(partial)
             os.chmod(partial, 0o700)
     except (tarfile.TarError, EOFError, FileNotFoundError) as error:
-        why = str(error).partition("\n")[0].rstrip(":")  # tarfile tells of every compression it tried, a line each
-        raise ConfigError(f"{file}: is no backup of a coordinator ({why})") from None
+        why = str(error).partition("\n")[0].rstrip(":")  # tarfile reports every compression it tried, a line each
+        raise ConfigError(f"{file}: is not a backup of a coordinator ({why})") from None
     return ServerFolder.open(path)
 
 
@@ -71,14 +73,14 @@ def _add_all(path: Path, archive: tarfile.TarFile) -> None:
             copy = Path(copies) / database.name
             source, target = sqlite3.connect(database), sqlite3.connect(copy)
             with target:
-                source.backup(target)  # the state of one moment, while others go on writing
+                source.backup(target)  # a consistent snapshot, while others keep writing
             source.close()
             target.close()
             archive.add(copy, database.name)
 
 
 def _extract(archive: tarfile.TarFile, folder: Path) -> None:
-    """Write what an archive holds; refuse what leads out of the folder."""
+    """Extract an archive; refuse members that lead out of the folder."""
     if hasattr(tarfile, "data_filter"):
         archive.extractall(folder, filter="data")
         return
@@ -92,5 +94,5 @@ def _extract(archive: tarfile.TarFile, folder: Path) -> None:
 
 
 def _without_partial(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    """Leave out what is being written just now."""
+    """Leave out files that are being written."""
     return None if Path(entry.name).name.startswith(".") else entry

@@ -1,6 +1,6 @@
-"""The coordinator's console: a page that shows what goes on, for this machine alone, and changes nothing.
+"""The coordinator's console: a read-only page about sites and runs, for this machine alone.
 
-The page is made here, section by section; an event stream sends a section anew when it has changed.
+The server renders the page section by section; an event stream sends a section again when it has changed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from fedrag.service.children import Stop, stop_on_signals
 
 HOST = "127.0.0.1"
 TICK_S = 1.0
-HEARTBEAT_S = 15.0  # that a browser is gone may show only when something is sent to it
+HEARTBEAT_S = 15.0  # a closed browser may show only when something is sent to it
 MOST_CONNECTIONS = 50
-PATIENCE_S = 5  # for requests under way when the console ends
+PATIENCE_S = 5  # for open requests when the console stops
 
 FILES = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
@@ -46,11 +46,11 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "Cache-Control": "no-store",
 }
-"""What every answer says to the browser."""
+"""Headers of every answer."""
 
 
 def serve_console(folder: ServerFolder, port: int, say: Callable[[str], None]) -> None:
-    """Show the console until it is told to end, by Ctrl-C or SIGTERM.
+    """Show the console until Ctrl-C or SIGTERM.
 
     Args:
         folder: The coordinator's folder; the coordinator itself need not run.
@@ -63,10 +63,10 @@ def serve_console(folder: ServerFolder, port: int, say: Callable[[str], None]) -
     listener, server = _listener(port), console_server(folder, port)
     stop_on_signals()
     try:
-        say(f"the console is at http://{HOST}:{port}/ for everyone who works on this machine; Ctrl-C ends it")
+        say(f"the console is at http://{HOST}:{port}/ for everyone who works on this machine; Ctrl-C stops it")
         server.run(sockets=[listener])
     except Stop:
-        say("the console ends")
+        say("the console stops")
 
 
 def console_server(folder: ServerFolder, port: int) -> uvicorn.Server:
@@ -102,7 +102,7 @@ def _pages(folder: ServerFolder, stopping: Callable[[], bool]) -> ASGIApp:
     """Return the page, its files and its event stream, which ends when `stopping` says so."""
 
     def chosen_run(request: Request) -> str | None:
-        """Return the run that is asked for, "" for the newest, or None for one that does not exist."""
+        """Return the requested run, "" for the newest, or None where it does not exist."""
         name = request.query_params.get("run", "")
         return name if not name or name in run_names(folder) else None
 
@@ -138,7 +138,7 @@ async def _events(folder: ServerFolder, run: str, stopping: Callable[[], bool]) 
 
 
 def _guarded(app: ASGIApp, hosts: set[str]) -> ASGIApp:
-    """Let in nothing but GET requests that a page of ours, or a person, makes under a name of this machine."""
+    """Admit only GET requests by a page of ours, or a person, under a name of this machine."""
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -152,12 +152,12 @@ def _guarded(app: ASGIApp, hosts: set[str]) -> ASGIApp:
 
 
 def _refused(scope: Scope, hosts: set[str]) -> Response | None:
-    """Return the answer to a request that is not let in."""
+    """Return the answer to a request that is refused, or None."""
     headers = Headers(scope=scope)
     if headers.get("host", "").lower() not in hosts:  # another site's name may have been made to point here
         return _refusal(421, f"this console answers to {' and '.join(sorted(hosts))} alone")
     if scope["method"] != "GET":
-        return PlainTextResponse("this console shows and changes nothing\n", 405, {"Allow": "GET"})
+        return PlainTextResponse("this console is read-only\n", 405, {"Allow": "GET"})
     from_elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
     if from_elsewhere and headers.get("sec-fetch-mode") != "navigate":  # a link may lead here
         return _refusal(403, "another site's page may not read this console")

@@ -32,25 +32,25 @@ T = TypeVar("T")
 
 
 def render_page(folder: ServerFolder, run: str) -> str:
-    """Return the page as HTML; `run` is the run that is shown, "" the newest."""
+    """Return the page as HTML; `run` names the run to show, "" the newest."""
     sections = render_sections(folder, run)
     name = f"{folder.config.name}:{folder.config.port}"
     return _environment().get_template("console.html.jinja").render(name=name, sections=sections)
 
 
 def render_sections(folder: ServerFolder, run: str) -> dict[str, str]:
-    """Return each section of the page as HTML, by name. What cannot be read is named in the first one.
+    """Return each section of the page as HTML, by name. The first one names what cannot be read.
 
     Args:
         folder: The coordinator's folder.
-        run: Name of the run that is shown; "" for the newest.
+        run: Name of the run to show; "" for the newest.
     """
     content = _content(folder, run)
     return {name: _environment().get_template(f"{name}.html.jinja").render(content) for name in SECTIONS}
 
 
 def policy_codes(records: Records) -> dict[str, dict[str, int]]:
-    """Return the policy codes of each site's refusals with the last round of each, the latest first."""
+    """Return the policy codes of each site's refusals with the last round of each, latest first."""
     found: dict[str, dict[str, int]] = {}
     for record in reversed(records):
         for site, reason in record["left_out"].items():
@@ -77,7 +77,7 @@ def _content(folder: ServerFolder, run: str) -> dict[str, Any]:
     problems: list[str] = []
 
     def read(reader: Callable[[], T]) -> T | None:
-        """Return what can be read; what cannot is told, and the rest of the page stands."""
+        """Return what can be read; note the error of what cannot, so that the rest of the page stands."""
         try:
             return reader()
         except (FedragError, OSError, httpx.HTTPError) as error:
@@ -125,5 +125,5 @@ def _run_content(folder: ServerFolder, name: str, running: bool) -> dict[str, An
 
 
 def _state(state: str, running: bool) -> str:
-    """Return a run's state; one that is on while the coordinator is not goes on when that starts again."""
+    """Return a run's state: one in progress is interrupted until the coordinator runs again."""
     return "interrupted" if state in ("waiting", "running") and not running else state

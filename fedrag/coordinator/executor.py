@@ -17,7 +17,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedrag.components.base_models import required_models
-from fedrag.coordinator.flower import Node, SuperLink
+from fedrag.coordinator.flower import RegisteredNode, SuperLink
 from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.coordinator.signed_grid import Member, SignedGrid
@@ -110,7 +110,7 @@ def _grid(folder: ServerFolder, name: str, display: TimedLog) -> Iterator[Signed
         yield _signed(folder, link, flower, name, display)
 
 
-def _nodes(link: SuperLink) -> list[Node]:
+def _nodes(link: SuperLink) -> list[RegisteredNode]:
     """Return the nodes, however long the SuperLink is away."""
     while True:
         link.wait_until_ready()

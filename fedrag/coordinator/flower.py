@@ -1,4 +1,4 @@
-"""Flower's SuperLink on loopback, seen from the coordinator: the only file that knows its control and runtime APIs.
+"""Flower's SuperLink on loopback: the only file that knows its control and runtime APIs.
 
 They are not public interfaces of Flower: its version is pinned, and a test runs every call against a real SuperLink.
 """
@@ -65,7 +65,7 @@ ACQUIRE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class RegisteredNode:
     """A registered node as the SuperLink knows it.
 
     Attributes:
@@ -73,7 +73,7 @@ class Node:
         name: The name it was registered under.
         public_key: Its key, as bytes of Flower's encoding.
         online: Whether its heartbeat is recent.
-        last_seen: When it came or, if it is offline, when it went; ISO 8601, or "" if it never came.
+        last_seen: When it went online or, if it is offline now, offline; ISO 8601, or "" if it was never online.
     """
 
     node_id: int
@@ -84,53 +84,53 @@ class Node:
 
 
 class PatientGrid(HttpGrid):
-    """A grid that does not wait for a reply of which only a part is here.
+    """A grid that does not wait for a reply that has arrived only in part.
 
-    Flower's own blocks until the site has sent the rest, which one that died, or means harm, never does: all other
-    replies would wait with it.
+    Flower's own grid blocks until the site has sent the rest. A site that died, or means harm, never does, and all
+    other replies would wait with it.
     """
 
     def __init__(self, link: SuperLink, token: str) -> None:
         super().__init__(link.address, root_certificates=link.ca.read_bytes(), token=token)
-        self._coming: dict[str, _Coming] = {}
+        self._partial: dict[str, _PartialReply] = {}
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that are here as a whole."""
+        """Return the replies that have arrived completely."""
         wanted = list(message_ids)
-        if unseen := [message_id for message_id in wanted if message_id not in self._coming]:
-            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unseen))
+        if unknown := [message_id for message_id in wanted if message_id not in self._partial]:
+            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unknown))
             for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-                self._coming[head.metadata.reply_to_message_id] = _Coming(head.metadata.message_id, tree)
-        replies = [self._whole(message_id) for message_id in wanted if message_id in self._coming]
+                self._partial[head.metadata.reply_to_message_id] = _PartialReply(head.metadata.message_id, tree)
+        replies = [self._whole(message_id) for message_id in wanted if message_id in self._partial]
         return [reply for reply in replies if reply is not None]
 
     def _whole(self, message_id: str) -> Message | None:
-        """Fetch what is here of a reply; return it once that is all."""
-        coming = self._coming[message_id]
+        """Fetch what has arrived of a reply; return it once it is complete."""
+        partial = self._partial[message_id]
         run_id = self.run.run_id
         pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
         try:
-            for tree in iterate_object_tree(coming.tree):
-                if tree.object_id not in coming.parts:
-                    coming.parts[tree.object_id] = pull(tree.object_id)
+            for tree in iterate_object_tree(partial.tree):
+                if tree.object_id not in partial.parts:
+                    partial.parts[tree.object_id] = pull(tree.object_id)
         except ObjectUnavailableError:
             return None
         except ObjectPullError:
-            del self._coming[message_id]
+            del self._partial[message_id]
             return _lost(run_id, message_id)
-        del self._coming[message_id]
+        del self._partial[message_id]
         self._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=coming.reply_id)
+            ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=partial.reply_id)
         )
-        message = inflate_object_from_contents(coming.reply_id, coming.parts)
+        message = inflate_object_from_contents(partial.reply_id, partial.parts)
         assert isinstance(message, Message)
-        message.metadata.__dict__["_message_id"] = coming.reply_id
+        message.metadata.__dict__["_message_id"] = partial.reply_id
         return message
 
 
 @dataclass(slots=True)
-class _Coming:
-    """A reply of which the head is here."""
+class _PartialReply:
+    """A reply whose head has arrived."""
 
     reply_id: str
     tree: ObjectTree
@@ -138,7 +138,7 @@ class _Coming:
 
 
 def _lost(run_id: int, message_id: str) -> Message:
-    """Return the error that stands for a reply whose rest never came."""
+    """Return the error that stands for a reply whose rest never arrived."""
     metadata = Metadata(
         run_id=run_id,
         message_id="",
@@ -155,7 +155,7 @@ def _lost(run_id: int, message_id: str) -> Message:
 
 @dataclass(frozen=True, slots=True)
 class SuperLink:
-    """Where the SuperLink is and what it takes to speak with it.
+    """Address and credentials of the SuperLink.
 
     Attributes:
         address: Such as "127.0.0.1:8443".
@@ -168,19 +168,19 @@ class SuperLink:
     secret: Path
 
     def is_ready(self) -> bool:
-        """Say whether it answers."""
+        """Return whether it answers."""
         try:
             return httpx.get(f"https://{self.address}/health", verify=str(self.ca), timeout=2.0).status_code == 200
         except httpx.HTTPError:
             return False
 
     def wait_until_ready(self) -> None:
-        """Wait for as long as it is away: whoever keeps it alive starts it again."""
+        """Wait until it answers, however long: the service restarts it."""
         while not self.is_ready():
             time.sleep(AWAY_POLL_S)
 
     def register(self, name: str, key: EllipticCurvePublicKey) -> None:
-        """Let a node in by its key; one that is in already stays."""
+        """Register a node by its key; do nothing where it is registered already."""
         known = {node.public_key for node in self.nodes()}
         encoded = public_key_to_bytes(key)
         if encoded not in known:
@@ -188,19 +188,19 @@ class SuperLink:
                 client.RegisterNode(RegisterNodeRequest(public_key=encoded, name=name))
 
     def unregister(self, key: EllipticCurvePublicKey) -> None:
-        """Put a node out; its key never gets in again."""
+        """Unregister a node; its key is never accepted again."""
         encoded = public_key_to_bytes(key)
         for node in self.nodes():
             if node.public_key == encoded:
                 with self._control() as client:
                     client.UnregisterNode(UnregisterNodeRequest(node_id=node.node_id))
 
-    def nodes(self) -> list[Node]:
-        """Return the nodes that may come, whether they are there or not."""
+    def nodes(self) -> list[RegisteredNode]:
+        """Return the registered nodes, online or not."""
         with self._control() as client:
             infos = client.ListNodes(ListNodesRequest()).nodes_info
         return [
-            Node(
+            RegisteredNode(
                 info.node_id,
                 info.name,
                 info.public_key,
@@ -212,12 +212,12 @@ class SuperLink:
         ]
 
     def stop_run(self, run_id: int) -> None:
-        """End a run of Flower's, if it still goes on."""
+        """Stop a run of Flower's, if it is still in progress."""
         try:
             with self._control() as client:
                 client.StopRun(StopRunRequest(run_id=run_id))
         except ServiceError:
-            return  # it ended before
+            return  # it had ended
 
     def start_run(self) -> int:
         """Begin a run of Flower's and return its id."""
@@ -231,7 +231,7 @@ class SuperLink:
 
     @contextmanager
     def grid(self, run_id: int) -> Iterator[PatientGrid]:
-        """Take over a run as the process that runs its rounds, and give its grid.
+        """Take over a run as the process of its rounds, and yield its grid.
 
         The run ends with the block, whatever happens in it.
         """
@@ -253,7 +253,7 @@ class SuperLink:
             outcome.sub_status = SubStatus.COMPLETED
         finally:
             heartbeat.stop()
-            grid._retry_invoker.max_tries = 1  # on the way out nothing waits for a SuperLink that is gone
+            grid._retry_invoker.max_tries = 1  # at the end nothing waits for a SuperLink that is gone
             try:
                 client.PushTaskOutput(outcome)
             except httpx.HTTPError as error:
@@ -280,7 +280,7 @@ class SuperLink:
                 found = client.AcquireTask(AcquireTaskRequest(supported_task_types=[TaskType.SERVER_APP]))
                 if found.token and found.task.run_id == run_id:
                     return str(found.token)
-                if not found.token:  # a token of another run: one that was never taken up; left to expire
+                if not found.token:  # a token of another run, which nobody took over; left to expire
                     time.sleep(ACQUIRE_POLL_S)
         finally:
             client.close()

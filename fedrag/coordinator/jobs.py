@@ -1,4 +1,4 @@
-"""Runs of a coordinator: begin, stop, go on. The service does the work; here it is told what to do."""
+"""Begin, stop and resume a coordinator's runs: notes in its folder, which the service acts on."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from fedrag.runs.run_folder import RunFolder
 
 
 def begin_run(folder: ServerFolder, config: Config) -> str:
-    """Make a run's folder, note that it is on, and return its name.
+    """Make a run's folder, note it as the current run, and return its name.
 
     Raises:
-        ServiceError: The coordinator does not run, or another run is on.
+        ServiceError: The coordinator is not running, or another run is in progress.
         ModelError: The coordinator has not fetched a model of the scenario.
     """
     _require_service(folder)
@@ -34,11 +34,11 @@ def begin_run(folder: ServerFolder, config: Config) -> str:
 
 
 def resume_run(folder: ServerFolder, name: str) -> None:
-    """Note that a run that was stopped goes on; one that goes on already is left alone.
+    """Note a stopped run as the current one; do nothing where it is the current one already.
 
     Raises:
         ConfigError: There is no such run, or it is finished.
-        ServiceError: The coordinator does not run, or another run is on.
+        ServiceError: The coordinator is not running, or another run is in progress.
     """
     path = folder.runs / name
     if not path.is_dir():
@@ -50,21 +50,21 @@ def resume_run(folder: ServerFolder, name: str) -> None:
     if current.get("run") == name:
         return
     if read_outcome(path).state == "finished":
-        raise ConfigError(f"{name}: is finished; there is nothing to go on with")
+        raise ConfigError(f"{name}: is finished; there is nothing to resume")
     RunFolder.open(path)  # one that this version cannot read is refused here, not in the background
     folder.begin(name)
     write_outcome(path, Outcome("waiting"))
 
 
 def stop_run(folder: ServerFolder) -> str:
-    """Ask for the end of the run that is on, and return its name.
+    """Ask the service to stop the current run, and return its name.
 
     Raises:
-        ServiceError: No run is on.
+        ServiceError: No run is in progress.
     """
     name = str(folder.current().get("run", ""))
     if not name:
-        raise ServiceError("no run is on")
+        raise ServiceError("no run is in progress")
     if folder.is_running:
         folder.note(stop=True)
     else:
@@ -74,7 +74,7 @@ def stop_run(folder: ServerFolder) -> str:
 
 
 def run_names(folder: ServerFolder) -> list[str]:
-    """Return the names of all runs, the oldest first."""
+    """Return the names of all runs, oldest first."""
     paths = [path for path in folder.runs.glob("*") if (path / "scenario.toml").is_file()]
     return [path.name for path in sorted(paths, key=_created)]
 
@@ -85,9 +85,9 @@ def _created(path: Path) -> float:
 
 def _require_service(folder: ServerFolder) -> None:
     if not folder.is_running:
-        raise ServiceError(f"the coordinator does not run; start it with: fedrag server start {folder.path}")
+        raise ServiceError(f"the coordinator is not running; start it with: fedrag server start {folder.path}")
 
 
 def _refuse_second(folder: ServerFolder) -> None:
     if name := folder.current().get("run"):
-        raise ServiceError(f"{name} is running; wait for it, or end it with: fedrag server stop {folder.path}")
+        raise ServiceError(f"{name} is running; wait for it, or stop it with: fedrag server stop {folder.path}")

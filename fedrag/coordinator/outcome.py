@@ -1,4 +1,4 @@
-"""How far a coordinator's run is, in a small file beside it."""
+"""The state of a coordinator's run, in a small file in the run's folder."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ State = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How far a run is.
+    """The state of a run.
 
     Attributes:
-        state: "waiting" to be taken up, "running", "finished", "stopped" (it can be resumed), or "failed".
+        state: "waiting" for its process, "running", "finished", "stopped" (it can be resumed), or "failed".
         why: Why it stopped or failed, in one sentence.
-        since: When that was; ISO 8601.
+        since: When it came into this state; ISO 8601.
     """
 
     state: State
@@ -30,18 +30,18 @@ class Outcome:
 
 
 def write_outcome(run: Path, outcome: Outcome) -> None:
-    """Note how far a run is; the time is added."""
+    """Write a run's state with the present time."""
     write_json(run / "outcome.json", asdict(outcome) | {"since": datetime.now(UTC).isoformat(timespec="seconds")})
 
 
 def read_outcome(run: Path) -> Outcome:
-    """Return how far a run is."""
+    """Return a run's state."""
     path = run / "outcome.json"
     return Outcome(**read_json(path)) if path.is_file() else Outcome("waiting")
 
 
 def sites_without_result(folder: ServerFolder, run: RunFolder) -> list[str]:
-    """Return the sites that were registered when a run ended and have not taken its result."""
+    """Return the sites that were registered when a run ended and have not received its result."""
     if not run.config.federation.deliver:
         return []
     ended = read_outcome(run.path).since

@@ -1,4 +1,4 @@
-"""What a coordinator can show of itself: sites, runs, certificate, disk. Never a node id."""
+"""What a coordinator shows of itself: sites, runs, certificate, disk. Never a node id."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from fedrag.coordinator.flower import Node
+from fedrag.coordinator.flower import RegisteredNode
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.policy_text import policy_phrases
@@ -21,10 +21,10 @@ from fedrag.text import size_text
 
 
 def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
-    """Return the registered sites: whether they are online, when they were last seen, what they told of themselves."""
-    nodes: dict[str, Node] = {}
+    """Return the registered sites: whether they are online and since when, and what they told about themselves."""
+    nodes: dict[str, RegisteredNode] = {}
     if folder.is_running:
-        with suppress(ServiceError):  # the SuperLink is being started again
+        with suppress(ServiceError):  # the SuperLink is restarting
             nodes = {node.name: node for node in folder.link.nodes()}
     told = _told_last(folder)
     rows = []
@@ -48,7 +48,7 @@ def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
 
 
 def _told_last(folder: ServerFolder) -> dict[str, dict[str, Any]]:
-    """Return what each site told in the last greeting that it answered."""
+    """Return what each site told in its last greeting."""
     told: dict[str, dict[str, Any]] = {}
     for name in run_names(folder):
         with suppress(RunError):
@@ -57,7 +57,7 @@ def _told_last(folder: ServerFolder) -> dict[str, dict[str, Any]]:
 
 
 def run_rows(folder: ServerFolder) -> list[dict[str, Any]]:
-    """Return all runs: how far they are, and why one stopped."""
+    """Return all runs: their state and round, and why one stopped."""
     rows = []
     for name in run_names(folder):
         try:
@@ -67,9 +67,9 @@ def run_rows(folder: ServerFolder) -> list[dict[str, Any]]:
             rows.append({"run": name, "state": "unknown", "round": "", "since": "", "why": str(error)})
             continue
         rounds = run.rounds()
-        done = int(rounds[-1]["round"]) if rounds else 0
-        how_far = f"{done} of {run.config.federation.rounds}"
-        rows.append({"run": name, "state": outcome.state, "round": how_far, "since": outcome.since, "why": outcome.why})
+        last = int(rounds[-1]["round"]) if rounds else 0
+        done = f"{last} of {run.config.federation.rounds}"
+        rows.append({"run": name, "state": outcome.state, "round": done, "since": outcome.since, "why": outcome.why})
     return rows
 
 
@@ -88,7 +88,7 @@ def overview(folder: ServerFolder) -> dict[str, Any]:
 def bytes_below(path: Path) -> int:
     """Return the bytes of all files below a folder."""
     total = 0
-    for folder, _, names in os.walk(path):  # passes over a folder that goes meanwhile, as Path.rglob does not
+    for folder, _, names in os.walk(path):  # skips a folder that disappears meanwhile, as Path.rglob does not
         for name in names:
             with suppress(FileNotFoundError):
                 total += os.stat(os.path.join(folder, name)).st_size

@@ -1,4 +1,4 @@
-"""What a site told of its policy, in words: the rules that restrict, and no others."""
+"""A site's policy in words: only the rules that restrict."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import get_args
 from fedrag.config.scenario import Schedule
 from fedrag.types import COMPONENTS
 
-USUAL_MESSAGE_MB = 500.0  # a site's default: not worth a word
+USUAL_MESSAGE_MB = 500.0  # a site's default, which is not shown
 
 
 def policy_phrases(numbers: Mapping[str, float]) -> list[str]:
     """Return a short phrase for each rule that restricts; "allows everything" where none does.
 
     Args:
-        numbers: What a site told, by `messages.POLICY_RULES`; a rule that it left out restricts nothing.
+        numbers: What a site told, by `messages.POLICY_RULES`; a rule that is missing restricts nothing.
 
     Returns:
         The phrases; none where it told nothing.

@@ -1,122 +1,79 @@
-"""The public door of a coordinator: nginx, which lets through what a site needs and nothing else.
-
-Flower's SuperLink has one port for everything and asks only the sites who they are: whoever reaches it may start runs.
-It therefore listens on loopback, and the door passes on the few requests that sites make.
-"""
+"""The coordinator's reverse proxy: nginx, the only process that sites reach."""
 
 from __future__ import annotations
 
-import grp
 import http.client
-import ipaddress
 import os
-import pwd
-import re
 import shutil
+import signal
 import socket
 import ssl
 import time
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
+from fedrag.coordinator.nginx_config import ProxySettings, nginx_config
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError
+from fedrag.files import write_text
+from fedrag.service.children import LOG_BYTES, Child
 
-ROUTES = tuple(
-    f"/v1/fleet/{name}"
-    for name in (
-        "activate-node",
-        "deactivate-node",
-        "send-node-heartbeat",
-        "pull-messages",
-        "push-messages",
-        "push-object",
-        "pull-object",
-        "confirm-message-received",
-    )
-)
-"""What a site asks of the SuperLink: the coordinator alone registers sites, and sites take no code from anyone."""
-
-_HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
+PROXY_FOLDER = "reverse-proxy"
+"""Where nginx's files lie in the coordinator's folder; each start of the coordinator writes them again."""
 
 
-def door_config(
-    *,
-    folder: Path,
-    listen_host: str,
-    listen_port: int,
-    upstream_port: int,
-    ca: Path,
-    certificate: Path,
-    key: Path,
-    max_body_mb: int = 16,
-) -> str:
-    """Return the text of the nginx.conf of a door.
-
-    Where root opens the door, nginx works as the owner of `folder`: as anyone else it could not write there.
-
-    Args:
-        folder: For the process id, the logs and what does not fit in memory; it must exist when nginx starts.
-        listen_host: Address of this machine to listen on, such as `0.0.0.0`.
-        listen_port: Port to listen on.
-        upstream_port: Port of the SuperLink on 127.0.0.1, which speaks TLS.
-        ca: Certificate of the authority that signed the SuperLink's certificate (PEM).
-        certificate: The door's own certificate (PEM).
-        key: Its private key (PEM).
-        max_body_mb: The largest request that is let in, in MiB.
+def reverse_proxy(folder: ServerFolder) -> Child:
+    """Write the configuration and return the process, which is not started yet.
 
     Raises:
-        ConfigError: A value is not valid.
+        ConfigError: nginx is not installed, or a setting is not valid.
     """
-    for name, port in (("listen_port", listen_port), ("upstream_port", upstream_port)):
-        if not 1 <= port <= 65_535:
-            raise ConfigError(f"{name} = {port}: must be a port from 1 to 65535")
-    if max_body_mb < 1:
-        raise ConfigError(f"max_body_mb = {max_body_mb}: must be at least 1")
-    environment = Environment(
-        loader=PackageLoader("fedrag.coordinator", "."),
-        autoescape=False,  # no HTML: `quoted` escapes for nginx
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
+    path, config = folder.path, folder.config
+    text = nginx_config(
+        ProxySettings(
+            folder=path / PROXY_FOLDER,
+            listen_host=config.listen,
+            listen_port=config.port,
+            upstream_port=config.superlink_port,
+            ca=path / "ca.crt",
+            certificate=path / "server.crt",
+            key=path / "server.key",
+        )
     )
-    environment.filters["quoted"] = _quoted
-    return environment.get_template("nginx.conf.jinja").render(
-        user=_owner(folder) if os.geteuid() == 0 else "",
-        folder=lambda name: _quoted(folder.absolute() / name),
-        listen=f"{_address(listen_host)}:{listen_port}",
-        upstream_port=upstream_port,
-        routes=ROUTES,
-        ca=ca.absolute(),
-        certificate=certificate.absolute(),
-        key=key.absolute(),
-        max_body_mb=max_body_mb,
-    )
+    file = path / PROXY_FOLDER / "nginx.conf"
+    write_text(file, text)
+    log = folder.logs / "reverse-proxy.log"
+    return Child("reverse proxy", nginx_command(file), log, death_signal=signal.SIGTERM)
 
 
-def door_command(config_path: Path) -> list[str]:
-    """Return the command that opens the door: nginx in the foreground, its first errors on stderr.
+def nginx_command(config_path: Path) -> list[str]:
+    """Return the command that runs nginx in the foreground, its first errors on stderr.
 
     Raises:
         ConfigError: nginx is not installed.
     """
-    # Debian keeps it where only root looks.
+    # Debian installs it where only root's PATH leads.
     nginx = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
     if nginx is None:
-        raise ConfigError("nginx is not installed: it is the public door; install it with: apt-get install nginx-light")
+        raise ConfigError("nginx is not installed: the reverse proxy needs it; run apt-get install nginx-light")
     config = config_path.absolute()
     return [nginx, "-p", str(config.parent), "-e", "stderr", "-c", str(config)]
 
 
-def door_ready(port: int, ca: Path, timeout_s: float, host: str = "127.0.0.1") -> bool:
-    """Tell whether a door answers on this machine, and wait for it.
+def rotate_access_log(proxy: Child, log: Path) -> None:
+    """Move nginx's access log aside once it is large; nginx opens a new one."""
+    if log.is_file() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_suffix(".1.log"))
+        proxy.signal(signal.SIGUSR1)
+
+
+def is_ready(port: int, ca: Path, timeout_s: float, host: str = "127.0.0.1") -> bool:
+    """Wait for the reverse proxy on this machine and return whether it answers.
 
     Args:
-        port: The door's port.
-        ca: Certificate of the authority that signed the door's certificate (PEM).
+        port: Its port.
+        ca: Certificate of the authority that signed its certificate (PEM).
         timeout_s: How long to wait; 0 asks once.
-        host: The address to ask, where the door does not listen on 127.0.0.1.
+        host: The address to ask, where it does not listen on 127.0.0.1.
 
     Raises:
         ConfigError: `ca` is missing or holds no certificate.
@@ -146,31 +103,3 @@ def _answers(host: str, port: int, context: ssl.SSLContext) -> bool:
         return False
     finally:
         connection.close()
-
-
-def _quoted(path: Path | str) -> str:
-    """Return a value as one word of an nginx.conf."""
-    text = str(path)
-    if "$" in text or not text.isprintable():  # nginx has no way to write a dollar sign
-        raise ConfigError(f"{text!r}: nginx cannot use a path with a dollar sign or a control character")
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def _address(host: str) -> str:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        if not _HOST_NAME.fullmatch(host):
-            raise ConfigError(f"{host!r}: expected an address to listen on, such as 0.0.0.0") from None
-        return host
-    return f"[{address}]" if address.version == 6 else str(address)
-
-
-def _owner(folder: Path) -> str:
-    """Return user and group of a folder's owner, now or once it is made; root's where a number has no name."""
-    nearest = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    try:
-        owner = pwd.getpwuid(nearest.stat().st_uid)
-        return f"{owner.pw_name} {grp.getgrgid(owner.pw_gid).gr_name}"
-    except KeyError:
-        return "root root"

@@ -4,14 +4,14 @@
 DIR/
   server.toml                  host, ports
   ca.crt  ca.key               the authority that signs the certificates
-  server.crt  server.key       the certificate of the public door and of the SuperLink behind it
+  server.crt  server.key       the certificate of the reverse proxy and of the SuperLink behind it
   signing.key  signing.pub     signs what sites are asked; sites pin the public one
   executor.secret              lets the coordinator's own processes, and no other, take up runs
   for-sites/                   what every site gets: the authority's certificate, the public signing key
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
-  current.json                 the run that is on, if any
-  runs/  logs/  door/
+  current.json                 the current run, if any
+  runs/  logs/  reverse-proxy/
 ```
 """
 
@@ -38,7 +38,7 @@ from fedrag.service.children import held_alone
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
-WARN_DAYS = 30  # from so many days before its certificate ends, a coordinator asks for a new one
+WARN_DAYS = 30  # this long before its certificate expires, a coordinator asks for a new one
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 
@@ -49,9 +49,9 @@ class ServerConfig(Section):
     name: Annotated[str, Field(min_length=1)]
     """Host name or address under which the sites reach it."""
     listen: str = "0.0.0.0"
-    """Address of this machine that the public door listens on."""
+    """Address of this machine that the reverse proxy listens on."""
     port: Port = 8443
-    """Port of the public door: the only one that others need to reach."""
+    """Port of the reverse proxy: the only one that others need to reach."""
     superlink_port: Port = 8444
     """Port of Flower's SuperLink, on loopback only."""
 
@@ -64,7 +64,7 @@ class RegisteredSite(Section):
     """Its public key, as one line in the format of OpenSSH."""
     added: str
     removed: str = ""
-    """When it was removed; its key never gets in again."""
+    """When it was removed; its key is never accepted again."""
 
     @property
     def public_key(self) -> EllipticCurvePublicKey:
@@ -89,7 +89,7 @@ class ServerFolder:
         """Make the folder with new keys and certificates.
 
         Raises:
-            ConfigError: There is something in the folder already.
+            ConfigError: The folder is not empty.
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path}: is not empty; a coordinator is made in a new folder")
@@ -111,17 +111,17 @@ class ServerFolder:
         """Open a coordinator's folder.
 
         Raises:
-            ConfigError: It is none, or its server.toml is not valid.
+            ConfigError: It is not a coordinator's folder, or its server.toml is not valid.
         """
         file = path / "server.toml"
-        missing = "no such file, so this is no coordinator's folder; fedrag server init makes one"
+        missing = "no such file, so this is not a coordinator's folder; fedrag server init makes one"
         with reading_errors(file, ConfigError, missing):
             text = file.read_text(encoding="utf-8")
         return cls(path.absolute(), parse_section(ServerConfig, text, str(file)))
 
     @property
     def link(self) -> SuperLink:
-        """The SuperLink behind the public door."""
+        """The SuperLink behind the reverse proxy."""
         address = f"127.0.0.1:{self.config.superlink_port}"
         return SuperLink(address, self.path / "ca.crt", self.path / "executor.secret")
 
@@ -146,7 +146,7 @@ class ServerFolder:
         return self.path / "logs"
 
     def renew_certificate(self) -> None:
-        """Make a new certificate of the same authority; the sites notice nothing."""
+        """Make a new certificate of the same authority; the sites do not notice."""
         path = self.path
         names = [self.config.name]
         certificate, key = path / "server.crt", path / "server.key"
@@ -155,13 +155,13 @@ class ServerFolder:
     # The register.
 
     def sites(self, *, removed: bool = False) -> list[RegisteredSite]:
-        """Return the registered sites, by name; the removed ones only where asked for."""
+        """Return the registered sites by name, the removed ones only on request."""
         entries = read_json(self.path / "sites.json")["sites"]
         found = [RegisteredSite.model_validate(entry) for entry in entries]
         return sorted((site for site in found if removed or not site.removed), key=lambda site: site.name)
 
     def add_site(self, name: str, key_file: Path) -> RegisteredSite:
-        """Enter a site.
+        """Register a site.
 
         Raises:
             ConfigError: The name or the key is taken, or the key was removed once.
@@ -171,7 +171,7 @@ class ServerFolder:
         for site in self.sites(removed=True):
             if site.key == text and site.removed:
                 raise ConfigError(
-                    f"{key_file}: this key was removed on {site.removed[:10]} and never gets in again; "
+                    f"{key_file}: this key was removed on {site.removed[:10]} and is never accepted again; "
                     "the site makes a new one with fedrag client init"
                 )
             if site.key == text:
@@ -182,13 +182,13 @@ class ServerFolder:
             new = RegisteredSite(name=name, key=text, added=_now())
         except ValueError:
             raise ConfigError(
-                f'"{name}" is no name for a site: expected small letters, digits and hyphens, at most 64'
+                f'"{name}" is not a name for a site: expected lower-case letters, digits and hyphens, at most 64'
             ) from None
         self._write_sites([*self.sites(removed=True), new])
         return new
 
     def remove_site(self, name: str) -> RegisteredSite:
-        """Strike a site from the register; its key never gets in again.
+        """Mark a site as removed; its key is never accepted again.
 
         Raises:
             ConfigError: No site has this name.
@@ -205,35 +205,35 @@ class ServerFolder:
     def _write_sites(self, sites: list[RegisteredSite]) -> None:
         write_json(self.path / "sites.json", {"sites": [site.model_dump() for site in sites]})
 
-    # The run that is on.
+    # The current run.
 
     def begin(self, run: str) -> None:
-        """Note that a run is on.
+        """Note a run as the current one.
 
         Raises:
-            ServiceError: Another one is.
+            ServiceError: Another run is.
         """
         text = json.dumps({"run": run, "flower_run": 0, "tries": 0, "stop": False})
         try:
             handle = os.open(self.path / "current.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             raise ServiceError(
-                f"{self.current()['run']} is running; wait for it, or end it with: fedrag server stop {self.path}"
+                f"{self.current()['run']} is running; wait for it, or stop it with: fedrag server stop {self.path}"
             ) from None
         with os.fdopen(handle, "w", encoding="utf-8") as file:
             file.write(text)
 
     def current(self) -> dict[str, Any]:
-        """Return what is noted of the run that is on; empty if none is."""
+        """Return the notes on the current run; empty if there is none."""
         path = self.path / "current.json"
         return read_json(path) if path.is_file() else {}
 
     def note(self, **changes: object) -> None:
-        """Change what is noted of the run that is on."""
+        """Change the notes on the current run."""
         write_json(self.path / "current.json", self.current() | changes)
 
     def end(self) -> None:
-        """Note that no run is on."""
+        """Note that there is no current run."""
         (self.path / "current.json").unlink(missing_ok=True)
 
     @property
@@ -246,7 +246,7 @@ class ServerFolder:
             return True
 
     def lock(self) -> AbstractContextManager[None]:
-        """Hold the folder for the one process that serves it; a ServiceError if another does."""
+        """Hold the folder for the one process that serves it; raise ServiceError where another does."""
         return held_alone(self.path, "a coordinator")
 
 

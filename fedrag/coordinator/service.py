@@ -1,4 +1,4 @@
-"""The coordinator as a service: the SuperLink, the public door, and the executor while a run is on."""
+"""The coordinator as a service: the SuperLink, the reverse proxy, and an executor for the current run."""
 
 from __future__ import annotations
 
@@ -14,75 +14,67 @@ from pathlib import Path
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
-from fedrag.coordinator.reverse_proxy import door_command, door_config, door_ready
+from fedrag.coordinator.reverse_proxy import PROXY_FOLDER, is_ready, reverse_proxy, rotate_access_log
 from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
-from fedrag.files import write_text
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
-from fedrag.service.children import LOG_BYTES, QUIET, Child, Stop, stop_on_signals
+from fedrag.service.children import QUIET, Child, Stop, stop_on_signals
 
 TICK_S = 0.3
-LOOK_S = 10.0  # how often sites that were away are looked for
-AGAIN_S = 600.0  # before a result is offered again to a site that did not take it
+LOOK_S = 10.0  # between two searches for sites that missed a result
+AGAIN_S = 600.0  # before a result is offered again to a site that did not accept it
 READY_S = 60.0
-TRIES = 3  # an executor that dies so often without a new round has a fault that trying again does not mend
-FULL_S = 10.0  # between two attempts to write down what a full disk did not take
+TRIES = 3  # an executor that dies this often without a new round has a fault that a restart does not cure
+FULL_S = 10.0  # between two attempts to write what a full disk refused
 EVERYWHERE = ("0.0.0.0", "::")
 
 _ENVIRONMENT = {**QUIET, "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1"}
 
 
 def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
-    """Run the coordinator until it is told to end.
+    """Run the coordinator until SIGTERM or Ctrl-C.
 
     Args:
         folder: The coordinator's folder.
         say: Takes a line for the operator.
 
     Raises:
-        ServiceError: Another process serves the folder, or a child does not get ready.
+        ServiceError: Another process serves the folder, or a child does not become ready.
     """
     with folder.lock():
         stop_on_signals()
-        superlink, door = _children(folder)
+        superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)
-        late = _LateDelivery(folder, say)
-        renewal = _Renewal(folder.path / "server.crt", superlink, door, say)
+        redelivery = _Redelivery(folder, say)
+        renewal = _Renewal(folder.path / "server.crt", superlink, proxy, say)
         try:
-            _start(folder, superlink, door, say)
+            _start(folder, superlink, proxy, say)
             trouble = ""
             while True:
                 superlink.tend(say)
-                door.tend(say)
-                keep_small(door, folder.path / "door" / "access.log")
+                proxy.tend(say)
+                rotate_access_log(proxy, folder.path / PROXY_FOLDER / "access.log")
                 try:
                     renewal.tend()
                     executor.tend()
-                    late.tend()
+                    redelivery.tend()
                     trouble = ""
-                except StorageError as error:  # the sites' connections and the console go on
+                except StorageError as error:  # the sites' connections and the console stay up
                     if str(error) != trouble:
                         say(str(error))
                     trouble = str(error)
                     time.sleep(FULL_S)
                 time.sleep(TICK_S)
         except Stop:
-            say("the coordinator ends")
+            say("the coordinator stops")
         finally:
-            for child in (executor.child, late.child, door, superlink):
+            for child in (executor.child, redelivery.child, proxy, superlink):
                 child.end()
 
 
-def keep_small(door: Child, log: Path) -> None:
-    """Turn the door's log over when it is large; the door opens a new one."""
-    if log.is_file() and log.stat().st_size > LOG_BYTES:
-        log.replace(log.with_suffix(".1.log"))
-        door.signal(signal.SIGUSR1)
-
-
 def enter_sites(folder: ServerFolder) -> None:
-    """Bring the SuperLink's list of nodes in line with the register."""
+    """Register the sites with the SuperLink, and unregister those that were removed."""
     for site in folder.sites(removed=True):
         if site.removed:
             folder.link.unregister(site.public_key)
@@ -90,47 +82,30 @@ def enter_sites(folder: ServerFolder) -> None:
             folder.link.register(site.name, site.public_key)
 
 
-def _children(folder: ServerFolder) -> tuple[Child, Child]:
-    path, config = folder.path, folder.config
-    certificate, key = path / "server.crt", path / "server.key"
+def _superlink(folder: ServerFolder) -> Child:
+    path = folder.path
+    command = superlink_command(folder.link, path / "server.crt", path / "server.key", path / "superlink.db")
     environment = {**_ENVIRONMENT, "FLWR_HOME": str(path / "flower")}
-    superlink = Child(
-        "SuperLink",
-        superlink_command(folder.link, certificate, key, path / "superlink.db"),
-        folder.logs / "superlink.log",
-        environment,
-    )
-    nginx = path / "door" / "nginx.conf"
-    text = door_config(
-        folder=path / "door",
-        listen_host=config.listen,
-        listen_port=config.port,
-        upstream_port=config.superlink_port,
-        ca=path / "ca.crt",
-        certificate=certificate,
-        key=key,
-    )
-    write_text(nginx, text)
-    return superlink, Child("public door", door_command(nginx), folder.logs / "door.log", death_signal=signal.SIGTERM)
+    return Child("SuperLink", command, folder.logs / "superlink.log", environment)
 
 
-def _start(folder: ServerFolder, superlink: Child, door: Child, say: Callable[[str], None]) -> None:
-    """Start both and wait until a site could come in."""
+def _start(folder: ServerFolder, superlink: Child, proxy: Child, say: Callable[[str], None]) -> None:
+    """Start both and wait until a site can connect."""
     _shrink(folder.path / "superlink.db")
     superlink.start()
     _wait(superlink, folder.link.is_ready)
     enter_sites(folder)
-    door.start()
+    proxy.start()
     host = "127.0.0.1" if folder.config.listen in EVERYWHERE else folder.config.listen
-    _wait(door, lambda: door_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
+    _wait(proxy, lambda: is_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
     left = days_left(folder.path / "server.crt", datetime.now(UTC))
-    say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate ends in {left} days")
+    say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate expires in {left} days")
     if left < WARN_DAYS:
         say(f"renew the certificate with: fedrag server rotate {folder.path}")
 
 
 def _shrink(database: Path) -> None:
-    """Give back the room that messages of past runs took."""
+    """Free the space that messages of past runs took."""
     if database.is_file():
         with closing(sqlite3.connect(database)) as connection:
             connection.execute("VACUUM")
@@ -147,12 +122,12 @@ def _wait(child: Child, ready: Callable[[], bool]) -> None:
 
 
 class _Renewal:
-    """Takes up a certificate that was renewed while the coordinator runs."""
+    """Restarts the SuperLink and reloads nginx when the certificate was renewed."""
 
-    def __init__(self, certificate: Path, superlink: Child, door: Child, say: Callable[[str], None]) -> None:
+    def __init__(self, certificate: Path, superlink: Child, proxy: Child, say: Callable[[str], None]) -> None:
         self._certificate = certificate
         self._superlink = superlink
-        self._door = door
+        self._proxy = proxy
         self._say = say
         self._written = certificate.stat().st_mtime_ns
 
@@ -160,19 +135,19 @@ class _Renewal:
         written = self._certificate.stat().st_mtime_ns
         if written != self._written:
             self._written = written
-            self._door.signal(signal.SIGHUP)
+            self._proxy.signal(signal.SIGHUP)
             self._superlink.end()
             self._superlink.start()
-            self._say("the renewed certificate is taken up")
+            self._say("the renewed certificate is in use")
 
 
 def _executor_command(folder: ServerFolder, *finished_run: str) -> list[str]:
-    """Return the command that works on the run that is on, or brings the result of a finished one to late sites."""
+    """Return the command that works on the current run, or delivers a finished one to sites that missed it."""
     return [sys.executable, "-m", "fedrag.coordinator.executor", str(folder.path), *finished_run]
 
 
 class _Executor:
-    """Sees to it that a run that is on has a process, and that one that was stopped has none."""
+    """Keeps a process running for the current run, and ends it when the run is to stop."""
 
     def __init__(self, folder: ServerFolder, say: Callable[[str], None]) -> None:
         self._folder = folder
@@ -205,15 +180,15 @@ class _Executor:
             self._fail(name, f"its process died {tries} times in the same round; {self.child.log} says why")
             return
         again = name == self._run
-        # A full disk is noticed here, before it costs a try.
+        # A full disk shows here, before it costs a try.
         write_outcome(self._folder.runs / name, Outcome("waiting"))
-        self._say(f"{name}: {'the executor died; another goes on' if again else 'begins'} after round {rounds}")
+        self._say(f"{name}: {'the executor died; another continues' if again else 'begins'} after round {rounds}")
         self._folder.note(tries=tries + 1 if again and rounds == self._rounds else 0)
         self._run, self._rounds = name, rounds
         self.child.start()
 
     def _fail(self, name: str, why: str) -> None:
-        self._run = name  # so that it is told how it ended
+        self._run = name  # so that `tend` reports how it ended
         write_outcome(self._folder.runs / name, Outcome("failed", why))
         self._folder.end()
 
@@ -222,15 +197,15 @@ class _Executor:
         return outcome.state + (f": {outcome.why}" if outcome.why else "")
 
 
-class _LateDelivery:
-    """Brings the newest result to sites that were away when it was delivered, once they are back."""
+class _Redelivery:
+    """Delivers the newest result to sites that were offline at the end of its run, once they are back."""
 
     def __init__(self, folder: ServerFolder, say: Callable[[str], None]) -> None:
         self._folder = folder
         self._say = say
         self._next_look = 0.0
         self._tried: dict[str, float] = {}
-        self.child = Child("late delivery", [], folder.logs / "executor.log", _ENVIRONMENT)
+        self.child = Child("redelivery", [], folder.logs / "executor.log", _ENVIRONMENT)
 
     def tend(self) -> None:
         if self.child.pid and self._folder.current():
@@ -243,12 +218,12 @@ class _LateDelivery:
         if not finished:
             return
         run = finished[-1]
-        away = sites_without_result(self._folder, RunFolder.open(self._folder.runs / run))
-        online = self._online() if away else set()
-        back = [name for name in away if name in online and now - self._tried.get(name, -AGAIN_S) >= AGAIN_S]
+        missing = sites_without_result(self._folder, RunFolder.open(self._folder.runs / run))
+        online = self._online() if missing else set()
+        back = [name for name in missing if name in online and now - self._tried.get(name, -AGAIN_S) >= AGAIN_S]
         if back:
             self._tried |= dict.fromkeys(back, now)
-            self._say(f"{run}: the result goes to {', '.join(back)}, which did not get it before")
+            self._say(f"{run}: the result is sent to {', '.join(back)}, offline when the run ended")
             self.child.command = _executor_command(self._folder, run)
             self.child.start()
 
@@ -256,7 +231,7 @@ class _LateDelivery:
         try:
             return {node.name for node in self._folder.link.nodes() if node.online}
         except ServiceError:
-            return set()  # it is being started again
+            return set()  # the SuperLink is restarting
 
     def _state(self, name: str) -> str:
         return read_outcome(self._folder.runs / name).state

@@ -1,7 +1,7 @@
-"""A grid whose requests are signed by the coordinator and whose replies must be signed by the site they come from.
+"""A grid that signs the coordinator's requests and accepts only replies that the site itself signed.
 
-Flower hands a message over once: a node that is killed at the wrong moment has lost it. A request whose site was lost,
-or came anew since, is therefore sent again, with the same id: the site works on it once.
+Flower delivers a message once: a node that is killed at the wrong moment has lost it. A request whose site was lost,
+or has restarted since, is therefore sent again with the same id: the site works on it once.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from fedrag.display import Display
 from fedrag.errors import SignatureError
 from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_signature
 
-LOOK_S = 3.0  # how often is looked for sites that came anew
-PATIENCE_S = 90.0  # how long a site that was lost may be away
-FIRST_COPY_S = 30.0  # after which a request is sent again: a SuperLink that was killed loses some too
-RARER = 4  # each further copy waits so many times longer: most sites just train, and a copy holds the whole state
+LOOK_S = 3.0  # between two checks for sites that restarted
+PATIENCE_S = 90.0  # how long a lost site may stay away
+FIRST_COPY_S = 30.0  # a request is sent again after this: a SuperLink that was killed loses some too
+RARER = 4  # each further copy waits this many times longer: most sites just train, and a copy holds the whole state
 LOST = (ErrorCode.NODE_UNAVAILABLE, ErrorCode.MESSAGE_UNAVAILABLE)
 
 
@@ -38,7 +38,7 @@ class Member:
         node_id: Its address.
         name: Its registered name.
         key: Its public key.
-        came: When it came online; ISO 8601.
+        came: When it went online; ISO 8601.
     """
 
     node_id: int
@@ -48,16 +48,16 @@ class Member:
 
 
 @dataclass(slots=True)
-class _Asked:
-    """A request that waits for its reply.
+class _Pending:
+    """A request that awaits its reply.
 
     Attributes:
-        member: The site, as it was when the request was sent the last time.
+        member: The site, as it was when the request was last sent.
         slip: What the signature says.
         message: The request, signed.
         copies: Flower's ids of all copies of it that may still be answered.
-        lost: The error that says that a copy was lost, until another is sent.
-        lost_since: When that was, in seconds of the monotonic clock.
+        lost: The error that reports a lost copy, until another is sent.
+        lost_since: When it came, in seconds of the monotonic clock.
         again_at: When it is sent again in any case, by the same clock.
         wait_s: How long it waits the next time: `RARER` times as long each time.
     """
@@ -80,7 +80,7 @@ class SignedGrid(Grid):
         run: Name of the run.
         key: The coordinator's signing key.
         members: Gives the registered sites that are online.
-        display: Told of replies whose signature is not good.
+        display: Shows which replies had no valid signature.
     """
 
     poll_s = 0.3
@@ -100,7 +100,7 @@ class SignedGrid(Grid):
         self._members = members
         self._display = display
         self._known: dict[int, Member] = {}
-        self._asked: dict[str, _Asked] = {}
+        self._asked: dict[str, _Pending] = {}
         self._next_look = 0.0
 
     @property
@@ -118,7 +118,7 @@ class SignedGrid(Grid):
         return self._grid.run
 
     def get_nodes(self) -> Iterable[NodeInfo]:
-        """Return all nodes of the grid beneath."""
+        """Return all nodes of the wrapped grid."""
         return self._grid.get_nodes()
 
     def online(self) -> dict[int, Member]:
@@ -140,7 +140,7 @@ class SignedGrid(Grid):
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Sign requests and send them, one at a time.
 
-        What the grid beneath raises goes on to the caller: the requests before were sent, those after were not.
+        An exception of the wrapped grid passes to the caller: earlier requests were sent, later ones were not.
         """
         ids: list[str] = []
         for message in messages:
@@ -154,12 +154,12 @@ class SignedGrid(Grid):
                 signed, metadata.message_type, metadata.dst_node_id, metadata.group_id, metadata.ttl
             )
             (message_id,) = self._grid.push_messages([out])
-            self._asked[message_id] = _Asked(member, slip, out, [message_id])
+            self._asked[message_id] = _Pending(member, slip, out, [message_id])
             ids.append(message_id)
         return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Fetch replies; one that its site did not sign becomes an error, and what was lost is sent again."""
+        """Fetch replies; one that its site did not sign becomes an error, and lost requests are sent again."""
         waiting = {message_id: self._asked[message_id] for message_id in message_ids if message_id in self._asked}
         first_of = {copy: message_id for message_id, asked in waiting.items() for copy in asked.copies}
         found = []
@@ -174,10 +174,10 @@ class SignedGrid(Grid):
                 continue
             found.append(self._checked(_as_reply_to(reply, message_id), asked))
             del self._asked[message_id]
-        return found + self._look_after_lost(waiting)
+        return found + self._resend_lost(waiting)
 
-    def _look_after_lost(self, waiting: Mapping[str, _Asked]) -> list[Message]:
-        """Send again what a site that came anew has lost; give up those that stay away."""
+    def _resend_lost(self, waiting: Mapping[str, _Pending]) -> list[Message]:
+        """Send lost requests again to sites that are back; give up on those that stay away."""
         if time.monotonic() < self._next_look:
             return []
         self._next_look = time.monotonic() + LOOK_S
@@ -216,7 +216,7 @@ class SignedGrid(Grid):
             time.sleep(0 if found else self.poll_s)
         return replies
 
-    def _checked(self, reply: Message, asked: _Asked) -> Message:
+    def _checked(self, reply: Message, asked: _Pending) -> Message:
         if reply.has_error():
             return reply
         try:
@@ -230,6 +230,6 @@ class SignedGrid(Grid):
 
 
 def _as_reply_to(reply: Message, message_id: str) -> Message:
-    """Let a reply to a copy answer the message that the rounds know."""
+    """Make a reply to a copy answer the message that the rounds know."""
     reply.metadata.__dict__["_reply_to_message_id"] = message_id
     return reply

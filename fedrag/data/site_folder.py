@@ -129,7 +129,9 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
         if not passage_ids:
             on_problem(f"{passages_file}: holds no passage; a site needs at least one")
     else:
-        on_problem(f'{passages_file}: no such file; a site needs one, a line a passage: {{"id": "p1", "text": "..."}}')
+        on_problem(
+            f'{passages_file}: no such file; a site needs one, a line per passage: {{"id": "p1", "text": "..."}}'
+        )
 
     def parse(row: dict[str, Any]) -> Question:
         return parse_question(row, passage_ids)

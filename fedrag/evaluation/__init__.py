@@ -1,1 +1,1 @@
-"""What answers and rankings are worth."""
+"""Scores of answers and rankings, and the evaluation and comparison of runs."""

@@ -1,7 +1,7 @@
-"""How good a predicted answer is: exact match, token F1 and ROUGE-L, each the best over the right answers.
+"""Scores a predicted answer: exact match, token F1 and ROUGE-L, each the best over the right answers.
 
-Exact match and F1 follow the evaluation script of SQuAD 2.0 (Rajpurkar et al. 2018), after Unicode
-normalisation NFKC. Chinese, Japanese and Thai do not separate words: each of their characters is a token.
+Exact match and F1 follow the evaluation script of SQuAD 2.0 (Rajpurkar et al. 2018), after Unicode normalisation NFKC.
+Chinese, Japanese and Thai do not separate words, so each of their characters is a token.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize_answer(text: str) -> str:
-    """Lower the case and drop punctuation (ASCII), articles and needless white space, as SQuAD does.
+    """Lower the case and drop ASCII punctuation, articles and extra white space, as SQuAD does.
 
     >>> normalize_answer("The  Eiffel-Tower, Paris.")
     'eiffeltower paris'
@@ -44,7 +44,7 @@ def exact_match(prediction: str, answers: Sequence[str]) -> float:
 def token_f1(prediction: str, answers: Sequence[str]) -> float:
     """Return the best harmonic mean of token precision and recall, in [0, 1].
 
-    Without a right answer, an empty prediction is right and any other wrong.
+    Without a right answer, only an empty prediction is right.
 
     >>> token_f1("River Nile", ["the Nile"])
     0.6666666666666666
@@ -56,7 +56,7 @@ def token_f1(prediction: str, answers: Sequence[str]) -> float:
 def rouge_l(prediction: str, answers: Sequence[str]) -> float:
     """Return the best F-measure of the longest common subsequence of tokens, in [0, 1] (Lin 2004).
 
-    On English text it is rougeL of the package rouge-score, without stemming. Nothing empty matches.
+    On English text it equals rougeL of the package rouge-score without stemming. An empty text matches nothing.
 
     >>> rouge_l("the cat sat", ["the cat slept", "so the black cat sat down too, no?"])
     0.6666666666666666
@@ -67,7 +67,7 @@ def rouge_l(prediction: str, answers: Sequence[str]) -> float:
 
 
 def _normalized(answers: Sequence[str]) -> list[str]:
-    """Normalise the right answers; those of which nothing is left do not count, as in SQuAD 2.0."""
+    """Normalise the right answers, and drop those that become empty, as in SQuAD 2.0."""
     return list(filter(None, map(normalize_answer, answers))) or [""]
 
 
@@ -99,7 +99,7 @@ def _f1(common: int, predicted: int, gold: int) -> float:
 def _lcs_length(left: list[str], right: list[str]) -> int:
     """Return the length of the longest common subsequence, bit-parallel (Hyyrö 2004).
 
-    One bit a token of `left`; answers of a thousand tokens take a millisecond instead of a second.
+    It uses one bit per token of `left`: answers of a thousand tokens take a millisecond instead of a second.
     """
     places: dict[str, int] = {}
     for place, token in enumerate(left):

@@ -26,8 +26,8 @@ class Found:
     Attributes:
         passage: The passage.
         score: Cosine similarity to the question.
-        is_given: Whether it was put before the generator.
-        is_labelled: Whether the site's files name it as one that holds the answer.
+        is_given: Whether it was given to the generator.
+        is_labelled: Whether the site's files label it as holding the answer.
     """
 
     passage: Passage
@@ -49,12 +49,12 @@ class Asked:
     """A question and the two answers to it.
 
     Attributes:
-        question: As it was asked.
+        question: The question.
         run: Name of the run.
         site: Name of the site whose passages were searched.
-        components: What the run trained; the other component is untouched on both sides.
-        splits: Those of the site's question files in which the question stands.
-        right_answers: The answers given there.
+        components: Components that the run trained; the others are untouched on both sides.
+        splits: Splits of the site that hold the question.
+        right_answers: The right answers, if a split holds the question.
         untouched: Answer of the models as they were fetched.
         trained: Answer of the run's models.
     """
@@ -74,15 +74,15 @@ class Asked:
 
 
 class BeforeAndAfter:
-    """The untouched and the trained models of a run over one site's passages, loaded and indexed once.
+    """The untouched and the trained models of a run on one site's passages, loaded and indexed once.
 
     Args:
         run: Name of the run.
         config: Its scenario.
-        trained: Its tensors by component; a component that is absent is untouched on both sides.
+        trained: Its tensors by component; a missing component is untouched on both sides.
         site: The site.
-        passages: Passages to find for a question; None: as many as the run gives the generator. It is
-            given the first of them, never more than in the run.
+        passages: Passages to find per question; None: as many as the run gives the generator. The generator gets the
+            best of them, at most as many as in the run.
 
     Raises:
         ModelError: A model is not fetched.
@@ -100,10 +100,10 @@ class BeforeAndAfter:
 
     @classmethod
     def of_run(cls, path: Path | str, data: Path | str, passages: int | None = None) -> BeforeAndAfter:
-        """Open a run folder and a site's folder, or one with a single site in it.
+        """Open a run folder and a site's folder, or a folder with a single site.
 
         Raises:
-            RunError: The run is not finished or damaged.
+            RunError: The run is not finished, or damaged.
             ConfigError: The folder holds several sites.
             DataError: The site is malformed.
             ModelError: A model is not fetched.
@@ -118,12 +118,12 @@ class BeforeAndAfter:
         return self._site.name
 
     def ask(self, question: str) -> Asked:
-        """Answer one question with both pairs of models.
+        """Answer one question with the untouched and the trained models.
 
-        It is answered alone; in bfloat16 an answer can differ from the one measured in a batch.
+        The question is a batch of its own: in bfloat16 its answer can differ from the one in an evaluation's batch.
 
         Raises:
-            ConfigError: The question is blank, or no text.
+            ConfigError: The question is blank, or not valid text.
         """
         question = _checked(question)
         known = self._known.get(question_key(question))
@@ -145,7 +145,7 @@ class BeforeAndAfter:
 
     def _answer(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> RagAnswer:
         config = self._config
-        models = RoundModels(config, state)  # sets the state anew: both sides use the same loaded models
+        models = RoundModels(config, state)  # resets the state, since both sides share the loaded models
         [hits] = retrieve(models.retriever, index, [question], self._n_found)
         passages = {passage.id: passage for passage in self._site.passages}
         given = hits[: config.rag.passages]
@@ -164,15 +164,16 @@ class BeforeAndAfter:
 
 
 def ask(path: Path | str, question: str, data: Path | str, *, passages: int | None = None) -> Asked:
-    """Answer one question from a site's passages, with a run's untouched and trained models.
+    """Answer one question from a site's passages with the untouched and with a run's models.
 
-    For several questions `BeforeAndAfter.of_run` loads and indexes only once; see there for arguments and errors.
+    For several questions use `BeforeAndAfter.of_run`, which loads and indexes only once; it also describes the
+    arguments and errors.
     """
     return BeforeAndAfter.of_run(path, data, passages).ask(question)
 
 
 def _only_site(root: Path) -> Path:
-    """Return the folder of the one site that is meant."""
+    """Return the folder of the only site."""
     folders = site_folders(root)
     if len(folders) > 1:
         names = ", ".join(folder.name for folder in folders[:_NAMES_SHOWN])
@@ -184,7 +185,7 @@ def _only_site(root: Path) -> Path:
 
 
 def _checked(question: str) -> str:
-    """Return a question without the space around it; refuse what no tokenizer can read."""
+    """Strip a question; refuse one that no tokenizer can read."""
     if not question.strip():
         raise ConfigError("the question is empty; expected some words")
     try:

@@ -13,13 +13,13 @@ from fedrag.runs.run_folder import RunFolder
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """One metric on two sides.
+    """A metric of two systems on the same questions.
 
     Attributes:
         metric: Its name.
-        first: Mean of the first side.
+        first: Mean of the first system.
         second: Mean of the second.
-        difference: Second minus first, over the questions that both measured.
+        difference: Second minus first, over the questions that both answered.
     """
 
     metric: str
@@ -29,10 +29,10 @@ class Comparison:
 
 
 def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Comparison], int]:
-    """Return a row per metric that both runs measured, and the number of common questions.
+    """Return a comparison for each metric that both runs measured, and the number of common questions.
 
     Raises:
-        RunError: A run is not finished, measured nothing, or they have no question in common.
+        RunError: A run is not finished or measured nothing, or the runs have no question in common.
     """
     ours, theirs = _measured(first), _measured(second)
     common = len(ours.keys() & theirs.keys())
@@ -45,7 +45,7 @@ def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Compari
 
 
 def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) -> Comparison | None:
-    """Compare a metric over the questions that have it on both sides; None where there are none."""
+    """Compare a metric over the questions that have it in both systems; return None if there are none."""
     common = sorted(first.keys() & second.keys())
     pairs = [(first[key][metric], second[key][metric]) for key in common]
     both = [(a, b) for a, b in pairs if a is not None and b is not None]

@@ -1,4 +1,4 @@
-"""Evaluates a run on any site folders, also of sites that took no part in it."""
+"""Evaluates a run on any sites, including those that took no part in it."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ def evaluate_run(
         path: The run folder.
         data: A folder of site folders, or one site's folder.
         split: Questions to measure.
-        base: Measure the untouched models instead.
-        only_retrieval: Generate no answers.
+        base: Whether to measure the untouched models instead.
+        only_retrieval: Whether to generate no answers.
         display: Shows lines and progress.
 
     Returns:
         `run`, `models`, `split`, `overall` and `sites`; see `fedrag.evaluation.records`.
 
     Raises:
-        RunError: The run is not finished or damaged.
+        RunError: The run is not finished, or damaged.
         DataError: The data is malformed, or no site has a question in this split.
     """
     run = RunFolder.open(Path(path))
@@ -61,7 +61,16 @@ def measure_sites(
     generate: bool,
     display: Display,
 ) -> list[Measured]:
-    """Measure one state on several sites; a site without questions in the split is named and skipped."""
+    """Measure one state on several sites; skip those without questions in the split, and say so.
+
+    Args:
+        sites: The sites.
+        split: Questions to measure.
+        config: The run's scenario.
+        state: Tensors by component; a missing component is untouched.
+        generate: Whether to generate answers, if the scenario does.
+        display: Shows lines and progress.
+    """
     models = RoundModels(config, state)
     generator = models.generator if generate and config.evaluation.generate else None
     measured: list[Measured] = []

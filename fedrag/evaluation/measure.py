@@ -1,4 +1,4 @@
-"""Measures models on sites: retrieval and answers for every distinct question."""
+"""Measures models on a site: retrieval and answers for every distinct question."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, retrie
 from fedrag.types import Question, Site, Split
 
 MeasuredSplit = Split | Literal["all"]
-"""Questions that are measured; all: those of every split."""
+"""Questions to measure; all: those of every split."""
 
 OnProgress = Callable[[str, int, int], None]
 
@@ -37,7 +37,7 @@ def measure_site(
         config: Prompt settings and batch sizes.
         retriever: In the state to measure.
         generator: In the state to measure; None: retrieval only.
-        on_progress: Called with (what, done, in all) while answers are generated.
+        on_progress: Called with a description, the number done and the total while answers are generated.
     """
     chosen = site.questions if split == "all" else site.split(split)
     questions = distinct_questions(chosen)

@@ -1,7 +1,7 @@
-"""How early a ranking shows the labelled passages of a question, with trec_eval's definitions.
+"""Scores a ranking by the ranks of a question's labelled passages, with trec_eval's definitions.
 
-Rankings are passage ids, best first, without repeats. Labels are binary. A question without labelled
-passages scores 0.0: leave it out before.
+Rankings are passage ids, best first, without repeats. Labels are binary. A question without labelled passages scores
+0.0, so leave it out.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Collection, Sequence
 def recall_at(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
     """Return 1.0 if any labelled passage is among the first k, else 0.0.
 
-    This is recall@k as retrieval for question answering uses the word: one passage with the answer is
-    enough. trec_eval calls it success_k.
+    Retrieval for question answering calls this recall@k, since one passage with the answer is enough. trec_eval calls
+    it success_k.
 
     >>> recall_at(["p3", "p1", "p2"], {"p1", "p9"}, 2)
     1.0
@@ -23,7 +23,7 @@ def recall_at(ranked: Sequence[str], relevant: Collection[str], k: int) -> float
 
 
 def reciprocal_rank(ranked: Sequence[str], relevant: Collection[str]) -> float:
-    """Return 1 / rank of the first labelled passage in the whole ranking; 0.0 if there is none.
+    """Return 1 / rank of the first labelled passage in the whole ranking, or 0.0 without one.
 
     >>> reciprocal_rank(["p3", "p1", "p2"], {"p1", "p2"})
     0.5
@@ -34,8 +34,8 @@ def reciprocal_rank(ranked: Sequence[str], relevant: Collection[str]) -> float:
 def ndcg_at(ranked: Sequence[str], relevant: Collection[str], k: int) -> float:
     """Return the discounted gain of the first k over that of the best possible ranking (nDCG@k).
 
-    A labelled passage at a rank gains 1 / log2(rank + 1) (Järvelin and Kekäläinen 2002); the best ranking
-    has min(k, number of labelled passages) of them in front.
+    A labelled passage at a rank gains 1 / log2(rank + 1) (Järvelin and Kekäläinen 2002); the best ranking begins with
+    min(k, number of labelled passages) of them.
 
     >>> ndcg_at(["p1", "p3", "p2"], {"p1", "p2"}, 10)
     0.9197207891481876

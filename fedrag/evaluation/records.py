@@ -1,4 +1,4 @@
-"""What was measured: one record a question, and means over them. No torch here."""
+"""Measured questions, one record each, and means over them. No torch here."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ TITLES = {
     "mrr": "MRR",
     "ndcg_at_10": "nDCG@10",
 }
-"""The metrics as tables name them."""
+"""The metrics' names in tables."""
 
 QuestionKey = tuple[str, str]
 """A site's name and a question's id there."""
 
 Scores = Mapping[QuestionKey, Mapping[str, float | None]]
-"""The metrics of each question; None: not measured."""
+"""The metrics of each question; one that was not measured is None."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """One question's result; a metric that was not measured is None.
+    """One question's result.
 
     Attributes:
-        site: Name of its site.
-        question_id: Its id there.
-        retrieved: Ids of the passages that were put before the generator, best first.
-        answer: What the generator said, or None.
-        metrics: Values by name, each in [0, 1].
+        site: Name of the site.
+        question_id: The question's id there.
+        retrieved: Ids of the passages that were given to the generator, best first.
+        answer: The generated answer; None where none was generated.
+        metrics: Values by name, each in [0, 1] or None where it was not measured.
     """
 
     site: str
@@ -53,7 +53,7 @@ class Measured:
 
     @property
     def key(self) -> QuestionKey:
-        """What tells it from the other questions of a run."""
+        """The key that identifies the question in a run."""
         return self.site, self.question_id
 
     def to_json(self) -> dict[str, Any]:
@@ -62,15 +62,15 @@ class Measured:
 
 
 def measured_lines(measured: Iterable[Measured]) -> str:
-    """Return JSON lines, one a question; see `read_measured`."""
+    """Return the records as JSON lines, which `read_measured` reads."""
     return "".join(json.dumps(item.to_json(), ensure_ascii=False) + "\n" for item in measured)
 
 
 def read_measured(path: Path) -> list[Measured]:
-    """Read what `measured_lines` wrote.
+    """Read a file of lines from `measured_lines`.
 
     Raises:
-        RunError: The file cannot be read, or a line is no record.
+        RunError: The file cannot be read, or a line is not a record.
     """
     try:
         with path.open(encoding="utf-8", newline="\n") as file:  # splitlines would cut answers that hold U+2028
@@ -89,9 +89,9 @@ def _parse(line: str, where: str) -> Measured:
 
 
 def scores_by_question(measured: Iterable[Measured]) -> dict[QuestionKey, dict[str, float | None]]:
-    """Return each question's metrics; of one that several models answered, the mean over the models.
+    """Return each question's metrics, averaged over the models that answered it.
 
-    So it is where sites that took no part are measured with every site's own model.
+    There are several where the local models of all sites are measured on sites that took no part.
     """
     by_key: dict[QuestionKey, list[Measured]] = defaultdict(list)
     for item in measured:
@@ -100,7 +100,7 @@ def scores_by_question(measured: Iterable[Measured]) -> dict[QuestionKey, dict[s
 
 
 def mean(measured: Iterable[Measured], metric: str) -> float | None:
-    """Return the mean of a metric over the questions that have it; None where none has."""
+    """Return the mean of a metric over the questions that have it, or None without one."""
     values = [value for item in measured if (value := item.metrics[metric]) is not None]
     return sum(values) / len(values) if values else None
 

@@ -1,4 +1,4 @@
-"""Whether a difference between two systems on the same questions is more than chance."""
+"""Tests whether a difference between two systems on the same questions is more than chance."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 COVERAGE = 0.95
-BLOCK = 2**20  # drawn question numbers held at a time
+BLOCK = 2**20  # draws in memory at a time
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean difference with its 95 % interval."""
+    """A mean difference and its 95 % interval."""
 
     mean_difference: float
     low: float
@@ -24,9 +24,9 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, resamples: int =
     """Return the mean of `a - b` and its percentile interval over resampled questions (Efron 1979).
 
     Args:
-        a: A score per question.
-        b: The other system's scores of the same questions, in the same order.
-        resamples: Times the questions are drawn anew, with replacement.
+        a: One score per question.
+        b: The other system's scores on the same questions, in the same order.
+        resamples: Number of times that the questions are drawn, with replacement.
         seed: Seed of the draws.
 
     Raises:

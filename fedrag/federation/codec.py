@@ -6,7 +6,7 @@ rounding): over sites and rounds the errors cancel instead of adding up to a dri
 in one tensor, whose sizes are multiples of 64 almost everywhere: the factors A and B of an adapter, large and small, do
 not share scales.
 
-The global state is no difference. In int8 each round would round it anew, with steps of a 127th of the largest weight
+The global state is no difference. In int8 each round would round it again, with steps of a 127th of the largest weight
 nearby, which may be more than a round moves it. It goes as bfloat16 then, whose error is a share of each weight itself.
 The server keeps it in full, and a site subtracts what it received: no rounding of the state gets into the updates.
 """

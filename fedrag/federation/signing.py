@@ -59,12 +59,12 @@ def with_signature(content: RecordDict, slip: Slip, key: EllipticCurvePrivateKey
 
 
 def without_signature(content: RecordDict) -> RecordDict:
-    """Return the same records but the signature."""
+    """Return the same records without the signature."""
     return RecordDict({name: content[name] for name in content if name != SIGNATURE})
 
 
 def verified_slip(content: RecordDict, role: str, key: EllipticCurvePublicKey) -> Slip:
-    """Return what a signature says, if it is good.
+    """Return what a valid signature says.
 
     Raises:
         SignatureError: There is none, it is another's, or something was changed.

@@ -1,6 +1,6 @@
 """Named tensors as one flat array and back, with a manifest that says where each tensor lies.
 
-One array a component goes over the wire: many small ones cost a request each.
+One array per component goes over the wire: many small ones cost a request each.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ def norm(tensors: Tensors) -> float:
 
 
 def all_finite(flat: Array) -> bool:
-    """Say whether no element is NaN or infinite."""
+    """Return whether no element is NaN or infinite."""
     return bool(np.isfinite(flat).all())
 
 

@@ -1,4 +1,4 @@
-"""What both grids of one machine share: nodes, message ids, and how a client app answers a message.
+"""What both grids share: nodes, message ids, and how a client app answers a message.
 
 A grid copies each message when it is pushed, as a network would: later changes by the server do not reach
 it. Flower keeps an array as immutable bytes, so the copies share them and nobody can write into another's
@@ -31,7 +31,7 @@ class LocalGrid(Grid):
     """The part of a Flower grid that does not depend on where the clients run.
 
     The client of `node_configs[i]` has node id `FIRST_NODE_ID + i`, always. A message whose time to live has
-    passed is forgotten when the next ones are pushed, so a late client does not hold memory for ever.
+    passed is forgotten when the next ones are pushed, so a slow client does not hold memory forever.
     """
 
     one_reply_a_pull = True

@@ -41,10 +41,10 @@ class Flight:
 
 
 class RayGrid(LocalGrid):
-    """Clients in Ray actors; a context manager that lets go of them.
+    """Clients in Ray actors; a context manager that releases them.
 
-    It is ready with the first actor; the others join as they get ready. An actor that dies is replaced and
-    its message goes once more to another; if that dies too, the reply is an error. An actor that still works
+    It is ready with the first actor; the others join as they become ready. An actor that dies is replaced and
+    its message goes to another, once; if that dies too, the reply is an error. An actor that still works
     on a message past its time to live is replaced at the next push. What clients print goes to the log files
     of Ray's session.
 
@@ -162,7 +162,7 @@ class RayGrid(LocalGrid):
             self._flights[outcome] = Flight(message, actor, reply)
 
     def _collect(self, wait_s: float) -> None:
-        """Land every message that is done and take in every actor that is ready, after waiting for the first."""
+        """Wait for a message or an actor, then record every message that is done and every actor that is ready."""
         awaited = [*self._flights, *self._starting]
         if not awaited:
             return
@@ -175,7 +175,7 @@ class RayGrid(LocalGrid):
                 self._take_in(reference, self._starting.pop(reference))
 
     def _take_in(self, start: Any, actor: Any) -> None:
-        """Note that an actor is ready, or start another if it died before it was."""
+        """Record that an actor is ready, or start another if it died first."""
         try:
             ray.get(start)
         except RayTaskError as error:  # it would fail again; the first actor did not
@@ -186,7 +186,7 @@ class RayGrid(LocalGrid):
             self._idle.append(actor)
 
     def _land(self, outcome: Any, flight: Flight) -> None:
-        """Take note of a finished message and free its actor, or replace the actor if it died."""
+        """Record a finished message and free its actor, or replace the actor if it died."""
         try:
             trace = ray.get(outcome)
         except RayTaskError as error:  # the reply could not be pickled

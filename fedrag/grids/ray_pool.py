@@ -1,7 +1,7 @@
 """Processes of a Ray cluster in which clients run, kept from one grid to the next.
 
 A run has several grids: one for the federation, one for each baseline. Their clients use the same processes, so that
-Ray starts once, and base models are loaded once a process.
+Ray starts once, and base models are loaded once per process.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class ClientActor:
         importlib.import_module(module)
 
     def start(self, client_app_factory: Callable[[], ClientApp], threads: int) -> None:
-        """Build the client app, instead of one that there was; its numeric work uses this many threads."""
+        """Build the client app in place of an earlier one; its numeric work uses this many threads."""
         import torch  # here: the driver needs no torch, and the threads are this process's own
 
         # Results depend on the number of threads, and Ray has set one of its own (OMP_NUM_THREADS).
@@ -52,10 +52,10 @@ class RayPool:
     """Client processes, each a Ray actor; a context manager that ends them.
 
     Args:
-        clients: There are never more processes than clients.
+        clients: Number of clients: there are never more processes.
         actors: Number of processes; 0: as many as the CPUs and GPUs allow.
         cpus_per_actor: CPUs that one holds.
-        gpus_per_actor: Share of a GPU that one holds; 0: as large a one as there is, where there are GPUs.
+        gpus_per_actor: Share of a GPU that one holds; 0: as large as possible, where there are GPUs.
         address: A running Ray cluster; None: a new local one. One that this process is connected to is used anyway.
         prepare: A module that they import at once, while this process does something else.
 
@@ -106,11 +106,11 @@ class RayPool:
         self.close()
 
     def take(self) -> Any:
-        """Return an actor that nobody uses, or start another: whoever takes one that died takes one more."""
+        """Return an idle actor, or start another; a caller whose actor died takes one more."""
         return self._idle.pop() if self._idle else self._start()
 
     def give_back(self, actor: Any) -> None:
-        """Keep an actor that is idle for whoever takes one next; end one whose models fill a GPU.
+        """Keep an idle actor for the next caller; end it where its models fill a GPU.
 
         Between two grids models are measured in this process, which may need that memory.
         """
@@ -125,7 +125,7 @@ class RayPool:
             ray.kill(actor)
         self._idle = []
         if self._connected:
-            ray.shutdown()  # a cluster that was there before stays
+            ray.shutdown()  # a cluster that existed before stays
             self._connected = False
 
     def _start(self) -> Any:
@@ -194,9 +194,9 @@ def _connect(address: str | None) -> bool:
 def _same_environment() -> dict[str, Any]:
     """Return the runtime environment in which an actor finds every module and model that this process finds."""
     paths = os.pathsep.join(path or os.getcwd() for path in sys.path)
-    # The actors of a cluster that was there before have its environment, not this process's.
-    home = {name: os.environ[name] for name in ("FEDRAG_HOME",) if name in os.environ}
-    return {"env_vars": {"PYTHONPATH": paths, **home}}
+    # The actors of a cluster that existed before have its environment, not this process's.
+    inherited = {name: os.environ[name] for name in ("FEDRAG_HOME",) if name in os.environ}
+    return {"env_vars": {"PYTHONPATH": paths, **inherited}}
 
 
 def _gpu_share(actors: int) -> float:
@@ -206,7 +206,7 @@ def _gpu_share(actors: int) -> float:
 
 
 def _count_actors(asked: int, clients: int, cpus_per_actor: int, gpus_per_actor: float) -> int:
-    """Return the number of actors to start; Ray would wait for ever for one that does not fit."""
+    """Return the number of actors to start; Ray would wait forever for one that does not fit."""
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     room = sum(_room(node, cpus_per_actor, gpus_per_actor) for node in nodes)
     wanted = min(asked or max(room, 1), clients)

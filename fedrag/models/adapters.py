@@ -1,7 +1,7 @@
-"""Low-rank adapters (LoRA, Hu et al. 2021) in a model; with `lora_linear`, the only place that knows peft.
+"""Low-rank adapters (LoRA, Hu et al. 2021); with `lora_linear` the only module that knows peft.
 
-Adapters are injected into a model in place. The model keeps its class and its base weights; in the
-number format of the base the adapter adds two thin products per layer and no casts.
+An adapter is injected into a model in place. The model keeps its class and its base weights; in the number format of
+the base the adapter adds two thin products to each layer and no casts.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -
 
     Args:
         model: Changed in place.
-        lora: Rank, scale and target names; empty targets mean every linear layer.
-        exclude: Names of layers that never get an adapter.
+        lora: Rank, scale and target names; no targets: all linear layers.
+        exclude: Names of layers that get no adapter.
 
     Returns:
-        The names of the adapted layers, as they go into an adapter's config.
+        The names of the adapted layers, as an adapter's configuration states them.
 
     Raises:
         ModelError: A named target is not a linear layer of this model.
@@ -47,9 +47,9 @@ def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -
     known = _linear_names(model, ())
     for target in targets:
         if target not in known:
-            raise ModelError(f'lora.targets: "{target}" is no linear layer of this model; it has {", ".join(known)}')
+            raise ModelError(f'lora.targets: "{target}" is not a linear layer of this model; it has {", ".join(known)}')
     model.requires_grad_(False)
-    # PEFT matches a plain name against the end of every module path: what is excluded must be told by its path.
+    # PEFT matches plain names against the end of each module's path, so exclusions must be whole paths.
     paths = [name for name, _ in model.named_modules() if any(part in exclude for part in name.split("."))]
     config = peft_config(lora, targets)
     config.exclude_modules = paths or None
@@ -80,7 +80,7 @@ def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 @contextmanager
 def adapter_disabled(model: nn.Module) -> Iterator[None]:
-    """Run the base model exactly, as if it had no adapter; may be nested."""
+    """Run exactly the base model, as if it had no adapter; contexts may be nested."""
     layers = [m for m in model.modules() if isinstance(m, BaseTunerLayer) and not m.disable_adapters]
     try:
         for layer in layers:
@@ -92,12 +92,12 @@ def adapter_disabled(model: nn.Module) -> Iterator[None]:
 
 
 def initial_lora(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
-    """Return the state every site starts from: A uniform in +-1/sqrt(n), B zero, so that B A = 0.
+    """Return the state from which every site starts: A uniform in +-1/sqrt(n), B zero, so that B A = 0.
 
-    One A for all sites: averages of unrelated random A's shrink towards zero.
+    All sites have the same A: the average of independent random ones would shrink towards zero.
 
     Args:
-        shapes: Shape by parameter name; A is (rank, n), B is (d, rank).
+        shapes: Shapes by parameter name; A is (rank, n), B is (d, rank).
         seed: Seed of this component.
     """
     generator = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def initial_lora(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
 
 
 def remove_lora(model: nn.Module, *, merge: bool) -> None:
-    """Take the adapter out for export, folded into the base weights or left behind."""
+    """Remove the adapter for export, merged into the base weights or dropped."""
     for name, module in list(model.named_modules()):
         if isinstance(module, BaseTunerLayer):
             if merge:
@@ -133,13 +133,13 @@ def save_adapter(
     """Write an adapter folder that `PeftModel.from_pretrained` loads onto the base model.
 
     Args:
-        folder: Where to.
+        folder: The new folder.
         tensors: The adapter.
         lora: Its settings.
         targets: Names of the adapted layers.
         base: Name of the base model.
-        task_type: PEFT's name of what the model is for.
-        invocation: Token ids from whose last occurrence on the adapter acts; None: it acts on every token.
+        task_type: PEFT's name for the model's task.
+        invocation: Token ids; the adapter acts from their last occurrence on. None: it acts on every token.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = peft_config(lora, targets, task_type).to_dict()
@@ -152,23 +152,18 @@ def save_adapter(
 
 
 def _linear_names(model: nn.Module, exclude: Sequence[str]) -> tuple[str, ...]:
-    """Return the last names of all linear layers but the output head, sorted."""
+    """Return the last parts of the names of all linear layers but the output head, sorted."""
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None  # type: ignore[no-untyped-call]  # transformers gives it no types
-    return tuple(
-        sorted(
-            {
-                name.rpartition(".")[2]
-                for name, module in model.named_modules()
-                if isinstance(module, (nn.Linear, Conv1D))
-                and module is not head
-                and not any(part in exclude for part in name.split("."))
-            }
-        )
-    )
+    names: set[str] = set()
+    for name, module in model.named_modules():
+        excluded = module is head or any(part in exclude for part in name.split("."))
+        if isinstance(module, (nn.Linear, Conv1D)) and not excluded:
+            names.add(name.rpartition(".")[2])
+    return tuple(sorted(names))
 
 
 def _plain(value: object) -> object:
-    """Make PEFT's enums and sets JSON."""
+    """Turn PEFT's enums and sets into JSON values."""
     if isinstance(value, (set, frozenset)):
         return sorted(value)
     return getattr(value, "value", str(value))

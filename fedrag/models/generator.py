@@ -35,9 +35,9 @@ class Generator:
         targets: Names of the adapted layers.
 
     Attributes:
-        prefix_bytes: Where the adapter acts from the question on, the memory for what the base model has read before
-            it; None: the adapter acts on whole prompts.
-        reader: What reads batches with it, once it was made (`fedrag.passes.reading.reader_of`).
+        prefix_bytes: Memory for the prefixes that the base model reads, if the adapter acts from the question on; None:
+            the adapter acts on whole prompts.
+        reader: Reads batches with it; set by `fedrag.passes.reading.reader_of`.
     """
 
     def __init__(self, model: PreTrainedModel, tokenizer: Any, fetched: FetchedModel, targets: tuple[str, ...]) -> None:
@@ -63,15 +63,15 @@ class Generator:
         Args:
             fetched: The model.
             lora: Its adapter.
-            dtype: Number format in which it computes, and of its weights.
+            dtype: Number format of its weights and of its computation.
             device: Where it computes.
-            four_bits: Keep the weights of its linear layers in 4 bits.
+            four_bits: Pack the weights of its linear layers into 4 bits.
 
         Raises:
-            ModelError: It is no language model, or cannot stand in 4 bits.
+            ModelError: It is not a language model, or cannot be packed into 4 bits.
         """
         if fetched.kind not in _CLASSES:
-            raise ModelError(f"{fetched.name} is no language model and cannot be the generator")
+            raise ModelError(f"{fetched.name} is not a language model and cannot be the generator")
         packing: dict[str, Any] = {}
         if four_bits:
             check_four_bits(fetched)
@@ -110,7 +110,7 @@ class Generator:
         return initial_lora(_shapes(self.model), seed)
 
     def set_adapter(self, tensors: Tensors) -> None:
-        """Overwrite the adapter."""
+        """Overwrite the adapter's weights."""
         with torch.no_grad():
             for name, parameter in self.parameters().items():
                 parameter.copy_(as_tensor(tensors[name], parameter))
@@ -123,14 +123,14 @@ class Generator:
 
     @contextmanager
     def at_rest(self) -> Iterator[None]:
-        """Leave the adapter out while it is not trained and changes nothing, its B all zero."""
+        """Leave out an adapter that changes nothing because its B is zero; not for training."""
         changes = any(bool(p.any()) for name, p in self.parameters().items() if ".lora_B." in name)
         with nullcontext() if changes else self.untouched():
             yield
 
     @property
     def end_ids(self) -> list[int]:
-        """The tokens that end an answer: the tokenizer's, which is trained, and the model's own."""
+        """The tokens that end an answer: the tokenizer's, on which training relies, and the model's own."""
         config = self.model.generation_config
         own = config.eos_token_id if config is not None else None
         more = own if isinstance(own, list) else [own]
@@ -138,7 +138,7 @@ class Generator:
 
     @property
     def pad_id(self) -> int:
-        """The token that fills what is no text."""
+        """The token that pads rows."""
         pad = self.tokenizer.pad_token_id
         return int(self.tokenizer.eos_token_id if pad is None else pad)
 
@@ -150,30 +150,35 @@ def load_tokenizer(fetched: FetchedModel) -> Any:
 
 def adapter_shapes(fetched: FetchedModel, lora: LoraSection) -> dict[str, tuple[int, ...]]:
     """Return names and shapes of a generator's adapter without reading any weights."""
-    model = _without_weights(fetched)
+    model = model_without_weights(fetched)
     with torch.device("meta"):
         add_lora(model, lora)
     return _shapes(model)
 
 
 def check_four_bits(fetched: FetchedModel) -> None:
-    """Refuse a generator that cannot stand in 4 bits, without reading any weights.
+    """Refuse a generator that cannot be packed into 4 bits, without reading any weights.
 
     Raises:
-        ModelError: The library is not installed, or a layer's rows are no whole blocks.
+        ModelError: The library is not installed, or the rows of a layer are not whole blocks.
     """
-    check_packable(_without_weights(fetched))
+    check_packable(model_without_weights(fetched))
 
 
 def count_four_bit_weights(fetched: FetchedModel) -> int:
     """Return how many weights of a generator 4 bits would hold, without reading any."""
-    return count_packable(_without_weights(fetched))
+    return count_packable(model_without_weights(fetched))
 
 
-def _without_weights(fetched: FetchedModel) -> PreTrainedModel:
+def model_without_weights(fetched: FetchedModel) -> PreTrainedModel:
+    """Return a generator's model on the meta device: its layers and its configuration alone.
+
+    Raises:
+        ModelError: It is no language model.
+    """
     config = AutoConfig.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
     if fetched.kind not in _CLASSES:
-        raise ModelError(f"{fetched.name} is no language model and cannot be the generator")
+        raise ModelError(f"{fetched.name} is not a language model and cannot be the generator")
     with torch.device("meta"):
         model: PreTrainedModel = _CLASSES[fetched.kind].from_config(config)
     return model

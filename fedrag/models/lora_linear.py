@@ -1,7 +1,7 @@
-"""A linear layer with an adapter, without the passes over its output that adding the adapter's part takes.
+"""A linear layer that adds its adapter's output in place.
 
-y = W x + s B (A x): the thin product B (.) is accumulated into W x in place. Computed apart, scaled and added, it is
-written and read three times at the full width of the layer, which costs as much as all the adapter's arithmetic.
+y = W x + s B (A x): the thin product B (.) is accumulated into W x. Computed separately, scaled and added, it would be
+written and read three times at the full width of the layer, which costs as much as all arithmetic of the adapter.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from torch import nn
 
 
 class LoraLinear(Linear):  # type: ignore[misc]  # peft ships no types
-    """PEFT's layer with another forward pass; what is unusual (merged, mixed number formats) stays PEFT's."""
+    """PEFT's layer with a faster forward pass; unusual cases (merged, mixed number formats) use PEFT's own."""
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the layer's output (..., out) for x (..., in)."""
@@ -24,7 +24,9 @@ class LoraLinear(Linear):  # type: ignore[misc]  # peft ships no types
         if self.disable_adapters or unusual:
             out: torch.Tensor = super().forward(x, *args, **kwargs)
             return out
-        rows = x.reshape(-1, x.shape[-1])  # rather than a view of the result: autograd would copy its gradient
+        rows = x.reshape(
+            -1, x.shape[-1]
+        )  # flat from the start: for a view of the result autograd would copy the gradient
         thin = nn.functional.linear(rows, down) * self.scaling[name]
         result: torch.Tensor = self.base_layer(rows).addmm_(thin, up.t())
         return result.view(*x.shape[:-1], -1)

@@ -1,4 +1,4 @@
-"""Models that stay loaded in a process: every client that runs in it uses the same base weights."""
+"""Models that stay loaded in a process, so that all clients in it share the same base weights."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from fedrag.types import Component, State
 from fedrag.weights.compute import best_device, computing_dtype, cpu_count, number_format
 from fedrag.weights.store import FetchedModel, find_model, verify_model
 
-# The one module global: a base model is loaded and verified once per process, its state reset on each use.
+# The only module global. A process loads and verifies each base model once, and sets its state before each use.
 _RESIDENT: dict[tuple[Any, ...], Generator | Retriever] = {}
 
-_PREFIX_SHARE = 0.25  # of the free memory, for what the base model has read: training needs the rest
+_PREFIX_SHARE = 0.25  # of the free memory; training needs the rest
 
 
 def resident_generator(config: Config, device: str) -> Generator:
-    """Return the generator of a scenario, loaded at the first call; its adapter is whatever was set last."""
+    """Return the generator of a scenario with the adapter that was set last; the first call loads it."""
     dtype = computing_dtype(config.models.generator_dtype, device)
     settings = config.generator
     four_bits = config.models.generator_dtype == "nf4"
@@ -32,7 +32,7 @@ def resident_generator(config: Config, device: str) -> Generator:
         fetched = _verified(config.models.generator)
         generator = Generator.load(fetched, settings.lora, dtype, device, four_bits)
         if settings.adapter_from == "question":
-            generator.prefix_bytes = prefix_bytes(config, device)  # of what the weights have left free
+            generator.prefix_bytes = prefix_bytes(config, device)  # of the memory that the weights leave free
         _RESIDENT[key] = generator
     found = _RESIDENT[key]
     assert isinstance(found, Generator)
@@ -40,7 +40,7 @@ def resident_generator(config: Config, device: str) -> Generator:
 
 
 def resident_retriever(config: Config, device: str) -> Retriever:
-    """Return the retriever of a scenario, loaded at the first call; its state is whatever was set last."""
+    """Return the retriever of a scenario with the state that was set last; the first call loads it."""
     dtype = computing_dtype(config.models.retriever_dtype, device)
     key = ("retriever", config.models.retriever, config.retriever.model_dump_json(), dtype, device)
     if key not in _RESIDENT:
@@ -52,26 +52,25 @@ def resident_retriever(config: Config, device: str) -> Retriever:
 
 
 def prefix_bytes(config: Config, device: str) -> float:
-    """Return the memory for what a generator's base model has read, where its adapter acts from the question on."""
+    """Return the memory for prefixes, if a generator's adapter acts from the question on."""
     return _PREFIX_SHARE * (free_share(config.simulation, device) or 0.0)
 
 
 def _verified(name: str) -> FetchedModel:
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # loading takes a second; its bars break ours
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # they would break up our own
     fetched = find_model(name)
     verify_model(fetched)
     return fetched
 
 
 class RoundModels:
-    """Gives the generator and the retriever in the state that a request carries.
+    """The generator and the retriever in the state that a request carries.
 
-    A model is loaded, and its state set, when it is first asked for: a round that needs no generator
-    never loads one.
+    Each is loaded and set at its first use, so a round that needs no generator never loads one.
 
     Args:
         config: The scenario.
-        state: Tensors by component; a component that is absent is used as it was fetched.
+        state: Tensors by component; a missing component is used untouched.
     """
 
     def __init__(self, config: Config, state: State) -> None:
@@ -82,7 +81,7 @@ class RoundModels:
 
     @property
     def generator(self) -> Generator:
-        """The generator, its adapter as of the round's start until it is trained."""
+        """The generator, with the adapter of the round's start until it is trained."""
         generator = resident_generator(self._config, self._device)
         if "generator" not in self._set:
             generator.set_adapter(self._state.get("generator") or generator.initial_state(seed=0))
@@ -91,7 +90,7 @@ class RoundModels:
 
     @property
     def retriever(self) -> Retriever:
-        """The retriever, its state as of the round's start until it is trained."""
+        """The retriever, in the state of the round's start until it is trained."""
         retriever = resident_retriever(self._config, self._device)
         if "retriever" not in self._set:
             retriever.set_state(self._state.get("retriever") or retriever.initial_state(seed=0))
@@ -99,11 +98,11 @@ class RoundModels:
         return retriever
 
     def generator_key(self, untouched: bool) -> str:
-        """Return what answer scores depend on: weights, adapter, number format, processor, threads, torch."""
+        """Return all that answer scores depend on: weights, adapter, number format, processor, threads, torch."""
         generator = self.generator
         adapter = hashlib.sha256()
         tensors = {} if untouched else self._state.get("generator", {})
-        # An adapter whose B is all zero is no adapter, whatever its A.
+        # With a B of zeros an adapter changes nothing, whatever its A.
         if any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
             adapter.update(self._config.generator.lora.model_dump_json().encode())
             for name, tensor in tensors.items():
@@ -121,7 +120,7 @@ class RoundModels:
 
 
 def free_share(simulation: SimulationConfig, device: str) -> float | None:
-    """Return the bytes that this process may take; clients in Ray actors train beside one another."""
+    """Return the bytes that this process may take; Ray actors, which train at the same time, share them."""
     free = free_memory(device)
     if free is None or simulation.grid != "ray":
         return free

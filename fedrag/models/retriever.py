@@ -30,20 +30,20 @@ from fedrag.types import Array, Tensors
 from fedrag.weights.store import FetchedModel
 
 _Task = Literal["query", "document"]
-# sentence-transformers pools token embeddings itself: a transformer's own pooler has no part in the result.
+# sentence-transformers pools token embeddings itself and ignores a transformer's own pooler.
 _UNUSED = ("pooler",)
 
 
 class Retriever:
-    """A bi-encoder whose query side, or both sides, can be trained.
+    """A bi-encoder that trains its query side or both sides.
 
-    One encoder serves both sides. Where the passage side is frozen, passages are encoded without the
-    adapter, or by a second copy where all weights are trained. An adapter may train on a copy in a
-    shorter number format; what is encoded for searching always comes from the float32 encoder.
+    One encoder serves both sides. If the passage side is frozen, passages are encoded without the adapter or, if all
+    weights are trained, by a second copy. An adapter may train on a copy in a shorter number format; the vectors for
+    searching always come from the float32 encoder.
 
     Args:
-        encoder: The sentence-transformers model, adapter injected where `config.weights` is "lora".
-        config: What is trained.
+        encoder: The sentence-transformers model; with an adapter if `config.weights` is "lora".
+        config: Says what is trained.
         fetched: Where the model came from.
         dtype: Number format in which an adapter trains.
     """
@@ -70,9 +70,9 @@ class Retriever:
     def load(
         cls, fetched: FetchedModel, config: RetrieverConfig, device: str, dtype: torch.dtype = torch.float32
     ) -> Retriever:
-        """Load a fetched encoder, ready to be trained as the configuration says."""
+        """Load a fetched encoder, ready to train as the configuration says."""
         if fetched.kind != "encoder":
-            raise ModelError(f"{fetched.name} is no sentence-transformers model and cannot be the retriever")
+            raise ModelError(f"{fetched.name} is not a sentence-transformers model and cannot be the retriever")
         encoder = SentenceTransformer(
             str(fetched.folder), device=device, local_files_only=True, trust_remote_code=False
         )
@@ -84,18 +84,18 @@ class Retriever:
 
     @property
     def chunk_tokens(self) -> int:
-        """Tokens of a passage that the encoder reads, special tokens and the passages' prompt not counted."""
+        """Tokens of a passage that the encoder reads, without special tokens and the passages' prompt."""
         prompt = self.encoder.tokenizer(_prompt(self.encoder, "document") or "", add_special_tokens=False)
         taken = self.special_tokens + len(prompt["input_ids"])
         return int(self.encoder.get_max_seq_length() or 512) - taken
 
     @property
     def special_tokens(self) -> int:
-        """Special tokens that are added to every text."""
+        """The number of special tokens that every text gets."""
         return len(self.encoder.tokenizer("")["input_ids"])
 
     def parameters(self) -> dict[str, nn.Parameter]:
-        """Return the parameters that are trained, by name."""
+        """Return the trained parameters by name."""
         if self._lora:
             return lora_parameters(self.learner)
         return {
@@ -105,9 +105,9 @@ class Retriever:
         }
 
     def initial_state(self, seed: int) -> Tensors:
-        """Return the state before the first round: it encodes exactly as the base.
+        """Return the state before the first round, which encodes exactly as the base does.
 
-        With a LoRA adapter its factors; with all weights the difference from the base, zero.
+        For an adapter it holds the factors; for all weights the difference from the base, zero.
         """
         shapes = {name: tuple(parameter.shape) for name, parameter in self.parameters().items()}
         if self._lora:
@@ -115,7 +115,7 @@ class Retriever:
         return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
     def set_state(self, state: Tensors) -> None:
-        """Load a state; see `initial_state` for what it holds."""
+        """Load a state as `initial_state` describes it."""
         with torch.no_grad():
             for name, parameter in self.parameters().items():
                 parameter.copy_(as_tensor(state[name], parameter))
@@ -153,7 +153,7 @@ class Retriever:
         return self._embed(self.learner, texts, "query")
 
     def embed_passages(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return unit vectors (texts, dim); gradients flow where the passage side is trained."""
+        """Return unit vectors (texts, dim); gradients flow if the passage side is trained."""
         if self._lora:
             frozen = not self.config.trains_passage_side
             with adapter_disabled(self.learner) if frozen else nullcontext():
@@ -161,9 +161,9 @@ class Retriever:
         return self._embed(self._passage_encoder, texts, "document")
 
     def export(self, folder: Path) -> None:
-        """Write a sentence-transformers folder that holds the trained model, adapter merged.
+        """Write the trained model, adapter merged, as a sentence-transformers folder.
 
-        Where the query side alone was trained it has a route for queries and one for documents.
+        If the query side alone was trained, the model has a route for queries and one for documents.
         """
         trained = copy.deepcopy(self.encoder)
         if self._lora:
@@ -222,7 +222,7 @@ def _in_short_format(encoder: SentenceTransformer, dtype: torch.dtype) -> Senten
 
 
 def _prompt(encoder: SentenceTransformer, task: _Task) -> str | None:
-    """Return the prompt that `encode_query` or `encode_document` would put before a text."""
+    """Return the prompt that `encode_query` or `encode_document` puts before a text."""
     names = ("query",) if task == "query" else ("document", "passage", "corpus")
     prompts = encoder.prompts or {}
     fallback = prompts.get(encoder.default_prompt_name) if encoder.default_prompt_name else None

@@ -1,7 +1,7 @@
-"""Activation checkpointing: a layer keeps its input alone and computes the rest again in the backward pass.
+"""Activation checkpointing: a layer saves its input alone and recomputes the rest in the backward pass.
 
-Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". A step makes its forward pass twice (1.6 times the
-time, measured with SmolLM2-135M in one thread) and gives the same numbers: dropout draws what it drew the first time.
+Chen et al. 2016, "Training Deep Nets with Sublinear Memory Cost". A step runs its forward pass twice (1.6 times the
+time, measured with SmolLM2-135M in one thread) and gives the same numbers: dropout draws the same ones again.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from fedrag.errors import ModelError
-from fedrag.passes.tree import reading, tree_read
+from fedrag.passes.tree import current_tree, reading
 
 
 @contextmanager
 def layers_checkpointed(model: PreTrainedModel) -> Iterator[None]:
-    """Let the layers of a model in training mode compute their activations again in the backward pass.
+    """Let the layers of a model in training mode recompute their activations in the backward pass.
 
     Raises:
-        ModelError: Its architecture cannot.
+        ModelError: Its architecture does not support that.
     """
     if not model.supports_gradient_checkpointing:
         raise ModelError(
@@ -29,8 +29,8 @@ def layers_checkpointed(model: PreTrainedModel) -> Iterator[None]:
             '"auto" or "off"'
         )
     untyped: Any = model
-    untyped.activation_checkpointing_enable({"use_reentrant": False, "context_fn": _read_again})
-    # A hook that this may leave behind asks for the gradients of the embeddings: nothing here needs them.
+    untyped.activation_checkpointing_enable({"use_reentrant": False, "context_fn": _contexts})
+    # The call above may add a hook that computes the gradients of the embeddings, which are frozen here.
     untyped.disable_input_require_grads()
     try:
         yield
@@ -38,6 +38,6 @@ def layers_checkpointed(model: PreTrainedModel) -> Iterator[None]:
         untyped.activation_checkpointing_disable()
 
 
-def _read_again() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Return contexts for a layer's forward pass and for the same one in the backward pass, which nobody told of it."""
-    return nullcontext(), reading(tree_read())
+def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
+    """Return the contexts of a layer's forward pass and of its recomputation, where no tree is set any more."""
+    return nullcontext(), reading(current_tree())

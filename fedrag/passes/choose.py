@@ -1,56 +1,61 @@
-"""The one place that decides how batches are read: which path training, scoring and decoding take, and why no faster.
+"""Chooses how batches are read: one path each for training, scoring and decoding, and why it is no faster one.
 
-Paths, the fastest last:
+The paths, the fastest last:
 
-- `plain`: padded rows, each whole.
-- `shared`: a first passage that several rows have is read once for all of them; without gradient.
-- `tree`: what rows begin with alike is read once, in one row without padding; on a CPU.
-- `prefix`: the base model alone reads what comes before the question and remembers it; the scenario asks for it.
-- `cuda graph`: passes that are recorded once and played again as a whole; in training on a GPU.
+- `plain`: padded rows, each read whole.
+- `shared`: the first passage that several rows have in common is read once, without gradient.
+- `tree`: whatever several rows begin with is read once, in a single row without padding; on a CPU.
+- `prefix`: the base model alone reads what comes before the question, once; the scenario asks for it.
+- `cuda graph`: passes that are captured once and replayed as a whole; in training on a GPU.
 
-On a CPU passes run in two threads beside one another where they do not disturb each other.
+On a CPU two passes run at a time, each in a thread of its own, unless they would change each other's results.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
+import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from fedrag.config.scenario import Config
 from fedrag.models.attention import uses_cpu_attention
 from fedrag.models.four_bits import is_packed
-from fedrag.models.generator import Generator
-from fedrag.passes.cuda_graph import waits_for_launches
-from fedrag.passes.plain import keeps_logits
+from fedrag.models.generator import Generator, model_without_weights
+from fedrag.passes.cuda_graph import is_launch_bound
+from fedrag.passes.plain import supports_logits_to_keep
 from fedrag.passes.prefix import remembers_all
-from fedrag.passes.threads import changes_with_texts, passes_at_a_time
+from fedrag.passes.threads import has_dynamic_rope, passes_at_a_time
+from fedrag.weights.compute import best_device, computing_dtype
+from fedrag.weights.store import FetchedModel, count_parameters
 
 PathName = Literal["plain", "shared", "tree", "prefix", "cuda graph"]
 
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """What of a model, its settings and the machine decides how its batches are read.
+    """The properties of a model, its settings and the machine that decide how its batches are read.
 
     Attributes:
         seq2seq: Whether prompts go to an encoder.
-        windowed: Whether a layer does not keep the keys and values of all tokens.
+        windowed: Whether a layer drops the keys and values of some tokens.
         dropout: Whether training draws random numbers.
-        growing: Whether rotary embeddings grow with the longest text so far.
+        dynamic_rope: Whether rotary embeddings depend on the longest text so far.
         from_question: Whether the adapter acts from the question on.
         other_attention: Whether its attention cannot read trees.
-        every_logit: Whether it computes the logits of all positions, whatever it is asked.
+        every_logit: Whether it always computes the logits of all positions.
         on_gpu: Whether it computes on a GPU.
-        large: Whether it keeps a GPU busy without recordings.
+        large: Whether it keeps a GPU busy without CUDA graphs.
         packed: Whether its weights are in 4 bits.
     """
 
     seq2seq: bool = False
     windowed: bool = False
     dropout: bool = False
-    growing: bool = False
+    dynamic_rope: bool = False
     from_question: bool = False
     other_attention: bool = False
     every_logit: bool = False
@@ -60,79 +65,95 @@ class Traits:
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class ReadingPath:
     """How one kind of work reads its batches.
 
     Attributes:
         name: The path.
         threads: Passes at a time.
-        not_taken: The faster ways that this device has, each with the word that says why it is not taken.
+        not_taken: The faster ways on this device, each with the reason, in a word, why it is not taken.
     """
 
     name: PathName
     threads: int
     not_taken: dict[str, str]
 
-    def __str__(self) -> str:
-        why = "; ".join(f"no {way}: {word}" for way, word in self.not_taken.items())
-        return f"{self.name}, {self.threads} at a time" + (f" ({why})" if why else "")
+    def facts(self) -> dict[str, Any]:
+        """Return what a run's facts say of it."""
+        return {"path": self.name, "at_a_time": self.threads, "not_taken": self.not_taken}
 
 
 @dataclass(frozen=True, slots=True)
-class Paths:
-    """The paths of a model."""
+class ReadingPaths:
+    """The paths of a model, by kind of work."""
 
-    training: Path
-    scoring: Path
-    decoding: Path
+    training: ReadingPath
+    scoring: ReadingPath
+    decoding: ReadingPath
 
     def facts(self) -> dict[str, Any]:
-        """Return what is recorded of a run: by kind of work its path, passes at a time, and what was not taken."""
-        kinds = {"training": self.training, "scoring": self.scoring, "decoding": self.decoding}
-        return {kind: {"path": p.name, "at_a_time": p.threads, "not_taken": p.not_taken} for kind, p in kinds.items()}
+        """Return what a run's facts say: for each kind of work its path, passes at a time, and ways not taken."""
+        return {kind: getattr(self, kind).facts() for kind in ("training", "scoring", "decoding")}
 
 
-def paths_of(traits: Traits) -> Paths:
-    """Return how a model's batches are read with the threads that torch has now."""
-    return _choose(traits, passes_at_a_time(on_gpu=traits.on_gpu))
+def reading_text(facts: Mapping[str, Any]) -> str:
+    """Return the facts of a model's paths as one line.
+
+    >>> reading_text({"training": {"path": "plain", "at_a_time": 1, "not_taken": {"tree": "dropout"}}})
+    'passes: training plain, 1 at a time (no tree: dropout)'
+    """
+    parts = []
+    for kind, path in facts.items():
+        reasons = "; ".join(f"no {way}: {word}" for way, word in path["not_taken"].items())
+        parts.append(f"{kind} {path['path']}, {path['at_a_time']} at a time" + (f" ({reasons})" if reasons else ""))
+    return "passes: " + "; ".join(parts)
+
+
+def paths_of(traits: Traits, threads: int | None = None) -> ReadingPaths:
+    """Return how a model's batches are read with a number of torch's threads; None: the current one."""
+    return _choose(traits, passes_at_a_time(on_gpu=traits.on_gpu, threads=threads))
 
 
 @lru_cache
-def _choose(traits: Traits, threads: int) -> Paths:
-    disturbed = _first((traits.from_question, "prefix"), (traits.growing, "growing"))
-    whole = _first((traits.seq2seq, "seq2seq"), (traits.windowed, "window"))  # why nothing is read beforehand
-    graph = whole or disturbed or _first((traits.dropout, "dropout"), (traits.large, "large"), (traits.packed, "4-bit"))
-    tree = (
-        whole
-        or disturbed
-        or _first((traits.dropout, "dropout"), (traits.other_attention, "attention"), (traits.every_logit, "logits"))
+def _choose(traits: Traits, threads: int) -> ReadingPaths:
+    # Each of these is the word for why something is not possible; empty: it is.
+    no_cache = _first((traits.seq2seq, "seq2seq"), (traits.windowed, "window"))
+    no_threads = _first((traits.from_question, "prefix"), (traits.dynamic_rope, "rope"))
+    dropout = _first((traits.dropout, "dropout"))
+    no_graph = no_cache or no_threads or dropout or _first((traits.large, "large"), (traits.packed, "4-bit"))
+    no_tree = (
+        no_cache
+        or no_threads
+        or dropout
+        or _first((traits.other_attention, "attention"), (traits.every_logit, "logits"))
     )
-    beside = disturbed or _first((traits.dropout, "dropout"))
     if traits.from_question:
         training: PathName = "prefix"
         scoring: PathName = "prefix"
         decoding: PathName = "prefix"
     else:
-        training = "cuda graph" if traits.on_gpu and not graph else "plain" if tree else "tree"
-        scoring = "tree" if not tree else "plain" if whole else "shared"
-        decoding = "shared" if not whole and not disturbed and threads > 1 else "plain"
-    return Paths(
-        training=_path(training, threads, beside, {"cuda graph": graph} if traits.on_gpu else {"tree": tree}),
-        scoring=_path(scoring, threads, disturbed, {} if traits.on_gpu else {"tree": tree}),
-        decoding=_path(decoding, threads, disturbed or whole, {}),
+        training = "cuda graph" if traits.on_gpu and not no_graph else "plain" if no_tree else "tree"
+        scoring = "tree" if not no_tree else "plain" if no_cache else "shared"
+        decoding = "shared" if not no_cache and not no_threads and threads > 1 else "plain"
+    return ReadingPaths(
+        training=_path(
+            training, threads, no_threads or dropout, {"cuda graph": no_graph} if traits.on_gpu else {"tree": no_tree}
+        ),
+        scoring=_path(scoring, threads, no_threads, {} if traits.on_gpu else {"tree": no_tree}),
+        decoding=_path(decoding, threads, no_threads or no_cache, {}),
     )
 
 
-def _path(name: PathName, threads: int, alone: str, not_taken: dict[str, str]) -> Path:
-    # What is remembered is read no more, which is faster than a tree.
+def _path(name: PathName, threads: int, no_threads: str, not_taken: dict[str, str]) -> ReadingPath:
+    # A remembered prefix is not read again, which is faster than a tree.
     faster = {way: word for way, word in not_taken.items() if word and (name, way) != ("prefix", "tree")}
-    if threads > 1 and alone:
-        faster["threads"] = alone
-    return Path(name, 1 if alone else threads, faster)
+    if threads > 1 and no_threads:
+        faster["threads"] = no_threads
+    return ReadingPath(name, 1 if no_threads else threads, faster)
 
 
 def _first(*reasons: tuple[bool, str]) -> str:
-    """Return the word of the first reason that holds; none: an empty one."""
+    """Return the word of the first reason that holds, or an empty one."""
     return next((word for holds, word in reasons if holds), "")
 
 
@@ -144,25 +165,52 @@ def traits_of(generator: Generator) -> Traits:
         model,
         from_question=generator.prefix_bytes is not None,
         on_gpu=on_gpu,
-        large=on_gpu and not waits_for_launches(model),
+        large=on_gpu and not is_launch_bound(_footprint(model), model.device),
         packed=is_packed(model),
         other_attention=not uses_cpu_attention(model),
     )
 
 
-def traits_of_model(model: PreTrainedModel, **told: bool) -> Traits:
-    """Return the traits of a model, whose weights need not be there.
+def planned_paths(config: Config, generator: FetchedModel, threads: int) -> ReadingPaths:
+    """Return how a scenario's generator will read its batches on this machine, before its weights are loaded.
+
+    Args:
+        config: The scenario.
+        generator: Its generator.
+        threads: torch's threads in a client's process.
+    """
+    model, device = model_without_weights(generator), best_device()
+    on_gpu = device == "cuda"
+    weight_bytes = count_parameters(generator.folder) * computing_dtype(config.models.generator_dtype, device).itemsize
+    traits = traits_of_model(
+        model,
+        from_question=config.generator.adapter_from == "question",
+        on_gpu=on_gpu,
+        large=on_gpu and not is_launch_bound(weight_bytes, torch.device(device)),
+        packed=config.models.generator_dtype == "nf4",
+        other_attention=on_gpu or model.config._attn_implementation != "sdpa",
+    )
+    return paths_of(traits, threads)
+
+
+def _footprint(model: PreTrainedModel) -> float:
+    weight_bytes: float = model.get_memory_footprint()  # type: ignore[no-untyped-call]  # transformers gives it no types
+    return weight_bytes
+
+
+def traits_of_model(model: PreTrainedModel, **others: bool) -> Traits:
+    """Return the traits of a model; its weights need not be loaded.
 
     Args:
         model: The model.
-        told: Traits that its classes and its configuration do not tell.
+        others: Traits that neither its class nor its configuration tells.
     """
     config: PreTrainedConfig = model.config
     return Traits(
         seq2seq=bool(config.is_encoder_decoder),
         windowed=not config.is_encoder_decoder and not remembers_all(config),
         dropout=any(value for name, value in config.to_dict().items() if "drop" in name),
-        growing=changes_with_texts(config),
-        every_logit=not keeps_logits(model),
-        **told,
+        dynamic_rope=has_dynamic_rope(config),
+        every_logit=not supports_logits_to_keep(model),
+        **others,
     )

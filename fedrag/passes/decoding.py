@@ -1,6 +1,6 @@
-"""Greedy decoding by transformers, after prompts were read in the way that is fastest.
+"""Greedy decoding by transformers, from prompts that were read along the chosen path.
 
-Left to itself transformers would read a whole batch of prompts in one pass, far more than stays close to a processor.
+On its own transformers would read a whole batch of prompts in one pass, far more than stays in a processor's caches.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from transformers import DynamicCache, PreTrainedModel
 from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.batches import padded, plan_prefix_batches
-from fedrag.passes.prefix import Read, filled_cache, read_first_prefixes, share_a_prefix
+from fedrag.passes.prefix import KeysAndValues, filled_cache, read_first_prefixes, share_a_prefix
 from fedrag.passes.reading import reader_of
 from fedrag.passes.threads import thread_pool
 from fedrag.types import Example
 
-_PASS_TOKENS = 1024  # of one pass of several; in far larger ones the processor does less
+_PASS_TOKENS = 1024  # of one pass of several; far larger passes are slower
 
 
 def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -> list[list[int]]:
-    """Decode greedily, one batch.
+    """Decode one batch greedily.
 
     Args:
         generator: Decodes with its current adapter.
@@ -35,16 +35,15 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
     Returns:
         The new token ids of each prompt, end and padding tokens included.
     """
-    cache, read = _read_beginnings(generator, batch)
-    starts = [sum(places) for places in read]
-    prompts = [example.prompt[start:] for example, start in zip(batch, starts, strict=True)]
+    cache, cached = _read_beginnings(generator, batch)
+    prompts = [example.prompt[sum(mask) :] for example, mask in zip(batch, cached, strict=True)]
     pad, left, device = generator.pad_id, not generator.seq2seq, generator.model.device
     width = max(map(len, prompts))
     rows = [padded(prompt, width, pad, left=left) for prompt in prompts]
     masks = [padded([1] * len(prompt), width, 0, left=left) for prompt in prompts]
-    # What is in the cache counts as input, but only the mask is looked at.
-    rows = [[pad] * len(places) + row for places, row in zip(read, rows, strict=True)]
-    masks = [places + mask for places, mask in zip(read, masks, strict=True)]
+    # `generate` counts what is in the cache as input, but looks at its mask alone: any token will do.
+    rows = [[pad] * len(mask) + row for mask, row in zip(cached, rows, strict=True)]
+    masks = [before + mask for before, mask in zip(cached, masks, strict=True)]
     with torch.inference_mode():
         output = generator.model.generate(  # type: ignore[operator]  # the mixin that brings it is not typed
             input_ids=torch.tensor(rows, device=device),
@@ -52,7 +51,7 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
             max_new_tokens=answer_tokens,
             do_sample=False,
             num_beams=1,
-            repetition_penalty=1.0,  # some models bring one of their own: greedy would not be greedy
+            repetition_penalty=1.0,  # a model's own penalty would make greedy decoding something else
             pad_token_id=pad,
             eos_token_id=generator.end_ids,
             **({} if cache is None else {CACHE: cache}),
@@ -62,29 +61,28 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
 
 
 def _read_beginnings(generator: Generator, batch: Sequence[Example]) -> tuple[DynamicCache | None, list[list[int]]]:
-    """Read what is read before a decoding, remembered or quicker than by the model's own `generate`.
+    """Read the beginnings of prompts, where the path has a faster way than `generate`.
 
     Returns:
-        A cache, or None; and for each prompt the cache's places, 1 where they are its own first tokens and 0 where they
-        are padding.
+        A cache, or None; and the mask of each prompt's places in it, 1 for its own first tokens and 0 for padding.
     """
     reader = reader_of(generator)
     path = reader.paths.decoding
     if reader.prefixes is not None:
-        cache, real = reader.prefixes.read(batch)
+        cache, mask = reader.prefixes.read(batch)
     elif path.name == "shared":
         prompts = [replace(example, prompt=example.prompt[:-1], answer=[]) for example in batch]
-        cache, real = read_prompts(generator.model, prompts, path.threads)
+        cache, mask = read_prompts(generator.model, prompts, path.threads)
     else:
         return None, [[] for _ in batch]
-    return cache, real.tolist()
+    return cache, mask.tolist()
 
 
 def read_prompts(model: PreTrainedModel, prompts: Sequence[Example], threads: int) -> tuple[DynamicCache, torch.Tensor]:
-    """Read prompts in several threads; a first passage that several have is read once.
+    """Read prompts in several threads; a first passage that several prompts have in common is read once.
 
     Args:
-        model: A causal model; what it says is not asked for.
+        model: A causal model; its logits are not computed.
         prompts: Examples without answers.
         threads: Passes at a time.
 
@@ -94,24 +92,28 @@ def read_prompts(model: PreTrainedModel, prompts: Sequence[Example], threads: in
     plans = plan_prefix_batches(prompts, _PASS_TOKENS)
     with thread_pool(threads) as run:
         parts = list(run(partial(_read, model, [prompts[row] for row in rows]) for rows in plans))
-    reads = {row: read for rows, part in zip(plans, parts, strict=True) for row, read in zip(rows, part, strict=True)}
-    return filled_cache([[reads[row]] for row in range(len(prompts))])
+    by_row: dict[int, KeysAndValues] = {}
+    for rows, part in zip(plans, parts, strict=True):
+        by_row |= zip(rows, part, strict=True)
+    return filled_cache([[by_row[row]] for row in range(len(prompts))])
 
 
-def _read(model: PreTrainedModel, batch: Sequence[Example]) -> list[Read]:
+def _read(model: PreTrainedModel, batch: Sequence[Example]) -> list[KeysAndValues]:
     """Return the keys and values of each prompt of a batch."""
+    device = model.device
     with torch.inference_mode():
-        cache, seen = DynamicCache(), torch.zeros(len(batch), 0, dtype=torch.long, device=model.device)
+        cache, cached = DynamicCache(), torch.zeros(len(batch), 0, dtype=torch.long, device=device)
         if share_a_prefix(batch):
-            cache, seen = read_first_prefixes(model, batch)
-        rests = [example.prompt[read:] for example, read in zip(batch, seen.sum(dim=1).tolist(), strict=True)]
+            cache, cached = read_first_prefixes(model, batch)
+        lengths = cached.sum(dim=1)
+        rests = [example.prompt[length:] for example, length in zip(batch, lengths.tolist(), strict=True)]
         width = max(map(len, rests))
-        own = torch.tensor([[1] * len(rest) + [0] * (width - len(rest)) for rest in rests], device=model.device)
-        mask = torch.cat([seen, own], dim=1)
+        own = torch.tensor([padded([1] * len(rest), width, 0) for rest in rests], device=device)
+        mask = torch.cat([cached, own], dim=1)
         model.base_model(
-            input_ids=torch.tensor([rest + [0] * (width - len(rest)) for rest in rests], device=model.device),
+            input_ids=torch.tensor([padded(rest, width, 0) for rest in rests], device=device),
             attention_mask=mask,
-            position_ids=seen.sum(dim=1, keepdim=True) + torch.arange(width, device=model.device),
+            position_ids=lengths[:, None] + torch.arange(width, device=device),
             use_cache=True,
             **{CACHE: cache},
         )

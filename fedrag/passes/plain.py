@@ -1,6 +1,6 @@
-"""The forward pass without any art: a batch of padded rows, and the logits at the answer positions alone.
+"""The plain forward pass: a batch of padded rows, and the logits at the answer positions alone.
 
-A language model's head over a whole prompt would be a fifth of all work.
+The output head over whole prompts would be a fifth of all work.
 """
 
 from __future__ import annotations
@@ -21,33 +21,33 @@ def causal_logits(
     model: PreTrainedModel,
     pad_id: int,
     batch: Sequence[Example],
-    memory: Any = None,
-    real: torch.Tensor | None = None,
+    cache: Any = None,
+    cache_mask: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Return the logits (tokens, vocabulary) of a causal model at the answer positions, example after example.
 
     Args:
         model: The model.
-        pad_id: Token that fills the rows on the right.
-        batch: What is left to read.
-        memory: Keys and values of what comes before.
-        real: Which of those are no padding (batch, tokens); None: all.
+        pad_id: The token that pads rows.
+        batch: The examples, without the tokens that are in the cache.
+        cache: Keys and values of the tokens that come before.
+        cache_mask: Which places of the cache are no padding (batch, tokens); None: there is no cache.
     """
-    # The last answer token predicts nothing that is asked for. On the right, padding comes after every
-    # real token: causal attention never sees it, and no mask is needed.
+    # The last answer token predicts nothing that is asked for. Rows are padded on the right: causal attention never
+    # reaches the padding, so it needs no mask.
     inputs = [example.prompt + example.answer[:-1] for example in batch]
     width = max(map(len, inputs))
     ids = torch.tensor([padded(row, width, pad_id) for row in inputs], device=model.device)
-    given: dict[str, Any] = {CACHE: memory}
-    if real is not None:
+    options: dict[str, Any] = {CACHE: cache}
+    if cache_mask is not None:
         own = torch.arange(width, device=model.device)
-        given["position_ids"] = real.sum(dim=1, keepdim=True) + own
-        given["attention_mask"] = torch.cat([real, torch.ones_like(ids)], dim=1)
-    kept = _answer_positions(batch, width).to(model.device)
-    if keeps_logits(model):
-        given["logits_to_keep"] = kept
-    logits: torch.Tensor = model(input_ids=ids, use_cache=memory is not None, **given).logits
-    return logits if "logits_to_keep" in given else logits[kept]
+        options["position_ids"] = cache_mask.sum(dim=1, keepdim=True) + own
+        options["attention_mask"] = torch.cat([cache_mask, torch.ones_like(ids)], dim=1)
+    positions = _answer_positions(batch, width).to(model.device)
+    if supports_logits_to_keep(model):
+        options["logits_to_keep"] = positions
+    logits: torch.Tensor = model(input_ids=ids, use_cache=cache is not None, **options).logits
+    return logits if "logits_to_keep" in options else logits[positions]
 
 
 def seq2seq_logits(model: PreTrainedModel, pad_id: int, batch: Sequence[Example]) -> torch.Tensor:
@@ -68,15 +68,15 @@ def seq2seq_logits(model: PreTrainedModel, pad_id: int, batch: Sequence[Example]
     return torch.cat([logits[i, : len(example.answer)] for i, example in enumerate(batch)])
 
 
-def keeps_logits(model: PreTrainedModel) -> bool:
-    """Return whether a model can be told at which positions it is asked; all but a few causal ones can."""
+def supports_logits_to_keep(model: PreTrainedModel) -> bool:
+    """Return whether a model can compute the logits of chosen positions alone; all but a few causal ones can."""
     return "logits_to_keep" in inspect.signature(model.forward).parameters
 
 
 def _answer_positions(batch: Sequence[Example], width: int) -> torch.Tensor:
-    """Return where answer tokens are predicted in rows that are padded on the right, (rows, width) of booleans."""
-    kept = torch.zeros(len(batch), width, dtype=torch.bool)
+    """Return the positions that predict answer tokens, as booleans (rows, width); rows are padded on the right."""
+    positions = torch.zeros(len(batch), width, dtype=torch.bool)
     for row, example in enumerate(batch):
         first = len(example.prompt) - 1
-        kept[row, first : first + len(example.answer)] = True
-    return kept
+        positions[row, first : first + len(example.answer)] = True
+    return positions

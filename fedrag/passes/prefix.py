@@ -1,8 +1,8 @@
-"""The beginnings of prompts, read by the base model alone, once, and remembered.
+"""Prefixes, the beginnings of prompts: the base model reads each once, and its keys and values are remembered.
 
 Where an adapter acts from the question on (activated LoRA, Greenewald et al. 2025, arXiv:2504.12397), the keys and
 values of instruction and passages depend on the frozen base model alone. They are the same in every pass over the
-data, in every round and for every adapter, and no gradient goes through them.
+data, in every round and for every adapter, and no gradient flows through them.
 """
 
 from __future__ import annotations
@@ -21,28 +21,29 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache, PreTrainedCo
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
 from fedrag.models.cache_keyword import CACHE
-from fedrag.passes.threads import changes_with_texts, passes_at_a_time, thread_pool
+from fedrag.passes.batches import padded
+from fedrag.passes.threads import has_dynamic_rope, passes_at_a_time, thread_pool
 from fedrag.types import Example
 
-Read = list[tuple[torch.Tensor, torch.Tensor]]
+KeysAndValues = list[tuple[torch.Tensor, torch.Tensor]]
 """Keys and values (heads, tokens, dim) of each layer."""
 
-_Prefix = tuple[tuple[int, ...], tuple[int, ...]]  # where its passages end, and its tokens
+_Prefix = tuple[tuple[int, ...], tuple[int, ...]]  # the ends of its passages, and its tokens
 
 
 class PrefixReader:
-    """Reads what prompts have before their question with the base model, and remembers what fits into its memory.
+    """Reads the prefixes of prompts with the base model, and remembers as many as fit into its memory.
 
-    A prefix is read passage by passage, each after those before it: what two prompts begin with alike is read and kept
-    once. Each passage is read in a pass of its own, with as many threads beside another one as alone, so its keys and
-    values are the same bits whatever it is batched with, and whether it was remembered or is read again.
+    A prefix is read passage by passage, each after those before it, so what two prompts begin with is read and stored
+    once. Each passage is read in a pass of its own, with the same number of threads whether or not another pass runs.
+    So its keys and values are the same bits in every batch, whether they were remembered or are read again.
 
     Args:
         model: A causal model.
-        most_bytes: Keys and values that are kept.
+        most_bytes: Memory for keys and values.
 
     Raises:
-        ModelError: The model remembers in another way than by the keys and values of all tokens.
+        ModelError: The model does not keep the keys and values of all tokens.
     """
 
     def __init__(self, model: PreTrainedModel, most_bytes: float) -> None:
@@ -51,26 +52,27 @@ class PrefixReader:
         self._model = model
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._known: dict[_Prefix, Read] = {}
+        self._known: dict[_Prefix, KeysAndValues] = {}
         self._chance = random.Random(0)
 
     def read(self, batch: Sequence[Example]) -> tuple[DynamicCache, torch.Tensor]:
-        """Return the keys and values of the prefixes of a batch, padded on the left, and which of them are real.
+        """Return the keys and values of the prefixes of a batch.
 
         Args:
-            batch: Examples with prefixes of one token or more.
+            batch: Examples with prefixes of at least one token.
 
         Returns:
-            A cache of (batch, heads, width, dim) a layer that may be changed, and a mask (batch, width).
+            A cache (batch, heads, width, dim) for each layer, padded on the left, which the caller may change; and a
+            mask (batch, width) of the places that are no padding.
         """
-        found: dict[_Prefix, Read] = {}
+        found: dict[_Prefix, KeysAndValues] = {}
         rows = [_prefixes(example) for example in batch]
         for depth in range(max(map(len, rows))):
             wanted = dict.fromkeys(row[: depth + 1] for row in rows if len(row) > depth)
             found |= {row[-1]: self._known[row[-1]] for row in wanted if row[-1] in self._known}
             missing = [row for row in wanted if row[-1] not in found]
-            reads = self._read_anew(missing, found) if missing else []
-            for row, read in zip(missing, reads, strict=True):
+            new = self._read_missing(missing, found) if missing else []
+            for row, read in zip(missing, new, strict=True):
                 found[row[-1]] = read
                 self._remember(row[-1], read)
         return filled_cache([[found[prefix] for prefix in row] for row in rows])
@@ -79,61 +81,63 @@ class PrefixReader:
     def _layers(self) -> int:
         return int(self._model.config.get_text_config().num_hidden_layers)
 
-    def _remember(self, prefix: _Prefix, read: Read) -> None:
+    def _remember(self, prefix: _Prefix, read: KeysAndValues) -> None:
         size = _nbytes(read)
         while self._known and self._bytes + size > self._most_bytes:
-            # By chance: passes over more than fits would drop the oldest just before it is read again.
+            # A random one: where not all fit, a pass over the data would drop the oldest just before it is read again.
             self._bytes -= _nbytes(self._known.pop(self._chance.choice(list(self._known))))
         if size <= self._most_bytes:
             self._known[prefix] = read
             self._bytes += size
 
-    def _read_anew(self, rows: Sequence[tuple[_Prefix, ...]], found: Mapping[_Prefix, Read]) -> list[Read]:
-        """Read the last passage of each row, which follows those before it that were found."""
+    def _read_missing(
+        self, rows: Sequence[tuple[_Prefix, ...]], found: Mapping[_Prefix, KeysAndValues]
+    ) -> list[KeysAndValues]:
+        """Read the last passage of each row; the passages before it were found."""
         training = self._model.training
         self._model.train(False)
         try:
-            alone = changes_with_texts(self._model.config)
-            passes = 1 if alone else passes_at_a_time(on_gpu=self._model.device.type == "cuda")
+            on_gpu = self._model.device.type == "cuda"
+            passes = 1 if has_dynamic_rope(self._model.config) else passes_at_a_time(on_gpu=on_gpu)
             with adapter_disabled(self._model), thread_pool(passes, same_threads=True) as run:
                 return list(run(partial(self._read_one, row, found) for row in rows))
         finally:
             self._model.train(training)
 
-    def _read_one(self, row: tuple[_Prefix, ...], found: Mapping[_Prefix, Read]) -> Read:
+    def _read_one(self, row: tuple[_Prefix, ...], found: Mapping[_Prefix, KeysAndValues]) -> KeysAndValues:
         *before, (ends, tokens) = row
         new = tokens[ends[-2] if before else 0 :]
-        # Not in inference mode, even inside one: a later training step may use what is kept.
+        # Inference mode off: a later training step may use these tensors.
         with torch.inference_mode(False), torch.no_grad():
             cache = DynamicCache()
             for layer in range(self._layers if before else 0):
                 keys, values = (_joined([found[prefix][layer][part] for prefix in before])[None] for part in (0, 1))
                 cache.update(keys, values, layer)
             ids = torch.tensor([new], device=self._model.device)
-            kept = self._model.base_model(input_ids=ids, use_cache=True, **{CACHE: cache})[CACHE]
-            # Copies: a view would hold on to what was read before.
-            parts = [(layer.keys[0, :, -len(new) :], layer.values[0, :, -len(new) :]) for layer in kept.layers]
+            filled = self._model.base_model(input_ids=ids, use_cache=True, **{CACHE: cache})[CACHE]
+            # Copies: a view would keep the passages before it in memory too.
+            parts = [(layer.keys[0, :, -len(new) :], layer.values[0, :, -len(new) :]) for layer in filled.layers]
             return [(keys.clone(), values.clone()) for keys, values in parts]
 
 
 def _prefixes(example: Example) -> tuple[_Prefix, ...]:
-    """Return an example's prefixes, each with one passage more."""
+    """Return an example's prefixes, each one passage longer than the one before."""
     ends = example.prefix_ends
     return tuple((ends[: i + 1], tuple(example.prompt[:end])) for i, end in enumerate(ends))
 
 
-def _nbytes(read: Read) -> int:
+def _nbytes(read: KeysAndValues) -> int:
     return sum(part.nbytes for layer in read for part in layer)
 
 
 def _joined(parts: Sequence[torch.Tensor], width: int = 0) -> torch.Tensor:
-    """Return parts (heads, tokens, dim) one after the other, with zeros before them up to a width."""
+    """Concatenate parts (heads, tokens, dim), with zeros before them up to a width."""
     joined = torch.cat(list(parts), dim=1)
     return pad(joined, (0, 0, max(width - joined.shape[1], 0), 0))
 
 
-def filled_cache(rows: Sequence[Sequence[Read]]) -> tuple[DynamicCache, torch.Tensor]:
-    """Return a cache of what was read of each row, part after part, padded on the left.
+def filled_cache(rows: Sequence[Sequence[KeysAndValues]]) -> tuple[DynamicCache, torch.Tensor]:
+    """Return a cache that holds the parts of each row, one after the other, padded on the left.
 
     Returns:
         The cache, and which of its places are no padding (rows, width).
@@ -147,12 +151,12 @@ def filled_cache(rows: Sequence[Sequence[Read]]) -> tuple[DynamicCache, torch.Te
         )
         cache.update(keys, values, layer)
     device = rows[0][0][0][0].device
-    real = [[0] * (width - length) + [1] * length for length in lengths]
-    return cache, torch.tensor(real, device=device)
+    mask = [padded([1] * length, width, 0, left=True) for length in lengths]
+    return cache, torch.tensor(mask, device=device)
 
 
 def share_a_prefix(batch: Sequence[Example]) -> bool:
-    """Return whether all examples have a first passage, and some the same."""
+    """Return whether all examples have a first passage, and some of them the same."""
     prefixes = [example.first_prefix for example in batch]
     return all(prefixes) and len(set(prefixes)) < len(prefixes)
 
@@ -160,25 +164,26 @@ def share_a_prefix(batch: Sequence[Example]) -> bool:
 def read_first_prefixes(model: PreTrainedModel, batch: Sequence[Example]) -> tuple[DynamicCache, torch.Tensor]:
     """Read instruction and first passage of each example with the model as it is, adapter included.
 
-    The same ones are read once, and the instruction once for all.
+    Equal prefixes are read once, and the instruction once for all of them.
 
     Returns:
-        A cache of (batch, heads, width, dim) a layer, padded on the right, and a mask (batch, width) of what is real.
+        A cache (batch, heads, width, dim) for each layer, padded on the right, and a mask (batch, width) of the places
+        that are no padding.
     """
     prefixes = [example.first_prefix for example in batch]
     places = {prefix: place for place, prefix in enumerate(dict.fromkeys(prefixes))}
     width = max(map(len, prefixes))
     instruction = len(commonprefix(list(places))) if len(places) > 1 else 0
-    # Padding that comes after a token is not seen by it, whatever it is.
-    ids = torch.tensor([[*prefix, *[0] * (width - len(prefix))] for prefix in places], device=model.device)
+    # Any token can be the padding: causal attention does not look at what comes after a token.
+    ids = torch.tensor([padded(prefix, width, 0) for prefix in places], device=model.device)
     cache = DynamicCache()
     if instruction:
         model.base_model(input_ids=ids[:1, :instruction], use_cache=True, **{CACHE: cache})
         cache.batch_repeat_interleave(len(places))
     model.base_model(input_ids=ids[:, instruction:], use_cache=True, **{CACHE: cache})
     cache.batch_select_indices(torch.tensor([places[prefix] for prefix in prefixes], device=model.device))
-    real = [[1] * len(prefix) + [0] * (width - len(prefix)) for prefix in prefixes]
-    return cache, torch.tensor(real, device=model.device)
+    mask = [padded([1] * len(prefix), width, 0) for prefix in prefixes]
+    return cache, torch.tensor(mask, device=model.device)
 
 
 def remembers_all(config: PreTrainedConfig) -> bool:
@@ -187,5 +192,5 @@ def remembers_all(config: PreTrainedConfig) -> bool:
     layers = set(getattr(text, "layer_types", None) or ["full_attention"])
     window = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
     causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
-    takes = set(inspect.signature(causal.forward).parameters) if causal else set()
-    return layers == {"full_attention"} and not window and {"position_ids", CACHE} <= takes
+    parameters = set(inspect.signature(causal.forward).parameters) if causal else set()
+    return layers == {"full_attention"} and not window and {"position_ids", CACHE} <= parameters

@@ -1,4 +1,4 @@
-"""What a generator says of a batch, read along the paths that `fedrag.passes.choose` picked."""
+"""Reads batches with a generator, along the paths that `fedrag.passes.choose` chose."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 from fedrag.models.generator import Generator
 from fedrag.passes.batches import plan_batches, plan_prefix_batches
-from fedrag.passes.choose import Path, Paths, paths_of, traits_of
-from fedrag.passes.cuda_graph import Recorder
-from fedrag.passes.cuda_graph_training import RecordedPasses
+from fedrag.passes.choose import ReadingPath, ReadingPaths, paths_of, reading_text, traits_of
+from fedrag.passes.cuda_graph import GraphCapture
+from fedrag.passes.cuda_graph_training import CapturedPasses
 from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.passes.plain import causal_logits, seq2seq_logits
 from fedrag.passes.prefix import PrefixReader, read_first_prefixes, share_a_prefix
@@ -26,14 +26,14 @@ SCORING_TOKENS = 8192
 
 
 class Reader:
-    """Reads batches with one generator, whose paths are picked when the first batch comes.
+    """Reads batches with one generator.
 
     Args:
         generator: The generator; it computes with its current adapter.
 
     Attributes:
         traits: What decides its paths.
-        prefixes: Remembers what comes before the questions, where the adapter acts from there on.
+        prefixes: Remembers what comes before the questions; None unless the adapter acts from the question on.
     """
 
     def __init__(self, generator: Generator) -> None:
@@ -45,39 +45,39 @@ class Reader:
             self.prefixes = PrefixReader(self._model, generator.prefix_bytes)
         if not self.traits.other_attention:
             use_tree_attention(self._model)
-        self._told: Paths | None = None
+        self._logged: ReadingPaths | None = None
 
     @property
-    def paths(self) -> Paths:
-        """How its batches are read, with the threads that torch has now; logged where it is new."""
+    def paths(self) -> ReadingPaths:
+        """How it reads batches with torch's current number of threads; logged when that changes."""
         paths = paths_of(self.traits)
-        if paths != self._told:
-            self._told = paths
-            log.info("training reads %s; scoring %s; decoding %s", paths.training, paths.scoring, paths.decoding)
+        if paths != self._logged:
+            self._logged = paths
+            log.info("%s", reading_text(paths.facts()))
         return paths
 
     @cached_property
-    def recorder(self) -> Recorder:
-        """What records its passes."""
-        return Recorder(self._model.device)
+    def graph_capture(self) -> GraphCapture:
+        """Captures its passes as CUDA graphs."""
+        return GraphCapture(self._model.device)
 
     @cached_property
-    def recorded_passes(self) -> RecordedPasses:
+    def captured_passes(self) -> CapturedPasses:
         """Its training passes as CUDA graphs."""
-        return RecordedPasses(self._model, self._generator.pad_id, self.recorder)
+        return CapturedPasses(self._model, self._generator.pad_id, self.graph_capture)
 
     def training_passes(self, batch: Sequence[Example], tokens: int) -> list[list[Example]]:
-        """Return the parts of a batch, each read in one forward pass; those that run at a time share the tokens of one.
+        """Return the parts of a batch that are each read in one forward pass.
 
         Args:
             batch: Examples of one optimizer step.
-            tokens: Tokens that are read at a time; 0: what the device does best with.
+            tokens: Tokens of all passes that run at a time; 0: what suits the device.
         """
         path = self.paths.training
         most = tokens_at_a_time(self._generator, tokens, TRAINING_TOKENS) // path.threads
         if path.name == "tree":
             return [[batch[i] for i in rows] for rows in plan_tree_passes(batch, path.threads, most)]
-        # Each of similar length, two or more for each thread: with fewer, one would wait for the other at the end.
+        # At least two passes of similar length for each thread: with fewer, one thread would wait for the other.
         lengths = [self._pass_tokens(example) for example in batch]
         if path.threads > 1:
             most = min(most, sum(lengths) // (2 * path.threads))
@@ -88,24 +88,26 @@ class Reader:
 
         Args:
             examples: Prompts and answers.
-            tokens: Padded tokens of all passes that run at a time; 0: what the device does best with.
+            tokens: Padded tokens of all passes that run at a time; 0: what suits the device.
         """
         path = self.paths.scoring
         most = tokens_at_a_time(self._generator, tokens, SCORING_TOKENS) // path.threads
         if path.name in ("tree", "shared"):
             return plan_prefix_batches(examples, most)
-        # What is remembered stands once for each example of a batch.
+        # A remembered prefix takes memory for each example of a batch, even where all have the same one.
         return plan_batches([self._pass_tokens(example) for example in examples], most)
 
     def _pass_tokens(self, example: Example) -> int:
-        """Return what an example counts in a pass: what is remembered costs less than what is read."""
+        """Return the tokens for which an example counts in a pass; remembered ones cost half as much."""
         return example.length - (example.shared // 2 if self.prefixes else 0)
 
-    def answer_logits(self, batch: Sequence[Example], path: Path | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-        """Run one forward pass and return what the model says at the answer positions alone.
+    def answer_logits(
+        self, batch: Sequence[Example], path: ReadingPath | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run one forward pass and return the logits at the answer positions.
 
         Args:
-            batch: Examples; those of similar length, where they are padded.
+            batch: Examples, of similar length where the path pads them.
             path: How to read them; None: as in training.
 
         Returns:
@@ -118,19 +120,19 @@ class Reader:
             return seq2seq_logits(self._model, pad_id, batch), labels
         if name == "tree":
             return tree_logits(self._model, batch), labels
-        memory, real, starts = None, None, [0] * len(batch)
+        cache, mask, starts = None, None, [0] * len(batch)
         if self.prefixes is not None:
-            memory, real = self.prefixes.read(batch)
+            cache, mask = self.prefixes.read(batch)
             starts = [example.shared for example in batch]
         elif name == "shared" and share_a_prefix(batch):
-            memory, real = read_first_prefixes(self._model, batch)
+            cache, mask = read_first_prefixes(self._model, batch)
             starts = [len(example.first_prefix) for example in batch]
         rest = [Example(e.prompt[start:], e.answer) for e, start in zip(batch, starts, strict=True)]
-        return causal_logits(self._model, pad_id, rest, memory, real), labels
+        return causal_logits(self._model, pad_id, rest, cache, mask), labels
 
 
 def reader_of(generator: Generator) -> Reader:
-    """Return the reader of a generator: one for its whole life."""
+    """Return the reader of a generator; the first call makes it."""
     if not isinstance(generator.reader, Reader):
         generator.reader = Reader(generator)
     return generator.reader

@@ -1,9 +1,8 @@
-"""Passes through one model beside one another, in two threads that share the cores.
+"""Two passes through one model at a time, in two threads that share the cores.
 
-Between the large products of a transformer lie many small operations that keep one core busy and let the others wait.
-Two passes of half the size, each with half the cores, fill these gaps: on two cores training took 0.91 of the time
-(tests/benchmarks/README.md). What is computed depends on torch's number of threads alone, and not on which pass is
-done first.
+Between the large products of a transformer lie many small operations that keep one core busy while the others wait. Two
+passes of half the size, each with half the cores, fill these gaps: on two cores training took 0.91 of the time
+(tests/benchmarks/README.md). The results depend on torch's number of threads alone, not on which pass ends first.
 """
 
 from __future__ import annotations
@@ -21,33 +20,38 @@ T = TypeVar("T")
 _PASSES = 2
 
 
-class Run(Protocol):
-    """Runs jobs and gives their results in the jobs' order, each as soon as it and those before it are there."""
+class RunJobs(Protocol):
+    """Runs jobs and yields their results in the order of the jobs, each as soon as it is complete."""
 
     def __call__(self, jobs: Iterable[Callable[[], T]], /) -> Iterator[T]:
         """Run the jobs."""
 
 
-def passes_at_a_time(*, on_gpu: bool) -> int:
-    """Return how many passes through a model run at a time, where none disturbs another; a GPU is busy with one."""
-    return 1 if on_gpu or torch.get_num_threads() < _PASSES else _PASSES
+def passes_at_a_time(*, on_gpu: bool, threads: int | None = None) -> int:
+    """Return how many independent passes run at a time; a single one keeps a GPU busy.
+
+    Args:
+        on_gpu: Whether they run on a GPU.
+        threads: torch's number of threads; None: the current one.
+    """
+    return 1 if on_gpu or (threads or torch.get_num_threads()) < _PASSES else _PASSES
 
 
-def changes_with_texts(config: PreTrainedConfig) -> bool:
-    """Return whether passes through a model change what others use: rotary embeddings of some kinds grow with texts."""
+def has_dynamic_rope(config: PreTrainedConfig) -> bool:
+    """Return whether a model's rotary embeddings change with the length of the texts, so that passes affect others."""
     scaling = getattr(config.get_text_config(), "rope_parameters", None) or {}
     return any(kind in str(scaling) for kind in ("dynamic", "longrope"))
 
 
 @contextmanager
-def thread_pool(passes: int, *, same_threads: bool = False) -> Iterator[Run]:
-    """Give a function that runs jobs, so many at a time; a job alone has all cores.
+def thread_pool(passes: int, *, same_threads: bool = False) -> Iterator[RunJobs]:
+    """Yield a function that runs jobs, several at a time; a single job has all cores.
 
-    Jobs that have not begun are dropped when the context ends, by an error for example.
+    When the context ends, because of an error for example, jobs that have not begun are dropped.
 
     Args:
         passes: Jobs at a time.
-        same_threads: A job alone has no more threads than one of several, so that it computes the same bits.
+        same_threads: Give a single job no more threads than one of several, so that it computes the same bits.
     """
     if passes == 1:
         yield lambda jobs: (job() for job in jobs)
@@ -60,7 +64,7 @@ def thread_pool(passes: int, *, same_threads: bool = False) -> Iterator[Run]:
         if len(waiting) == 1 and not same_threads:
             yield waiting[0]()
             return
-        torch.set_num_threads(threads // passes)  # the pool's threads take the number that they find
+        torch.set_num_threads(threads // passes)  # the threads of the pool inherit this number
         try:
             futures: list[Future[T]] = [pool.submit(job) for job in waiting]
             for future in futures:

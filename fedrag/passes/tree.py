@@ -1,8 +1,8 @@
-"""Prompts of one pass as a tree: what several of them begin with is read once, and nothing is padded.
+"""Reads the prompts of a pass as a tree: what several of them begin with is read once, and nothing is padded.
 
-A causal model reads an instruction, or a passage, alike whatever follows it. So the prompts of a batch are read in one
-row, each shared beginning in one place, with attention along the branches of the tree (`tree_attention`). The
-result and the gradients are those of whole prompts: the gradients by what is shared add up.
+To a causal model an instruction, or a passage, is the same whatever follows it. So a batch becomes one row that holds
+each shared beginning once, with attention along the branches of the tree (`tree_attention`). Logits and gradients are
+those of whole prompts: the gradients of shared tokens add up.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.masking_utils import sdpa_mask
 
 from fedrag.models.attention import NAME as CPU_ATTENTION
-from fedrag.models.attention import can_be_products, continued, cpu_attention
+from fedrag.models.attention import causal_mask, cpu_attention, is_plain_softmax
 from fedrag.types import Example
 
 NAME = f"tree_{CPU_ATTENTION}"
 
-_LEAST = 8  # tokens; a branch costs some small operations in each layer
-_FEW = 16  # examples; among more, an exchange gains little and takes long to find
+_LEAST = 8  # tokens; each branch costs some small operations in every layer
+_FEW = 16  # examples; with more, exchanges gain little and take long to find
 
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """Tokens that are read one after the other.
+    """Consecutive tokens of one or more texts.
 
     Attributes:
         tokens: Token ids.
-        start: Position of the first one in its text.
-        before: The segments that come before it in its text, as numbers in the tree.
+        start: Position of the first token in its texts.
+        before: Numbers of the segments that precede it in its texts.
     """
 
     tokens: list[int]
@@ -47,11 +47,11 @@ class Segment:
 
 @dataclass(slots=True)
 class PromptTree:
-    """The prompts and answers of a batch; the last token of an answer, which predicts nothing, is left out.
+    """The prompts and answers of a batch, without the last token of each answer, which predicts nothing.
 
     Attributes:
-        segments: Each after those that come before it.
-        places: Where the prediction of each answer token stands in the row of all tokens, example after example.
+        segments: The segments; each stands after those that precede it in its texts.
+        places: For each answer token, example after example, the place in the row of all tokens that predicts it.
     """
 
     segments: list[Segment] = field(default_factory=list)
@@ -70,21 +70,21 @@ class PromptTree:
 
     @property
     def lengths(self) -> list[int]:
-        """Tokens of each segment."""
+        """The number of tokens of each segment."""
         return [len(segment.tokens) for segment in self.segments]
 
     @property
     def tokens(self) -> list[int]:
-        """All tokens that are read."""
+        """The row of all tokens."""
         return [token for segment in self.segments for token in segment.tokens]
 
     @property
     def positions(self) -> list[int]:
-        """The position of each in its text."""
+        """The position of each token in its texts."""
         return [segment.start + i for segment in self.segments for i in range(len(segment.tokens))]
 
     def mask(self) -> torch.Tensor:
-        """Return which tokens see which (tokens, tokens)."""
+        """Return which tokens attend to which (tokens, tokens)."""
         lengths = self.lengths
         mask = torch.zeros(sum(lengths), sum(lengths), dtype=torch.bool)
         columns = torch.split(torch.arange(sum(lengths)), lengths)
@@ -97,12 +97,12 @@ class PromptTree:
     def _grow(
         self, batch: Sequence[Example], rows: list[int], start: int, before: tuple[int, ...]
     ) -> Iterator[tuple[int, int]]:
-        """Add what some rows have from a position on; give each row and its last segment."""
-        alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        """Add the tokens of some rows from a position on; yield each row with its last segment."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for row in rows:
-            alike[tuple(batch[row].prompt[start : start + _LEAST])].append(row)
-        for group in alike.values():
-            # The last token of a prompt predicts its answer's first: it stays with it.
+            groups[tuple(batch[row].prompt[start : start + _LEAST])].append(row)
+        for group in groups.values():
+            # The last token of a prompt stays with the answer, whose first token it predicts.
             shared = commonprefix([batch[row].prompt[start:-1] for row in group]) if len(group) > 1 else []
             if len(shared) >= _LEAST:
                 number = self._add(list(shared), start, before)
@@ -116,21 +116,21 @@ class PromptTree:
         return len(self.segments) - 1
 
 
-def plan_tree_passes(batch: Sequence[Example], beside: int, most: int) -> list[list[int]]:
-    """Distribute a batch over passes that read about as many tokens each: those beside one another end together.
+def plan_tree_passes(batch: Sequence[Example], at_a_time: int, most: int) -> list[list[int]]:
+    """Distribute a batch over passes of about equal length, so that those that run at a time end together.
 
-    What has a beginning in common tends to meet. A pure function of the batch.
+    Examples with a common beginning tend to share a pass. The plan is a pure function of the batch.
 
     >>> plan_tree_passes([Example([1, 2, 3]), Example([9, 9]), Example([4, 4])], 2, 1000)
     [[0], [1, 2]]
 
     Args:
         batch: Examples.
-        beside: Passes that run at a time; there are as many, or a multiple.
-        most: Tokens that a pass may read, unless one example alone has more.
+        at_a_time: Passes that run at a time; the number of passes is a multiple of it.
+        most: Tokens that a pass may read, unless a single example has more.
     """
     fewest = -(-_size(batch, range(len(batch))) // most)
-    for passes in range(beside * -(-fewest // beside), len(batch) + beside, beside):
+    for passes in range(at_a_time * -(-fewest // at_a_time), len(batch) + at_a_time, at_a_time):
         plan = _distribute(batch, passes)
         if max(_size(batch, rows) for rows in plan) <= most:
             return plan
@@ -138,11 +138,11 @@ def plan_tree_passes(batch: Sequence[Example], beside: int, most: int) -> list[l
 
 
 def _distribute(batch: Sequence[Example], passes: int) -> list[list[int]]:
-    """Give each example to the pass that is shortest with it, the longest first; then make the longest pass shorter."""
+    """Give each example, the longest first, to the pass that is shortest with it; then shorten the longest pass."""
     plan: list[list[int]] = [[] for _ in range(passes)]
     sizes = [0] * passes
     for row in sorted(range(len(batch)), key=lambda row: (-batch[row].length, row)):
-        own = [batch[row].length - _alike(batch, row, rows) for rows in plan]
+        own = [batch[row].length - _common_tokens(batch, row, rows) for rows in plan]
         place = min(range(passes), key=lambda place: sizes[place] + own[place])
         plan[place].append(row)
         sizes[place] += own[place]
@@ -154,22 +154,22 @@ def _distribute(batch: Sequence[Example], passes: int) -> list[list[int]]:
 
 
 def _exchange(batch: Sequence[Example], plan: list[list[int]]) -> list[list[int]] | None:
-    """Return the plan with an example of its longest pass given to the shortest, or exchanged; None: nothing helps."""
+    """Move an example from the longest pass to the shortest, or exchange two; return None where neither helps."""
     *others, long = sorted(plan, key=lambda rows: _size(batch, rows))
     if not others:
         return None
     short, *between = others
-    pairs = [
-        ([row for row in (*long, *taken) if row != given], [row for row in (*short, given) if row not in taken])
-        for given in long
-        for taken in [(), *((row,) for row in short)]
-    ]
+    pairs = []
+    for given in long:
+        rest = [row for row in long if row != given]
+        pairs.append((rest, [*short, given]))
+        pairs += [([*rest, taken], [*(row for row in short if row != taken), given]) for taken in short]
     best = min(pairs, key=lambda pair: max(_size(batch, rows) for rows in pair))
     return [*between, *best] if max(_size(batch, rows) for rows in best) < _size(batch, long) else None
 
 
-def _alike(batch: Sequence[Example], row: int, others: Sequence[int]) -> int:
-    """Return how many tokens a prompt begins with as one of others does."""
+def _common_tokens(batch: Sequence[Example], row: int, others: Sequence[int]) -> int:
+    """Return the length of the longest beginning that a prompt has in common with one of the others."""
     return max((len(commonprefix([batch[row].prompt, batch[other].prompt])) for other in others), default=0)
 
 
@@ -180,14 +180,14 @@ def _size(batch: Sequence[Example], rows: Sequence[int]) -> int:
 _READING: ContextVar[PromptTree | None] = ContextVar("_READING", default=None)
 
 
-def tree_read() -> PromptTree | None:
-    """Return the tree that this thread's pass reads; None: plain rows."""
+def current_tree() -> PromptTree | None:
+    """Return the tree that this thread's pass reads; None where it reads plain rows."""
     return _READING.get()
 
 
 @contextmanager
 def reading(tree: PromptTree | None) -> Iterator[None]:
-    """Let a model read a tree in one row."""
+    """Let the passes of this thread read a tree in one row."""
     before = _READING.set(tree)
     try:
         yield
@@ -196,7 +196,7 @@ def reading(tree: PromptTree | None) -> Iterator[None]:
 
 
 def use_tree_attention(model: PreTrainedModel) -> None:
-    """Let a model with `cpu_attention` read trees, too."""
+    """Let a model with `cpu_attention` read trees as well."""
     model.set_attn_implementation(NAME)
 
 
@@ -212,7 +212,7 @@ def tree_logits(model: PreTrainedModel, batch: Sequence[Example]) -> torch.Tenso
         logits: torch.Tensor = model(
             input_ids=torch.tensor([tree.tokens]),
             position_ids=torch.tensor([tree.positions]),
-            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),  # the tree says who sees whom
+            attention_mask=torch.ones(1, 1, 1, 1, dtype=torch.bool),  # unused: the tree is the mask
             use_cache=False,
             logits_to_keep=torch.tensor(tree.places),
         ).logits
@@ -228,18 +228,18 @@ def tree_attention(
     dropout: float = 0.0,
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Do what `cpu_attention` does; where a tree is read, each segment sees itself and those before it in its texts."""
-    tree = tree_read()
+    """Compute `cpu_attention`; in a tree each segment attends to itself and to those that precede it in its texts."""
+    tree = current_tree()
     if tree is None:
         return cpu_attention(module, query, key, value, attention_mask, dropout, **options)
-    if not can_be_products(dropout, options):
+    if not is_plain_softmax(dropout, options):
         return cpu_attention(module, query, key, value, tree.mask()[None, None], dropout, **options)
     queries, keys, values = (torch.split(part, tree.lengths, dim=2) for part in (query, key, value))
     mixed = []
     for number, segment in enumerate(tree.segments):
-        seen = (*segment.before, number)
-        own_keys, own_values = (torch.cat([part[i] for i in seen], dim=2) for part in (keys, values))
-        mask = continued(len(segment.tokens), own_keys.shape[2]) if segment.before else None
+        visible = (*segment.before, number)
+        own_keys, own_values = (torch.cat([part[i] for i in visible], dim=2) for part in (keys, values))
+        mask = causal_mask(len(segment.tokens), own_keys.shape[2]) if segment.before else None
         mixed.append(cpu_attention(module, queries[number], own_keys, own_values, mask, dropout, **options)[0])
     return torch.cat(mixed, dim=1), None
 

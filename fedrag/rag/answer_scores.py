@@ -1,10 +1,10 @@
-"""Answer scores: how well each passage lets the generator say the right answer.
+"""Answer scores: how likely each passage makes the right answer to the generator.
 
     s_j = (1/T) sum_t log p_LM(y_t | prompt(c_j, q), y_<t)
 
-The mean log-probability, never a product of probabilities: a long answer's underflows to 0 and the
-target turns uniform. Scores are the whole cost of LSR, so they are cached on the site's disk, in the
-batches in which they were computed: in bfloat16 the same pair scores differently in another batch.
+The mean log-probability, not the product of probabilities, which underflows to 0 for a long answer and makes the target
+uniform. Scores are the whole cost of LSR, so they are cached on the site's disk, in the batches in which they were
+computed: in bfloat16 the same pair scores differently in another batch.
 """
 
 from __future__ import annotations
@@ -41,13 +41,12 @@ def score_answers(
 
     Args:
         generator: Scores in eval mode, without gradient, with its current adapter.
-        examples: Prompts and answers; no end token, as it says nothing about the passage.
-        batch_tokens: Padded tokens of all passes that run at a time; 0: what the device does best with.
+        examples: Prompts and answers; without end tokens, which say nothing about the passage.
+        batch_tokens: Padded tokens of all passes that run at a time; 0: what suits the device.
         cache: Scores of earlier calls.
         on_batch: Called after each batch with (examples done, examples in all).
     """
     reader = reader_of(generator)
-    plans = reader.scoring_batches(examples, batch_tokens)
     scores = np.zeros(len(examples), np.float32)
     done = 0
 
@@ -66,7 +65,7 @@ def score_answers(
         return found
 
     missing = []
-    for rows in plans:
+    for rows in reader.scoring_batches(examples, batch_tokens):
         known = cache.read([examples[row] for row in rows]) if cache else None
         if known is None:
             missing.append(rows)
@@ -84,7 +83,7 @@ def mean_log_probabilities(generator: Generator, batch: Sequence[Example]) -> Ar
 
     Args:
         generator: A causal or seq2seq model.
-        batch: Examples of similar length, or with the same passages.
+        batch: Examples, of similar length or with the same passages.
     """
     with torch.inference_mode():
         reader = reader_of(generator)
@@ -96,30 +95,30 @@ def mean_log_probabilities(generator: Generator, batch: Sequence[Example]) -> Ar
 
 
 class ScoreCache:
-    """Scores on disk: a folder per generator, a file per batch, each written whole.
+    """Scores on disk: a folder for each generator, and in it a file for each batch, written as a whole.
 
     Args:
         folder: The site's cache folder.
-        generator_key: Everything about the generator that scores depend on: its weights, its
-            adapter, its number format, the machine's threads.
+        generator_key: All that scores depend on: the generator's weights, adapter and number format, and the machine's
+            threads.
     """
 
     def __init__(self, folder: Path, generator_key: str) -> None:
         self.folder = folder / hashlib.sha256(f"{_VERSION}:{generator_key}".encode()).hexdigest()[:24]
         self.folder.mkdir(parents=True, exist_ok=True)
-        os.utime(self.folder)  # it is in use
+        os.utime(self.folder)  # marks it as in use
 
     def read(self, batch: Sequence[Example]) -> Array | None:
-        """Return the scores of a batch, or None where it was never scored."""
+        """Return the scores of a batch; None if there are none."""
         try:
             with self._path(batch).open("rb") as file:
                 scores: Array = np.load(file)
         except (FileNotFoundError, ValueError, EOFError, zipfile.BadZipFile):
-            return None  # never scored, or damaged: it is scored again
+            return None  # never scored, or damaged: scored again
         return scores if scores.shape == (len(batch),) else None
 
     def write(self, batch: Sequence[Example], scores: Array) -> None:
-        """Keep the scores of a batch."""
+        """Store the scores of a batch."""
         path = self._path(batch)
         partial = path.with_suffix(f".{os.getpid()}.partial")
         with partial.open("wb") as file:
@@ -127,9 +126,9 @@ class ScoreCache:
         partial.replace(path)
 
     def prune(self, unused_days: float = 7.0) -> None:
-        """Remove the scores of generators that nobody has asked for in a while: they are computed again if need be.
+        """Remove the scores of generators that were not used for some days.
 
-        A generator that learns is another one in each round; one that does not serves run after run.
+        A generator that trains is a new one in each round; one that does not may serve many runs.
         """
         limit = time.time() - unused_days * 86_400
         for folder in self.folder.parent.iterdir():
@@ -144,7 +143,7 @@ class ScoreCache:
 
 
 def _changed(folder: Path) -> float:
-    """Return when a folder was changed last, in seconds since the epoch; another process may have removed it."""
+    """Return when a folder last changed, in seconds since the epoch; infinity if another process removed it."""
     try:
         return folder.stat().st_mtime
     except FileNotFoundError:

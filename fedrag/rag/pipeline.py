@@ -32,7 +32,7 @@ def build_index(retriever: Retriever, passages: Sequence[Passage], overlap: int)
 
 
 def retrieve(retriever: Retriever, index: PassageIndex, questions: Sequence[str], k: int) -> list[list[Hit]]:
-    """Return the k best passages of each question; a question that is asked twice is encoded once."""
+    """Return the k best passages of each question; repeated questions are encoded once."""
     distinct = list(dict.fromkeys(questions))
     found = index.search(retriever.encode_queries(distinct), k) if distinct else []
     by_text = dict(zip(distinct, found, strict=True))
@@ -40,13 +40,13 @@ def retrieve(retriever: Retriever, index: PassageIndex, questions: Sequence[str]
 
 
 def prompt_builder(generator: Generator, config: RagConfig) -> PromptBuilder:
-    """Return the prompt builder that suits a generator."""
+    """Return the prompt builder of a generator."""
     return PromptBuilder(generator.tokenizer, config, seq2seq=generator.seq2seq)
 
 
 @dataclass(frozen=True, slots=True)
 class Retrieved:
-    """A question with the passages found for it, best first."""
+    """A question with the passages that were found for it, best first."""
 
     question: str
     passages: tuple[Passage, ...]
@@ -63,15 +63,15 @@ def answer_questions(
 ) -> list[str]:
     """Return the generator's answer to each question, decoded greedily in batches of similar length.
 
-    With several prompts a question (`passages_per_prompt` below `passages`) every prompt gives an
-    answer; the one with the highest p(passages | question) p(answer | passages, question) is returned.
+    If a question has several prompts (`passages_per_prompt` below `passages`), each yields an answer; the one with the
+    highest p(passages | question) p(answer | passages, question) is returned.
 
     Args:
         generator: Answers with its current adapter.
         asked: Questions with their passages.
         config: Prompt settings.
-        batch_tokens: Padded prompt tokens in one batch; 0: what the device does best with.
-        temperature: Of the softmax over retrieval scores, where there are several prompts.
+        batch_tokens: Padded prompt tokens of a batch; 0: what suits the device.
+        temperature: Temperature of the softmax over retrieval scores, for questions with several prompts.
         on_progress: Called after each batch with (prompts done, prompts in all).
     """
     builder = prompt_builder(generator, config)
@@ -84,7 +84,8 @@ def answer_questions(
             prompts.append(builder.example(item.question, [passage.full_text for passage in group]))
             weights.append(item.scores[start] / temperature if item.scores else 0.0)
     most = tokens_at_a_time(generator, batch_tokens, _BATCH_TOKENS)
-    texts = _generate(generator, builder, prompts, config.answer_tokens, most, on_progress)
+    decoded = _decode_all(generator, prompts, config.answer_tokens, most, on_progress)
+    texts = [builder.text(ids) for ids in decoded]
     if len(owners) == len(asked):
         return texts
     examples = [replace(p, answer=builder.answer(text, end=True)) for p, text in zip(prompts, texts, strict=True)]
@@ -99,27 +100,27 @@ def answer_questions(
 
 
 def prompt_groups(passages: Sequence[Passage], config: RagConfig) -> list[tuple[int, Sequence[Passage]]]:
-    """Deal passages to prompts: (position of the first, the passages) for each prompt."""
+    """Return the passages of each prompt, with the rank of the first of them."""
     size = config.passages_per_prompt or max(len(passages), 1)
     return [(start, passages[start : start + size]) for start in range(0, max(len(passages), 1), size)]
 
 
-def _generate(
+def _decode_all(
     generator: Generator,
-    builder: PromptBuilder,
     prompts: Sequence[Example],
     answer_tokens: int,
     batch_tokens: int,
     on_progress: OnProgress | None,
-) -> list[str]:
-    texts = [""] * len(prompts)
+) -> list[list[int]]:
+    """Return the answer's token ids for each prompt."""
+    answers: list[list[int]] = [[] for _ in prompts]
     done = 0
     for rows in plan_batches([prompt.length + answer_tokens for prompt in prompts], batch_tokens):
         with generator.at_rest():
             output = decode(generator, [prompts[i] for i in rows], answer_tokens + 1)
         for i, ids in zip(rows, output, strict=True):
-            texts[i] = builder.text(ids[:answer_tokens])
+            answers[i] = ids[:answer_tokens]
         done += len(rows)
         if on_progress:
             on_progress(done, len(prompts))
-    return texts
+    return answers

@@ -1,7 +1,7 @@
 """Prompts: instruction, passages, question, and the answer that follows.
 
-Every part is tokenised on its own and the ids are concatenated, so that no merge crosses from the
-prompt into the answer, and so that prompts with the same passages share a prefix.
+Each part is tokenised on its own and the ids are concatenated, so that no token spans prompt and answer, and prompts
+with the same passages share a prefix.
 """
 
 from __future__ import annotations
@@ -18,16 +18,15 @@ _MARK = "\x00passages\x00"
 class PromptBuilder:
     """Turns questions and passages into token ids for one generator.
 
-    Uses the tokenizer's chat template where it has one. Otherwise the instruction comes first and
-    `Answer:` last.
+    Uses the tokenizer's chat template if it has one. Otherwise the instruction comes first and `Answer:` last.
 
     Args:
         tokenizer: A transformers tokenizer.
         config: Instruction and length limits.
-        seq2seq: Whether the prompt goes to an encoder (its closing special tokens are kept).
+        seq2seq: Whether the prompt goes to an encoder, with its closing special tokens.
 
     Attributes:
-        question_mark: The tokens with which the part of a prompt begins that belongs to its question alone.
+        question_mark: The first tokens of a prompt's question, after instruction and passages.
         end_id: The token that ends an answer.
     """
 
@@ -44,9 +43,9 @@ class PromptBuilder:
         self.end_id: int = tokenizer.eos_token_id
 
     def example(self, question: str, passages: Sequence[str], answer: Sequence[int] = ()) -> Example:
-        """Return a prompt of at most `prompt_tokens`, and the answer that is to follow it.
+        """Return a prompt of at most `prompt_tokens`, and the answer that follows it.
 
-        Where the prompt is too long the longest passages are shortened, never the question.
+        In a prompt that is too long the longest passages are shortened, but never the question.
         """
         asked = [*self.question_mark, *self._ids(f" {question}")]
         texts = [self._ids(f"Passage: {text}\n\n") for text in passages]
@@ -56,8 +55,8 @@ class PromptBuilder:
         for text in texts:
             prompt += text[:limit]
             ends.append(len(prompt))
-        prefix_ends = sorted(set(ends[1:] or ends))  # there may be no room for a passage
-        # An encoder reads the whole prompt at once: it cannot remember a part of it.
+        prefix_ends = sorted(set(ends[1:] or ends))  # a set: a passage may have no room
+        # An encoder reads a prompt as a whole: no part of it can be remembered.
         return Example([*prompt, *asked, *self._tail], list(answer), () if self._seq2seq else tuple(prefix_ends))
 
     def answer(self, text: str, *, end: bool) -> list[int]:
@@ -73,9 +72,9 @@ class PromptBuilder:
         return str(self._tokenizer.decode(kept, skip_special_tokens=True)).strip()
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
-        """Tokenise a text; only the template's own text may hold special tokens.
+        """Tokenise a text; only the template's own text may contain special tokens.
 
-        A passage that reads like the end of a message must not end it.
+        A passage that contains the text of an end token must not end the message.
         """
         found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not special, verbose=False)
         return list(found["input_ids"])

@@ -1,1 +1,1 @@
-"""The report of a run: one HTML page that needs nothing but itself. No torch here."""
+"""The report of a run: one self-contained HTML page, made without torch."""

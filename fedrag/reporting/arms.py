@@ -11,10 +11,10 @@ from fedrag.evaluation.significance import Interval
 from fedrag.runs.run_folder import RunFolder
 
 ARMS = {"untouched": "Untouched", "local": "Local", "federated": "Federated", "pooled": "Pooled"}
-"""The arms of a run in the order of the tables, and what the page calls them."""
+"""The arms of a run in the order of the tables, with their titles on the page."""
 
 BY_SITE = ("exact_match", "f1", "recall_at_1", "mrr")
-"""Metrics that are shown for each site too."""
+"""Metrics that are also shown for each site."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,9 +22,9 @@ class Line:
     """One line of a table of results.
 
     Attributes:
-        label: What stands in front.
+        label: Its first column.
         n_questions: Questions that have the metric.
-        means: Mean of each arm; None: it has none.
+        means: Mean of each arm; None where it has none.
         differences: Federated minus each other arm, question by question.
     """
 
@@ -47,7 +47,8 @@ def read_arms(run: RunFolder) -> dict[str, list[Measured]]:
 
 def measured_metrics(scores: Mapping[str, Scores]) -> list[str]:
     """Return the metrics that any question of any arm has."""
-    return [m for m in METRICS if any(found[m] is not None for arm in scores.values() for found in arm.values())]
+    questions = [metrics for arm in scores.values() for metrics in arm.values()]
+    return [metric for metric in METRICS if any(metrics[metric] is not None for metrics in questions)]
 
 
 def overall_lines(scores: Mapping[str, Scores]) -> list[Line]:

@@ -1,4 +1,4 @@
-"""Which questions the page shows: chosen by a rule that stands on it, and not by taste."""
+"""Which questions the page shows: chosen by a rule that the page states, not by taste."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ KINDS = {
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One question before and after; before: the untouched models, None where they were not measured."""
+    """One question before and after; `before` is None where the untouched models were not measured."""
 
     before: Measured | None
     after: Measured
 
 
 def is_right(measured: Measured) -> bool | None:
-    """Return whether the answer matches exactly or, without answers, a labelled passage came first; None: unknown."""
+    """Return whether the answer matches exactly or, without answers, a labelled passage came first; None if unknown."""
     metrics = measured.metrics
     score = metrics["exact_match"] if metrics["exact_match"] is not None else metrics["recall_at_1"]
     return None if score is None else score == 1.0
 
 
 def kind_of(pair: Pair) -> str | None:
-    """Name what became of a question; one that was measured once counts as unchanged; None: unknown."""
+    """Name what became of a question; one measured once counts as unchanged; None if unknown."""
     after = is_right(pair.after)
     before = after if pair.before is None else is_right(pair.before)
     if before is None or after is None:
@@ -56,18 +56,18 @@ def by_site(before: Iterable[Measured] | None, after: Iterable[Measured]) -> dic
 
 
 def kinds(compared: bool) -> dict[str, str]:
-    """Return what can become of a question in the words of the page, with or without a comparison."""
+    """Return the page's words for what can become of a question, with or without a comparison."""
     return KINDS if compared else {"right": "Right", "wrong": "Wrong"}
 
 
 def chosen(pairs: Mapping[str, Sequence[Pair]], compared: bool) -> dict[str, Pair]:
-    """Return the first question of each kind that is shown; without a comparison, the first right and wrong one."""
+    """Return the first question of each kind to show; without a comparison, the first right and wrong one."""
     names = ("gained", "lost", "wrong") if compared else ("right", "wrong")
     return {name: pairs[name][0] for name in names if pairs[name]}
 
 
 def rule(compared: bool, answers: bool) -> str:
-    """Say how the questions that are shown were chosen.
+    """Say how the shown questions were chosen.
 
     Args:
         compared: Whether the untouched models were measured too.

@@ -28,7 +28,7 @@ class Texts:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A retrieved passage: its title or else its id, whether it is labelled as right, and a part of its text."""
+    """A retrieved passage: its title or id, whether it is labelled as right, and an excerpt of its text."""
 
     title: str
     is_labelled: bool
@@ -36,7 +36,7 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class ShownQuestion:
     """A question with what was retrieved and answered; `before` is None where nothing was measured before."""
 
     title: str
@@ -55,13 +55,13 @@ class Block:
     Attributes:
         site: Its name.
         counts: Number of questions by what became of them.
-        examples: Those that are shown.
+        examples: The questions to show.
         gone: Why no text can be shown, or None.
     """
 
     site: str
     counts: dict[str, int]
-    examples: list[Example]
+    examples: list[ShownQuestion]
     gone: str | None = None
 
 
@@ -87,7 +87,7 @@ def example_blocks(arms: Mapping[str, Sequence[Measured]], texts_of: Callable[[s
     return blocks
 
 
-def _example(title: str, pair: Pair, texts: Texts) -> Example:
+def _example(title: str, pair: Pair, texts: Texts) -> ShownQuestion:
     question = texts.questions[pair.after.question_id]
 
     def source(passage: Passage) -> Source:
@@ -97,7 +97,7 @@ def _example(title: str, pair: Pair, texts: Texts) -> Example:
     def sources(measured: Measured) -> list[Source]:
         return [source(texts.passages[passage_id]) for passage_id in measured.retrieved]
 
-    return Example(
+    return ShownQuestion(
         title,
         question.question,
         question.answers,
@@ -112,7 +112,7 @@ def read_texts(run: RunFolder, site: str) -> Texts:
     """Read the questions and passages of a site that was measured.
 
     Raises:
-        DataError: They are gone, or are no longer what the run used.
+        DataError: They are missing, or no longer what the run used.
     """
     folders = {site_name(folder): folder for folder in site_folders(Path(run.config.data.sites))}
     if site not in folders:

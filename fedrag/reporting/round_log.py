@@ -1,4 +1,4 @@
-"""What the log of the rounds says: time, bytes, curves, and which replies were left out."""
+"""What the log of the rounds holds: time, bytes, curves, and which replies were left out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Failure:
 
     Attributes:
         site: Its name.
-        reason: Why, as it was told the last time.
+        reason: Why, in the words of the last time.
         rounds: The rounds.
     """
 

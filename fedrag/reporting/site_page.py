@@ -1,4 +1,4 @@
-"""A site's own page: what the models that it received do on its own questions."""
+"""A site's own page: how the models that it received do on its own questions."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from fedrag.types import COMPONENTS, Component, Site
 def write_site_report(
     folder: Path, site: Site, delivered: Delivered, split: str, arms: Mapping[str, Sequence[Measured]]
 ) -> Path:
-    """Write the page beside the delivered models and return its path.
+    """Write the page next to the delivered models and return its path.
 
     Args:
         folder: The site's folder.
@@ -53,7 +53,7 @@ def _content(
         "name": f"{delivered.run} at {site.name}",
         "warnings": what_ran.random_models((config.models.generator, config.models.retriever)),
         "verdicts": verdicts(lines, headline_metrics(trained, metrics)),
-        "summary": f"{asked}, measured at the site itself; this page and all that is on it stays there",
+        "summary": f"{asked}, measured at the site itself; this page and everything on it stays there",
         "facts": _facts(delivered.run, config, trained, asked),
         "command": f"fedrag client evaluate {shlex.quote(str(folder))} --split {split}",
         "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
@@ -62,7 +62,7 @@ def _content(
         "overall": lines,
         "examples": example_blocks(arms, lambda name: texts_of_site(site, split)),
         "rule": rule(compared=True, answers="exact_match" in metrics),
-        # What a run's page shows besides: one site alone was measured, and the coordinator has the log of the rounds.
+        # Only a run's page shows these: one site alone was measured, and the coordinator has the log of the rounds.
         **{"by_site": {}, "dots": [], "curves": [], "totals": {}, "bytes": [], "left_out": []},
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from fedrag.evaluation.significance import Interval
 
 FEW_QUESTIONS = 30
-"""Below that, a bootstrap interval is too narrow to be believed."""
+"""With fewer questions, a bootstrap interval is too narrow to be believed."""
 
 METRIC_WORDS = {"exact_match": "exact match", "mrr": "MRR", "f1": "F1", "recall_at_1": "recall@1"}
 
@@ -16,7 +16,7 @@ _NAMES = {"untouched": "the untouched models", "local": "the local models", "poo
 
 
 def headline_metrics(trained: Collection[str], measured: Collection[str]) -> list[str]:
-    """Return the metrics that the verdict is about: of the answers, and of retrieval where it was trained.
+    """Return the metrics of the verdict: of the answers, and of retrieval where it was trained.
 
     >>> headline_metrics(["retriever"], ["recall_at_1", "mrr"])
     ['recall_at_1']
@@ -26,7 +26,7 @@ def headline_metrics(trained: Collection[str], measured: Collection[str]) -> lis
 
 
 def verdict(metric: str, federated: float, differences: Mapping[str, Interval | None], n_questions: int) -> str:
-    """Say what federation reached in a metric, and whether it did better than each other arm.
+    """Say what federation reached in a metric, and whether it beats each other arm.
 
     Args:
         metric: Its name.
@@ -38,7 +38,7 @@ def verdict(metric: str, federated: float, differences: Mapping[str, Interval | 
     questions = "1 question" if n_questions == 1 else f"{n_questions:,} questions"
     reached = f"Federation reaches {percent(federated)} per cent {METRIC_WORDS[metric]} on {questions}"
     if not known:
-        return f"{reached}. Nothing was measured beside it, so what federation is worth cannot be said."
+        return f"{reached}. Nothing else was measured, so there is nothing to compare it with."
     clauses = [
         f"{verb} {_joined([tell(arm, known[arm]) for arm in known if outcome(known[arm]) == kind])}"
         for kind, (verb, tell) in _CLAUSES.items()

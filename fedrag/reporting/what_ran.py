@@ -58,7 +58,7 @@ def _unfinished(run: RunFolder, scores: Mapping[str, Scores]) -> str | None:
 
 
 def _left_off(run: RunFolder, told: str) -> str:
-    """Say how far a coordinator's run is, why it stopped, and how it goes on."""
+    """Say how far a coordinator's run is, why it stopped, and how to resume it."""
     outcome = _outcome(run)
     if outcome.get("state") not in ("stopped", "failed"):
         return f"This run is not finished: {told}."
@@ -67,18 +67,18 @@ def _left_off(run: RunFolder, told: str) -> str:
 
 
 def is_deployed(run: RunFolder) -> bool:
-    """Tell whether a coordinator ran it with sites of its own: it sees no data of theirs."""
+    """Return whether a coordinator ran it: then the data stayed at the sites."""
     return bool(_outcome(run)) or run.facts.get("data") == {}
 
 
 def _outcome(run: RunFolder) -> dict[str, Any]:
-    """Return how far a coordinator says its run is; empty where no `fedrag server` ran it."""
+    """Return the state that a coordinator noted for its run; empty where no `fedrag server` ran it."""
     path = run.path / "outcome.json"
     return read_json(path) if path.is_file() else {}
 
 
 def _coordinator(run: RunFolder) -> str:
-    """Return the coordinator's folder as a person types it; DIR where the run no longer lies in it."""
+    """Return the coordinator's folder as an operator types it; DIR where the run no longer lies in it."""
     folder = run.path.absolute().parent.parent
     return shlex.quote(str(folder)) if (folder / "server.toml").is_file() else "DIR"
 
@@ -97,12 +97,12 @@ def nothing_measured(run: RunFolder) -> str:
             "so nothing was measured here."
         )
     if _is_to_be_measured(run):
-        return "The federated models were not measured yet, so there is no verdict."
+        return "The federated models are not measured yet, so there is no verdict."
     return "Nothing was measured, so there is no verdict; to measure: fedrag evaluate RUN --data SITES."
 
 
 def _is_to_be_measured(run: RunFolder) -> bool:
-    """Tell whether the run measures by itself; a coordinator sees no data and does not."""
+    """Return whether the run itself measures its models; a coordinator has no data and does not."""
     return run.config.evaluation.split != "none" and not is_deployed(run)
 
 

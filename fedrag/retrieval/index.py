@@ -1,4 +1,4 @@
-"""Nearest-neighbour search over passages, exact or by lists: the only place that knows FAISS."""
+"""Nearest-neighbour search over passages, exact or in inverted lists: the only module that uses FAISS."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ import faiss
 from fedrag.types import Array, Hit
 
 EXACT_CHUNKS = 100_000
-"""Most chunks that are always searched exactly: 1,000 queries take one core about a second, and no list is built."""
+"""Most chunks that are searched exactly: one core then needs about a second for 1,000 queries."""
 LISTED_CHUNKS = 200
-"""Most chunks that a search of lists is asked for: far down a ranking, more and more lie in lists not looked into."""
-LISTS = 4.0  # times the root of the number of chunks: finding the lists and reading them then cost about the same
+"""Most chunks per query from inverted lists: further down the ranking, they lie more and more in unprobed lists."""
+LISTS = 4.0  # lists per root of the number of chunks: choosing lists and reading them then take about the same time
 PROBED_LISTS = 32
-POINTS_A_LIST = 64  # chunks for each list that k-means sees; more take longer and find no better
-FEWEST_POINTS_A_LIST = 39  # with fewer FAISS warns that the centres mean little
+POINTS_PER_LIST = 64  # chunks per list that k-means reads; more take longer and give no better lists
+FEWEST_POINTS_PER_LIST = 39  # below that, FAISS warns that the centres mean little
 
 
 class PassageIndex:
     """Ranks passages by the inner product of a query with their best chunk.
 
-    A small corpus is searched exactly. In a large one the chunks lie in lists around the centres that k-means
-    finds, in float16, and a query looks into those nearest to it: quick, but a chunk can be missed. What asks
-    for more than lists give, as a ranking of the whole corpus does, is searched exactly in a large one too.
-    The same vectors always give the same lists.
+    A small corpus is searched exactly. The chunks of a large one lie, in float16, in inverted lists around the centres
+    of k-means, and a query reads the lists nearest to it: this is fast, but can miss a chunk. A query for more passages
+    than the lists can give, such as a ranking of the whole corpus, is always searched exactly. The same vectors always
+    give the same lists.
 
     Args:
         passage_ids: Passage of each chunk.
         texts: Text of each chunk.
         vectors: Unit vectors of the chunks (chunks, dim).
-        exact_chunks: Most chunks without lists.
+        exact_chunks: Most chunks that are searched exactly.
     """
 
     def __init__(
@@ -50,11 +50,11 @@ class PassageIndex:
         return self._passages
 
     def search(self, queries: Array, k: int) -> list[list[Hit]]:
-        """Return the k best passages of each query, best first; fewer where there are fewer.
+        """Return the k best passages for each query, best first; all of them if there are fewer.
 
         Args:
             queries: Unit vectors (queries, dim).
-            k: Distinct passages wanted.
+            k: Number of distinct passages.
         """
         if not len(queries):
             return []
@@ -73,7 +73,7 @@ class PassageIndex:
         return self._passages_of(scores, rows, k)
 
     def _search_lists(self, queries: Array, k: int) -> list[list[Hit]]:
-        """Return what the nearest lists hold: fewer than k passages where their best chunks are of fewer."""
+        """Search the nearest lists; return fewer than k passages where their best chunks belong to fewer."""
         chunks = min(LISTED_CHUNKS, k * self._most_chunks)
         scores, rows = self._lists.search(queries, chunks)
         return self._passages_of(scores, rows, k)
@@ -84,7 +84,7 @@ class PassageIndex:
     def _distinct(self, scores: list[float], rows: list[int], k: int) -> list[Hit]:
         best: dict[str, Hit] = {}
         for score, row in zip(scores, rows, strict=True):
-            if row < 0:  # the lists held fewer chunks than were asked for
+            if row < 0:  # FAISS pads the result where the probed lists hold too few chunks
                 break
             passage_id = self.passage_ids[row]
             if passage_id not in best:
@@ -95,14 +95,14 @@ class PassageIndex:
 
 
 def _lists_of(vectors: Array) -> Any:
-    """Return the chunks in lists around the centres of seeded k-means."""
+    """Return inverted lists of the chunks around the centres of seeded k-means."""
     dim = vectors.shape[1]
-    count = max(1, min(round(LISTS * math.sqrt(len(vectors))), len(vectors) // FEWEST_POINTS_A_LIST))
+    count = max(1, min(round(LISTS * math.sqrt(len(vectors))), len(vectors) // FEWEST_POINTS_PER_LIST))
     lists = faiss.IndexIVFScalarQuantizer(
         faiss.IndexFlatIP(dim), dim, count, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
     )
     lists.cp.seed = 0
-    lists.cp.max_points_per_centroid = POINTS_A_LIST
+    lists.cp.max_points_per_centroid = POINTS_PER_LIST
     lists.nprobe = min(PROBED_LISTS, count)
     lists.train(vectors)
     lists.add(vectors)

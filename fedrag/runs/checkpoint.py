@@ -1,4 +1,4 @@
-"""The state of the server after a round, and how it is read back."""
+"""The server's state after a round: how its tensors are stored in one file and read back."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from fedrag.types import State
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The whole state of the server after a round.
+    """The server's whole state after a round.
 
     Attributes:
-        round_number: Rounds that are done; 0 before the first.
+        round_number: Number of finished rounds.
         state: Global tensors by component.
-        best: Per component the tensors that were best on validation, where they are kept.
+        best: The tensors that scored best in validation, by component; empty where only the last ones count.
         best_scores: Their scores.
     """
 
@@ -35,7 +35,7 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
     """Return the checkpoint in a folder and the log line of its round.
 
     Raises:
-        RunError: The tensors are not those that were written.
+        RunError: The tensors were altered or damaged.
     """
     facts = read_json(folder / "state.json")
     if facts["sha256"] != sha256_of(folder / "state.safetensors"):
@@ -51,14 +51,14 @@ def join_tensors(kind: str, state: State) -> dict[str, np.ndarray]:
     """Return the tensors of a state under names that keep their component and their order."""
     # A leading number keeps the order: safetensors sorts by name, and manifests depend on the order.
     return {
-        f"{kind}|{component}|{i:05d}|{name}": np.asarray(tensor, order="C")  # ascontiguousarray makes () to (1,)
+        f"{kind}|{component}|{i:05d}|{name}": np.asarray(tensor, order="C")  # ascontiguousarray turns () into (1,)
         for component, tensors in state.items()
         for i, (name, tensor) in enumerate(tensors.items())
     }
 
 
 def split_tensors(kind: str, tensors: dict[str, np.ndarray]) -> State:
-    """Return the state that `join_tensors` joined under a kind."""
+    """Return the state that `join_tensors` stored under a kind."""
     state: State = {}
     for key in sorted(tensors):
         this, component, _, name = key.split("|", 3)

@@ -1,16 +1,16 @@
-"""The run folder: everything a run used and found, written so that it survives any crash.
+"""The run folder: everything that a run used and found, written so that it survives a crash.
 
 ```
 runs/<scenario>-<n>/
   scenario.toml          the resolved scenario
   run.json               format, versions, hashes of models and data, threads, number format
-  rounds.jsonl           a line a round
+  rounds.jsonl           a line per round
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
-  sites.json             what each site told in its greeting: version, numbers of questions, what it allows
-  delivery.json          which sites took the result
+  sites.json             each site's greeting: version, numbers of questions, policy
+  delivery.json          the sites that received the result
   final/                 the trained models
-  evaluation/            what was measured, question by question
-  results.json           what was measured, in means
+  evaluation/            the measured questions, one by one
+  results.json           the means over them
   report.html            the page about the run
 ```
 """
@@ -37,10 +37,11 @@ KEPT_CHECKPOINTS = 3
 
 
 class RunFolder:
-    """A run on disk.
+    """A run on disk; see `create` and `open`.
 
     Args:
-        path: The folder; it must hold a run (see `create` and `open`).
+        path: The folder, which must hold a run.
+        config: The run's scenario.
     """
 
     def __init__(self, path: Path, config: Config) -> None:
@@ -51,13 +52,13 @@ class RunFolder:
     def create(
         cls, config: Config, path: Path | None = None, root: Path = Path("runs"), *, exist_ok: bool = False
     ) -> RunFolder:
-        """Make a new run folder: `path`, or the next free `<root>/<scenario>-<n>`.
+        """Create a run folder at `path`, or at the next free `<root>/<scenario>-<n>`.
 
         Args:
             config: The scenario.
             path: The folder.
-            root: Where folders are numbered.
-            exist_ok: Take a folder that a crash left half-made.
+            root: The folder of numbered run folders.
+            exist_ok: Use a folder that a crash left incomplete.
 
         Raises:
             RunError: `path` exists and is not empty.
@@ -81,7 +82,7 @@ class RunFolder:
         """Open a run; its configuration comes from the folder alone.
 
         Raises:
-            RunError: There is no run, or it was written by another version.
+            RunError: There is no run, or this version cannot read it.
         """
         scenario, facts = path / "scenario.toml", path / "run.json"
         if not scenario.is_file():
@@ -93,28 +94,28 @@ class RunFolder:
             if found != FORMAT:
                 raise RunError(f"{path}: was written in run format {found}, this fedrag reads format {FORMAT}")
         try:
-            # not from_file: `sites` in a run folder are caches, never the data
+            # not from_file: a folder `sites` in a run folder holds caches, not the data
             return cls(path, Config.from_toml(read_scenario(scenario), str(scenario)))
         except ConfigError as error:
             raise RunError(f"{path}: cannot be read by this version of fedrag: {error}") from None
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the run recorded of its versions, models, data and machine."""
+        """The recorded versions, models, data and machine of the run."""
         path = self.path / "run.json"
         return read_json(path) if path.is_file() else {}
 
     def record_facts(self, facts: dict[str, Any]) -> None:
-        """Record them; the format is added."""
+        """Record the run's facts, and the format of the folder."""
         write_json(self.path / "run.json", {"format": FORMAT, **facts})
 
     def save_checkpoint(self, checkpoint: Checkpoint, record: dict[str, Any]) -> None:
-        """Write a checkpoint whole or not at all, log its round, and drop old ones.
+        """Write a checkpoint whole or not at all, log its round, and drop old checkpoints.
 
         Args:
             checkpoint: The state after the round.
-            record: The round's line in rounds.jsonl; kept in the checkpoint too, so that the two agree
-                after a crash between them.
+            record: The round's line in rounds.jsonl; the checkpoint holds it too, so that a crash between the two
+                writes loses nothing.
         """
         folder = self.path / "checkpoints" / f"round-{checkpoint.round_number:04d}"
         with replacing_folder(folder) as partial:
@@ -133,9 +134,9 @@ class RunFolder:
             shutil.rmtree(old, ignore_errors=True)
 
     def load_checkpoint(self) -> tuple[Checkpoint | None, list[str]]:
-        """Return the newest whole checkpoint and a line for each damaged one that was passed over.
+        """Return the newest intact checkpoint, and a line about each damaged one.
 
-        The round log is brought to the same round.
+        The round log is cut to the checkpoint's round.
         """
         warnings: list[str] = []
         for folder in reversed(self._checkpoint_folders()):
@@ -152,50 +153,50 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is a checkpoint to go on from."""
+        """Whether there is a checkpoint to resume from."""
         return bool(self._checkpoint_folders())
 
     def discard_if_unbegun(self) -> None:
-        """Remove the folder of a run that failed before anything ran."""
+        """Remove the folder of a run that failed before its first checkpoint."""
         if not self.has_begun:
             shutil.rmtree(self.path, ignore_errors=True)
 
     @property
     def is_finished(self) -> bool:
-        """Whether all rounds are done and the result is kept."""
+        """Whether all rounds are done and the result is saved."""
         return (self.path / "final" / "state.safetensors").is_file()
 
     @property
     def is_delivered(self) -> bool:
-        """Whether the sites were sent the result."""
+        """Whether the result was sent to the sites."""
         return (self.path / "delivery.json").is_file()
 
     def record_sites(self, told: dict[str, dict[str, Any]]) -> None:
-        """Record what each site told in its greeting."""
+        """Record the greetings of the sites, by name."""
         write_json(self.path / "sites.json", told)
 
     @property
     def told_by_sites(self) -> dict[str, dict[str, Any]]:
-        """What each site told in its greeting, by name: `version`, `counts` and, in newer runs, `policy`."""
+        """The greetings of the sites, by name: `version`, `counts` and, in newer runs, `policy`."""
         path = self.path / "sites.json"
         return read_json(path) if path.is_file() else {}
 
     def record_delivery(self, sites: list[str]) -> None:
-        """Record which sites took the result."""
+        """Record the sites that received the result."""
         write_json(self.path / "delivery.json", {"delivered_to": sorted(sites)})
 
     @property
     def delivered_to(self) -> list[str]:
-        """The sites that took the result, by name."""
+        """The names of the sites that received the result."""
         names: list[str] = read_json(self.path / "delivery.json")["delivered_to"] if self.is_delivered else []
         return names
 
     def drop_checkpoints(self) -> None:
-        """Drop the checkpoints of a run that is finished: its result is kept."""
+        """Remove the checkpoints of a finished run, which has its result."""
         shutil.rmtree(self.path / "checkpoints", ignore_errors=True)
 
     def save_result(self, state: State) -> None:
-        """Keep the tensors that count; what is exported for other libraries is made from them."""
+        """Save the resulting tensors; exports for other libraries are made from them."""
         with storage_errors(self.path):
             (self.path / "final").mkdir(exist_ok=True)
             partial = self.path / "final" / ".state.partial"
@@ -203,7 +204,7 @@ class RunFolder:
             partial.replace(self.path / "final" / "state.safetensors")
 
     def load_result(self) -> State:
-        """Return the tensors that count.
+        """Return the resulting tensors.
 
         Raises:
             RunError: The run is not finished.
@@ -217,7 +218,7 @@ class RunFolder:
             raise RunError(f"{path}: is damaged: {error}") from None
 
     def results(self) -> dict[str, Any]:
-        """Return what was measured: `overall` and `sites` for each of `untouched`, `local`, `federated`, `pooled`.
+        """Return the measured means: `overall` and `sites` for each of `untouched`, `local`, `federated`, `pooled`.
 
         Raises:
             RunError: The run is not finished.
@@ -228,7 +229,7 @@ class RunFolder:
         return read_json(path)
 
     def identity(self) -> dict[str, Any]:
-        """Return what says which run this is."""
+        """Return what identifies the run."""
         return {
             "name": self.path.resolve().name,
             "scenario": self.config.name,
@@ -238,7 +239,7 @@ class RunFolder:
         }
 
     def rounds(self) -> list[dict[str, Any]]:
-        """Return the logged rounds; a half-written last line is passed over."""
+        """Return the logged rounds, without a half-written last line."""
         path = self.path / "rounds.jsonl"
         records = []
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:

@@ -24,7 +24,7 @@ ALWAYS_NAMED = ("localhost", "127.0.0.1")
 """The hosts that every server certificate names, for what connects on the machine itself."""
 
 _CLOCK_SKEW = timedelta(hours=1)
-"""A certificate is valid from this long before it was made: the sites' clocks may be late."""
+"""A certificate is valid from this long before it was made: a site's clock may be slow."""
 
 _LABEL = r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
 _DNS_NAME = re.compile(rf"(?=.{{1,253}}$)(?!(.*\.)?\d+$){_LABEL}(\.{_LABEL})*")  # 10.0.0.256 is no name either
@@ -59,7 +59,7 @@ def new_authority(cert: Path, key: Path, common_name: str, days: int) -> None:
 def new_server_certificate(
     cert: Path, key: Path, authority_cert: Path, authority_key: Path, hosts: Sequence[str], days: int
 ) -> None:
-    """Write a new server certificate and its private key with mode 0600; earlier ones are replaced.
+    """Write a new server certificate and its private key with mode 0600; earlier files are replaced.
 
     Args:
         cert: The certificate (PEM).
@@ -91,7 +91,7 @@ def new_server_certificate(
 
 
 def expires(cert: Path) -> datetime:
-    """Return when a certificate ends, in UTC.
+    """Return when a certificate expires, in UTC.
 
     Raises:
         ConfigError: The file is missing or holds no certificate.
@@ -100,7 +100,7 @@ def expires(cert: Path) -> datetime:
 
 
 def days_left(cert: Path, now: datetime) -> int:
-    """Return how many whole days a certificate is still valid; negative once it has ended.
+    """Return how many whole days a certificate is still valid; negative once it has expired.
 
     Args:
         cert: The certificate (PEM).
@@ -132,7 +132,7 @@ def _load_authority(cert: Path, key: Path) -> tuple[x509.Certificate, ec.Ellipti
     if not _is_authority(authority):
         raise ConfigError(f"{cert}: is a server's certificate; expected a certificate authority's")
     if authority.not_valid_after_utc <= datetime.now(UTC):
-        raise ConfigError(f"{cert}: the certificate authority ended on {authority.not_valid_after_utc:%Y-%m-%d}")
+        raise ConfigError(f"{cert}: the certificate authority expired on {authority.not_valid_after_utc:%Y-%m-%d}")
     return authority, signing_key
 
 

@@ -21,7 +21,7 @@ _SSH_NAME = "ecdsa-sha2-nistp384"
 
 
 def new_key(path: Path) -> None:
-    """Write a new key pair: the private key to `path` (PEM, mode 0600), the public one beside it as `.pub` (OpenSSH).
+    """Write a new key pair: the private key to `path` (PEM, mode 0600), the public one next to it as `.pub` (OpenSSH).
 
     Raises:
         ConfigError: One of the two files exists already; nothing is written.
@@ -111,7 +111,7 @@ def sign(private_key: ec.EllipticCurvePrivateKey, message: bytes) -> bytes:
 
 
 def verify(public_key: ec.EllipticCurvePublicKey, signature: bytes, message: bytes) -> bool:
-    """Tell whether a signature is this key's over this message; False for anything that is no signature at all."""
+    """Return whether a signature is this key's over this message; False for any other bytes."""
     try:
         public_key.verify(signature, message, _ECDSA)
     except InvalidSignature:

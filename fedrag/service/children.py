@@ -1,4 +1,4 @@
-"""Keeps child processes alive: starts them, starts a dead one again, ends all of them together."""
+"""Keeps child processes alive: starts them, restarts a dead one, ends all of them together."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fedrag.files import storage_errors
 PATIENCE_S = 15.0  # after SIGTERM, before SIGKILL
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
-STEADY_S = 60.0  # a child that lived so long starts again without waiting
+STEADY_S = 60.0  # a child that lived this long starts again without waiting
 WATCH_S = 0.5
 LOG_BYTES = 20_000_000
 _PR_SET_PDEATHSIG = 1
@@ -41,7 +41,7 @@ each fork.
 
 @contextmanager
 def held_alone(folder: Path, who: str) -> Iterator[None]:
-    """Hold a folder for the one process that serves it; the system lets go of it when that process dies.
+    """Hold a folder for the one process that serves it; the system releases it when that process dies.
 
     Args:
         folder: The folder.
@@ -62,13 +62,13 @@ def held_alone(folder: Path, who: str) -> Iterator[None]:
 
 @dataclass(slots=True)
 class Child:
-    """A process that is to run as long as its parent does.
+    """A process that runs as long as its parent does.
 
     Attributes:
-        name: What to call it.
+        name: Its name in messages.
         command: Program and arguments.
         log: File that takes what it prints.
-        environment: Variables beside those of the parent.
+        environment: Variables in addition to the parent's.
         meanings: What an exit code means, for the operator.
         death_signal: What the system sends it when its parent dies; one with children of its own must be able
             to end them.
@@ -114,7 +114,7 @@ class Child:
         self._started = time.monotonic()
 
     def tend(self, say: Callable[[str], None]) -> None:
-        """Start it if it does not run; one that dies again and again waits longer each time."""
+        """Start it if it does not run; one that dies repeatedly waits longer each time."""
         if self.pid:
             return
         now = time.monotonic()
@@ -135,7 +135,7 @@ class Child:
             self._process.send_signal(number)
 
     def end(self, patience_s: float = PATIENCE_S) -> None:
-        """Ask it to end; after a while, end it."""
+        """Ask it to end; kill it where it does not."""
         self.signal(signal.SIGTERM)
         if self._process:
             try:
@@ -146,7 +146,7 @@ class Child:
             self._end_group()
 
     def _end_group(self) -> None:
-        """End what is left of its own children: one that was killed could not do it."""
+        """Kill what is left of its own children: one that was killed could not end them."""
         if self._process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -15,6 +15,8 @@ from fedrag.config.schedule import components_of, rounds_training, schedule_text
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.resident import prefix_bytes
+from fedrag.passes.choose import planned_paths, reading_text
+from fedrag.runs.facts import client_threads
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.site.client_app import question_counts
 from fedrag.text import plural, size_text
@@ -45,6 +47,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_training_lines(config, able, sizes, components),
         _byte_line(config, sizes, len(able)),
         _memory_line(config, sizes, len(sites), components),
+        *_reading_lines(config, components),
         _evaluation_line(config),
     ]
 
@@ -119,6 +122,12 @@ def _memory_line(config: Config, sizes: dict[Component, int], clients: int, comp
         f"memory: base models {size_text(base)} and training {size_text(training)} in {processes}, "
         f"server {size_text(server)}; activations come on top{read}"
     )
+
+
+def _reading_lines(config: Config, components: Components) -> list[str]:
+    """Say how the generator's batches are read, where there is a generator."""
+    generator, threads = required_models(config, components).get("generator"), client_threads(config.simulation)
+    return [reading_text(planned_paths(config, generator, threads).facts())] if generator else []
 
 
 def _evaluation_line(config: Config) -> str:

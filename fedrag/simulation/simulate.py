@@ -26,6 +26,7 @@ from fedrag.federation.aggregation import Rule
 from fedrag.federation.federate import federate
 from fedrag.files import read_json, write_json, write_text
 from fedrag.grids.in_process import InProcessGrid
+from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.baselines import train_local, train_pooled
@@ -107,7 +108,7 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
-    folders, facts = _prepare(config, components)  # what is wrong with data or models is said before a folder is made
+    folders, facts = _prepare(config, components)  # what is wrong is said before a folder is made
     run = RunFolder.create(_with_absolute_path(config), Path(out) if out else None)
     try:
         run.record_facts(facts)
@@ -168,7 +169,11 @@ def _prepare(config: Config, components: Components) -> tuple[list[Path], dict[s
     """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
     check_scenario(config, [load_site(folder) for folder in folders], components)
-    return folders, collect_facts(config, required_models(config, components), folders)
+    models = required_models(config, components)
+    facts = collect_facts(config, models, folders)
+    if "generator" in models:
+        facts["passes"] = planned_paths(config, models["generator"], facts["threads"]).facts()
+    return folders, facts
 
 
 def _with_absolute_path(config: Config) -> Config:
@@ -182,6 +187,8 @@ def _finish(
 ) -> RunFolder:
     """Do what is left of a run: rounds, export, baselines, evaluation."""
     torch.set_num_threads(run.facts["threads"])
+    if "passes" in run.facts:
+        parts.display.say(reading_text(run.facts["passes"]))
     try:
         with pool as opened:
             clients = _Clients(folders, run.path / "sites", opened, run.facts["threads"])

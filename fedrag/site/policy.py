@@ -38,45 +38,50 @@ def ledger_of(lines: Iterable[Mapping[str, Any]], now: datetime) -> Ledger:
     return Ledger(sum(line["kind"] == "train" for line in today), sum(line["seconds"] for line in today) / 60)
 
 
-def refusal_of_request(
-    policy: Policy,
-    *,
-    components: Sequence[Component],
-    config: Config,
-    base_hashes: Mapping[Component, str],
-    train_questions: int,
-    message_bytes: int,
-    now: datetime,
-    ledger: Ledger,
-    validates: bool = False,
-) -> str:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a request asks of a site.
+
+    Attributes:
+        config: Its scenario.
+        components: What is to be trained or measured; none in a delivery, which no limit on work concerns.
+        base_hashes: sha256 of the tensors of each base model that would run.
+        train_questions: Questions the site has to learn from.
+        message_bytes: Bytes of the request's arrays.
+        validates: Whether it only measures: the number of rounds and of training questions do not count then.
+    """
+
+    config: Config
+    components: Sequence[Component]
+    base_hashes: Mapping[Component, str]
+    train_questions: int
+    message_bytes: int
+    validates: bool = False
+
+
+def refusal_of_request(policy: Policy, asked: Asked, ledger: Ledger, now: datetime) -> str:
     """Return the code of the first rule that a request breaks, or "".
 
     Args:
         policy: What the site allows.
-        components: What is to be trained or measured; none in a delivery, which no limit on work concerns.
-        config: The scenario of the request.
-        base_hashes: sha256 of the tensors of each base model that would run.
-        train_questions: Questions the site has to learn from.
-        message_bytes: Bytes of the request's arrays.
-        now: The time, in the site's time zone.
+        asked: What the request asks.
         ledger: What the site did today.
-        validates: Whether it only measures: the number of rounds and of training questions do not count then.
+        now: The time, in the site's time zone.
     """
     broken = {
-        "policy-component": not set(components) <= set(policy.components),
-        "policy-schedule": config.federation.schedule not in policy.schedules,
-        "policy-model": not _models_are_allowed(policy, components, config, base_hashes),
+        "policy-component": not set(asked.components) <= set(policy.components),
+        "policy-schedule": asked.config.federation.schedule not in policy.schedules,
+        "policy-model": not _models_are_allowed(policy, asked),
     }
-    if components and not validates:
+    if asked.components and not asked.validates:
         broken["policy-rounds"] = 0 < policy.rounds_a_day <= ledger.rounds_today
-    if components:
+    if asked.components:
         broken["policy-minutes"] = 0 < policy.minutes_a_day <= ledger.minutes_today
         broken["policy-quiet-hours"] = is_quiet(policy, now)
-    broken["policy-message-size"] = message_bytes > policy.max_message_mb * MEGABYTE
-    if components and not validates:
-        broken["policy-few-examples"] = train_questions < policy.min_examples
-    broken["policy-counts"] = not policy.tell_counts and config.federation.weighting != "equal"
+    broken["policy-message-size"] = asked.message_bytes > policy.max_message_mb * MEGABYTE
+    if asked.components and not asked.validates:
+        broken["policy-few-examples"] = asked.train_questions < policy.min_examples
+    broken["policy-counts"] = not policy.tell_counts and asked.config.federation.weighting != "equal"
     return next((code for code, is_broken in broken.items() if is_broken), "")
 
 
@@ -87,15 +92,13 @@ def is_quiet(policy: Policy, now: datetime) -> bool:
     return start <= minute < end if start <= end else minute >= start or minute < end
 
 
-def _models_are_allowed(
-    policy: Policy, components: Sequence[Component], config: Config, base_hashes: Mapping[Component, str]
-) -> bool:
+def _models_are_allowed(policy: Policy, asked: Asked) -> bool:
     """Compare name and tensors; a model whose tensors are not known is not allowed."""
     if not policy.base_models:
         return True
-    used = [key for key in COMPONENTS if key in components or key in base_hashes]
-    allowed = [policy.base_models.get(config.models.name_of(key)) for key in used]
-    return None not in allowed and allowed == [base_hashes.get(key) for key in used]
+    used = [key for key in COMPONENTS if key in asked.components or key in asked.base_hashes]
+    allowed = [policy.base_models.get(asked.config.models.name_of(key)) for key in used]
+    return None not in allowed and allowed == [asked.base_hashes.get(key) for key in used]
 
 
 def apply_to_greeting(policy: Policy, greeting: Greeting) -> Greeting:

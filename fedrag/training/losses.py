@@ -1,4 +1,4 @@
-"""The losses, as pure functions of tensors."""
+"""Losses, as pure functions of tensors."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ LsrLoss = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
 def answer_loss(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the cross entropy of the answer tokens, summed (RALT; Lin et al. 2023, eq. 2).
 
-    The sum, not the mean: the trainer divides by the answer tokens of the whole batch, so that
-    gradients accumulated over parts of a batch equal those of the batch.
+    The sum, not the mean: the trainer divides by the answer tokens of the whole batch, so that the gradients of its
+    parts add up to those of the batch.
 
     Args:
         logits: (tokens, vocabulary), at the positions that predict the answer.
@@ -34,8 +34,8 @@ def contrastive_loss(logits: torch.Tensor, masked: torch.Tensor) -> torch.Tensor
 
     Args:
         logits: (queries, passages), scaled similarities, at least as many columns as rows.
-        masked: (queries, passages) booleans: columns that are right for a row without being its
-            positive. They are no negatives.
+        masked: (queries, passages) booleans: columns that are right for a row without being its positive; they do not
+            count as negatives.
     """
     labels = torch.arange(len(logits), device=logits.device)
     return functional.cross_entropy(logits.masked_fill(masked, float("-inf")), labels)
@@ -69,13 +69,13 @@ def lsr_loss(
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """The loss functions of a run; any of them can be replaced by one's own.
+    """The loss functions of a run; a caller may replace each of them.
 
     Attributes:
         answer: (logits, labels) -> sum over tokens; see `answer_loss`.
         contrastive: (logits, masked) -> mean over queries; see `contrastive_loss`.
-        lsr: (logits, target_logits, valid) -> mean over questions; None: `lsr_loss` with the
-            divergence that the scenario names.
+        lsr: (logits, target_logits, valid) -> mean over questions; None: `lsr_loss` with the divergence of the
+            scenario.
     """
 
     answer: AnswerLoss = answer_loss

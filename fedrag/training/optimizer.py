@@ -1,4 +1,4 @@
-"""AdamW on float32 master weights, with a learning rate that runs over all rounds."""
+"""AdamW on float32 master weights, with a learning rate schedule over all rounds."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from fedrag.types import Tensors
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Which part of the whole training one round is.
+    """The part of the whole training that one round is.
 
     Attributes:
-        index: Rounds that trained this component before.
-        total: Rounds that train it in the whole run.
+        index: Earlier rounds that trained this component.
+        total: Rounds of the whole run that train it.
     """
 
     index: int = 0
@@ -30,13 +30,13 @@ class Progress:
     def at(self, step: int, steps: int) -> float:
         """Return the share of the whole training that is done in the middle of a step, in (0, 1).
 
-        The middle, not the start: a rate that rises from 0 would waste the first step at every site.
+        At the start of a step a rate that rises from 0 would waste the first step of every site.
         """
         return (self.index + (step + 0.5) / steps) / self.total
 
 
 def learning_rate(settings: OptimizerSection, done: float) -> float:
-    """Return the learning rate when a share of the whole training is done.
+    """Return the learning rate after a share of the whole training.
 
     >>> learning_rate(OptimizerSection(learning_rate=1.0, warmup=0.0), 0.25)
     0.75
@@ -55,12 +55,12 @@ def learning_rate(settings: OptimizerSection, done: float) -> float:
 class MasterOptimizer:
     """AdamW on float32 copies of parameters that may be in a shorter number format.
 
-    Steps smaller than half a bfloat16 unit would be lost on the parameters themselves.
+    On the parameters themselves, steps smaller than half a bfloat16 unit would be lost.
 
     Args:
-        parameters: The trainable parameters by name.
+        parameters: The trained parameters by name.
         settings: Weight decay, clipping and schedule.
-        received: The float32 state the round starts from, where it is more exact than the parameters.
+        received: The float32 state at the start of the round; None: that of the parameters.
         proximal_mu: Strength of FedProx's pull towards the received state (Li et al. 2020, eq. 2).
     """
 
@@ -82,37 +82,37 @@ class MasterOptimizer:
             self._masters.values(),
             lr=settings.learning_rate,
             weight_decay=settings.weight_decay,
-            fused=True,  # one pass over the weights: with foreach the step takes three times as long on a CPU
+            fused=True,  # a single pass over the weights; on a CPU foreach takes three times as long
         )
 
     def gradients(self, loss: torch.Tensor) -> list[torch.Tensor | None]:
-        """Make the backward pass of a loss, which may run beside others.
+        """Run the backward pass of a loss, possibly at the same time as others.
 
         Returns:
-            The gradients of the parameters; None for one that the loss does not depend on.
+            The gradients of the parameters; None where the loss does not depend on one.
         """
         return list(torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True))
 
     def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
-        """Add the gradients of a part of a batch to the masters', in float32."""
+        """Add the gradients of a part of a batch to those of the masters, in float32."""
         found = [(m, g) for m, g in zip(self._masters.values(), gradients, strict=True) if g is not None]
         further = [(master.grad, gradient) for master, gradient in found if master.grad is not None]
         first = [(torch.empty_like(master), gradient) for master, gradient in found if master.grad is None]
         if further:
             torch._foreach_add_([own for own, _ in further], [gradient for _, gradient in further])
-        if first:  # copied: autograd may give one tensor for two parameters
+        if first:  # copies: autograd may return the same tensor for two parameters
             torch._foreach_copy_([own for own, _ in first], [gradient for _, gradient in first])
         for master, (own, _) in zip([master for master, _ in found if master.grad is None], first, strict=True):
             master.grad = own
 
     def step(self, done: float) -> float:
-        """Take one step and return the gradient's L2 norm before clipping.
+        """Take one step and return the L2 norm of the gradient before clipping.
 
         Args:
-            done: Share of the whole training that is done.
+            done: The share of the whole training that is done.
 
         Raises:
-            TrainingDiverged: The norm is not finite; nothing was changed.
+            TrainingDiverged: The norm is not finite; nothing has changed.
         """
         if self._proximal_mu:
             for name, master in self._masters.items():
@@ -130,11 +130,11 @@ class MasterOptimizer:
         return norm
 
     def state(self) -> Tensors:
-        """Return the masters."""
+        """Return the master weights."""
         return {name: master.detach().cpu().numpy() for name, master in self._masters.items()}
 
     def update(self) -> Tensors:
-        """Return the difference, masters now minus masters at the start."""
+        """Return the difference between the master weights now and at the start."""
         return {name: (master.detach() - self._start[name]).cpu().numpy() for name, master in self._masters.items()}
 
 

@@ -1,4 +1,4 @@
-"""RALT: the generator learns to answer from retrieved passages (Lin et al. 2023; RAFT, Zhang et al. 2024)."""
+"""RALT: trains the generator to answer from retrieved passages (Lin et al. 2023; RAFT, Zhang et al. 2024)."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from fedrag.errors import TrainingDiverged
 from fedrag.memory import free_memory
 from fedrag.models.generator import Generator
 from fedrag.passes.checkpointing import layers_checkpointed
-from fedrag.passes.cuda_graph_training import Pass
+from fedrag.passes.cuda_graph_training import LossAndGradients
 from fedrag.passes.memory_estimate import Footprint
 from fedrag.passes.reading import Reader, reader_of
-from fedrag.passes.threads import Run, thread_pool
+from fedrag.passes.threads import RunJobs, thread_pool
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
 from fedrag.seeding import derive_seed
 from fedrag.text import size_text
@@ -31,8 +31,8 @@ from fedrag.types import Example, Hit, Passage, Question, Tensors
 
 log = logging.getLogger("fedrag.training")
 
-Learn = Callable[[Sequence[Example], int], Pass]
-"""Makes a forward and a backward pass over examples; the loss is divided by a number of answer tokens."""
+ForwardBackward = Callable[[Sequence[Example], int], LossAndGradients]
+"""Runs a forward and a backward pass over examples; the loss is divided by a number of answer tokens."""
 
 
 def answer_examples(
@@ -44,15 +44,15 @@ def answer_examples(
     raft_drop: float,
     seed: int,
 ) -> list[Example]:
-    """Tokenise each question with its retrieved passages and its first answer, once per round.
+    """Tokenise each question with its retrieved passages and its first answer.
 
     Args:
-        generator: Its tokenizer and chat template are used.
+        generator: The owner of the tokenizer and the chat template.
         questions: Training questions.
         hits: Passages retrieved for each question, best first.
         passages: The site's passages by id.
-        config: Prompt settings; one example per prompt.
-        raft_drop: Probability of leaving a question's labelled passages out.
+        config: Prompt settings; each prompt becomes an example.
+        raft_drop: Probability of leaving out a question's labelled passages.
         seed: Seed of that choice.
     """
     builder = prompt_builder(generator, config)
@@ -62,10 +62,9 @@ def answer_examples(
         dropped = set(question.passage_ids) if chance.random() < raft_drop else set()
         shown = [passages[hit.passage_id] for hit in found if hit.passage_id not in dropped]
         answer = builder.answer(question.answers[0], end=True)
-        examples += [
-            builder.example(question.question, [p.full_text for p in group], answer)
-            for _, group in prompt_groups(shown, config)
-        ]
+        for _, group in prompt_groups(shown, config):
+            texts = [passage.full_text for passage in group]
+            examples.append(builder.example(question.question, texts, answer))
     return examples
 
 
@@ -82,23 +81,23 @@ def train_generator(
     on_step: OnStep | None = None,
     free_bytes: float | None = None,
 ) -> TrainingResult:
-    """Train the adapter for one round and return its difference.
+    """Train the adapter for one round and return its update.
 
     Args:
-        generator: Holds the received state; holds the trained one afterwards.
+        generator: Holds the received state at the start and the trained one at the end.
         examples: Prompts with answers and end tokens.
         settings: Optimizer, epochs and batch sizes.
         seed: Seed of the order of examples.
-        progress: Which part of the whole training this round is.
-        received: The exact float32 state, where the generator computes in a shorter format.
-        proximal_mu: FedProx.
-        loss: Summed over answer tokens; see `fedrag.training.losses.answer_loss`.
+        progress: The part of the whole training that this round is.
+        received: The exact float32 state; the generator may compute in a shorter format.
+        proximal_mu: Strength of FedProx.
+        loss: Sums over answer tokens; see `fedrag.training.losses.answer_loss`.
         on_step: Called after each step with (steps done, steps in all, loss).
-        free_bytes: Memory it may take, for `activation_checkpointing = "auto"`; None: what the device has free.
+        free_bytes: Memory that training may take, for `activation_checkpointing = "auto"`; None: all that is free.
 
     Raises:
         TrainingDiverged: A loss or gradient is not finite.
-        ModelError: Activation checkpointing is on, and the generator's architecture has none.
+        ModelError: Activation checkpointing is on, and the generator's architecture does not support it.
     """
     torch.manual_seed(seed)
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
@@ -108,12 +107,13 @@ def train_generator(
     threads = reader.paths.training.threads
     split = [reader.training_passes([examples[i] for i in rows], settings.micro_batch_tokens) for rows in batches]
     checkpointed = _is_checkpointed(generator, split, settings, free_bytes)
-    learn = _recorded(reader, loss) if _is_recorded(reader, checkpointed) else _computed(reader, optimizer, loss)
+    replayed = reader.paths.training.name == "cuda graph" and not checkpointed
+    forward_backward = _replayed(reader, loss) if replayed else _computed(reader, optimizer, loss)
     with layers_checkpointed(generator.model) if checkpointed else nullcontext(), thread_pool(threads) as run:
         generator.model.train()
         try:
             for step, parts in enumerate(split):
-                losses.append(_accumulate(parts, run, optimizer, learn))
+                losses.append(_accumulate(parts, run, optimizer, forward_backward))
                 optimizer.step(progress.at(step, len(batches)))
                 if on_step:
                     on_step(step + 1, len(batches), losses[-1])
@@ -131,7 +131,7 @@ def example_batches(examples: Sequence[Example], settings: GeneratorConfig, seed
 
 
 def epoch_batches(examples: int, batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """Return the rows of every step: each epoch is shuffled anew and its last batch may be smaller."""
+    """Return the rows of every step; each epoch has an order of its own, and its last batch may be smaller."""
     batches: list[list[int]] = []
     for epoch in range(epochs):
         order = list(range(examples))
@@ -146,46 +146,45 @@ def _is_checkpointed(
     settings: GeneratorConfig,
     free_bytes: float | None,
 ) -> bool:
-    """Choose whether layers compute their activations again, and log that they do."""
-    again = "each layer computes its activations again in the backward pass"
+    """Return whether layers recompute their activations; if so, log why."""
+    checkpointed = "each layer computes its activations again in the backward pass"
+    if settings.activation_checkpointing == "off":
+        return False
     if settings.activation_checkpointing == "on":
-        log.info("%s: the scenario says so", again)
-    if settings.activation_checkpointing != "auto":
-        return settings.activation_checkpointing == "on"
+        log.info("%s: the scenario says so", checkpointed)
+        return True
     free = free_memory(generator.model.device.type) if free_bytes is None else free_bytes
     path = reader_of(generator).paths.training
     if free is None or path.name == "prefix" or not generator.model.supports_gradient_checkpointing:
         return False
     need = Footprint.of(generator).step_bytes((part for parts in batches for part in parts), path.threads)
     if need > free:
-        log.info("%s: a step needs up to %s more, and %s are free", again, size_text(need), size_text(free))
+        log.info("%s: a step needs up to %s more, and %s are free", checkpointed, size_text(need), size_text(free))
     return need > free
 
 
-def _is_recorded(reader: Reader, checkpointed: bool) -> bool:
-    return reader.paths.training.name == "cuda graph" and not checkpointed
+def _replayed(reader: Reader, loss: AnswerLoss) -> ForwardBackward:
+    return lambda part, answer_tokens: reader.captured_passes.forward_backward(part, loss, answer_tokens)
 
 
-def _recorded(reader: Reader, loss: AnswerLoss) -> Learn:
-    return lambda part, answer_tokens: reader.recorded_passes.learn(part, loss, answer_tokens)
-
-
-def _computed(reader: Reader, optimizer: MasterOptimizer, loss: AnswerLoss) -> Learn:
-    def learn(part: Sequence[Example], answer_tokens: int) -> Pass:
+def _computed(reader: Reader, optimizer: MasterOptimizer, loss: AnswerLoss) -> ForwardBackward:
+    def forward_backward(part: Sequence[Example], answer_tokens: int) -> LossAndGradients:
         mean = loss(*reader.answer_logits(part)) / answer_tokens
         return mean.detach(), optimizer.gradients(mean)
 
-    return learn
+    return forward_backward
 
 
-def _accumulate(parts: Sequence[Sequence[Example]], run: Run, optimizer: MasterOptimizer, learn: Learn) -> float:
-    """Add up the gradients of one batch over its parts; return its mean loss per token."""
+def _accumulate(
+    parts: Sequence[Sequence[Example]], run: RunJobs, optimizer: MasterOptimizer, forward_backward: ForwardBackward
+) -> float:
+    """Add up the gradients of the parts of a batch; return its mean loss per token."""
     answer_tokens = sum(len(example.answer) for part in parts for example in part)
     means = []
-    for mean, gradients in run(partial(learn, part, answer_tokens) for part in parts):
+    for mean, gradients in run(partial(forward_backward, part, answer_tokens) for part in parts):
         optimizer.add(gradients)
-        means.append(mean.double())  # a copy: a recorded pass writes its loss to the same place
-    total = float(sum(means))  # at the end: whoever asks a GPU for a number waits for all that it has to do
+        means.append(mean.double())  # a copy: the next replay overwrites the loss
+    total = float(sum(means))  # once, at the end: reading a number waits for all work of the GPU
     if not math.isfinite(total):
         raise TrainingDiverged("the training diverged: its loss is not finite")
     return total

@@ -1,4 +1,4 @@
-"""What training a component for one round gives."""
+"""The result of training a component for one round."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ OnStep = Callable[[int, int, float], None]
 
 @dataclass(frozen=True, slots=True)
 class TrainingResult:
-    """The update of one component and what is told of its training.
+    """The update of one component, and figures on its training.
 
     Attributes:
-        update: New minus received, by name.
+        update: New minus received weights, by name.
         loss: Mean over the steps.
         last_loss: Mean over the last tenth of the steps.
         steps: Optimizer steps taken.
-        tokens: Tokens read; 0 where they were not counted.
+        tokens: Tokens read; 0: not counted.
     """
 
     update: Tensors
@@ -31,6 +31,6 @@ class TrainingResult:
 
     @classmethod
     def of(cls, update: Tensors, losses: Sequence[float], tokens: int = 0) -> TrainingResult:
-        """Summarise the losses of the steps."""
+        """Return the result of steps with these losses."""
         tail = losses[-max(1, len(losses) // 10) :]
         return cls(update, sum(losses) / len(losses), sum(tail) / len(tail), len(losses), tokens)

@@ -1,4 +1,4 @@
-"""Batches for the contrastive loss: no passage is the right one twice, as in sentence-transformers' NO_DUPLICATES."""
+"""Batches for the contrastive loss without duplicate positives, as sentence-transformers' NO_DUPLICATES has them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from fedrag.training.retriever_examples import RetrieverExample
 
 
 def distinct_batches(examples: Sequence[RetrieverExample], batch_size: int, epochs: int, seed: int) -> list[list[int]]:
-    """Return the rows of every step; in a batch each labelled passage stands for one question.
+    """Return the rows of every step; in a batch each labelled passage is the positive of one question.
 
-    A site has few passages, and some answer many of its questions. Where such a passage is right for several
-    questions of a batch and wrong for few, an encoder can win by learning that it is popular.
-    A question whose passage is in the batch already waits for the next one. Last batches may be smaller; one
-    with a single question and nothing to tell its passage from teaches nothing and is left out.
+    A site has few passages, and some answer many of its questions. If such a passage is right for several questions of
+    a batch and wrong for few, an encoder can win by learning that it is popular. So a question whose passage is already
+    in the batch waits for the next one. The last batches may be smaller; a single question without negatives teaches
+    nothing and is left out.
     """
     batches: list[list[int]] = []
     for epoch in range(epochs):
@@ -31,7 +31,7 @@ def distinct_batches(examples: Sequence[RetrieverExample], batch_size: int, epoc
 def _next_batch(
     examples: Sequence[RetrieverExample], waiting: Sequence[int], batch_size: int
 ) -> tuple[list[int], list[int]]:
-    """Take the first rows whose passages differ; return them and the rows that go on waiting."""
+    """Return the first rows with different passages, and the rows that still wait."""
     batch: list[int] = []
     others: list[int] = []
     taken: set[str] = set()

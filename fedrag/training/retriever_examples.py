@@ -1,4 +1,4 @@
-"""What the retriever learns from: labelled pairs, hard negatives, and candidates with answer scores."""
+"""The retriever's training examples: labelled pairs, hard negatives, and candidates with answer scores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fedrag.types import Example, Hit, Passage, Question
 
 @dataclass(frozen=True, slots=True)
 class PassageText:
-    """The text that stands for a passage in a training step, usually one chunk of it."""
+    """The text that represents a passage in a training step, usually one of its chunks."""
 
     passage_id: str
     text: str
@@ -27,13 +27,13 @@ class PassageText:
 
 @dataclass(frozen=True, slots=True)
 class RetrieverExample:
-    """A question with what either loss needs; a loss skips a question that lacks its part.
+    """A question with the inputs of both losses; each loss skips questions without its inputs.
 
     Attributes:
         question: The query.
-        right_ids: All passages that are labelled for this question text at the site.
+        right_ids: All passages of the site that are labelled for this question text.
         positive: A labelled passage (contrastive).
-        hard_negatives: Retrieved, not labelled (contrastive).
+        hard_negatives: Retrieved passages that are not labelled (contrastive).
         candidates: Retrieved passages (LSR).
         answer_scores: Mean log-probability of the answer given each candidate (LSR).
     """
@@ -49,9 +49,9 @@ class RetrieverExample:
 def labelled_examples(
     retriever: Retriever, questions: Sequence[Question], passages: Sequence[Passage], train_tokens: int
 ) -> list[RetrieverExample]:
-    """Return one example per question and labelled passage.
+    """Return one example for each question and labelled passage.
 
-    A long passage stands for itself by its first chunk that contains an answer.
+    The first chunk that contains an answer represents a long passage.
     """
     labelled = {passage_id for question in questions for passage_id in question.passage_ids}
     size = min(train_tokens - retriever.special_tokens, retriever.chunk_tokens)
@@ -72,7 +72,7 @@ def labelled_examples(
 
 
 def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
-    """Return, by question text, every passage labelled for it: the same question recurs with others."""
+    """Return, by question text, all passages that are labelled for it; a question may occur several times."""
     right: dict[str, set[str]] = defaultdict(set)
     for question in questions:
         right[question_key(question.question)].update(question.passage_ids)
@@ -90,8 +90,8 @@ def add_hard_negatives(
     Args:
         examples: Labelled examples.
         hits: Passages retrieved for each question text, best first.
-        index: Where the chunks' texts are.
-        config: How many, and how much less similar than the labelled passage they must be.
+        index: Holds the texts of the chunks.
+        config: Their number, and by how much they must be less similar than the labelled passage.
     """
     return [replace(e, hard_negatives=_hard_negatives(e, hits[e.question], index, config)) for e in examples]
 
@@ -116,7 +116,7 @@ def lsr_pairs(
     passages: Mapping[str, Passage],
     config: RagConfig,
 ) -> list[Example]:
-    """Tokenise every question with each of its candidates alone and its first answer, row after row."""
+    """Tokenise every question, with its first answer, once for each of its candidates."""
     builder = prompt_builder(generator, config)
     pairs: list[Example] = []
     for question, hits in zip(questions, candidates, strict=True):
@@ -132,7 +132,7 @@ def scored_examples(
     scores: Sequence[float],
     index: PassageIndex,
 ) -> list[RetrieverExample]:
-    """Return one LSR example per question; `scores` runs over all candidates, question after question."""
+    """Return one LSR example for each question; `scores` has those of all candidates, question after question."""
     examples: list[RetrieverExample] = []
     start = 0
     for question, hits in zip(questions, candidates, strict=True):
@@ -144,7 +144,7 @@ def scored_examples(
 
 
 def merge_examples(labelled: Sequence[RetrieverExample], scored: Sequence[RetrieverExample]) -> list[RetrieverExample]:
-    """Put the scores of a question into its labelled example, so that both losses see it in one batch."""
+    """Merge the scores of a question into its labelled example, so that both losses use it in the same batch."""
     waiting: dict[str, list[RetrieverExample]] = defaultdict(list)
     for example in scored:
         waiting[example.question].append(example)
@@ -157,7 +157,7 @@ def merge_examples(labelled: Sequence[RetrieverExample], scored: Sequence[Retrie
 
 
 def choose_candidates(hits: Sequence[Hit], question: Question, config: LsrConfig) -> list[Hit]:
-    """Return the top candidates, with the labelled passages in place of the last others where they are wanted."""
+    """Return the top candidates; if the scenario says so, the labelled passages replace the last of them."""
     if not config.include_labelled:
         return list(hits[: config.candidates])
     labelled = [hit for hit in hits if hit.passage_id in question.passage_ids]
@@ -166,7 +166,7 @@ def choose_candidates(hits: Sequence[Hit], question: Question, config: LsrConfig
 
 
 def draw_questions(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:
-    """Return at most `limit` questions (0: all), drawn with the seed, in their order."""
+    """Return at most `limit` questions (0: all), drawn with the seed, in their original order."""
     if not limit or limit >= len(questions):
         return list(questions)
     rows = sorted(random.Random(seed).sample(range(len(questions)), limit))
@@ -175,7 +175,10 @@ def draw_questions(questions: Sequence[Question], limit: int, seed: int) -> list
 
 def _chunk_with_answer(chunks: Sequence[str], answers: Sequence[str]) -> str:
     folded = [answer.casefold() for answer in answers]
-    return next((c for c in chunks if any(answer in c.casefold() for answer in folded)), chunks[0])
+    for chunk in chunks:
+        if any(answer in chunk.casefold() for answer in folded):
+            return chunk
+    return chunks[0]
 
 
 def _text_of(hit: Hit, index: PassageIndex) -> PassageText:

@@ -32,16 +32,16 @@ def train_retriever(
     losses: Losses = Losses(),
     on_step: OnStep | None = None,
 ) -> TrainingResult:
-    """Train the encoder for one round and return its difference.
+    """Train the encoder for one round and return its update.
 
     Args:
-        retriever: Holds the received state; holds the trained one afterwards.
+        retriever: Holds the received state at the start and the trained one at the end.
         examples: Labelled or scored questions, or both.
         settings: Losses, optimizer, epochs and batch size.
         seed: Seed of the order of examples and of dropout.
-        progress: Which part of the whole training this round is.
+        progress: The part of the whole training that this round is.
         received: The exact float32 state of a LoRA adapter.
-        proximal_mu: FedProx.
+        proximal_mu: Strength of FedProx.
         losses: The loss functions.
         on_step: Called after each step with (steps done, steps in all, loss).
 
@@ -59,7 +59,7 @@ def train_retriever(
         for step, rows in enumerate(batches):
             loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses)
             optimizer.add(optimizer.gradients(loss))
-            history.append(loss.item())  # after the backward pass: a GPU has both before it is waited for
+            history.append(loss.item())  # after the backward pass: reading a number waits for the GPU
             if not math.isfinite(history[-1]):
                 raise TrainingDiverged("the training diverged: its loss is not finite")
             optimizer.step(progress.at(step, len(batches)))
@@ -68,7 +68,9 @@ def train_retriever(
     finally:
         retriever.learner.eval()
     if settings.weights == "lora":
-        retriever.set_state(optimizer.state())  # the encoder that searches learns what its short copy has learnt
+        retriever.set_state(
+            optimizer.state()
+        )  # the float32 encoder, which searches, takes over what its short copy has learnt
     return TrainingResult.of(optimizer.update(), history)
 
 
@@ -85,17 +87,19 @@ def batch_loss(
     settings: RetrieverConfig,
     losses: Losses,
 ) -> torch.Tensor:
-    """Return the loss of one batch, each part on the questions that have what it needs."""
+    """Return the loss of one batch; each part uses the questions that have its inputs."""
     queries = retriever.embed_queries([example.question for example in batch])
     vectors = passages.embed(batch)
-    total = queries.sum() * 0.0  # keeps the graph where a batch has nothing for either loss
+    total = queries.sum() * 0.0  # a batch without inputs for either loss still has a graph
     labelled = [i for i, example in enumerate(batch) if example.positive]
     if settings.uses_contrastive and labelled:
-        total = total + _contrastive(queries, vectors, batch, labelled, settings, losses)
+        examples = [batch[i] for i in labelled]
+        total = total + _contrastive(queries[labelled], vectors, examples, settings, losses)
     scored = [i for i, example in enumerate(batch) if len(example.candidates) > 1]
     if settings.uses_lsr and scored:
         weight = settings.lsr_weight if settings.loss == "both" else 1.0
-        total = total + weight * _lsr(queries, vectors, batch, scored, settings, losses)
+        examples = [batch[i] for i in scored]
+        total = total + weight * _lsr(queries[scored], vectors, examples, settings, losses)
     return total
 
 
@@ -103,19 +107,18 @@ def _contrastive(
     queries: torch.Tensor,
     vectors: _Embedded,
     batch: Sequence[RetrieverExample],
-    rows: Sequence[int],
     settings: RetrieverConfig,
     losses: Losses,
 ) -> torch.Tensor:
-    positives = [example.positive for i in rows if (example := batch[i]).positive]
-    negatives = [negative for i in rows for negative in batch[i].hard_negatives]
-    columns = [*positives, *negatives]
+    columns = [example.positive for example in batch if example.positive]
+    for example in batch:
+        columns += example.hard_negatives
     keys = vectors.of(columns, frozen=settings.contrastive.side == "query")
     masked = [
-        [column != row and columns[column].passage_id in batch[i].right_ids for column in range(len(columns))]
-        for row, i in enumerate(rows)
+        [column != row and passage.passage_id in example.right_ids for column, passage in enumerate(columns)]
+        for row, example in enumerate(batch)
     ]
-    logits = settings.contrastive.scale * queries[list(rows)] @ keys.T
+    logits = settings.contrastive.scale * queries @ keys.T
     return losses.contrastive(logits, torch.tensor(masked, device=logits.device))
 
 
@@ -123,15 +126,14 @@ def _lsr(
     queries: torch.Tensor,
     vectors: _Embedded,
     batch: Sequence[RetrieverExample],
-    rows: Sequence[int],
     settings: RetrieverConfig,
     losses: Losses,
 ) -> torch.Tensor:
-    most = max(len(batch[i].candidates) for i in rows)
-    padded = [_padded(batch[i], most) for i in rows]
+    most = max(len(example.candidates) for example in batch)
+    padded = [_padded(example, most) for example in batch]
     flat = [candidate for candidates, _, _ in padded for candidate in candidates]
-    keys = vectors.of(flat, frozen=settings.lsr.side == "query").view(len(rows), most, -1)
-    similarities = torch.einsum("qd,qkd->qk", queries[list(rows)], keys)
+    keys = vectors.of(flat, frozen=settings.lsr.side == "query").view(len(batch), most, -1)
+    similarities = torch.einsum("qd,qkd->qk", queries, keys)
     scores = torch.tensor([scores for _, scores, _ in padded], device=queries.device)
     valid = torch.tensor([valid for _, _, valid in padded], device=queries.device)
     logits, targets = similarities / settings.lsr.tau_r, scores / settings.lsr.tau_lm
@@ -149,32 +151,31 @@ def _padded(example: RetrieverExample, most: int) -> tuple[list[PassageText], li
 
 @dataclass(frozen=True, slots=True)
 class _Embedded:
-    """Vectors of the passages of one batch."""
+    """The vectors of passages, by their texts."""
 
     rows: dict[str, int]
     vectors: torch.Tensor
 
     def of(self, passages: Sequence[PassageText], *, frozen: bool) -> torch.Tensor:
-        """Return the vectors (passages, dim), cut off from the graph where the side is frozen."""
+        """Return the vectors (passages, dim), without gradient if the side is frozen."""
         vectors = self.vectors.detach() if frozen else self.vectors
         return vectors[[self.rows[passage.text] for passage in passages]]
 
 
 class _Passages:
-    """Embeds the passages of a batch: live where their side is trained, else once for all."""
+    """Embeds the passages of a batch: in each step if their side is trained, else once."""
 
     def __init__(self, retriever: Retriever, examples: Sequence[RetrieverExample]) -> None:
         self._retriever = retriever
         self._settings = retriever.config
-        self._live = retriever.config.trains_passage_side
         self._all: _Embedded | None = None
-        if not self._live:
+        if not retriever.config.trains_passage_side:
             texts = self._texts(examples)
             vectors = torch.from_numpy(retriever.encode_passages(texts)).to(retriever.encoder.device)
             self._all = _Embedded({text: row for row, text in enumerate(texts)}, vectors)
 
     def embed(self, batch: Sequence[RetrieverExample]) -> _Embedded:
-        """Return the vectors of every passage of a batch, each text encoded once."""
+        """Return the vectors of all passages of a batch; each text is encoded once."""
         if self._all is not None:
             return self._all
         texts = self._texts(batch)

@@ -1,1 +1,1 @@
-"""Where models come from: hub, PyPI or a folder, and the store that keeps them."""
+"""Where models come from (the hub, PyPI, a folder), and the store of the fetched ones."""

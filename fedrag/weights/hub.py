@@ -1,4 +1,4 @@
-"""Models from the hub, by id: a quick question whether it is there, then the download."""
+"""Downloads a model from the hub, after a quick check that the hub answers and has it."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ DEADLINE_S = 8.0
 
 
 class HubUnreachableError(ModelError):
-    """The model hub did not answer; another source may do."""
+    """The model hub did not answer; another source may have the model."""
 
 
 def download_from_hub(name: str, folder: Path) -> tuple[str, str]:
     """Download a model into a folder and return its revision and licence.
 
     Raises:
-        HubUnreachableError: There is no way to the hub, or it broke off.
-        ModelError: The hub has no such model, or not as safetensors.
+        HubUnreachableError: The hub is not reached, or the download broke off.
+        ModelError: The hub has no such model, or has it without safetensors.
     """
     model = _ask_for(name)
     files = [sibling.rfilename for sibling in model.siblings or ()]
@@ -40,7 +40,7 @@ def download_from_hub(name: str, folder: Path) -> tuple[str, str]:
             allow_patterns=list(MODEL_FILES),
             ignore_patterns=list(OTHER_COPIES),
         )
-    except Exception as error:  # the hub's client has raised requests', httpx's and its own errors over time
+    except Exception as error:  # versions of the hub's client raise requests', httpx's or their own errors
         if isinstance(error, OSError) and error.errno is not None:
             raise
         raise HubUnreachableError(f"the download of {name} broke off: {_first_line(error)}") from error
@@ -50,10 +50,10 @@ def download_from_hub(name: str, folder: Path) -> tuple[str, str]:
 
 
 def _ask_for(name: str) -> ModelInfo:
-    """Ask the hub for a model's description, and wait no longer than the deadline for it.
+    """Ask the hub for a model's description, and wait for it until the deadline.
 
-    A timeout of the connection alone is not enough: name resolution knows none, and where packets are
-    dropped it runs anew for each of the hub's addresses.
+    A timeout of the connection is not enough: name resolution has none, and where packets are dropped, the timeout
+    restarts for each of the hub's addresses.
     """
     if constants.HF_HUB_OFFLINE:
         raise HubUnreachableError("the model hub is not asked, since HF_HUB_OFFLINE is set")
@@ -75,7 +75,7 @@ def _ask_for(name: str) -> ModelInfo:
 def _ask(name: str, answers: SimpleQueue[ModelInfo | Exception]) -> None:
     try:
         answers.put(HfApi().model_info(name, timeout=CONNECT_TIMEOUT_S))
-    except Exception as error:  # handed to the thread that waits
+    except Exception as error:  # the waiting thread raises it
         answers.put(error)
 
 

@@ -1,4 +1,4 @@
-"""What a model folder holds, told from its files alone: nothing is loaded and no code of it is run."""
+"""Checks a model folder by its files alone: no weights are loaded and none of its code runs."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ MODEL_FILES = ("*.safetensors", "*.json", "*.txt", "*.model", "*.jinja")
 """Weights, configuration, tokenizer. Never code (.py), never pickles (.bin, .pt)."""
 
 OTHER_COPIES = ("original/*", "onnx/*", "openvino/*", "consolidated*")
-"""The same weights once more, for other programs."""
+"""Copies of the same weights for other programs."""
 
 
 def copy_model_files(source: Path, target: Path) -> None:
-    """Copy the files of a model, and no others, from one folder to another."""
+    """Copy only the files of a model from one folder to another."""
     for file in sorted(source.rglob("*")):
         path = file.relative_to(source)
         if file.is_file() and is_model_file(path.as_posix()):
@@ -32,7 +32,7 @@ def copy_model_files(source: Path, target: Path) -> None:
 
 
 def is_model_file(path: str) -> bool:
-    """Tell whether a file, by its path below the model's folder, belongs to the model.
+    """Return whether a file, by its path below the model's folder, belongs to the model.
 
     >>> [is_model_file(p) for p in ("1_Pooling/config.json", "pytorch_model.bin", "onnx/config.json")]
     [True, False, False]
@@ -43,11 +43,11 @@ def is_model_file(path: str) -> bool:
 
 
 def check_model_folder(folder: Path, kind: ModelKind | None = None) -> ModelKind:
-    """Check that a folder holds a whole model that needs no code of its own, and return its kind.
+    """Check that a folder holds a complete model that needs no code of its own, and return its kind.
 
     Args:
         folder: The model's folder.
-        kind: What the user says it is; used where its configuration does not tell.
+        kind: The kind according to the user; it decides if the configuration does not tell.
 
     Raises:
         ModelError: A file is missing or damaged, it needs remote code, or it is of another kind.
@@ -76,7 +76,7 @@ def check_model_folder(folder: Path, kind: ModelKind | None = None) -> ModelKind
 
 
 def read_licence(folder: Path) -> str:
-    """Return the licence that a folder's README.md declares in its front matter, or "unknown"."""
+    """Return the licence in the front matter of a folder's README.md, or "unknown"."""
     try:
         text = (folder / "README.md").read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -107,7 +107,7 @@ def _architecture(config: dict[str, Any]) -> str:
 
 
 def _check_modules(path: Path) -> None:
-    """Refuse a sentence-transformers model with modules of its own."""
+    """Refuse a sentence-transformers model that has modules of its own."""
     for module in _read_json(path):
         if not str(module.get("type", "")).startswith("sentence_transformers."):
             raise ModelError(
@@ -117,7 +117,7 @@ def _check_modules(path: Path) -> None:
 
 
 def _check_shards(folder: Path) -> None:
-    """Refuse a model of which a part of the weights is missing."""
+    """Refuse a model with missing weights."""
     for index in folder.rglob("*.safetensors.index.json"):
         missing = sorted(name for name in _shards(index) if not (index.parent / name).exists())
         if missing:

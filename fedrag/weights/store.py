@@ -1,8 +1,7 @@
-"""The list of models that were fetched to this machine: the only models fedrag loads.
+"""The models that were fetched to this machine: fedrag loads no others.
 
-Each model is one folder below `FEDRAG_HOME/models`, with a `manifest.json` that says where it came
-from and which tensors it held when it arrived. Tensors are hashed, not files: the same weights have
-the same hash whether they lie in one file or in several.
+Each model is a folder below `FEDRAG_HOME/models` with a `manifest.json`, which records its origin and the hash of its
+tensors. The hash is over tensors, not files: the same weights have the same hash in one file or in several.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ _NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 
 @dataclass(frozen=True)
 class FetchedModel:
-    """A model on this machine and where it came from."""
+    """A model on this machine, and its origin."""
 
     name: str
     kind: ModelKind
@@ -47,10 +46,10 @@ class FetchedModel:
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where one tensor lies in a safetensors file."""
+    """The position of a tensor in a safetensors file."""
 
     folder: str
-    """Folder of the file, relative to the model's; tensors of different modules may share a name."""
+    """Folder of the file, relative to the model's, since tensors of different modules may share a name."""
     name: str
     dtype: str
     shape: tuple[int, ...]
@@ -60,12 +59,12 @@ class TensorEntry:
 
 
 def fedrag_home() -> Path:
-    """Return the folder that holds fetched models: `$FEDRAG_HOME`, or `~/.cache/fedrag`."""
+    """Return the folder of fedrag's own files: `$FEDRAG_HOME`, or `~/.cache/fedrag`."""
     return Path(os.environ.get("FEDRAG_HOME") or "~/.cache/fedrag").expanduser().absolute()
 
 
 def model_folder(name: str) -> Path:
-    """Return where a model of this name is kept.
+    """Return the folder for a model of this name.
 
     Raises:
         ModelError: The name is not of the form `name` or `owner/name`.
@@ -87,10 +86,10 @@ def fetched_models() -> list[FetchedModel]:
 
 
 def find_model(name: str, kind: ModelKind | None = None) -> FetchedModel:
-    """Look up a fetched model by its name, or by the local folder it was fetched from.
+    """Return a fetched model by its name, or by the local folder from which it was fetched.
 
     Raises:
-        ModelError: It is not among the fetched models, or not of the kind asked for.
+        ModelError: It is not fetched, or of another kind.
     """
     models = fetched_models()
     source = f"path:{Path(name).expanduser().resolve()}"
@@ -106,7 +105,7 @@ def verify_model(model: FetchedModel) -> None:
     """Check that a model's tensors are those that were fetched.
 
     Raises:
-        ModelError: They are not, or cannot be read.
+        ModelError: The tensors were altered or cannot be read.
     """
     try:
         found = hash_tensors(model.folder)
@@ -143,7 +142,7 @@ def count_parameters(folder: Path) -> int:
 
 
 def read_tensor_entries(folder: Path) -> list[TensorEntry]:
-    """List the tensors of all safetensors files below a folder, without reading their values.
+    """Return the tensors of all safetensors files below a folder, without reading their values.
 
     Raises:
         ModelError: There are no safetensors, or a file is damaged.
@@ -184,7 +183,7 @@ def write_manifest(model: FetchedModel) -> None:
 
 
 def _entries_of_file(file: Path, folder: Path) -> Iterator[TensorEntry]:
-    """Parse the header of one safetensors file, after the library has found it whole."""
+    """Parse the header of one safetensors file, after the library has checked the file."""
     try:
         with safe_open(file, framework="numpy"):
             pass

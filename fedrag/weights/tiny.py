@@ -1,4 +1,4 @@
-"""Random tiny models, built on the spot: real architectures for tests and rehearsals, useless answers.
+"""Builds tiny random models: real architectures for tests and rehearsals, with useless answers.
 
 Weights come from numpy's generator, not from torch's, so that they are the same on every machine.
 """
@@ -43,15 +43,15 @@ _CHAT_TEMPLATE = (
 
 
 def build_tiny_model(name: str, folder: Path) -> None:
-    """Build one of `TINY_MODELS` into a folder; the same tensors every time."""
+    """Build one of `TINY_MODELS` in a folder; its tensors are the same every time."""
     _, build = TINY_MODELS[name]
     folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.redirect_stderr(io.StringIO()):  # progress bars
+    with contextlib.redirect_stderr(io.StringIO()):  # hides progress bars
         build(folder)
 
 
 def _build_causal(folder: Path) -> None:
-    """Llama with a chat template and, as in SmolLM2, a padding token that is also the end token."""
+    """Build a Llama with a chat template and, as in SmolLM2, a padding token that is also the end token."""
     tokenizer = _as_fast_tokenizer(
         _byte_tokenizer(["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
         bos_token="<|im_start|>",
@@ -76,7 +76,7 @@ def _build_causal(folder: Path) -> None:
 
 
 def _build_seq2seq(folder: Path) -> None:
-    """T5; the decoder starts from the padding token, as in all T5 models."""
+    """Build a T5; its decoder starts from the padding token, as in all T5 models."""
     tokenizer = _as_fast_tokenizer(
         _byte_tokenizer(["<pad>", "</s>"], template="$A </s>"),
         eos_token="</s>",
@@ -98,7 +98,7 @@ def _build_seq2seq(folder: Path) -> None:
 
 
 def _build_encoder(folder: Path) -> None:
-    """BERT with mean pooling and normalised output, as a sentence-transformers folder."""
+    """Build a BERT with mean pooling and normalised output, as a sentence-transformers folder."""
     tokenizer = _as_fast_tokenizer(
         _byte_tokenizer(["[PAD]", "[CLS]", "[SEP]"], template="[CLS] $A [SEP]"),
         cls_token="[CLS]",
@@ -123,7 +123,7 @@ def _build_encoder(folder: Path) -> None:
 
 
 def _byte_tokenizer(special_tokens: list[str], template: str | None = None) -> Tokenizer:
-    """Build a tokenizer with one token a byte: any text has an encoding, with offsets."""
+    """Build a tokenizer with one token per byte: any text has an encoding, with offsets."""
     symbols = special_tokens + sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {symbol: index for index, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
@@ -141,7 +141,7 @@ def _as_fast_tokenizer(tokenizer: Tokenizer, **settings: str | int) -> PreTraine
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Fill a model's matrices from a fixed seed and save it; vectors keep their constant start."""
+    """Fill a model's matrices from a fixed seed and save it; vectors keep their initial constants."""
     rng = np.random.default_rng(0)
     for parameter in model.parameters():
         if parameter.ndim > 1:

@@ -66,7 +66,7 @@ def training_examples(generator: Generator, of: Sequence[Site], passages: int) -
 
 
 def passes_of(generator: Generator, plan: Sequence[Sequence[Example]]) -> list[PromptTree]:
-    """Return what each pass of a plan reads, token by token; where a generator reads no trees, each example apart."""
+    """Return the trees that the passes of a plan read; without trees, one for each example."""
     if reader_of(generator).paths.training.name == "tree":
         return [PromptTree.of(batch) for batch in plan]
     return [PromptTree.of([example]) for batch in plan for example in batch]
@@ -75,16 +75,15 @@ def passes_of(generator: Generator, plan: Sequence[Sequence[Example]]) -> list[P
 def scoring_flops(model: nn.Module, trees: Sequence[PromptTree]) -> float:
     """Return the operations of forward passes of the base model alone.
 
-    A product of (m, k) and (k, n) is 2 m k n: 2 N P for N tokens and P weights in linear layers, of the last layer's
-    feed-forward block and of the head only at the T answer positions. Attention costs 4 H D a layer (H heads of D, the
-    scores and their product with the values) for each token and each one that it sees. Norms, softmax and activations
-    are not counted.
+    A product of (m, k) and (k, n) is 2 m k n: 2 N P for N tokens and P weights in linear layers; for the head N counts
+    the answer positions alone. Attention costs 4 H D a layer (H heads of D, the scores and their product with the
+    values) for each token and each one that it attends to. Norms, softmax and activations are not counted.
 
     Args:
         model: With its adapter.
         trees: What the passes read.
     """
-    return 2 * _frozen(model, trees) + 4 * attention_width(model) * _seen(trees)
+    return 2 * _frozen(model, trees) + 4 * attention_width(model) * _attended(trees)
 
 
 def lora_training_flops(model: nn.Module, trees: Sequence[PromptTree]) -> float:
@@ -98,31 +97,30 @@ def lora_training_flops(model: nn.Module, trees: Sequence[PromptTree]) -> float:
         trees: What the passes read.
     """
     adapter = sum(sum(tree.lengths) for tree in trees) * linear_weights(model, "lora_")
-    return 4 * _frozen(model, trees) + 6 * adapter + 12 * attention_width(model) * _seen(trees)
+    return 4 * _frozen(model, trees) + 6 * adapter + 12 * attention_width(model) * _attended(trees)
 
 
 def _frozen(model: nn.Module, trees: Sequence[PromptTree]) -> float:
-    """Return tokens times the frozen weights that each meets."""
-    tokens, asked = (sum(numbers) for numbers in zip(*((sum(t.lengths), len(t.places)) for t in trees), strict=True))
-    last = f"layers.{model.config.num_hidden_layers - 1}.mlp."
-    block = sum(w.numel() for name, w in model.named_parameters() if last in name and "base_layer" in name)
-    return tokens * (linear_weights(model, "base_layer") - block) + asked * (block + head_weights(model))
+    """Return each frozen weight times the tokens that it multiplies, summed."""
+    tokens = sum(sum(tree.lengths) for tree in trees)
+    answer_tokens = sum(len(tree.places) for tree in trees)
+    return tokens * linear_weights(model, "base_layer") + answer_tokens * head_weights(model)
 
 
-def _seen(trees: Sequence[PromptTree]) -> int:
-    """Return how many tokens the tokens see, summed."""
+def _attended(trees: Sequence[PromptTree]) -> int:
+    """Return how many tokens the tokens attend to, summed."""
     return sum(position + 1 for tree in trees for position in tree.positions)
 
 
 def linear_weights(model: nn.Module, part: str = "") -> int:
-    """Return the weights in the linear layers but the head, of those whose name holds a part."""
+    """Return the number of weights in the linear layers but the head whose name contains a part."""
     head = model.get_output_embeddings()  # type: ignore[operator]
     layers = ((name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
     return sum(layer.weight.numel() for name, layer in layers if layer is not head and part in name)
 
 
 def head_weights(model: nn.Module) -> int:
-    """Return the weights of the output head."""
+    """Return the number of weights of the output head."""
     weight: torch.Tensor = model.get_output_embeddings().weight  # type: ignore[operator,union-attr]
     return weight.numel()
 

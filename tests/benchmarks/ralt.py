@@ -29,10 +29,7 @@ from machine import SQUARE, linear_shapes, product_rate
 from models import config, load_generator, lora_training_flops, passes_of, sites, training_examples
 
 from fedrag.models.generator import Generator
-from fedrag.passes.memory_estimate import tokens_at_a_time
-from fedrag.passes.reading import TRAINING_TOKENS
-from fedrag.passes.threads import passes_at_a_time
-from fedrag.passes.tree import plan_tree_passes
+from fedrag.passes.reading import reader_of
 from fedrag.training.ralt import example_batches, train_generator
 from fedrag.types import Example
 
@@ -51,7 +48,6 @@ def examples_of(generator: Generator) -> tuple[list[Example], list[Example]]:
 def ours() -> dict[str, Any]:
     """Train the warm-up and then what is timed with fedrag."""
     generator = load_generator()
-    beside = passes_at_a_time(on_gpu=generator.model.device.type == "cuda")
     more = ["generator.activation_checkpointing=on"] * ("--checkpointing" in sys.argv)
     more += ["generator.group_by_passage=false"] * ("--shuffled" in sys.argv)
     settings = config(f"generator.batch_size={BATCH}", f"generator.epochs={EPOCHS}", *more).generator
@@ -62,12 +58,9 @@ def ours() -> dict[str, Any]:
         train_generator(generator, examples, settings, seed=seed)
         seconds.append(time.perf_counter() - start)
     peak = peak_mb()
-    most = tokens_at_a_time(generator, settings.micro_batch_tokens, TRAINING_TOKENS)
-    plan = [
-        [timed[rows[i]] for i in part]
-        for rows in example_batches(timed, settings, seed=0)
-        for part in plan_tree_passes([timed[row] for row in rows], beside, most // beside)
-    ]
+    plan: list[list[Example]] = []
+    for rows in example_batches(timed, settings, seed=0):
+        plan += reader_of(generator).training_passes([timed[row] for row in rows], settings.micro_batch_tokens)
     trees = passes_of(generator, plan)
     square = product_rate([(SQUARE, SQUARE, SQUARE)], generator.dtype)
     forward = linear_shapes(generator.model, sum(sum(tree.lengths) for tree in trees) // len(plan))

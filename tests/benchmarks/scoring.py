@@ -22,10 +22,7 @@ from machine import SQUARE, Shape, linear_shapes, product_rate
 from models import config, load_generator, load_retriever, scoring_flops, sites
 
 from fedrag.models.generator import Generator
-from fedrag.passes.batches import plan_prefix_batches
-from fedrag.passes.memory_estimate import tokens_at_a_time
-from fedrag.passes.reading import SCORING_TOKENS
-from fedrag.passes.threads import passes_at_a_time
+from fedrag.passes.reading import reader_of
 from fedrag.passes.tree import PromptTree
 from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.pipeline import build_index, retrieve
@@ -63,8 +60,7 @@ def one_at_a_time(generator: Generator, pairs: Sequence[Example]) -> list[float]
 
 def flops(generator: Generator, pairs: Sequence[Example]) -> tuple[float, list[Shape]]:
     """Return the operations of scoring all pairs, and the products of the linear layers one batch after the other."""
-    most = tokens_at_a_time(generator, 0, SCORING_TOKENS)
-    plan = plan_prefix_batches(pairs, most // passes_at_a_time(on_gpu=generator.model.device.type == "cuda"))
+    plan = reader_of(generator).scoring_batches(pairs, 0)
     trees = [PromptTree.of([pairs[row] for row in rows]) for rows in plan]
     shapes = [shape for tree in trees for shape in linear_shapes(generator.model, sum(tree.lengths))]
     return scoring_flops(generator.model, trees), shapes

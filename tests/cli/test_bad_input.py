@@ -201,12 +201,12 @@ def test_a_scenario_file_that_is_not_there_is_named():
         ),
         (
             "generator.lora.targets=['attention']",
-            'fedrag/tiny-causal: lora.targets: "attention" is no linear layer of this model; '
+            'fedrag/tiny-causal: lora.targets: "attention" is not a linear layer of this model; '
             "it has down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj",
         ),
         (
             "retriever.lora.targets=['q_proj']",
-            'fedrag/tiny-encoder: lora.targets: "q_proj" is no linear layer of this model; '
+            'fedrag/tiny-encoder: lora.targets: "q_proj" is not a linear layer of this model; '
             "it has dense, key, query, value",
         ),
         (
@@ -251,7 +251,7 @@ def test_a_generator_in_4_bits_without_its_library_is_refused_with_the_command(m
 )
 def test_a_generator_whose_layers_are_no_whole_blocks_of_4_bits_is_refused():
     assert simulation_refusal("models.generator_dtype=nf4") == (
-        "fedrag/tiny-causal: a layer of 32 inputs cannot stand in 4 bits, which are packed in blocks of 64; "
+        "fedrag/tiny-causal: a layer of 32 inputs cannot be packed into 4 bits, which takes a multiple of 64; "
         'set models.generator_dtype = "auto"'
     )
 
@@ -342,7 +342,7 @@ def test_missing_and_empty_passages_are_named():
     assert simulation_refusal() == "sites/north/passages.jsonl: holds no passage; a site needs at least one"
     north("passages.jsonl").unlink()
     assert simulation_refusal() == (
-        'sites/north/passages.jsonl: no such file; a site needs one, a line a passage: {"id": "p1", "text": "..."}'
+        'sites/north/passages.jsonl: no such file; a site needs one, a line per passage: {"id": "p1", "text": "..."}'
     )
 
 

@@ -19,6 +19,7 @@ from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.plan import plan_lines
 from fedrag.text import size_text
 
+PASSES = "passes: training tree, 1 at a time; scoring tree, 1 at a time; decoding plain, 1 at a time"
 ROOT = Path(__file__).parents[2]
 SCENARIO = "simulations/scenarios/tiny.toml"
 SHORT = ["rag.prompt_tokens=96", "rag.answer_tokens=4"]
@@ -67,10 +68,11 @@ def finished(folder: Path, tiny_home: Path) -> tuple[str, RunFolder]:
 def test_a_log_tells_of_rounds_delivery_baselines_and_the_folder(finished: tuple[str, RunFolder]):
     lines = finished[0].splitlines()
     assert lines[0] == lines[-1] == "run folder: runs/whole"
+    assert lines[1] == PASSES
     assert lines[-2] == "report: runs/whole/report.html"
-    assert re.fullmatch(r"round 1/2: 3 of 3 sites, generator loss \d\.\d{4}, retriever loss \d\.\d{4}, \d+ s", lines[1])
-    assert lines[2].startswith("round 2/2: 3 of 3 sites, ")
-    assert lines[3] == "the result was delivered to 3 of 3 sites"
+    assert re.fullmatch(r"round 1/2: 3 of 3 sites, generator loss \d\.\d{4}, retriever loss \d\.\d{4}, \d+ s", lines[2])
+    assert lines[3].startswith("round 2/2: 3 of 3 sites, ")
+    assert lines[4] == "the result was delivered to 3 of 3 sites"
     baselines = [line for line in lines if line.startswith("baseline: ")]
     assert baselines == [f"baseline: {name}" for name in ("local-east", "local-north", "local-south", "pooled")]
 
@@ -139,7 +141,8 @@ def test_a_dry_run_shows_sites_examples_bytes_and_memory_and_makes_no_folder(fed
         f"at most {total / 1e6:.1f} MB in all"
     )
     assert re.fullmatch(r"memory: base models [\d.]+ kB and training [\d.]+ kB in this process, .*", lines[11])
-    assert lines[12] == (
+    assert lines[12] == PASSES
+    assert lines[13] == (
         "then: untouched, federated, local, pooled measured on the test questions of the sites that take part"
     )
 

@@ -285,7 +285,7 @@ def test_a_folder_without_sites_and_runs_says_what_comes_next(tmp_path: Path):
     folder = new_folder(tmp_path, sites=())
     with shown(folder) as address:
         text = read(address)
-    assert f"No site is registered. Enter one with: fedrag server add-site {folder.path}" in text
+    assert f"No site is registered. Register one with: fedrag server add-site {folder.path}" in text
     assert f"No run yet. Begin one with: fedrag server run {folder.path}" in text
 
 
@@ -301,7 +301,7 @@ def test_the_command_listens_on_loopback_alone_and_ends_in_order(whole: ServerFo
             out, err = process.communicate(timeout=20)
     assert (process.returncode, err) == (0, "")
     assert f"the console is at http://127.0.0.1:{port}/" in out
-    assert out.endswith("the console ends\n")
+    assert out.endswith("the console stops\n")
 
 
 def test_a_port_that_is_taken_is_told_in_one_sentence(whole: ServerFolder):
@@ -315,7 +315,7 @@ def test_a_port_that_is_taken_is_told_in_one_sentence(whole: ServerFolder):
 def test_a_folder_that_is_no_coordinators_is_told_in_one_sentence(tmp_path: Path):
     result = CliRunner().invoke(app, ["server", "console", str(tmp_path)])
     assert (result.exit_code, result.stdout, result.stderr.count("\n")) == (2, "", 1)
-    assert "server.toml: no such file, so this is no coordinator's folder" in result.stderr
+    assert "server.toml: no such file, so this is not a coordinator's folder" in result.stderr
 
 
 def answers(host: str, port: int) -> bool:

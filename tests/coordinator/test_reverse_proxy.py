@@ -1,4 +1,4 @@
-"""The public door: a real nginx before a real TLS server that writes down all that reaches it."""
+"""The reverse proxy: a real nginx before a real TLS server that writes down all that reaches it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -28,9 +29,12 @@ from flwr.supercore.routers.runtime.router import router as runtime_router
 from flwr.superlink.routers.control.router import router as control_router
 from flwr.superlink.routers.fleet.router import router as fleet_router
 
-from fedrag.coordinator.reverse_proxy import ROUTES, door_command, door_config, door_ready
+from fedrag.coordinator import reverse_proxy
+from fedrag.coordinator.nginx_config import ROUTES, ProxySettings, nginx_config
+from fedrag.coordinator.reverse_proxy import is_ready, nginx_command, rotate_access_log
 from fedrag.errors import ConfigError
 from fedrag.security.certificates import new_authority, new_server_certificate
+from fedrag.service.children import Child
 
 PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 needs_nginx = pytest.mark.skipif(shutil.which("nginx", path=PROGRAMS) is None, reason="nginx is not installed")
@@ -109,8 +113,8 @@ class Handler(BaseHTTPRequestHandler):
 
 
 @dataclass
-class Door:
-    """An open door with what stands behind it."""
+class Proxy:
+    """A running reverse proxy with its upstream."""
 
     port: int
     folder: Path
@@ -132,7 +136,7 @@ class Door:
             return answer.status, answer.read()
 
     def send(self, raw: bytes) -> bytes:
-        """Send bytes as they are and return all that comes back until the door closes or falls silent."""
+        """Send bytes as they are and return all that comes back until the proxy closes or falls silent."""
         context = ssl.create_default_context(cafile=self.ca)
         received = b""
         with (
@@ -183,14 +187,14 @@ class House:
 
 
 @contextlib.contextmanager
-def open_door(
+def running_proxy(
     house: House, folder: Path, upstream_shows: tuple[Path, Path] | None = None, user: str | None = None, **config: Any
-) -> Iterator[Door]:
+) -> Iterator[Proxy]:
     upstream = Upstream(*(upstream_shows or house.server))
     threading.Thread(target=upstream.serve_forever, args=(0.05,), daemon=True).start()
     folder.mkdir(exist_ok=True)
     port = free_port()
-    text = door_config(
+    settings = ProxySettings(
         folder=folder,
         listen_host="127.0.0.1",
         listen_port=port,
@@ -200,14 +204,14 @@ def open_door(
         key=house.server[1],
         **config,
     )
-    (folder / "nginx.conf").write_text(text)
-    process = subprocess.Popen(door_command(folder / "nginx.conf"), cwd="/", user=user, **STREAMS)
+    (folder / "nginx.conf").write_text(nginx_config(settings))
+    process = subprocess.Popen(nginx_command(folder / "nginx.conf"), cwd="/", user=user, **STREAMS)
     try:
-        ready = door_ready(port, house.ca, 20.0)
+        ready = is_ready(port, house.ca, 20.0)
         if not ready:
             process.kill()
         assert ready, process.communicate()[1].decode()
-        yield Door(port, folder, house.ca, upstream, process)
+        yield Proxy(port, folder, house.ca, upstream, process)
     finally:
         process.terminate()
         process.communicate(timeout=20)
@@ -221,24 +225,24 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> House:
 
 
 @pytest.fixture(scope="module")
-def shared_door(house: House) -> Iterator[Door]:
-    """Open one door for many tests; its folder's name is one that must be quoted."""
-    with open_door(house, house.folder / 'the "front" door; {it} \\ is', max_body_mb=2) as door:
-        yield door
+def shared_proxy(house: House) -> Iterator[Proxy]:
+    """Run one proxy for many tests; its folder's name is one that must be quoted."""
+    with running_proxy(house, house.folder / 'the "front" proxy; {it} \\ is', max_body_mb=2) as proxy:
+        yield proxy
 
 
 @pytest.fixture
-def door(shared_door: Door) -> Door:
-    shared_door.upstream.reset()
-    return shared_door
+def proxy(shared_proxy: Proxy) -> Proxy:
+    shared_proxy.upstream.reset()
+    return shared_proxy
 
 
 @needs_nginx
 @pytest.mark.parametrize("route", ROUTES)
-def test_what_a_site_needs_passes_with_its_body_and_the_answer_comes_back(route: str, door: Door):
+def test_what_a_site_needs_passes_with_its_body_and_the_answer_comes_back(route: str, proxy: Proxy):
     body = os.urandom(MIB)
-    assert door.ask("POST", route, body, flwr_signature="c2lnbmVk") == (200, f"answer to {route}".encode())
-    [request] = door.upstream.requests
+    assert proxy.ask("POST", route, body, flwr_signature="c2lnbmVk") == (200, f"answer to {route}".encode())
+    [request] = proxy.upstream.requests
     assert (request.method, request.path, request.body) == ("POST", route, body)
     assert request.headers["flwr-signature"] == "c2lnbmVk"
 
@@ -253,29 +257,29 @@ def test_the_routes_are_routes_of_flower_and_neither_register_nodes_nor_hand_out
 
 @needs_nginx
 @pytest.mark.parametrize("status", [400, 401, 404, 409, 500, 503])
-def test_the_upstreams_refusals_come_back_as_they_are(status: int, door: Door):
-    door.upstream.status, door.upstream.answer = status, b'{"code": 7}'
-    assert door.ask("POST", PULL, b"x") == (status, b'{"code": 7}')
-    assert len(door.upstream.requests) == 1
+def test_the_upstreams_refusals_come_back_as_they_are(status: int, proxy: Proxy):
+    proxy.upstream.status, proxy.upstream.answer = status, b'{"code": 7}'
+    assert proxy.ask("POST", PULL, b"x") == (status, b'{"code": 7}')
+    assert len(proxy.upstream.requests) == 1
 
 
 @needs_nginx
 @pytest.mark.parametrize("query", ["?", "?x=1", "?/../../control/start-run", "?%2e%2e/", "?x#y"])
-def test_a_query_is_dropped(query: str, door: Door):
-    assert door.ask("POST", PULL + query, b"x")[0] == 200
-    assert [request.path for request in door.upstream.requests] == [PULL]
+def test_a_query_is_dropped(query: str, proxy: Proxy):
+    assert proxy.ask("POST", PULL + query, b"x")[0] == 200
+    assert [request.path for request in proxy.upstream.requests] == [PULL]
 
 
 @needs_nginx
-def test_everything_else_that_flower_offers_is_not_there(door: Door):
+def test_everything_else_that_flower_offers_is_not_there(proxy: Proxy):
     answers = {
-        (method, path): door.ask(method, path)[0]
+        (method, path): proxy.ask(method, path)[0]
         for path in sorted(FLOWER - set(ROUTES))
         for method in METHODS
         if (method, path) != ("GET", "/health")
     }
     assert set(answers.values()) == {404}, {key: status for key, status in answers.items() if status != 404}
-    assert not door.upstream.requests
+    assert not proxy.upstream.requests
 
 
 TRICKS = (
@@ -338,38 +342,38 @@ TRICKS = (
 
 @needs_nginx
 @pytest.mark.parametrize("path", TRICKS)
-def test_no_way_of_writing_a_path_gets_through(path: str, door: Door):
-    assert [door.ask(method, path, b"x")[0] for method in ("POST", "GET")] == [404, 404]
-    assert not door.upstream.requests
+def test_no_way_of_writing_a_path_gets_through(path: str, proxy: Proxy):
+    assert [proxy.ask(method, path, b"x")[0] for method in ("POST", "GET")] == [404, 404]
+    assert not proxy.upstream.requests
 
 
 @needs_nginx
 @pytest.mark.parametrize(
     "path", ["/../v1/control/start-run", f"{PULL}%00", f"{PULL}%zz", "v1/fleet/pull-messages", "*"]
 )
-def test_what_is_no_path_is_a_bad_request(path: str, door: Door):
-    assert door.ask("POST", path, b"x")[0] == 400
-    assert not door.upstream.requests
+def test_what_is_no_path_is_a_bad_request(path: str, proxy: Proxy):
+    assert proxy.ask("POST", path, b"x")[0] == 400
+    assert not proxy.upstream.requests
 
 
 @needs_nginx
-def test_an_allowed_path_is_there_for_post_alone(door: Door):
+def test_an_allowed_path_is_there_for_post_alone(proxy: Proxy):
     for route in ROUTES:
-        assert {door.ask(method, route)[0] for method in METHODS if method != "POST"} == {404}
-    assert door.ask("post", PULL)[0] == 400  # a method has capitals
-    assert door.ask("TRACE", PULL)[0] == 405  # nginx refuses these before it looks at the path
-    assert door.ask("CONNECT", "127.0.0.1:443")[0] in (400, 405)
-    assert not door.upstream.requests
+        assert {proxy.ask(method, route)[0] for method in METHODS if method != "POST"} == {404}
+    assert proxy.ask("post", PULL)[0] == 400  # a method has capitals
+    assert proxy.ask("TRACE", PULL)[0] == 405  # nginx refuses these before it looks at the path
+    assert proxy.ask("CONNECT", "127.0.0.1:443")[0] in (400, 405)
+    assert not proxy.upstream.requests
 
 
 @needs_nginx
-def test_a_request_cannot_be_hidden_in_another(door: Door):
+def test_a_request_cannot_be_hidden_in_another(proxy: Proxy):
     hidden = f"POST {START_RUN} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
     head = f"POST {PULL} HTTP/1.1\r\nHost: x\r\n".encode()
     length = f"Content-Length: {len(hidden)}\r\n".encode()
     chunked = b"Transfer-Encoding: chunked\r\n"
     # The next request of a connection is judged like the first.
-    answers = door.send(head + b"Content-Length: 0\r\n\r\n" + hidden)
+    answers = proxy.send(head + b"Content-Length: 0\r\n\r\n" + hidden)
     assert re.findall(rb"HTTP/1\.1 (\d+)", answers) == [b"200", b"404"]
     # Two lengths that contradict each other are no request.
     for lines in (
@@ -378,44 +382,44 @@ def test_a_request_cannot_be_hidden_in_another(door: Door):
         length + b"Content-Length: 0\r\n",
         b"Transfer-Encoding: xchunked\r\n",
     ):
-        answer = door.send(head + lines + b"\r\n0\r\n\r\n" + hidden)
+        answer = proxy.send(head + lines + b"\r\n0\r\n\r\n" + hidden)
         assert answer.split()[1] in (b"400", b"501"), (lines, answer[:200])
     # As a body it is a body.
-    door.send(head + length + b"Connection: close\r\n\r\n" + hidden)
-    assert [(request.path, request.body) for request in door.upstream.requests] == [(PULL, b""), (PULL, hidden)]
+    proxy.send(head + length + b"Connection: close\r\n\r\n" + hidden)
+    assert [(request.path, request.body) for request in proxy.upstream.requests] == [(PULL, b""), (PULL, hidden)]
 
 
 @needs_nginx
-def test_the_upstream_learns_the_true_address_and_no_host_of_the_clients_choice(door: Door):
-    door.ask("POST", PULL, b"x", Host="evil.example.org", X_Forwarded_For="10.9.8.7", X_Forwarded_Proto="http")
-    [request] = door.upstream.requests
+def test_the_upstream_learns_the_true_address_and_no_host_of_the_clients_choice(proxy: Proxy):
+    proxy.ask("POST", PULL, b"x", Host="evil.example.org", X_Forwarded_For="10.9.8.7", X_Forwarded_Proto="http")
+    [request] = proxy.upstream.requests
     seen = {name: request.headers[name] for name in ("host", "x-forwarded-for", "x-forwarded-proto")}
     assert seen == {"host": "localhost", "x-forwarded-for": "127.0.0.1", "x-forwarded-proto": "https"}
 
 
 @needs_nginx
-def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_passes(door: Door):
-    assert door.ask("POST", PULL, bytes(2 * MIB))[0] == 200
-    answer = door.send(f"POST {PULL} HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * MIB + 1}\r\n\r\n".encode())
+def test_a_body_over_the_limit_is_refused_and_one_at_the_limit_passes(proxy: Proxy):
+    assert proxy.ask("POST", PULL, bytes(2 * MIB))[0] == 200
+    answer = proxy.send(f"POST {PULL} HTTP/1.1\r\nHost: x\r\nContent-Length: {2 * MIB + 1}\r\n\r\n".encode())
     assert answer.startswith(b"HTTP/1.1 413 ")
     chunk = b"%x\r\n" % MIB + bytes(MIB) + b"\r\n"
     head = f"POST {PULL} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n".encode()
-    assert door.send(head + 2 * chunk + b"1\r\nx\r\n0\r\n\r\n").startswith(b"HTTP/1.1 413 ")
-    assert [len(request.body) for request in door.upstream.requests] == [2 * MIB]
+    assert proxy.send(head + 2 * chunk + b"1\r\nx\r\n0\r\n\r\n").startswith(b"HTTP/1.1 413 ")
+    assert [len(request.body) for request in proxy.upstream.requests] == [2 * MIB]
 
 
 @needs_nginx
-def test_headers_over_the_limit_are_refused(door: Door):
-    assert door.ask("POST", PULL, b"", flwr_public_key="x" * 3000)[0] == 200
-    assert door.ask("POST", PULL, b"", flwr_public_key="x" * 5000)[0] == 400
-    assert door.ask("POST", f"{PULL}?{'x' * 5000}", b"")[0] == 414
-    assert len(door.upstream.requests) == 1
+def test_headers_over_the_limit_are_refused(proxy: Proxy):
+    assert proxy.ask("POST", PULL, b"", flwr_public_key="x" * 3000)[0] == 200
+    assert proxy.ask("POST", PULL, b"", flwr_public_key="x" * 5000)[0] == 400
+    assert proxy.ask("POST", f"{PULL}?{'x' * 5000}", b"")[0] == 414
+    assert len(proxy.upstream.requests) == 1
 
 
 @needs_nginx
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-def test_tls_1_2_and_1_3_are_spoken(version: ssl.TLSVersion, door: Door):
-    connection = door.connect(minimum_version=version, maximum_version=version)
+def test_tls_1_2_and_1_3_are_spoken(version: ssl.TLSVersion, proxy: Proxy):
+    connection = proxy.connect(minimum_version=version, maximum_version=version)
     with contextlib.closing(connection):
         connection.request("GET", "/health")
         assert connection.getresponse().read() == b"ok"
@@ -423,7 +427,7 @@ def test_tls_1_2_and_1_3_are_spoken(version: ssl.TLSVersion, door: Door):
 
 @needs_nginx
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
-def test_tls_1_1_is_not_spoken(door: Door, house: House):
+def test_tls_1_1_is_not_spoken(proxy: Proxy, house: House):
     def connect(port: int) -> str | None:
         context = ssl.create_default_context(cafile=house.ca)
         context.set_ciphers("ALL:@SECLEVEL=0")
@@ -434,7 +438,7 @@ def test_tls_1_1_is_not_spoken(door: Door, house: House):
         ):
             return connection.version()
 
-    # The same client, with a server that speaks it: it is the door that refuses.
+    # The same client, with a server that speaks it: it is the proxy that refuses.
     old = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     old.load_cert_chain(*house.server)
     old.set_ciphers("ALL:@SECLEVEL=0")
@@ -445,77 +449,77 @@ def test_tls_1_1_is_not_spoken(door: Door, house: House):
         assert connect(listener.getsockname()[1]) == "TLSv1.1"
         thread.join()
     with pytest.raises(ssl.SSLError, match="PROTOCOL_VERSION"):
-        connect(door.port)
+        connect(proxy.port)
 
 
 @needs_nginx
-def test_plain_http_is_not_spoken(door: Door):
-    connection = http.client.HTTPConnection("127.0.0.1", door.port, timeout=10)
+def test_plain_http_is_not_spoken(proxy: Proxy):
+    connection = http.client.HTTPConnection("127.0.0.1", proxy.port, timeout=10)
     with contextlib.closing(connection):
         connection.request("POST", PULL, b"x")
         assert connection.getresponse().status == 400
-    assert not door.upstream.requests
+    assert not proxy.upstream.requests
 
 
 @needs_nginx
 def test_an_upstream_with_the_certificate_of_another_authority_gets_nothing(house: House, tmp_path: Path):
-    with open_door(house, tmp_path / "door", upstream_shows=house.strange) as door:
-        assert door.ask("POST", PULL, b"x")[0] == 502
-        assert not door.upstream.requests
-        assert "upstream SSL certificate verify error" in (door.folder / "door.log").read_text()
+    with running_proxy(house, tmp_path / "proxy", upstream_shows=house.strange) as proxy:
+        assert proxy.ask("POST", PULL, b"x")[0] == 502
+        assert not proxy.upstream.requests
+        assert "upstream SSL certificate verify error" in (proxy.folder / "error.log").read_text()
 
 
 @needs_nginx
-def test_the_door_answers_for_itself(door: Door):
-    with contextlib.closing(door.connect()) as connection:
+def test_it_answers_for_itself(proxy: Proxy):
+    with contextlib.closing(proxy.connect()) as connection:
         connection.request("GET", "/health")
         answer = connection.getresponse()
         assert (answer.status, answer.read(), answer.getheader("Server")) == (200, b"ok", "nginx")
-    assert not door.upstream.requests
+    assert not proxy.upstream.requests
 
 
 @needs_nginx
-def test_a_door_is_ready_only_if_it_is_ours(door: Door, house: House):
-    assert door_ready(door.port, house.ca, 0)
-    assert not door_ready(door.port, house.folder / "other-ca.crt", 0)
-    assert not door_ready(door.upstream.port, house.ca, 0)  # answers /health, but is no door
+def test_a_proxy_is_ready_only_if_it_is_ours(proxy: Proxy, house: House):
+    assert is_ready(proxy.port, house.ca, 0)
+    assert not is_ready(proxy.port, house.folder / "other-ca.crt", 0)
+    assert not is_ready(proxy.upstream.port, house.ca, 0)  # answers /health, but is no proxy of ours
     start = time.monotonic()
-    assert not door_ready(free_port(), house.ca, 0.3)
+    assert not is_ready(free_port(), house.ca, 0.3)
     assert 0.3 <= time.monotonic() - start < 5
 
 
 @needs_nginx
-def test_a_site_that_sends_slowly_does_not_hold_the_upstream(door: Door):
-    context = ssl.create_default_context(cafile=door.ca)
+def test_a_site_that_sends_slowly_does_not_hold_the_upstream(proxy: Proxy):
+    context = ssl.create_default_context(cafile=proxy.ca)
     with (
-        socket.create_connection(("127.0.0.1", door.port), timeout=20) as raw,
+        socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as raw,
         context.wrap_socket(raw, server_hostname="localhost") as slow,
     ):
         slow.sendall(f"POST {PULL} HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf ".encode())
-        assert door.ask("POST", PULL, b"quick")[0] == 200
-        assert [request.body for request in door.upstream.requests] == [b"quick"]
+        assert proxy.ask("POST", PULL, b"quick")[0] == 200
+        assert [request.body for request in proxy.upstream.requests] == [b"quick"]
         slow.sendall(b"and ..")
         assert slow.recv(1000).startswith(b"HTTP/1.1 200")
-        assert [request.body for request in door.upstream.requests] == [b"quick", b"half and .."[:10]]
+        assert [request.body for request in proxy.upstream.requests] == [b"quick", b"half and .."[:10]]
 
 
 @needs_nginx
-def test_a_site_that_reads_slowly_does_not_hold_the_upstream(door: Door):
+def test_a_site_that_reads_slowly_does_not_hold_the_upstream(proxy: Proxy):
     """More than the sockets between them hold is handed over while the site has read the answer's head alone."""
-    door.upstream.answer = os.urandom(32 * MIB)
-    with contextlib.closing(door.connect()) as connection:
+    proxy.upstream.answer = os.urandom(32 * MIB)
+    with contextlib.closing(proxy.connect()) as connection:
         connection.request("POST", "/v1/fleet/pull-object", b"x")
         answer = connection.getresponse()
-        wait_until(lambda: door.upstream.answered == 1)
-        assert answer.read() == door.upstream.answer
+        wait_until(lambda: proxy.upstream.answered == 1)
+        assert answer.read() == proxy.upstream.answer
 
 
 @needs_nginx
-def test_the_access_log_says_when_who_what_and_how_much(door: Door):
-    door.ask("POST", f"{PULL}?quote=%22", b"x" * 1000)
-    door.ask("DELETE", START_RUN)
-    wait_until(lambda: START_RUN in log_lines(door)[-1])
-    passed, refused = (line.split() for line in log_lines(door)[-2:])
+def test_the_access_log_says_when_who_what_and_how_much(proxy: Proxy):
+    proxy.ask("POST", f"{PULL}?quote=%22", b"x" * 1000)
+    proxy.ask("DELETE", START_RUN)
+    wait_until(lambda: START_RUN in log_lines(proxy)[-1])
+    passed, refused = (line.split() for line in log_lines(proxy)[-2:])
     assert passed[0][:2] == "20"
     assert passed[1:5] == ["127.0.0.1", "POST", f'"{PULL}?quote=%22"', "200"]
     assert refused[1:5] == ["127.0.0.1", "DELETE", f'"{START_RUN}"', "404"]
@@ -524,51 +528,51 @@ def test_the_access_log_says_when_who_what_and_how_much(door: Door):
     assert sent > len(f"answer to {PULL}")
 
 
-def log_lines(door: Door) -> list[str]:
-    return (door.folder / "access.log").read_text().splitlines()
+def log_lines(proxy: Proxy) -> list[str]:
+    return (proxy.folder / "access.log").read_text().splitlines()
 
 
 @needs_nginx
-def test_nothing_outside_its_folder_is_used(door: Door):
-    with contextlib.closing(door.connect()) as connection:
+def test_nothing_outside_its_folder_is_used(proxy: Proxy):
+    with contextlib.closing(proxy.connect()) as connection:
         connection.putrequest("POST", PULL)
         connection.putheader("Content-Length", str(2 * MIB))
         connection.endheaders()
         connection.send(bytes(MIB))  # more than is kept in memory
-        in_memory = door.folder / "client_body"
-        wait_until(lambda: any(in_memory in file.parents for file in open_files(door)))
-        assert {file for file in open_files(door) if door.folder not in file.parents} <= {Path("/dev/null")}
+        in_memory = proxy.folder / "client_body"
+        wait_until(lambda: any(in_memory in file.parents for file in open_files(proxy)))
+        assert {file for file in open_files(proxy) if proxy.folder not in file.parents} <= {Path("/dev/null")}
         connection.send(bytes(MIB))
         assert connection.getresponse().status == 200
-    assert (door.folder / "door.pid").read_text().strip() == str(door.process.pid)
+    assert (proxy.folder / "nginx.pid").read_text().strip() == str(proxy.process.pid)
 
 
-def open_files(door: Door) -> list[Path]:
+def open_files(proxy: Proxy) -> list[Path]:
     """Return the files that nginx has open, in all its processes."""
-    pids = [door.process.pid, *workers(door)]
+    pids = [proxy.process.pid, *workers(proxy)]
     links = [os.readlink(link) for pid in pids for link in Path(f"/proc/{pid}/fd").iterdir()]
     return [Path(link.removesuffix(" (deleted)")) for link in links if link.startswith("/")]
 
 
-def workers(door: Door) -> list[int]:
-    pid = door.process.pid
+def workers(proxy: Proxy) -> list[int]:
+    pid = proxy.process.pid
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @needs_nginx
 def test_it_ends_when_it_is_told_to_and_leaves_no_process(house: House, tmp_path: Path):
-    with open_door(house, tmp_path / "door") as door:
-        pids = workers(door)
+    with running_proxy(house, tmp_path / "proxy") as proxy:
+        pids = workers(proxy)
         assert pids
-        door.process.terminate()
-        assert door.process.wait(timeout=20) == 0
+        proxy.process.terminate()
+        assert proxy.process.wait(timeout=20) == 0
     wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
 
 
 @needs_nginx
 def test_who_asks_too_often_is_held_back(house: House, tmp_path: Path):
-    def ask_often(door: Door) -> list[int]:
-        with contextlib.closing(door.connect()) as connection:
+    def ask_often(proxy: Proxy) -> list[int]:
+        with contextlib.closing(proxy.connect()) as connection:
             statuses = []
             for _ in range(150):
                 connection.request("POST", PULL, b"x")
@@ -577,40 +581,40 @@ def test_who_asks_too_often_is_held_back(house: House, tmp_path: Path):
                 statuses.append(answer.status)
             return statuses
 
-    with open_door(house, tmp_path / "door") as door:
+    with running_proxy(house, tmp_path / "proxy") as proxy:
         start = time.monotonic()
         with ThreadPoolExecutor(4) as pool:
-            statuses = [status for asked in pool.map(lambda _: ask_often(door), range(4)) for status in asked]
+            statuses = [status for asked in pool.map(lambda _: ask_often(proxy), range(4)) for status in asked]
         allowed = 1 + 200 + 50 * (time.monotonic() - start)
         assert set(statuses) == {200, 429}
         assert 200 <= statuses.count(200) <= allowed
-        assert len(door.upstream.requests) == statuses.count(200)
+        assert len(proxy.upstream.requests) == statuses.count(200)
 
 
 @needs_nginx
-def test_a_signature_is_let_in_once_however_it_is_written(door: Door):
+def test_a_signature_is_let_in_once_however_it_is_written(proxy: Proxy):
     """A site signs the time; the last character of a key in base64 can be written in several ways."""
     signed = {"flwr_timestamp": "2026-03-02T14:30:00.000001+00:00", "flwr_public_key": "A" * 99 + "Q="}
     another_site = signed | {"flwr_public_key": "B" * 99 + "Q="}
     later = signed | {"flwr_timestamp": "2026-03-02T14:30:00.000002+00:00"}
-    assert [door.ask("POST", PULL, b"x", **headers)[0] for headers in (signed, another_site, later)] == [200] * 3
+    assert [proxy.ask("POST", PULL, b"x", **headers)[0] for headers in (signed, another_site, later)] == [200] * 3
     for replayed in (signed, signed | {"flwr_public_key": "A" * 99 + "R="}, signed | {"flwr_signature": "other"}):
-        assert door.ask("POST", PULL, b"x", **replayed)[0] == 429
-    assert len(door.upstream.requests) == 3
-    assert "replays" in (door.folder / "door.log").read_text()
+        assert proxy.ask("POST", PULL, b"x", **replayed)[0] == 429
+    assert len(proxy.upstream.requests) == 3
+    assert "replays" in (proxy.folder / "error.log").read_text()
 
 
 @needs_nginx
 def test_who_holds_too_many_connections_is_held_back(house: House, tmp_path: Path):
-    with open_door(house, tmp_path / "door") as door, contextlib.ExitStack() as held:
+    with running_proxy(house, tmp_path / "proxy") as proxy, contextlib.ExitStack() as held:
         for _ in range(64):
-            connection = held.enter_context(contextlib.closing(door.connect()))
+            connection = held.enter_context(contextlib.closing(proxy.connect()))
             connection.putrequest("POST", PULL)
             connection.putheader("Content-Length", "10")
             connection.endheaders()
-        wait_until(lambda: door.ask("POST", PULL, b"x")[0] == 429)
+        wait_until(lambda: proxy.ask("POST", PULL, b"x")[0] == 429)
         held.close()
-        wait_until(lambda: door.ask("POST", PULL, b"x")[0] == 200)
+        wait_until(lambda: proxy.ask("POST", PULL, b"x")[0] == 200)
 
 
 @needs_nginx
@@ -620,9 +624,9 @@ def test_as_root_its_workers_run_as_the_owner_of_the_folder(house: House):
     folder = Path(tempfile.mkdtemp())  # pytest's own folders let nobody through
     try:
         os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        with open_door(house, folder) as door:
-            assert {Path(f"/proc/{pid}").stat().st_uid for pid in workers(door)} == {nobody.pw_uid}
-            assert door.ask("POST", PULL, bytes(MIB))[0] == 200  # goes through a file
+        with running_proxy(house, folder) as proxy:
+            assert {Path(f"/proc/{pid}").stat().st_uid for pid in workers(proxy)} == {nobody.pw_uid}
+            assert proxy.ask("POST", PULL, bytes(MIB))[0] == 200  # goes through a file
     finally:
         shutil.rmtree(folder)
 
@@ -634,20 +638,20 @@ def test_it_needs_no_privileges(house: House, monkeypatch: pytest.MonkeyPatch):
     folder = Path(tempfile.mkdtemp())
     try:
         own = House.build(folder)
-        (folder / "door").mkdir()
+        (folder / "proxy").mkdir()
         for path in (folder, *folder.iterdir()):
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
         monkeypatch.setattr(os, "geteuid", lambda: nobody.pw_uid)
-        with open_door(own, folder / "door", user="nobody") as door:
-            assert Path(f"/proc/{door.process.pid}").stat().st_uid == nobody.pw_uid
-            assert door.ask("POST", PULL, bytes(MIB))[0] == 200
+        with running_proxy(own, folder / "proxy", user="nobody") as proxy:
+            assert Path(f"/proc/{proxy.process.pid}").stat().st_uid == nobody.pw_uid
+            assert proxy.ask("POST", PULL, bytes(MIB))[0] == 200
     finally:
         shutil.rmtree(folder)
 
 
 def config_text(folder: Path = Path("/srv/fed"), **changes: Any) -> str:
     values: dict[str, Any] = {
-        "folder": folder / "door",
+        "folder": folder / "proxy",
         "listen_host": "0.0.0.0",
         "listen_port": 8443,
         "upstream_port": 8444,
@@ -655,7 +659,7 @@ def config_text(folder: Path = Path("/srv/fed"), **changes: Any) -> str:
         "certificate": folder / "server.crt",
         "key": folder / "server.key",
     }
-    return door_config(**values | changes)
+    return nginx_config(ProxySettings(**values | changes))
 
 
 @pytest.mark.parametrize(
@@ -686,14 +690,14 @@ def test_a_value_that_nginx_would_misread_is_refused(changes: dict[str, Any], fa
 def test_without_nginx_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "which", lambda name, path: None)
     with pytest.raises(ConfigError, match="^nginx is not installed: .* apt-get install nginx-light$"):
-        door_command(tmp_path / "nginx.conf")
+        nginx_command(tmp_path / "nginx.conf")
 
 
 @needs_nginx
 def test_nginx_is_found_where_the_path_lacks_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    nginx, *arguments = door_command(Path("nginx.conf"))
+    nginx, *arguments = nginx_command(Path("nginx.conf"))
     assert Path(nginx).is_file()
     assert arguments == ["-p", str(tmp_path), "-e", "stderr", "-c", str(tmp_path / "nginx.conf")]
 
@@ -702,7 +706,40 @@ def test_a_missing_authority_is_named(tmp_path: Path):
     (tmp_path / "garbage").write_text("nothing")
     for name in ("missing", "garbage"):
         with pytest.raises(ConfigError, match=f"{name}: expected a certificate"):
-            door_ready(1, tmp_path / name, 0)
+            is_ready(1, tmp_path / name, 0)
+
+
+REOPENS = """
+import signal, time
+log = open("access.log", "a")
+def reopen(number, frame):
+    global log
+    log = open("access.log", "a")
+signal.signal(signal.SIGUSR1, reopen)
+print("up", flush=True)
+while True:
+    log.write("line\\n"); log.flush(); time.sleep(0.05)
+"""
+
+
+def test_a_large_access_log_is_moved_aside_and_nginx_goes_on_in_a_new_one(tmp_path, monkeypatch):
+    monkeypatch.setattr(reverse_proxy, "LOG_BYTES", 100)
+    monkeypatch.chdir(tmp_path)
+    proxy = Child("proxy", [sys.executable, "-c", REOPENS], tmp_path / "proxy.log")
+    proxy.start()
+    log = tmp_path / "access.log"
+    try:
+        end = time.monotonic() + 20
+        while not log.with_suffix(".1.log").is_file():
+            assert time.monotonic() < end
+            rotate_access_log(proxy, log)
+            time.sleep(0.05)
+        while not log.is_file():
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        proxy.end()
+    assert log.with_suffix(".1.log").stat().st_size > 100
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:

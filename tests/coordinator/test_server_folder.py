@@ -88,7 +88,7 @@ def test_a_site_is_entered_once_by_name_and_once_by_key(folder, keys):
 def test_a_removed_key_is_burnt_and_its_name_is_free(folder, keys):
     folder.add_site("north", keys[0])
     folder.remove_site("north")
-    with pytest.raises(ConfigError, match="never gets in again"):
+    with pytest.raises(ConfigError, match="is never accepted again"):
         folder.add_site("south", keys[0])
     folder.add_site("north", keys[1])
     assert [site.name for site in folder.sites()] == ["north"]
@@ -103,7 +103,7 @@ def test_removing_nobody_says_who_there_is(folder, keys):
 
 @pytest.mark.parametrize("name", ["North", "a b", "", "-a", "a" * 65, "../a"])
 def test_a_name_that_is_none_is_refused(folder, keys, name):
-    with pytest.raises(ConfigError, match="is no name for a site"):
+    with pytest.raises(ConfigError, match="is not a name for a site"):
         folder.add_site(name, keys[0])
     assert folder.sites() == []
 
@@ -156,7 +156,7 @@ def test_a_run_is_stopped_also_where_nothing_serves_it(folder, tiny_home):
         name = begin_run(folder, tiny_config())
     assert stop_run(folder) == name
     assert read_outcome(folder.runs / name).state == "stopped"
-    with pytest.raises(ServiceError, match="no run is on"):
+    with pytest.raises(ServiceError, match="no run is in progress"):
         stop_run(folder)
 
 
@@ -234,9 +234,17 @@ def test_an_archive_of_something_else_is_refused_and_leaves_nothing(tmp_path):
     assert not (tmp_path / "again").exists()
 
 
+@pytest.fixture
+def _no_filters(monkeypatch: pytest.MonkeyPatch):
+    """Let tarfile extract as Python 3.11.3 does, which has no filters; 3.12 warns without one, 3.14 has a default."""
+    as_it_stands = getattr(tarfile, "fully_trusted_filter", None)
+    monkeypatch.delattr(tarfile, "data_filter", raising=False)
+    monkeypatch.setattr(tarfile.TarFile, "extraction_filter", staticmethod(as_it_stands), raising=False)
+
+
+@pytest.mark.usefixtures("_no_filters")
 @pytest.mark.parametrize("kind", ["upwards", "absolute", "link"])
-def test_an_archive_that_leads_out_of_its_folder_is_refused_without_filters_too(kind, tmp_path, monkeypatch):
-    monkeypatch.delattr(tarfile, "data_filter", raising=False)  # as before Python 3.11.4
+def test_an_archive_that_leads_out_of_its_folder_is_refused_without_filters_too(kind, tmp_path):
     entry = tarfile.TarInfo({"upwards": "../out", "absolute": f"{tmp_path}/out", "link": "link"}[kind])
     if kind == "link":
         entry.type, entry.linkname = tarfile.SYMTYPE, str(tmp_path / "out")
@@ -249,9 +257,9 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused_without_filters_too(
 
 
 @pytest.mark.parametrize("filters", [True, False])
-def test_a_backup_with_links_is_restored_by_every_python(folder, filters, tmp_path, monkeypatch):
+def test_a_backup_with_links_is_restored_by_every_python(folder, filters, tmp_path, request):
     if not filters:
-        monkeypatch.delattr(tarfile, "data_filter", raising=False)
+        request.getfixturevalue("_no_filters")
     (folder.path / "linked.toml").hardlink_to(folder.path / "server.toml")
     (folder.path / "named.toml").symlink_to("server.toml")
     back_up(folder, tmp_path / "backup.tar.gz")

@@ -81,7 +81,7 @@ def test_all_errors_of_all_sites_are_listed_with_file_and_line(tmp_path: Path) -
         f"{passages}:3: not valid JSON: Expecting ',' delimiter at column 12; the file ends here, perhaps cut off",
         f'{train}:1: "answers" must be a non-empty list of strings',
         f'{train}:2: unknown passage id "p7": no line of passages.jsonl has it',
-        f"{tmp_path / 'b' / 'passages.jsonl'}: no such file; a site needs one, a line a passage: "
+        f"{tmp_path / 'b' / 'passages.jsonl'}: no such file; a site needs one, a line per passage: "
         '{"id": "p1", "text": "..."}',
         f"{tmp_path / 'b'}: no question in train.jsonl, validation.jsonl, test.jsonl; a site needs at least one",
     )

@@ -67,7 +67,7 @@ def victims_of(deployment: Deployment) -> dict[str, Callable[[], list[int]]]:
     return {
         "executor": deployment.executor_pids,
         "SuperLink": deployment.superlink_pids,
-        "door": deployment.door_pids,
+        "reverse proxy": deployment.proxy_pids,
         "node": lambda: deployment.node_pids("north"),
         "worker": lambda: deployment.worker_pids("north"),
     }

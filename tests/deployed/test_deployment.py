@@ -94,7 +94,7 @@ def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("victim", ["worker", "node", "executor", "superlink", "door"])
+@pytest.mark.parametrize("victim", ["worker", "node", "executor", "superlink", "proxy"])
 def test_a_process_killed_in_mid_training_costs_nothing(deployment, config, undisturbed, victim):
     name = deployment.begin(config)
     deployment.wait_for_round(name, 1)
@@ -104,7 +104,7 @@ def test_a_process_killed_in_mid_training_costs_nothing(deployment, config, undi
         "node": lambda: deployment.node_pids("north"),
         "executor": deployment.executor_pids,
         "superlink": deployment.superlink_pids,
-        "door": deployment.door_pids,
+        "proxy": deployment.proxy_pids,
     }[victim]()
     assert pids
     for pid in pids:
@@ -120,7 +120,7 @@ def test_the_whole_coordinator_killed_and_away_for_more_than_a_minute_goes_on(de
     deployment.wait_for_round(name, 1)
     deployment.kill_service("server")
     deployment.wait(lambda: not deployment.executor_pids() + deployment.superlink_pids(), 30, "all of it dead")
-    deployment.wait(lambda: not deployment.door_pids(), 30, "the door too")
+    deployment.wait(lambda: not deployment.proxy_pids(), 30, "the reverse proxy too")
     time.sleep(65.0)
     deployment.start_server()
     deployment.resume(name)  # it goes on by itself; to say so once more does no harm
@@ -140,8 +140,8 @@ def test_a_certificate_that_is_renewed_in_mid_training_is_in_use_at_once_and_cos
     name = deployment.begin(config)
     deployment.wait_for_round(name, 1)
     deployment.server.renew_certificate()
-    deployment.wait(lambda: "the renewed certificate is taken up" in deployment.log("server"), 30, "told")
-    deployment.wait(lambda: shown() != before, 30, "the door shows it")
+    deployment.wait(lambda: "the renewed certificate is in use" in deployment.log("server"), 30, "told")
+    deployment.wait(lambda: shown() != before, 30, "the reverse proxy shows it")
     run = deployment.wait_until_done(name)
     assert_all_took_part(run)
     assert_same_state(result(run), undisturbed)

@@ -44,7 +44,7 @@ class Tap:
 
     Args:
         port: Where it listens.
-        behind: The real door's port.
+        behind: The real reverse proxy's port.
         folder: The coordinator's folder: its authority signs this proxy's certificate too.
         own: Takes this proxy's certificate.
     """
@@ -65,8 +65,8 @@ class Tap:
         self._thread.start()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inside, door = await asyncio.open_connection("127.0.0.1", self._behind, ssl=self._inside)
-        await asyncio.gather(copy(reader, door, self.sent), copy(inside, writer, self.got))
+        inside, upstream = await asyncio.open_connection("127.0.0.1", self._behind, ssl=self._inside)
+        await asyncio.gather(copy(reader, upstream, self.sent), copy(inside, writer, self.got))
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -87,9 +87,9 @@ class OutboundProxy:
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         self.asked.append(head.splitlines()[0])
         host, port = head.split()[1].rsplit(":", 1)
-        inside, door = await asyncio.open_connection(host, int(port))
+        inside, upstream = await asyncio.open_connection(host, int(port))
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await asyncio.gather(copy(reader, door, bytearray()), copy(inside, writer, bytearray()))
+        await asyncio.gather(copy(reader, upstream, bytearray()), copy(inside, writer, bytearray()))
 
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)

@@ -157,11 +157,11 @@ def _ports_instead() -> dict[str, str]:
     """Return what is to be written instead of the shown ports; nothing while these are free."""
     if all(_is_free(port) for port in PORTS):
         return {}
-    door, superlink, console = free_ports(3)
+    proxy, superlink, console = free_ports(3)
     return {
-        "server init coordinator": f"server init coordinator --port {door} --superlink-port {superlink}",
+        "server init coordinator": f"server init coordinator --port {proxy} --superlink-port {superlink}",
         "server console coordinator": f"server console coordinator --port {console}",
-        ":8443": f":{door}",
+        ":8443": f":{proxy}",
         ":8090": f":{console}",
     }
 

@@ -84,7 +84,7 @@ def test_a_clock_that_is_ten_minutes_off_is_not_let_in(deployment, monkeypatch):
 
 
 def fleet(deployment: Deployment, *interceptors: ProtobufClientInterceptor) -> FleetHttpClient:
-    """Return a client of the public door that adds what these add to its requests."""
+    """Return a client of the reverse proxy that adds what these add to its requests."""
     server, ca = f"127.0.0.1:{deployment.server.config.port}", deployment.root / "south" / "ca.crt"
     version = RuntimeVersionHttpInterceptor(component_name="SuperNode")
     return FleetHttpClient.from_server_address(server, False, ca.read_bytes(), interceptors=[version, *interceptors])
@@ -116,7 +116,7 @@ def test_what_identified_a_site_once_opens_nothing_a_second_time(deployment):
         for node in nodes.values():
             with pytest.raises(httpx.HTTPStatusError, match="429"):
                 thief.PullMessages(PullMessagesRequest(node=node))
-    assert 'by zone "replays"' in (deployment.server.path / "door" / "door.log").read_text()
+    assert 'by zone "replays"' in (deployment.server.path / "reverse-proxy" / "error.log").read_text()
 
 
 def test_a_registered_site_cannot_take_what_is_meant_for_another(deployment):
@@ -162,6 +162,6 @@ def test_a_removed_site_is_put_out_at_once_and_its_key_is_burnt(deployment, data
     site = deployment.server.remove_site("south")
     deployment.server.link.unregister(site.public_key)
     deployment.wait(lambda: "was not let in" in deployment.log("south"), 120, "put out")
-    with pytest.raises(ConfigError, match="never gets in again"):
+    with pytest.raises(ConfigError, match="is never accepted again"):
         deployment.server.add_site("newcomer", deployment.root / "south" / "site.pub")
     deployment.wait_until_online(["north"])

@@ -111,7 +111,7 @@ def test_the_initial_state_depends_on_the_seed_alone_and_adds_nothing():
 
 def test_an_unknown_target_is_one_clear_sentence():
     with pytest.raises(
-        ModelError, match=r'^lora.targets: "query" is no linear layer of this model; it has dense, out$'
+        ModelError, match=r'^lora.targets: "query" is not a linear layer of this model; it has dense, out$'
     ):
         add_lora(Net(), LoraSection(targets=("query",)))
 

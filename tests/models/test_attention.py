@@ -1,13 +1,11 @@
 from __future__ import annotations
 
-from functools import partial
-
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from fedrag.models.attention import LONGEST, NAME, cpu_attention, product_attention, use_cpu_attention
+from fedrag.models.attention import LONGEST, NAME, cpu_attention, use_cpu_attention
 from fedrag.weights.store import find_model
 
 
@@ -27,9 +25,8 @@ def attend(
     mask: torch.Tensor | None,
     scaling: float | None = None,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as products, without a model."""
-    otherwise = partial(sdpa_attention_forward, layer, scaling=scaling)
-    return product_attention(query, key, value, mask, scaling=scaling, causal=layer.is_causal, otherwise=otherwise)
+    """Attention without a model."""
+    return cpu_attention(layer, query, key, value, mask, scaling=scaling)
 
 
 def inputs(heads: int, key_heads: int, tokens: int, dtype: torch.dtype) -> list[torch.Tensor]:
@@ -70,8 +67,8 @@ def test_gradients_are_those_of_the_fused_kernel():
 
 def padded(tokens: int, real: list[int]) -> torch.Tensor:
     """A mask (batch, 1, tokens, tokens) of texts that are padded on the right."""
-    seen = torch.arange(tokens) < torch.tensor(real)[:, None]
-    return seen[:, None, None, :].expand(-1, 1, tokens, -1)
+    visible = torch.arange(tokens) < torch.tensor(real)[:, None]
+    return visible[:, None, None, :].expand(-1, 1, tokens, -1)
 
 
 @pytest.mark.parametrize("key_heads", [4, 2])

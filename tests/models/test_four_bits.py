@@ -479,7 +479,7 @@ def test_a_model_whose_rows_are_no_whole_blocks_is_refused(
 ):
     """On processors with AVX-512 the library unpacked such rows with the scales of others, and said nothing."""
     monkeypatch.setenv("FEDRAG_HOME", str(tiny_home))
-    sentence = r"a layer of 32 inputs cannot .* in blocks of 64; set models\.generator_dtype = \"auto\"$"
+    sentence = r"a layer of 32 inputs cannot .* a multiple of 64; set models\.generator_dtype = \"auto\"$"
     with pytest.raises(ModelError, match=f"^{sentence}"):
         load()
     sites = load_sites(write_small_sites(tmp_path / "sites", a=2, b=2))

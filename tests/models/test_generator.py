@@ -183,15 +183,15 @@ def test_an_adapter_that_is_set_can_be_read_back(load_generator, random_tensors)
 
 def test_an_encoder_is_refused(tiny_home):
     encoder = find_model("fedrag/tiny-encoder")
-    with pytest.raises(ModelError, match="fedrag/tiny-encoder is no language model"):
+    with pytest.raises(ModelError, match="fedrag/tiny-encoder is not a language model"):
         Generator.load(encoder, LoraSection(), torch.float32, "cpu")
-    with pytest.raises(ModelError, match="fedrag/tiny-encoder is no language model"):
+    with pytest.raises(ModelError, match="fedrag/tiny-encoder is not a language model"):
         adapter_shapes(encoder, LoraSection())
 
 
 def test_a_target_that_the_model_lacks_is_named_with_those_it_has(tiny_home):
     model = find_model("fedrag/tiny-causal")
-    with pytest.raises(ModelError, match=r'"query" is no linear layer of this model; it has down_proj, .*q_proj'):
+    with pytest.raises(ModelError, match=r'"query" is not a linear layer of this model; it has down_proj, .*q_proj'):
         Generator.load(model, LoraSection(targets=("query",)), torch.float32, "cpu")
 
 

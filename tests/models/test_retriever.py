@@ -133,7 +133,7 @@ def test_the_unused_pooler_is_not_trained(load_retriever, weights):
 
 
 def test_a_language_model_is_refused(load_retriever):
-    with pytest.raises(ModelError, match="fedrag/tiny-causal is no sentence-transformers model"):
+    with pytest.raises(ModelError, match="fedrag/tiny-causal is not a sentence-transformers model"):
         load_retriever("fedrag/tiny-causal")
 
 

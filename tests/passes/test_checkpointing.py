@@ -63,10 +63,10 @@ def test_checkpointed_layers_keep_far_less_for_the_backward_pass(load_generator,
 def test_nothing_of_it_stays_whatever_happens_within(load_generator, kind):
     model = load_generator(kind).model
     hooks = [len(module._forward_hooks) for module in model.modules()]
-    seen: list[int] = []
+    counts: list[int] = []
 
     def count() -> None:
-        seen.append(sum(getattr(module, "gradient_checkpointing", False) for module in model.modules()))
+        counts.append(sum(getattr(module, "gradient_checkpointing", False) for module in model.modules()))
 
     def break_within() -> None:
         with layers_checkpointed(model):
@@ -76,8 +76,8 @@ def test_nothing_of_it_stays_whatever_happens_within(load_generator, kind):
     with pytest.raises(ZeroDivisionError):
         break_within()
     count()
-    assert seen[0] >= 2
-    assert seen[1] == 0
+    assert counts[0] >= 2
+    assert counts[1] == 0
     assert [len(module._forward_hooks) for module in model.modules()] == hooks
 
 

@@ -8,13 +8,14 @@ from dataclasses import fields
 import pytest
 import torch
 
-from fedrag.passes.choose import Traits, paths_of, traits_of
+from fedrag.passes.choose import Traits, paths_of, reading_text, traits_of
 from fedrag.passes.reading import reader_of
 
 
-def told(traits: Traits) -> tuple[str, str, str]:
+def told(traits: Traits) -> tuple[str, ...]:
     paths = paths_of(traits)
-    return str(paths.training), str(paths.scoring), str(paths.decoding)
+    texts = [reading_text({"": path.facts()}) for path in (paths.training, paths.scoring, paths.decoding)]
+    return tuple(text.removeprefix("passes:  ") for text in texts)
 
 
 @pytest.mark.usefixtures("two_threads")
@@ -41,10 +42,10 @@ def told(traits: Traits) -> tuple[str, str, str]:
             "plain, 1 at a time (no threads: seq2seq)",
         ),
         (
-            Traits(growing=True),
-            "plain, 1 at a time (no tree: growing; no threads: growing)",
-            "shared, 1 at a time (no tree: growing; no threads: growing)",
-            "plain, 1 at a time (no threads: growing)",
+            Traits(dynamic_rope=True),
+            "plain, 1 at a time (no tree: rope; no threads: rope)",
+            "shared, 1 at a time (no tree: rope; no threads: rope)",
+            "plain, 1 at a time (no threads: rope)",
         ),
         (
             Traits(from_question=True),
@@ -77,7 +78,7 @@ def test_on_a_cpu(traits, training, scoring, decoding):
         ("large", "plain, 1 at a time (no cuda graph: large)"),
         ("dropout", "plain, 1 at a time (no cuda graph: dropout)"),
         ("windowed", "plain, 1 at a time (no cuda graph: window)"),
-        ("growing", "plain, 1 at a time (no cuda graph: growing)"),
+        ("dynamic_rope", "plain, 1 at a time (no cuda graph: rope)"),
         ("from_question", "prefix, 1 at a time (no cuda graph: prefix)"),
         (None, "cuda graph, 1 at a time"),
     ],
@@ -113,11 +114,11 @@ def test_the_paths_of_a_generator_are_logged_once(load_generator, caplog):
         for _ in range(2):
             reader_of(generator).paths  # noqa: B018  # asking is what logs
     assert caplog.messages == [
-        "training reads tree, 1 at a time; scoring tree, 1 at a time; decoding plain, 1 at a time"
+        "passes: training tree, 1 at a time; scoring tree, 1 at a time; decoding plain, 1 at a time"
     ]
 
 
-def test_what_is_recorded_of_a_run_is_plain_data():
+def test_the_facts_of_a_run_are_plain_data():
     assert paths_of(Traits(dropout=True)).facts() == {
         "training": {"path": "plain", "at_a_time": 1, "not_taken": {"tree": "dropout"}},
         "scoring": {"path": "shared", "at_a_time": 1, "not_taken": {"tree": "dropout"}},

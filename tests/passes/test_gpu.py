@@ -11,8 +11,8 @@ import torch
 
 from fedrag.config.scenario import GeneratorConfig, LoraSection, RetrieverConfig
 from fedrag.models.generator import Generator
-from fedrag.passes.cuda_graph import Recorder
-from fedrag.passes.cuda_graph_training import RecordedPasses
+from fedrag.passes.cuda_graph import GraphCapture
+from fedrag.passes.cuda_graph_training import CapturedPasses
 from fedrag.passes.decoding import decode
 from fedrag.passes.reading import answer_logits, reader_of
 from fedrag.rag.answer_scores import score_answers
@@ -53,14 +53,14 @@ def test_without_a_setting_the_gpu_is_used_and_computes_in_bfloat16():
 def test_training_is_the_same_as_on_a_cpu(load_generator):
     on_a_gpu = load_generator(device="cuda")
     assert_close(trained(on_a_gpu), trained(load_generator()))
-    assert reader_of(on_a_gpu).recorder.recorded > 0
+    assert reader_of(on_a_gpu).graph_capture.captured > 0
 
 
 def test_training_after_answers_is_the_same(load_generator):
     generator = load_generator(device="cuda")
     decode(generator, EXAMPLES, 5)
     assert_close(trained(generator), trained(load_generator()))
-    assert reader_of(generator).recorder.recorded > 0
+    assert reader_of(generator).graph_capture.captured > 0
 
 
 def test_in_small_parts_it_is_the_same(load_generator):
@@ -68,56 +68,56 @@ def test_in_small_parts_it_is_the_same(load_generator):
 
 
 @pytest.mark.parametrize("more", [{"activation_checkpointing": "on"}, {}])
-def test_passes_that_are_not_recorded_make_the_same(load_generator, monkeypatch, more):
-    monkeypatch.setattr("fedrag.passes.cuda_graph_training.MOST_RECORDINGS", 0)
+def test_passes_without_graphs_compute_the_same(load_generator, monkeypatch, more):
+    monkeypatch.setattr("fedrag.passes.cuda_graph_training.MOST_GRAPHS", 0)
     generator = load_generator(device="cuda")
     assert_close(trained(generator, **more), trained(load_generator()))
-    assert reader_of(generator).recorder.recorded == 0
+    assert reader_of(generator).graph_capture.captured == 0
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_recorded_pass_computes_what_it_computed_before(load_generator, random_tensors, dtype):
+def test_a_replayed_pass_computes_what_it_computed_before(load_generator, random_tensors, dtype):
     generator = load_generator(device="cuda", dtype=dtype)
     for parameter in generator.parameters().values():
         parameter.requires_grad_(True)
-    recorder = Recorder(generator.model.device)
-    passes = RecordedPasses(generator.model, 0, recorder)
+    graph_capture = GraphCapture(generator.model.device)
+    passes = CapturedPasses(generator.model, 0, graph_capture)
     states = [random_tensors(generator.parameters(), seed=seed) for seed in range(3)]
 
     def learned(batch: list[Example]) -> list[torch.Tensor]:
-        loss, gradients = passes.learn(batch, answer_loss, 7)
+        loss, gradients = passes.forward_backward(batch, answer_loss, 7)
         return [loss.clone(), *(gradient.clone() for gradient in gradients if gradient is not None)]
 
     before = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fedrag.passes.cuda_graph_training.MOST_RECORDINGS", 0)
+        patch.setattr("fedrag.passes.cuda_graph_training.MOST_GRAPHS", 0)
         for state in states:
             generator.set_adapter(state)
             before.append((learned(EXAMPLES[:3]), learned(EXAMPLES[3:7])))
-    passes._recordings.clear()
+    passes._graphs.clear()
     for state, (one, other) in zip(states, before, strict=True):
         generator.set_adapter(state)
         for batch, expected in ((EXAMPLES[:3], one), (EXAMPLES[3:7], other)):
             for again, first in zip(learned(batch), expected, strict=True):
                 torch.testing.assert_close(again, first, rtol=1e-2 if dtype == torch.bfloat16 else 1e-4, atol=1e-5)
-    assert recorder.recorded == 2
+    assert graph_capture.captured == 2
 
 
-def test_a_model_that_looks_at_its_results_is_not_recorded(load_generator):
+def test_a_model_that_reads_its_results_back_is_not_captured(load_generator):
     generator = load_generator(device="cuda")
     for parameter in generator.parameters().values():
         parameter.requires_grad_(True)
-    recorder = Recorder(generator.model.device)
-    passes = RecordedPasses(generator.model, 0, recorder)
+    graph_capture = GraphCapture(generator.model.device)
+    passes = CapturedPasses(generator.model, 0, graph_capture)
 
-    def looking(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    def reading_back(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
         return answer_loss(logits, labels) * (1.0 if logits.sum().item() < 1e30 else 0.0)
 
-    losses = [passes.learn(EXAMPLES[:3], looking, 7)[0].item() for _ in range(5)]
+    losses = [passes.forward_backward(EXAMPLES[:3], reading_back, 7)[0].item() for _ in range(5)]
     assert losses == pytest.approx([losses[0]] * 5)
-    assert recorder.recorded == 0
+    assert graph_capture.captured == 0
     torch.cuda.synchronize()
-    assert passes.learn(EXAMPLES[:3], answer_loss, 7)[0].item() == pytest.approx(losses[0])
+    assert passes.forward_backward(EXAMPLES[:3], answer_loss, 7)[0].item() == pytest.approx(losses[0])
 
 
 def test_from_the_question_on_it_is_the_same(load_generator, monkeypatch):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fedrag.passes.plain import causal_logits, keeps_logits
+from fedrag.passes.plain import causal_logits, supports_logits_to_keep
 from fedrag.training.losses import answer_loss
 from fedrag.types import Example
 
@@ -50,5 +50,5 @@ def test_a_model_that_cannot_be_told_gives_the_same(load_generator, monkeypatch:
         return forward(input_ids=input_ids, use_cache=use_cache)
 
     monkeypatch.setattr(generator.model, "forward", older)
-    assert not keeps_logits(generator.model)
+    assert not supports_logits_to_keep(generator.model)
     assert torch.equal(causal_logits(generator.model, 0, BATCH), expected)

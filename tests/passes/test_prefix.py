@@ -213,7 +213,7 @@ def test_prefixes_of_a_batch_are_padded_on_the_left(load_generator):
 
 
 @pytest.mark.usefixtures("two_threads")
-def test_two_passages_are_read_beside_one_another_and_one_alone_with_as_many_threads(load_generator):
+def test_two_passages_are_read_at_a_time_and_one_alone_with_as_many_threads(load_generator):
     generator = load_generator(prefix_bytes=PLENTY)
     meeting = threading.Barrier(2, timeout=20)
     threads: list[int] = []

@@ -13,7 +13,7 @@ from transformers import LlamaConfig
 from fedrag.config.scenario import GeneratorConfig
 from fedrag.models.generator import Generator
 from fedrag.passes.reading import reader_of
-from fedrag.passes.threads import changes_with_texts, passes_at_a_time, thread_pool
+from fedrag.passes.threads import has_dynamic_rope, passes_at_a_time, thread_pool
 from fedrag.rag.answer_scores import score_answers
 from fedrag.training.ralt import train_generator
 from fedrag.types import Example
@@ -26,7 +26,7 @@ def examples() -> list[Example]:
 def alone(generator: Generator) -> Generator:
     """Return a generator whose passes run one after the other."""
     reader = reader_of(generator)
-    reader.traits = replace(reader.traits, growing=True)
+    reader.traits = replace(reader.traits, dynamic_rope=True)
     return generator
 
 
@@ -76,7 +76,7 @@ def test_passes_on_a_gpu_and_those_of_one_thread_run_one_by_one():
 )
 def test_rotary_embeddings_that_grow_with_texts_are_told_apart(rope, expected):
     config = LlamaConfig(rope_parameters={"rope_theta": 10_000.0, **rope})
-    assert changes_with_texts(config) is expected
+    assert has_dynamic_rope(config) is expected
 
 
 @pytest.mark.usefixtures("two_threads")

@@ -199,13 +199,13 @@ def test_it_is_left_out_where_texts_would_not_be_read_alike(load_generator, kind
 
 def trained(generator: Generator, *, trees: bool) -> tuple[dict[str, Any], int]:
     """Train some steps; return the update and how many tokens the first layer read."""
-    seen: list[int] = []
+    read: list[int] = []
     first = generator.model.model.layers[0]
-    first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[0] * inputs[0].shape[1]))
+    first.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0].shape[0] * inputs[0].shape[1]))
     reader = reader_of(generator)
     reader.traits = replace(reader.traits, other_attention=not trees)
     update = train_generator(generator, BATCH, GeneratorConfig(epochs=3, learning_rate=1e-3), seed=0).update
-    return update, sum(seen)
+    return update, sum(read)
 
 
 def test_training_learns_the_same_and_reads_less(load_generator):
@@ -234,14 +234,14 @@ examples = st.lists(
 
 @given(examples, st.integers(1, 3), st.integers(40, 400))
 @settings(max_examples=60, deadline=None)
-def test_each_example_is_in_one_pass_and_no_pass_reads_too_much(batch, beside, most):
-    plan = plan_tree_passes(batch, beside, most)
+def test_each_example_is_in_one_pass_and_no_pass_reads_too_much(batch, at_a_time, most):
+    plan = plan_tree_passes(batch, at_a_time, most)
     assert sorted(row for rows in plan for row in rows) == list(range(len(batch)))
     for rows in plan:
         assert len(rows) == 1 or sum(PromptTree.of([batch[row] for row in rows]).lengths) <= most
 
 
-def test_passes_beside_one_another_end_together():
+def test_passes_that_run_at_a_time_end_together():
     lengths = [90, 70, 60, 60, 50, 40, 30, 20]
     batch = [Example([row] * length, [1]) for row, length in enumerate(lengths)]
     sizes = [sum(len(batch[row].prompt) for row in rows) for rows in plan_tree_passes(batch, 2, 1000)]

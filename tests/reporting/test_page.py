@@ -180,7 +180,7 @@ def test_a_run_whose_rounds_are_not_done_says_so(copied: RunFolder):
     log.write_text(log.read_text().splitlines()[0] + "\n")
     page = Page(render(copied))
     assert f"not finished: 1 of 2 rounds are done. Go on with: fedrag simulate --resume {copied.path}" in page.text
-    assert "The federated models were not measured yet, so there is no verdict." in page.text
+    assert "The federated models are not measured yet, so there is no verdict." in page.text
     assert page.headings == ["Over the rounds", "What each site did", "What ran"]
     log.unlink()
     assert Page(render(copied)).headings == ["What ran"]
@@ -221,7 +221,7 @@ def test_a_run_without_answers_and_without_anything_beside_it(tmp_path: Path):
         federation={"rounds": 1, "schedule": "retriever"},
         evaluation={"split": "test", "untouched": False, "generate": False},
     )
-    assert "Nothing was measured beside it, so what federation is worth cannot be said." in page.text
+    assert "Nothing else was measured, so there is nothing to compare it with." in page.text
     assert "Right means that a labelled passage was retrieved first." in page.text
     assert "Federated minus" not in page.text
     assert "exact match" not in page.text.lower()

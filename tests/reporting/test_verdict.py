@@ -45,7 +45,7 @@ def test_a_loss_against_the_untouched_models_is_said_plainly():
 def test_without_another_arm_there_is_no_comparison():
     expected = (
         "Federation reaches 12.5 per cent exact match on 8 questions. "
-        "Nothing was measured beside it, so what federation is worth cannot be said."
+        "Nothing else was measured, so there is nothing to compare it with."
     )
     assert said("exact_match", 0.125, 8) == said("exact_match", 0.125, 8, untouched=None) == expected
 

@@ -266,7 +266,7 @@ def test_an_authority_that_has_ended_signs_no_more(make: Callable[..., Files], m
             return datetime.now(tz) + timedelta(days=11)
 
     monkeypatch.setattr("fedrag.security.certificates.datetime", Later)
-    with pytest.raises(ConfigError, match=r"ca.crt: the certificate authority ended on \d{4}-\d\d-\d\d$"):
+    with pytest.raises(ConfigError, match=r"ca.crt: the certificate authority expired on \d{4}-\d\d-\d\d$"):
         files.renew()
 
 

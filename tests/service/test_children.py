@@ -118,9 +118,9 @@ def test_a_child_that_does_not_end_when_asked_is_ended(tmp_path):
 
 
 def test_the_children_of_a_child_that_was_killed_are_ended_before_it_starts_again(tmp_path):
-    """The workers of a public door that was killed would keep its port."""
+    """The workers of a reverse proxy that was killed would keep its port."""
     parent = f"import subprocess; p = subprocess.Popen({SLEEPER!r}); print(p.pid, flush=True); p.wait()"
-    child = Child("door", [sys.executable, "-c", parent], tmp_path / "log")
+    child = Child("proxy", [sys.executable, "-c", parent], tmp_path / "log")
     child.start()
     wait(lambda: child.log.read_text().endswith("\n"))
     grandchild = int(child.log.read_text())

@@ -55,6 +55,7 @@ def test_a_run_folder_holds_the_resolved_scenario_and_what_the_run_depends_on(fi
     assert Config.from_file(run.path / "scenario.toml") == run.config
     facts = read_json(run.path / "run.json")
     assert (facts["format"], facts["fedrag"], facts["threads"]) == (2, fedrag.__version__, 1)
+    assert facts["passes"]["training"] == {"path": "tree", "at_a_time": 1, "not_taken": {}}
     assert facts["dtype"] == {"generator": "float32", "retriever": "float32"}
     assert facts["data"] == {name: hash_site(sites / name) for name in ("a", "b")}
     for component, name in {"generator": "fedrag/tiny-causal", "retriever": "fedrag/tiny-encoder"}.items():

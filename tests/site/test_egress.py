@@ -35,11 +35,10 @@ from fedrag.federation.messages import (
 )
 from fedrag.federation.signing import Slip
 from fedrag.federation.update import manifest_of
+from fedrag.site.admin.egress_audit import ALSO_LEAVES, audit_rows
 from fedrag.site.egress import (
-    ALSO_LEAVES,
     KEYS,
     EgressLog,
-    audit_rows,
     count_unreadable,
     describe,
     read_egress,

@@ -12,6 +12,7 @@ import pytest
 from fedrag.config.scenario import Config
 from fedrag.federation.messages import POLICY_RULES, REFUSALS, Greeting, Reply
 from fedrag.site.policy import (
+    Asked,
     Ledger,
     apply_to_greeting,
     apply_to_reply,
@@ -60,10 +61,9 @@ def refusal(*overrides, policy=None, **changes):
         "base_hashes": HASHES,
         "train_questions": 10,
         "message_bytes": 1_000,
-        "now": NOON,
-        "ledger": Ledger(3, 90.0),
     }
-    return refusal_of_request(Policy.model_validate(policy or {}), **(request | changes))
+    now, ledger = changes.pop("now", NOON), changes.pop("ledger", Ledger(3, 90.0))
+    return refusal_of_request(Policy.model_validate(policy or {}), Asked(**(request | changes)), ledger, now)
 
 
 @pytest.mark.parametrize("schedule", ["generator", "retriever", "joint", "alternate", "staged"])

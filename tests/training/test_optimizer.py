@@ -73,8 +73,8 @@ def test_the_gradient_is_clipped_to_its_norm_over_all_parameters():
         norms.append(optimizer.step(0.0))
     assert norms == pytest.approx([50 * math.sqrt(2), 0.5 * math.sqrt(2)])
     clipped = np.array([3.0, 4.0]) / math.sqrt(50)
-    seen = iter([clipped, np.array([0.3, 0.4])])
-    expected = adamw_by_hand(np.zeros(2), lambda _: next(seen), [0.1, 0.1])
+    gradients = iter([clipped, np.array([0.3, 0.4])])
+    expected = adamw_by_hand(np.zeros(2), lambda _: next(gradients), [0.1, 0.1])
     for parameter in parameters.values():
         np.testing.assert_allclose(parameter.detach().numpy(), expected, atol=1e-6)
 

@@ -245,11 +245,11 @@ def test_after_a_diverged_training_the_next_state_starts_clean(load_generator, r
 
 def test_dropout_is_on_in_training_alone(load_generator):
     generator = load_generator("seq2seq")
-    seen: list[bool] = []
-    generator.model.register_forward_pre_hook(lambda module, _: seen.append(module.training))
+    training: list[bool] = []
+    generator.model.register_forward_pre_hook(lambda module, _: training.append(module.training))
     train_generator(generator, examples_of(generator), settings_of(), seed=0)
     mean_log_probabilities(generator, examples_of(generator))
-    assert seen == [True, False]
+    assert training == [True, False]
 
 
 # Activation checkpointing

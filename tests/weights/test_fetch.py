@@ -318,7 +318,7 @@ def test_a_hub_that_accepts_and_never_answers_is_given_up_after_the_deadline(
     with socket.create_server(("127.0.0.1", 0)) as silent:
         point_hub_at(monkeypatch, silent.getsockname()[1])
         started = time.monotonic()
-        with pytest.raises(ModelError, match=r"no answer within .* it can also be brought as a folder"):
+        with pytest.raises(ModelError, match=r"no answer within .* it can also be fetched from a folder"):
             fetch_models(["me/tiny"])
     assert time.monotonic() - started < 2.0
 

@@ -1,4 +1,4 @@
-// Puts each section that the coordinator's console sends in the place of the old one.
+// Replaces each section of the page with the new one that the coordinator's console sends.
 "use strict";
 
 const live = document.getElementById("live");
@@ -24,5 +24,5 @@ source.addEventListener("message", (event) => {
 });
 source.addEventListener("error", () => {
   const time = new Date().toLocaleTimeString();
-  say("off", `The console has not answered since ${time}; what stands here is what it said last.`);
+  say("off", `The console has not answered since ${time}; the page shows what it sent last.`);
 });

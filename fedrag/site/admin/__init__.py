@@ -1,1 +1,1 @@
-"""The verbs of a site's administrator: check, measure, purge."""
+"""The verbs of a site's administrator: check, measure, audit, purge."""

@@ -22,7 +22,7 @@ from fedrag.text import plural, size_text
 from fedrag.types import SPLITS
 from fedrag.weights.store import FetchedModel, count_parameters, fetched_models, find_model, verify_model
 
-FLOWER = "1.41"
+FLOWER = "1.42"
 """The minor version of Flower whose Fleet API the node uses."""
 
 CLOCK_S = 60.0

@@ -32,7 +32,7 @@ from fedrag.federation.messages import (
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
 from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
-from fedrag.site.policy import Ledger, ledger_of, refusal_of_request
+from fedrag.site.policy import Asked, Ledger, ledger_of, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
@@ -140,17 +140,16 @@ class RequestHandler:
         policy = self._config.policy
         now = datetime.now().astimezone()
         counts_work = policy.rounds_a_day or policy.minutes_a_day  # without them, skip reading a log of months
-        return refusal_of_request(
-            policy,
-            components=request.components,
-            config=config,
+        ledger = ledger_of(read_egress(self._folder / EGRESS_FILE), now) if counts_work else Ledger()
+        asked = Asked(
+            config,
+            request.components,
             base_hashes=base_tensor_hashes(config),
             train_questions=len(load_site(Path(self._config.data)).train),
             message_bytes=array_bytes(message.content),
-            now=now,
-            ledger=ledger_of(read_egress(self._folder / EGRESS_FILE), now) if counts_work else Ledger(),
             validates=message.metadata.message_type == VALIDATE,
         )
+        return refusal_of_request(policy, asked, ledger, now)
 
     def _work(self, message: Message, run: str, deadline_s: float, cancelled: threading.Event) -> RecordDict:
         """Let the worker answer; if it dies, let a new worker try once more."""

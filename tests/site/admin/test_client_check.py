@@ -55,7 +55,7 @@ def test_a_site_that_is_ready_is_told_so_line_by_line(clinic: Path):
     assert found["certificate"].text == f"that of 127.0.0.1:{port} is valid for 29 days"
     assert re.fullmatch(r"[0-3] s away from the coordinator's", found["clock"].text)
     assert re.fullmatch(r"[\d,.]+ GB free, roughly 1.0 GB needed", found["memory"].text)
-    assert re.fullmatch(r"python 3\.\d+\.\d+, fedrag \d+\.\d+\.\d+, flwr 1\.41\.\d+", found["versions"].text)
+    assert re.fullmatch(r"python 3\.\d+\.\d+, fedrag \d+\.\d+\.\d+, flwr 1\.42\.\d+", found["versions"].text)
 
 
 def test_where_the_coordinator_is_not_reached_its_certificate_and_clock_are_not_guessed(clinic: Path):
@@ -203,9 +203,9 @@ def test_a_check_that_breaks_is_one_line_and_the_others_go_on(clinic: Path, monk
 
 
 def test_another_flower_than_the_node_speaks_is_told(clinic: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("fedrag.site.admin.client_check.version", lambda name: "1.42.0")
+    monkeypatch.setattr("fedrag.site.admin.client_check.version", lambda name: "1.43.0")
     assert faults(clinic)["versions"] == (
-        "flwr 1.42.0 is installed, but 1.41 is needed; run: pip install 'flwr==1.41.*'"
+        "flwr 1.43.0 is installed, but 1.42 is needed; run: pip install 'flwr==1.42.*'"
     )
     project = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]
     [pinned] = [line for line in project["dependencies"] if line.startswith("flwr")]

@@ -1,4 +1,4 @@
-"""Measuring at home: the same figures as anywhere else, a page of the site's own, in a process that disturbs nobody."""
+"""Delivered models measured at their site: the same figures as anywhere, and a process that disturbs nobody."""
 
 from __future__ import annotations
 
@@ -87,9 +87,7 @@ def test_the_page_shows_figures_and_examples_of_the_site(clinic: Path, config: S
     recall = summarise(measured["federated"])["recall_at_1"]
     assert f"Federation reaches {100 * recall:.1f} per cent recall@1 on 6 questions." in text
     assert "tiny-1 at clinic" in text
-    assert (
-        "6 test questions of clinic, measured at the site itself; this page and all that is on it stays there" in text
-    )
+    assert "6 test questions of clinic, measured at the site itself; this page and everything on it stays there" in text
     assert "This run used random models" in text
     assert f"fedrag client evaluate {clinic} --split test" in text
     shown = [question for question in load_site(NORTH).test if question.question in text]

@@ -1,4 +1,4 @@
-"""A request is taken up once, over restarts and torn lines, and old ones are forgotten."""
+"""A request is accepted once, across restarts and torn lines, and old ones are forgotten."""
 
 from __future__ import annotations
 
