@@ -407,10 +407,8 @@ def test_every_epoch_sees_every_example_once_in_a_new_order(examples, batch_size
 
 
 LOAVES = [
-    ("How heavy is a loaf?", "Each loaf weighs one kilogram.", "one kilogram"),
     ("How long does the dough rest?", "The dough rests for eighteen hours in the cold.", "eighteen hours"),
     ("Who owns the mill?", "The mill belongs to the village.", "the village"),
-    ("When does the oven cool?", "On Mondays the oven cools.", "On Mondays"),
 ]
 
 
@@ -422,7 +420,7 @@ def loss_curve(dtype: torch.dtype) -> list[float]:
         builder.example(question, [passage], builder.answer(answer, end=True)) for question, passage, answer in LOAVES
     ]
     losses: list[float] = []
-    settings = GeneratorConfig(epochs=10, batch_size=4)
+    settings = GeneratorConfig(epochs=10, batch_size=2)
     train_generator(generator, examples, settings, seed=0, on_step=lambda done, of, loss: losses.append(loss))
     return losses
 
