@@ -65,10 +65,10 @@ def run(installed: Path, tmp_path: Path) -> Callable[..., str]:
 
 def test_the_wheel_holds_fedrag_alone(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"fedrag", "fedrag-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"fedrag", "fedrag-0.2.0.dist-info"}
     assert "fedrag/py.typed" in names
     assert {"fedrag/reporting/templates/page.html.jinja", "fedrag/reporting/templates/page.css"} <= set(names)
-    assert "fedrag-0.1.0.dist-info/licenses/LICENSE" in names
+    assert "fedrag-0.2.0.dist-info/licenses/LICENSE" in names
 
 
 def test_the_installed_package_is_the_one_that_runs(run: Callable[..., str], installed: Path):

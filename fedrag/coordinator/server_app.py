@@ -6,7 +6,7 @@ import os
 from contextlib import nullcontext
 from pathlib import Path
 
-import transformers  # noqa: F401  # Flower may be importing it in another thread: a `from` import then finds it half made
+import transformers  # noqa: F401  # Flower may import it in another thread: `from` then finds it half made
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 

@@ -174,7 +174,7 @@ def model_without_weights(fetched: FetchedModel) -> PreTrainedModel:
     """Return a generator's model on the meta device: its layers and its configuration alone.
 
     Raises:
-        ModelError: It is no language model.
+        ModelError: It is not a language model.
     """
     config = AutoConfig.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
     if fetched.kind not in _CLASSES:

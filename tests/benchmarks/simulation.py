@@ -339,11 +339,11 @@ class Stopwatch:
 
 def measure_overhead(options: Options) -> list[Row]:
     """Measure the share of a round that is no work on the models."""
+    from fedrag.components import generator_steps, retriever_steps
     from fedrag.config.scenario import Config
-    from fedrag.models.generator import Generator
     from fedrag.models.retriever import Retriever
+    from fedrag.rag import pipeline
     from fedrag.simulation.simulate import simulate
-    from fedrag.site import steps
 
     imported = (ROOT / "data" / "policyqa").is_dir()
     data = ROOT / "data" / "policyqa" if imported else ROOT / "simulations" / "data" / "space"
@@ -352,12 +352,14 @@ def measure_overhead(options: Options) -> list[Row]:
     config = Config.from_file(ROOT / "simulations" / "scenarios" / "policyqa.toml", settings)
     watch = Stopwatch()
     work = [
-        (steps, "train_retriever"),
-        (steps, "train_generator"),
-        (steps, "score_answers"),
+        (retriever_steps, "train_retriever"),
+        (retriever_steps, "score_answers"),
+        (generator_steps, "train_generator"),
+        (generator_steps, "score_answers"),
         (Retriever, "encode_queries"),
         (Retriever, "encode_passages"),
-        (Generator, "generate"),
+        (pipeline, "decode"),
+        (pipeline, "score_answers"),
     ]
     with tempfile.TemporaryDirectory() as folder, watch.on(work):
         run = simulate(config, out=Path(folder) / "run")

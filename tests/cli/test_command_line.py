@@ -78,7 +78,7 @@ def test_the_help_shows_one_line_a_verb():
 
 def test_version():
     result = CliRunner().invoke(app, ["--version"])
-    assert (result.exit_code, result.output) == (0, "fedrag 0.1.0\n")
+    assert (result.exit_code, result.output) == (0, "fedrag 0.2.0\n")
 
 
 def run_command_that(action: Callable[[], None]) -> int:

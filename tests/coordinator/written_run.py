@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from fedrag.config.scenario import Config
+from fedrag.coordinator import console
 from fedrag.coordinator.console import HOST, console_server
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
@@ -85,15 +87,17 @@ def add_round(run: RunFolder, one: Any) -> None:
 
 @contextmanager
 def shown(folder: ServerFolder) -> Iterator[str]:
-    """Show a folder's console on a free port; give its address."""
+    """Show a folder's console, which looks for changes ten times a second, on a free port; give its address."""
     listener = socket.create_server((HOST, 0))
     port = listener.getsockname()[1]
     server = console_server(folder, port)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    try:
-        yield f"http://{HOST}:{port}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
-        assert not thread.is_alive(), "the console does not end"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "TICK_S", console.TICK_S / 10)
+        thread.start()
+        try:
+            yield f"http://{HOST}:{port}"
+        finally:
+            server.should_exit = True
+            thread.join(20)
+            assert not thread.is_alive(), "the console does not end"

@@ -304,7 +304,7 @@ def test_fedrag_installs_from_wheels_and_models_from_folders_without_an_index(
     run_in(clone, wheel.replace("pip wheel", f"{pip} wheel {for_wheel}"))
     run_in(clone, install.replace("pip install", f"{pip} --python {machine}/bin/python install {for_install}"))
     assert (packages / "fedrag" / "__init__.py").is_file()
-    assert run_in(tmp_path, f"{machine}/bin/fedrag --version") == "fedrag 0.1.0\n"
+    assert run_in(tmp_path, f"{machine}/bin/fedrag --version") == "fedrag 0.2.0\n"
     fetches = [line for line in shown if line.startswith("fedrag models fetch fetched/")]
     assert len(fetches) == 2
     shutil.copytree(home / "models", tmp_path / "fetched")

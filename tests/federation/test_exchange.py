@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -96,6 +97,13 @@ def test_a_site_with_other_base_models_takes_no_part_whoever_comes_first(first):
     assert [site.name for site in greet(grid_of(told), CONFIG, display)] == ["m"]
     for name in (wrong.name, "n"):
         assert f"{name} takes no part: its base models have other tensors than the server's" in display.said
+
+
+def test_a_site_of_another_minor_version_is_refused_by_name():
+    older, newer = replace(greeting("a"), version="0.1.9"), replace(greeting("b"), version=f"{__version__}.post1")
+    display = Lines()
+    assert [site.name for site in greet(grid_of({"1": older, "2": newer}), CONFIG, display)] == ["b"]
+    assert display.said == [f"a takes no part: it runs fedrag 0.1.9, the server {__version__}"]
 
 
 def test_the_generator_is_compared_only_where_a_round_uses_it():

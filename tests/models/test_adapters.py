@@ -1,4 +1,4 @@
-"""Adapters: where they go, what they start from, and that the base comes through untouched."""
+"""Adapters: the layers that get one, their initial state, and a base that stays untouched."""
 
 from __future__ import annotations
 

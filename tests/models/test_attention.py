@@ -138,6 +138,42 @@ def test_in_float32_the_fused_kernel_serves_other_masks(dtype: torch.dtype, caus
     torch.testing.assert_close(ours, fused, **({"rtol": 2e-2, "atol": 2e-2} if dtype == torch.bfloat16 else {}))
 
 
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_call_overrules_what_the_layer_says_of_itself(causal: bool):
+    layer, other = Layer(2), Layer(2)
+    layer.is_causal, other.is_causal = not causal, causal
+    parts = inputs(4, 2, 9, torch.bfloat16)
+    overruled = cpu_attention(layer, *parts, None, is_causal=causal)[0]
+    assert torch.equal(overruled, attend(other, *parts, None)[0])
+    assert not torch.equal(overruled, attend(layer, *parts, None)[0])
+
+
+def additive(mask: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(mask.shape, dtype=torch.bfloat16).masked_fill(~mask, -1e4)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [additive(padded(11, [11, 7])), padded(11, [11, 7]).expand(2, 6, -1, -1).contiguous()],
+    ids=["added to the scores", "of each head"],
+)
+def test_masks_of_another_form_go_to_the_fused_kernel(mask: torch.Tensor):
+    layer, parts = Layer(3), inputs(6, 2, 11, torch.bfloat16)
+    assert torch.equal(attend(layer, *parts, mask)[0], sdpa_attention_forward(layer, *parts, mask)[0])
+
+
+@pytest.mark.parametrize("tokens", [1, 5])
+def test_fewer_tokens_than_keys_go_to_the_fused_kernel_where_no_mask_aligns_them(tokens: int):
+    layer, (query, key, value) = Layer(3), inputs(6, 2, 11, torch.float32)
+    fused = sdpa_attention_forward(layer, query[:, :, :tokens], key, value, None)[0]
+    assert torch.equal(attend(layer, query[:, :, :tokens], key, value, None)[0], fused)
+
+
+def test_dropout_is_left_to_the_fused_kernel():
+    parts = inputs(4, 2, 9, torch.float32)
+    assert not cpu_attention(Layer(2), *parts, None, dropout=1.0)[0].any()
+
+
 @pytest.mark.parametrize("name", ["HuggingFaceTB/SmolLM2-135M-Instruct", "fedrag/tiny-causal"])
 @pytest.mark.slow
 @pytest.mark.usefixtures("real_models")

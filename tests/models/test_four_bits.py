@@ -1,4 +1,4 @@
-"""A base in 4 bits: what is packed, that the model computes with exactly that, and that training leaves it alone.
+"""A base in 4 bits: which weights are packed, and that the model computes with them and never trains them.
 
 The reference is a plain model whose linear weights are what the packed codes stand for, unpacked by hand.
 """
@@ -74,7 +74,7 @@ def _wide(wide_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load(kind: str = "causal", four_bits: bool = True, **options: Any) -> Generator:
-    """Load a tiny generator anew, untouched, in float32 unless something else is said."""
+    """Load a tiny generator, untouched, by default in float32."""
     dtype = options.pop("dtype", torch.float32)
     return Generator.load(find_model(f"fedrag/tiny-{kind}"), LORA, dtype, "cpu", four_bits=four_bits, **options)
 
@@ -89,7 +89,7 @@ def packed_layers(generator: Generator) -> dict[str, nn.Linear]:
 
 
 def unpacked(layer: nn.Linear) -> tuple[np.ndarray, np.ndarray]:
-    """Return what the codes of a layer stand for (out, in), and the scale of each weight, float64."""
+    """Return the weights that the codes of a layer encode (out, in), and the scale of each weight, in float64."""
     state = layer.weight.quant_state
     codes = layer.weight.detach().numpy().reshape(-1)
     levels = LEVELS[np.stack([codes >> 4, codes & 15], axis=1).reshape(-1)]
@@ -135,7 +135,7 @@ def gradients(generator: Generator, checkpointed: bool = False) -> dict[str, tor
 
 
 def base_hash(generator: Generator) -> str:
-    """Hash all that is no adapter: codes, scales, embeddings, norms."""
+    """Hash everything but the adapter: codes, scales, embeddings, norms."""
     digest = hashlib.sha256()
     for name, tensor in generator.model.state_dict().items():
         if "lora_" not in name:
@@ -308,7 +308,7 @@ def test_gradients_are_those_of_a_plain_model_with_the_unpacked_weights(
 def test_what_ran_before_changes_nothing_on_a_processor_with_bfloat16_instructions(
     monkeypatch: pytest.MonkeyPatch, random_tensors: Random
 ):
-    """There the library packed the weights anew, in place, at the first pass without gradient.
+    """There the library repacked the weights in place, at the first pass without gradient.
 
     From then on they were others, and no gradient went through them.
     """
@@ -353,7 +353,7 @@ def four_bit_config(sites: Path, **settings: Any) -> Config:
 
 
 def trained(config: Config, folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Tensors]:
-    """Run a scenario with models that are loaded anew; return the run and its state."""
+    """Run a scenario with newly loaded models; return the run and its state."""
     monkeypatch.setattr(resident, "_RESIDENT", {})
     run = simulate(config, out=folder)
     return run, run.load_result()

@@ -1,4 +1,4 @@
-"""The generator says at each answer position what the plain model says there, whatever the batch."""
+"""The generator's logits at the answer positions are those of the plain model, in every batch."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def full_logits(model: torch.nn.Module, seq2seq: bool, example: Example) -> torc
 
 
 def first_position(example: Example, seq2seq: bool) -> int:
-    """Return where the first answer token is predicted: one position before it stands."""
+    """Return the position that predicts the first answer token, one before it."""
     return 0 if seq2seq else len(example.prompt) - 1
 
 
@@ -112,7 +112,7 @@ def test_generation_is_greedy_step_by_step(load_generator, kind):
 
 
 def base_of(generator: Generator, kind: str) -> PreTrainedModel:
-    """The base model as it comes, with the attention that a generator takes."""
+    """Return the untouched base model, with the attention that a generator uses."""
     base = CLASSES[kind].from_pretrained(generator.fetched.folder, dtype=torch.float32).eval()
     use_cpu_attention(base)
     return base

@@ -1,4 +1,4 @@
-"""What models that stay loaded may take of a machine."""
+"""The share of a machine's memory that resident models may take."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches of similar length."""
+"""Plans of batches: every row once, similar lengths together, within the limit."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_plan_is_a_pure_function(lengths, limit):
 
 
 def padded_tokens(batch: list[Example]) -> int:
-    """Count what a batch reads: its distinct first passages, and what follows them; at once where none is shared."""
+    """Count the padded tokens of a batch: its distinct first passages and the rests; whole rows if none is shared."""
     prefixes = {example.first_prefix for example in batch}
     if len(prefixes) == len(batch):
         return len(batch) * max(example.length for example in batch)

@@ -1,4 +1,4 @@
-"""Activation checkpointing: less is kept for the backward pass, and how much it would be is known beforehand."""
+"""Activation checkpointing saves far less for the backward pass, and the memory of a step is estimated in advance."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def batch_of(rows: int, prompt: int, answer: int) -> list[Example]:
 
 
 def kept_bytes(generator: Generator, batch: list[Example], checkpointed: bool = False) -> int:
-    """Return what one forward pass in training mode keeps for the backward pass, each storage counted once."""
+    """Return the bytes that one forward pass in training mode saves for the backward pass; each storage counts once."""
     kept: dict[int, torch.UntypedStorage] = {}
     weights = {p.untyped_storage().data_ptr() for p in generator.model.parameters()}
 

@@ -1,4 +1,4 @@
-"""Which path is taken is decided in one place, and each faster one that is not taken has its reason."""
+"""The choice of paths: what each trait leads to, and the reason why no faster path is taken."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_one_thread_gives_no_reason_for_having_no_second():
     assert told(Traits()) == ("tree, 1 at a time", "tree, 1 at a time", "plain, 1 at a time")
 
 
-def test_every_path_that_a_trait_keeps_from_has_a_word():
+def test_each_path_that_a_trait_rules_out_has_a_reason():
     for field in fields(Traits):
         traits = Traits(**{field.name: True})
         for path in (paths_of(traits).training, paths_of(traits).scoring):

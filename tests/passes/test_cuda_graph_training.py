@@ -1,4 +1,4 @@
-"""Passes on a GPU, padded to a few shapes and captured: the numbers are those of plain passes."""
+"""Passes that are padded to a few shapes, as CUDA graphs need, compute what plain passes compute."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decoding reads prompts in two threads into a cache, and says what transformers says by itself."""
+"""Decoding from prompts that two threads read gives the answers that transformers gives on its own."""
 
 from __future__ import annotations
 

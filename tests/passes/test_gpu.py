@@ -29,7 +29,7 @@ EXAMPLES = [Example([5, 6, 7, 8, *range(10, 12 + row)], [40 + row, 41, 2][: 1 + 
 
 
 def cut(answer: list[int]) -> list[int]:
-    """Leave out what follows the end."""
+    """Return an answer up to its end token."""
     return answer[: answer.index(2)] if 2 in answer else answer
 
 
@@ -39,7 +39,7 @@ def trained(generator: Generator, **settings) -> Tensors:
 
 
 def assert_close(ours: Tensors, theirs: Tensors, most: float = 0.02) -> None:
-    """Compare by the norm of the difference: single weights turn around where a gradient is nearly zero."""
+    """Compare by the norm of the difference: a weight whose gradient is nearly zero may go either way."""
     assert list(ours) == list(theirs)
     one, other = (np.concatenate([part.ravel() for part in update.values()]) for update in (ours, theirs))
     assert np.linalg.norm(one - other) <= most * np.linalg.norm(other)

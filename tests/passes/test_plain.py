@@ -1,4 +1,4 @@
-"""A padded pass says at the answer positions what it would say at all of them."""
+"""A padded pass with logits at the answer positions alone computes the same as one with all logits."""
 
 from __future__ import annotations
 

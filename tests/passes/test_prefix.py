@@ -1,4 +1,4 @@
-"""An adapter that acts from the question on: PEFT's activated LoRA is the independent computation.
+"""An adapter that acts from the question on, compared with PEFT's activated LoRA.
 
 PEFT reads whole texts and looks for the question's first tokens in them. Here the base model reads what comes before
 on its own and remembers it.
@@ -44,7 +44,7 @@ def examples_of(generator: Generator) -> list[Example]:
 
 
 def peft_model(generator: Generator, tensors: Tensors, folder: Path) -> PeftModel:
-    """Load the adapter as PEFT does, with the tokens from which on it acts."""
+    """Load the adapter with PEFT, which acts from given tokens on."""
     mark = prompt_builder(generator, RagConfig()).question_mark
     name = generator.fetched.name
     save_adapter(folder, tensors, LORA, generator.targets, name, "CAUSAL_LM", mark)
@@ -53,7 +53,7 @@ def peft_model(generator: Generator, tensors: Tensors, folder: Path) -> PeftMode
 
 
 def logits_by_peft(model: PeftModel, batch: Sequence[Example]) -> torch.Tensor:
-    """Return what PEFT's model says at the answer positions, one whole text after the other."""
+    """Return the logits of PEFT's model at the answer positions, one whole text after the other."""
     found = []
     for example in batch:
         ids = torch.tensor([example.prompt + example.answer])
@@ -120,7 +120,7 @@ def test_answer_scores_are_those_of_peft(pair):
 
 
 def test_what_stands_in_memory_for_a_batch_of_scores_is_bounded(pair):
-    """Every pair of a batch has its passage there, though all have the same one."""
+    """Each pair of a batch has a copy of its passage in memory, even if all have the same one."""
     generator, _ = pair
     builder = prompt_builder(generator, RagConfig(instruction="Answer."))
     passage, answer = "It was 1877. " * 8, builder.answer("in 1877", end=False)
@@ -180,7 +180,7 @@ def kept_bytes(reader: PrefixReader) -> int:
 
 
 def test_what_was_read_while_answering_can_be_trained_on(load_generator):
-    """Tensors that are made in inference mode could not be saved for a backward pass."""
+    """Autograd refuses to save tensors that were made in inference mode."""
     generator = load_generator(prefix_bytes=PLENTY)
     batch = examples_of(generator)
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""What prompts begin with alike is read once, and says and teaches what whole prompts do."""
+"""Trees read shared beginnings once, with the logits and the gradients of whole prompts."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def ready(generator: Generator, random_tensors: Any) -> Generator:
 
 
 def one_at_a_time(generator: Generator) -> torch.Tensor:
-    """The logits of each example by the model itself, whole and alone."""
+    """Return the logits of each example, read whole and alone by the plain model."""
     logits = []
     for example in BATCH:
         whole = generator.model(input_ids=torch.tensor([example.prompt + example.answer])).logits[0]

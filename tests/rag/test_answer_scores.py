@@ -85,7 +85,7 @@ def test_scores_come_in_the_order_of_the_examples_whatever_the_batches(load_gene
 
 
 def examples_on_passages(generator: Generator, passages: int, questions: int) -> list[Example]:
-    """Return an example for every passage and question; all on one passage begin alike."""
+    """Return an example for every passage and question; those on the same passage share their beginning."""
     examples = []
     for q in range(questions):
         for p in range(passages):

@@ -1,4 +1,4 @@
-"""What is exported does, in the libraries that others use, what it does here."""
+"""Exported models compute the same in PEFT and sentence-transformers as here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pipeline: chunks of passages are found, prompts are dealt, the likeliest answer is given."""
+"""The pipeline: finds chunks of passages, distributes passages over prompts, returns the likeliest answer."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_with_a_prompt_a_passage_the_likeliest_pair_of_passage_and_answer_wins(l
 
 
 def test_the_retriever_has_a_say_in_which_answer_wins(load_generator):
-    """A small temperature makes the best retrieved passage win whatever the generator thinks, a large one none."""
+    """With a small temperature the best retrieved passage wins, whatever the generator scores."""
     generator = load_generator()
     config = RagConfig(passages=1, answer_tokens=5)
     alone = {

@@ -1,4 +1,4 @@
-"""Prompts: what stands in them, in which order, and what gives way when they are too long."""
+"""Prompts: their parts, the order of these, and what is cut from prompts that are too long."""
 
 from __future__ import annotations
 

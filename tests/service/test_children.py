@@ -64,6 +64,24 @@ def test_a_child_that_dies_at_once_is_started_less_and_less_often(tmp_path, monk
     assert said[0].startswith("failing ended with code 3")
 
 
+def test_no_wait_is_longer_than_the_longest(tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(children, "LONGEST_WAIT_S", 0.1)
+    said: list[str] = []
+    child = Child("failing", [sys.executable, "-c", "raise SystemExit(3)"], tmp_path / "log")
+    wait(lambda: tended(child, said) == 0 and len(said) >= 4)
+    assert child._wait_s == 0.1
+
+
+def test_a_child_that_lived_long_starts_again_as_soon_as_after_its_first_death(tmp_path, monkeypatch):
+    monkeypatch.setattr(children, "FIRST_WAIT_S", 0.05)
+    monkeypatch.setattr(children, "STEADY_S", 0.2)
+    said: list[str] = []
+    child = Child("steady", [sys.executable, "-c", "import time; time.sleep(0.3)"], tmp_path / "log")
+    wait(lambda: tended(child, said) == 0 and len(said) >= 3)
+    assert child._wait_s == 0.05
+
+
 def test_an_exit_code_with_a_meaning_is_told_by_it(tmp_path):
     said: list[str] = []
     command = [sys.executable, "-c", "raise SystemExit(77)"]
@@ -125,6 +143,22 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path):
     assert parent.stdout
     pid = int(parent.stdout.readline())
     assert is_alive(pid)
+    parent.kill()
+    parent.wait()
+    wait(lambda: not is_alive(pid))
+
+
+WATCHING = "import os, time; from fedrag.service.children import die_with_parent; die_with_parent(os.getppid())"
+
+
+def test_a_process_that_watches_its_parent_ends_when_that_is_gone(tmp_path):
+    watching = f"{WATCHING}; print(os.getpid(), flush=True); time.sleep(600)"
+    script = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {watching!r}]).wait()"
+    parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    pid = int(parent.stdout.readline())
+    time.sleep(2 * children.WATCH_S)
+    assert is_alive(pid), "its parent lives"
     parent.kill()
     parent.wait()
     wait(lambda: not is_alive(pid))

@@ -1,4 +1,4 @@
-"""RALT: only answers are learnt, only the adapter learns, and how a batch is split does not matter."""
+"""RALT: trains on answers alone, trains the adapter alone, and learns the same however a batch is split."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def without_dropout(generator: Generator) -> Generator:
 
 
 def sharpen(generator: Generator) -> None:
-    """Let the random model be sure of something: its output vectors are so short that no token can reach 10 %."""
+    """Let the random model be confident: its output vectors are so short that no token can reach 10 %."""
     model = generator.model
     norm, factor = (model.decoder.final_layer_norm, 50.0) if generator.seq2seq else (model.model.norm, 10.0)
     with torch.no_grad():
@@ -407,10 +407,8 @@ def test_every_epoch_sees_every_example_once_in_a_new_order(examples, batch_size
 
 
 LOAVES = [
-    ("How heavy is a loaf?", "Each loaf weighs one kilogram.", "one kilogram"),
     ("How long does the dough rest?", "The dough rests for eighteen hours in the cold.", "eighteen hours"),
     ("Who owns the mill?", "The mill belongs to the village.", "the village"),
-    ("When does the oven cool?", "On Mondays the oven cools.", "On Mondays"),
 ]
 
 
@@ -422,7 +420,7 @@ def loss_curve(dtype: torch.dtype) -> list[float]:
         builder.example(question, [passage], builder.answer(answer, end=True)) for question, passage, answer in LOAVES
     ]
     losses: list[float] = []
-    settings = GeneratorConfig(epochs=10, batch_size=4)
+    settings = GeneratorConfig(epochs=10, batch_size=2)
     train_generator(generator, examples, settings, seed=0, on_step=lambda done, of, loss: losses.append(loss))
     return losses
 

@@ -1,4 +1,4 @@
-"""What the retriever learns from: nothing right is ever called wrong."""
+"""The retriever's examples: no right passage ever counts as wrong."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""The retriever learns: the right tensors move, the losses are the published ones, frozen sides stay."""
+"""The retriever's training: the right tensors change, the losses are the published ones, frozen sides stay."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -363,11 +364,15 @@ def loss_curve(dtype: torch.dtype) -> tuple[list[float], Retriever]:
     return losses, retriever
 
 
+@pytest.fixture(scope="module")
+def in_bfloat16(real_models: Path) -> tuple[list[float], Retriever]:
+    return loss_curve(torch.bfloat16)
+
+
 @pytest.mark.slow
-@pytest.mark.usefixtures("real_models")
-def test_training_in_bfloat16_follows_training_in_float32():
+def test_training_in_bfloat16_follows_training_in_float32(in_bfloat16: tuple[list[float], Retriever]):
     exact, _ = loss_curve(torch.float32)
-    short, retriever = loss_curve(torch.bfloat16)
+    short, retriever = in_bfloat16
     assert exact[-1] < exact[0] / 4
     assert short == pytest.approx(exact, abs=0.1 * exact[0])
     assert short[-1] < short[0] / 4
@@ -375,9 +380,8 @@ def test_training_in_bfloat16_follows_training_in_float32():
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("real_models")
-def test_what_was_learnt_in_bfloat16_is_searched_in_float32():
-    _, retriever = loss_curve(torch.bfloat16)
+def test_what_was_learnt_in_bfloat16_is_searched_in_float32(in_bfloat16: tuple[list[float], Retriever]):
+    _, retriever = in_bfloat16
     assert {p.dtype for p in retriever.encoder.parameters()} == {torch.float32}
     assert {module.config._attn_implementation for module in retriever.encoder.modules() if is_bert(module)} == {"sdpa"}
     questions = [example.question for example in LABELLED]
