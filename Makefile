@@ -24,10 +24,13 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Later -m options replace the default of pyproject.toml, which leaves the slow tests out too. Two workers, each with one
-# thread: tests/conftest.py says which tests stay together. Without -n, pytest runs the same tests one after the other.
+# Later -m options replace the default of pyproject.toml, which leaves the slow tests out too. First two workers take a
+# file at a time; then what starts coordinators, sites or Ray runs alone: two of these would compete for ports.
+SERVICES := tests/coordinator tests/deployed tests/faults tests/grids
 test: $(READY)
-	$(BIN)/pytest -m "not acceptance and not faults" -n 2 --dist loadgroup --no-loadscope-reorder --durations=10
+	$(BIN)/pytest -m "not acceptance and not faults" -n 2 --dist loadfile --no-loadscope-reorder --durations=10 \
+		$(addprefix --ignore=,$(SERVICES))
+	$(BIN)/pytest -m "not acceptance and not faults" --durations=10 $(SERVICES)
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
 	@echo "Left out: faults (processes that are killed): make faults"

@@ -27,22 +27,6 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 REAL_MODELS = ("HuggingFaceTB/SmolLM2-135M-Instruct", "sentence-transformers/all-MiniLM-L6-v2")
 
 
-STARTING_SERVICES = ("coordinator", "deployed", "faults", "grids")
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say which tests stay together where workers share them.
-
-    A file stays together, for its tests share fixtures. So do all tests that start coordinators, sites or Ray: two of
-    these at a time would compete for ports and wait for each other's processes.
-    """
-    for item in items:
-        folder, *rest = item.path.relative_to(item.config.rootpath).parts[1:]
-        if item.get_closest_marker("xdist_group") is None:
-            group = "services" if folder in STARTING_SERVICES else "/".join((folder, *rest))
-            item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Make a session's own FEDRAG_HOME, in which the random tiny models are fetched."""

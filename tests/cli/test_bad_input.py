@@ -583,7 +583,6 @@ def test_a_result_that_cannot_be_written_is_named(run: Path):
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("services")  # it starts Ray
 def test_actors_that_do_not_fit_the_machine_are_refused():
     sentence = simulation_refusal("simulation.grid=ray", "simulation.cpus_per_actor=1000")
     assert re.fullmatch(r"simulation\.actors: 1 with 1000 CPUs and 0 GPUs each do not fit into .*", sentence)
