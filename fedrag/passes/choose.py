@@ -99,14 +99,16 @@ class ReadingPaths:
 def reading_text(facts: Mapping[str, Any]) -> str:
     """Return the facts of a model's paths as one line.
 
-    >>> reading_text({"training": {"path": "plain", "at_a_time": 1, "not_taken": {"tree": "dropout"}}})
-    'passes: training plain, 1 at a time (no tree: dropout)'
+    >>> plain = {"path": "plain", "at_a_time": 1, "not_taken": {"tree": "dropout"}}
+    >>> reading_text({"training": plain, "scoring": plain})
+    'passes: training, scoring plain, 1 at a time (no tree: dropout)'
     """
-    parts = []
+    kinds: dict[str, list[str]] = {}
     for kind, path in facts.items():
         reasons = "; ".join(f"no {way}: {word}" for way, word in path["not_taken"].items())
-        parts.append(f"{kind} {path['path']}, {path['at_a_time']} at a time" + (f" ({reasons})" if reasons else ""))
-    return "passes: " + "; ".join(parts)
+        text = f"{path['path']}, {path['at_a_time']} at a time" + (f" ({reasons})" if reasons else "")
+        kinds.setdefault(text, []).append(kind)
+    return "passes: " + "; ".join(f"{', '.join(found)} {text}" for text, found in kinds.items())
 
 
 def paths_of(traits: Traits, threads: int | None = None) -> ReadingPaths:

@@ -19,7 +19,7 @@ from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.plan import plan_lines
 from fedrag.text import size_text
 
-PASSES = "passes: training tree, 1 at a time; scoring tree, 1 at a time; decoding plain, 1 at a time"
+PASSES = "passes: training, scoring tree, 1 at a time; decoding plain, 1 at a time"
 ROOT = Path(__file__).parents[2]
 SCENARIO = "simulations/scenarios/tiny.toml"
 SHORT = ["rag.prompt_tokens=96", "rag.answer_tokens=4"]
