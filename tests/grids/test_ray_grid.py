@@ -14,6 +14,8 @@ from fedrag.grids.in_process import InProcessGrid
 from fedrag.grids.ray_actors import RayGrid
 from fedrag.grids.ray_pool import RayPool
 
+pytestmark = pytest.mark.slow  # Ray's processes alone take ten seconds to start and to end
+
 
 @pytest.fixture(scope="module", autouse=True)
 def _cluster():
@@ -191,7 +193,6 @@ print(ray.is_initialized())
 """
 
 
-@pytest.mark.slow
 def test_a_pool_ends_the_ray_it_started_and_takes_functions_of_a_script(tmp_path):
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     (tmp_path / "script.py").write_text(OWN_RAY)
@@ -226,7 +227,6 @@ print(gpus_of(), gpus_of(actors=4), gpus_of(actors=1), gpus_of(gpus_per_actor=0.
 """
 
 
-@pytest.mark.slow
 def test_where_there_are_gpus_actors_hold_them(tmp_path):
     """Ray hands out what it was told of: this machine needs no GPU."""
     (tmp_path / "script.py").write_text(GPUS)
