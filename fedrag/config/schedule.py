@@ -29,7 +29,7 @@ def components_of(config: FederationConfig, round_number: int) -> tuple[Componen
 
 
 def schedule_text(config: FederationConfig) -> str:
-    """Say in a few words what each round trains.
+    """Return in a few words what each round trains.
 
     >>> schedule_text(FederationConfig(schedule="alternate"))
     'schedule alternate'

@@ -67,7 +67,7 @@ def chosen(pairs: Mapping[str, Sequence[Pair]], compared: bool) -> dict[str, Pai
 
 
 def rule(compared: bool, answers: bool) -> str:
-    """Say how the shown questions were chosen.
+    """Return, in words, how the shown questions were chosen.
 
     Args:
         compared: Whether the untouched models were measured too.

@@ -98,7 +98,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
 
 
 def verdicts(lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:
-    """Say what the numbers show, in a sentence a metric; nothing where the federated models were not measured."""
+    """Return what the numbers show, a sentence per metric; none where the federated models were not measured."""
     by_title = {line.label: line for line in lines}
     shown = [(metric, by_title[TITLES[metric]]) for metric in metrics]
     return [

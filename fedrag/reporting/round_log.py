@@ -110,7 +110,7 @@ def failures(records: Records) -> list[Failure]:
 
 
 def left_out(records: Records) -> list[str]:
-    """Say which replies were not used and why, by site and reason; ids of errors, new each time, are left off."""
+    """Return, in words, which replies were not used and why; the ids of errors, new each time, are left off."""
     return [
         f"{failure.site}: {_ERROR_ID.sub('', failure.reason)}: "
         f"{'round' if len(failure.rounds) == 1 else 'rounds'} {', '.join(map(str, failure.rounds))}"

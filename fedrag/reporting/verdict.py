@@ -26,7 +26,7 @@ def headline_metrics(trained: Collection[str], measured: Collection[str]) -> lis
 
 
 def verdict(metric: str, federated: float, differences: Mapping[str, Interval | None], n_questions: int) -> str:
-    """Say what federation reached in a metric, and whether it beats each other arm.
+    """Return, in words, what federation reached in a metric, and whether it beats each other arm.
 
     Args:
         metric: Its name.
@@ -51,7 +51,7 @@ def verdict(metric: str, federated: float, differences: Mapping[str, Interval | 
 
 
 def outcome(difference: Interval) -> str:
-    """Say on which side of zero a difference lies: "more", "less", "same", or "open" where the interval holds zero.
+    """Return on which side of zero a difference lies: "more", "less", "same", or "open" where the interval holds zero.
 
     >>> outcome(Interval(0.02, -0.01, 0.05))
     'open'

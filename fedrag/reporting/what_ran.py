@@ -30,7 +30,7 @@ INTERVALS = (
 
 
 def warnings(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
-    """Say what the reader must know before anything else."""
+    """Return what the reader must know before anything else."""
     unfinished = _unfinished(run, scores)
     said = [unfinished] if unfinished else []
     return said + random_models([model["name"] for model in run.facts.get("models", {}).values()])
@@ -58,7 +58,7 @@ def _unfinished(run: RunFolder, scores: Mapping[str, Scores]) -> str | None:
 
 
 def _left_off(run: RunFolder, told: str) -> str:
-    """Say how far a coordinator's run is, why it stopped, and how to resume it."""
+    """Return how far a coordinator's run is, why it stopped, and how to resume it."""
     outcome = _outcome(run)
     if outcome.get("state") not in ("stopped", "failed"):
         return f"This run is not finished: {told}."
@@ -90,7 +90,7 @@ def command(run: RunFolder) -> str:
 
 
 def nothing_measured(run: RunFolder) -> str:
-    """Say why there is no verdict."""
+    """Return why there is no verdict."""
     if is_deployed(run):
         return (
             "A deployed run holds sums and counts alone: questions, answers and examples stay at the sites, "
@@ -107,7 +107,7 @@ def _is_to_be_measured(run: RunFolder) -> bool:
 
 
 def notes(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
-    """Say what the reader of the results must know."""
+    """Return what the reader of the results must know."""
     said = []
     if "federated" in scores and len(scores) > 1:
         said.append(INTERVALS)
@@ -124,7 +124,7 @@ def _was_trained_alone(run: RunFolder, site: str) -> bool:
 
 
 def summary(run: RunFolder, records: Records, totals: Mapping[str, SiteTotals]) -> str:
-    """Say in one line how large the run was."""
+    """Return in one line how large the run was."""
     sites = len(run.facts.get("data") or totals)
     exchanged = sum(total.received + total.sent for total in totals.values())
     parts = [plural(sites, "site"), plural(len(records), "round"), duration(sum(r["seconds"] for r in records))]

@@ -92,7 +92,7 @@ def _training_lines(
 
 
 def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
-    """Say what the arrays of all messages come to; the text around them is some kilobytes a message."""
+    """Return the line on the bytes of all arrays; the text around them adds some kilobytes to a message."""
     federation = config.federation
     down = sum(byte_count(size, state_wire(federation.wire)) for size in sizes.values())
     back = {component: byte_count(size, federation.wire) for component, size in sizes.items()}
@@ -106,7 +106,7 @@ def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
 
 
 def _memory_line(config: Config, sizes: dict[Component, int], clients: int, components: Components) -> str:
-    """Say what the weights take; what a forward pass needs on top depends on the texts."""
+    """Return the line on the memory of the weights; what a forward pass needs on top depends on the texts."""
     models = required_models(config, components)
     base = sum(find_component(components, key).steps().base_bytes(config, model) for key, model in models.items())
     training = max(sizes.values()) * _OPTIMIZER_BYTES
@@ -125,7 +125,7 @@ def _memory_line(config: Config, sizes: dict[Component, int], clients: int, comp
 
 
 def _reading_lines(config: Config, components: Components) -> list[str]:
-    """Say how the generator's batches are read, where there is a generator."""
+    """Return the line on how the generator's batches are read; none without a generator."""
     generator, threads = required_models(config, components).get("generator"), client_threads(config.simulation)
     return [reading_text(planned_paths(config, generator, threads).facts())] if generator else []
 

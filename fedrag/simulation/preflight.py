@@ -31,8 +31,8 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
     Raises:
         ConfigError: It needs what the sites or the models lack.
         DataError: No site has questions to train on, or none to measure; a held-out site cannot be read.
-        ModelError: A model is not fetched or altered, or lacks a layer that is to be adapted, or cannot stand in 4
-            bits.
+        ModelError: A model is not fetched or was altered, lacks a layer that is to be adapted, or cannot be packed
+            into 4 bits.
     """
     _check_training(config, sites, components)
     _check_evaluation(config, sites)

@@ -275,7 +275,7 @@ def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]
 
 @contextmanager
 def _open_grid(clients: _Clients, parts: _Parts) -> Iterator[Grid]:
-    """Give a grid with one client per site folder: in this process, or over the pool's."""
+    """Yield a grid with one client per site folder: in this process, or in those of the pool."""
     # A next run may ask for the same scores; where models are only read, they stay with this run.
     writable = os.access(fedrag_home(), os.W_OK)
     node_configs = [

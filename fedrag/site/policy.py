@@ -86,7 +86,7 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
 
 
 def is_quiet(policy: Policy, now: datetime) -> bool:
-    """Say whether a time lies in the quiet hours; when they end, it no longer does."""
+    """Return whether a time lies in the quiet hours; the minute in which they end is outside."""
     start, end = quiet_minutes(policy.quiet_hours)
     minute = 60 * now.hour + now.minute
     return start <= minute < end if start <= end else minute >= start or minute < end
