@@ -18,6 +18,9 @@ Component = str
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+LANGUAGE_PATTERN = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
+"""What the code of a language looks like: `vi`, `zh-Hant`."""
+
 Array = npt.NDArray[np.float32]
 Tensors = dict[str, Array]
 """Named float32 tensors of one component, in a fixed order."""
@@ -72,6 +75,8 @@ class Site:
     train: tuple[Question, ...] = ()
     validation: tuple[Question, ...] = ()
     test: tuple[Question, ...] = ()
+    language: str = ""
+    """Code of the language of its answers, such as "vi"; empty: the scenario's."""
 
     @property
     def questions(self) -> tuple[Question, ...]:

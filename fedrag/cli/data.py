@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,7 @@ from fedrag.errors import FedragError
 from fedrag.types import SPLITS
 
 if TYPE_CHECKING:
-    from fedrag.data.check import Report, SiteReport, Words
+    from fedrag.data.check import Lengths, Report, SiteReport
 
 ERRORS_SHOWN = 20
 LOG_WIDTH = 140
@@ -36,6 +36,9 @@ class PartitionBy(StrEnum):
 def check(
     folders: Annotated[list[Path], typer.Argument(help="Site folders, or folders of sites.", show_default=False)],
     json_file: Annotated[Path | None, typer.Option("--json", help="File for the whole report.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="Fetched model in whose tokens to count lengths; default: in words.")
+    ] = None,
 ) -> None:
     """Check sites for errors, and for questions in more than one split.
 
@@ -45,10 +48,11 @@ def check(
     from fedrag.data.site_folder import site_folders
     from fedrag.files import write_json
 
-    report = check_sites([site for folder in folders for site in site_folders(folder)])
+    count_tokens = _token_counter(model) if model else None
+    report = check_sites([site for folder in folders for site in site_folders(folder)], count_tokens)
     if json_file is not None:
         write_json(json_file, asdict(report))
-    _print_table(report)
+    _print_table(report, f"tokens of {model}" if model else "words")
     for warning in report.warnings:
         typer.echo(f"Warning: {warning}")
     for error in report.errors[:ERRORS_SHOWN]:
@@ -86,19 +90,33 @@ def partition(
     typer.echo(written_sites(sites, out))
 
 
-def _print_table(report: Report) -> None:
-    """Print a line per site; lengths are median/longest, in words."""
+def _token_counter(name: str) -> Callable[[Sequence[str]], list[int]]:
+    """Return a function that counts the tokens of texts, without special tokens."""
+    from fedrag.models.generator import load_tokenizer
+    from fedrag.weights.store import find_model
+
+    tokenizer = load_tokenizer(find_model(name))
+
+    def count(texts: Sequence[str]) -> list[int]:
+        ids = tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"] if texts else []
+        return [len(row) for row in ids]
+
+    return count
+
+
+def _print_table(report: Report, unit: str) -> None:
+    """Print a line per site: lines of each file, distinct questions, and lengths as median/longest."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, caption="Lengths: median/longest, in words.", padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, caption=_caption(report, unit), padding=(0, 1, 0, 0))
     table.add_column("Site", overflow="fold")
-    for heading in ("Passages", "Train", "Valid.", "Test", "Passage", "Question", "Answer"):
+    for heading in ("Passages", "Train", "Valid.", "Test", "Distinct", "Passage", "Question", "Answer"):
         table.add_column(heading, justify="right", no_wrap=True)
     for site in report.sites:
-        lengths = (site.passage_words, site.question_words, site.answer_words)
+        lengths = (site.passage_lengths, site.question_lengths, site.answer_lengths)
         table.add_row(Text(site.name), *_counts([site]), *map(_lengths, lengths))
     if len(report.sites) > 1:
         table.add_section()
@@ -109,10 +127,17 @@ def _print_table(report: Report) -> None:
     console.print(table)
 
 
+def _caption(report: Report, unit: str) -> str:
+    lines = [f"Lengths: median/longest, in {unit}. Distinct: questions of different text at their site."]
+    languages = [f"{site.name} {site.language}" for site in report.sites if site.language]
+    return "\n".join(lines + ([f"Languages: {', '.join(languages)}."] if languages else []))
+
+
 def _counts(sites: Sequence[SiteReport]) -> list[str]:
     splits = [sum(site.n_questions[split] for site in sites) for split in SPLITS]
-    return [f"{count:,}" for count in (sum(site.n_passages for site in sites), *splits)]
+    distinct = sum(sum(site.n_distinct.values()) for site in sites)
+    return [f"{count:,}" for count in (sum(site.n_passages for site in sites), *splits, distinct)]
 
 
-def _lengths(words: Words) -> str:
-    return f"{words.median:g}/{words.longest}"
+def _lengths(lengths: Lengths) -> str:
+    return f"{lengths.median:g}/{lengths.longest}"

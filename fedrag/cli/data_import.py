@@ -205,10 +205,14 @@ def _read_corpus(path: Path | None) -> list[Passage]:
 
 
 def written_sites(sites: list[Site], out: Path) -> str:
-    """Return a line about the written sites."""
+    """Return a line about the written sites, and how many questions are distinct where some recur."""
+    from fedrag.data.questions import count_distinct
+
     n_questions = {split: sum(len(site.split(split)) for site in sites) for split in SPLITS}
     splits = ", ".join(f"{count:,} {split}" for split, count in n_questions.items())
     n_passages = sum(len(site.passages) for site in sites)
     n_all = sum(n_questions.values())
     noun = "site" if len(sites) == 1 else "sites"
-    return f"{out}: {len(sites)} {noun}, {n_passages:,} passages, {n_all:,} questions ({splits})."
+    n_distinct = sum(count_distinct(site.questions) for site in sites)
+    distinct = f", {n_distinct:,} of them distinct at their site" if n_distinct < n_all else ""
+    return f"{out}: {len(sites)} {noun}, {n_passages:,} passages, {n_all:,} questions{distinct} ({splits})."

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.errors import ConfigError
 from fedrag.files import reading_errors
-from fedrag.types import ShippedComponent
+from fedrag.types import LANGUAGE_PATTERN, ShippedComponent
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -25,6 +25,7 @@ COMPONENT_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
 Side = Literal["query", "both"]
 Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
 Baseline = Literal["local", "pooled"]
+LanguageCode = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
 ComponentName = Annotated[str, Field(pattern=COMPONENT_PATTERN)]
 
 
@@ -262,6 +263,9 @@ class EvaluationConfig(Section):
     """Whether the untouched models are measured too."""
     baselines: tuple[Baseline, ...] = ()
     """"local": each site trains alone; "pooled": all data in one place; both with as many epochs as the federation."""
+    language: LanguageCode = "en"
+    """Language of the answers, such as "vi", of sites that name none in their site.json: exact match and F1 know its
+    articles and its decimal mark."""
     generate: bool = True
     """Whether answers are generated; false: retrieval only."""
     batch_tokens: Annotated[int, Field(ge=0)] = 0

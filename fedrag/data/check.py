@@ -8,14 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedrag.data.questions import count_distinct
 from fedrag.data.site_folder import QUESTION_FILES, NumberedRows, read_site, site_name
 from fedrag.data.splitting import normalise_question
+from fedrag.data.words import count_words
 from fedrag.types import SPLITS, Passage, Question, Split
+
+CountTokens = Callable[[Sequence[str]], list[int]]
+"""Returns the number of tokens of each text."""
 
 
 @dataclass(frozen=True, slots=True)
-class Words:
-    """Lengths of texts, in words separated by white space."""
+class Lengths:
+    """Lengths of texts, in words, or in tokens of a model; see `fedrag.data.words` for what a word is."""
 
     median: float
     longest: int
@@ -28,16 +33,21 @@ class SiteReport:
     name: str
     folder: str
     n_passages: int
+    language: str
+    """The language that the site names; "" where it names none."""
     n_questions: dict[Split, int]
+    """Lines of each question file."""
+    n_distinct: dict[Split, int]
+    """Distinct questions of each question file."""
     n_unlabelled: int
     """Questions that name no passage."""
     n_repeated_passages: int
     """Passages with the title and text of an earlier one of the site."""
     n_repeated_questions: int
     """Questions with the text of an earlier one of the same split."""
-    passage_words: Words
-    question_words: Words
-    answer_words: Words
+    passage_lengths: Lengths
+    question_lengths: Lengths
+    answer_lengths: Lengths
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +86,12 @@ class _Place:
 _Places = dict[str, list[_Place]]  # by normalised text
 
 
-def check_sites(folders: Sequence[Path]) -> Report:
+def check_sites(folders: Sequence[Path], count_tokens: CountTokens | None = None) -> Report:
     """Check site folders one by one and against each other; collect faults instead of raising them.
+
+    Args:
+        folders: The folders of the sites.
+        count_tokens: Measures texts; None: in words.
 
     Raises:
         DataError: A folder does not exist.
@@ -87,7 +101,7 @@ def check_sites(folders: Sequence[Path]) -> Report:
     places: _Places = defaultdict(list)
     for folder in folders:
         rows = read_site(folder, errors.append)
-        sites.append(_describe(folder, rows))
+        sites.append(_describe(folder, rows, count_tokens or _words_of))
         for split, questions in rows.questions.items():
             for line, question in questions.items():
                 places[normalise_question(question.question)].append(_Place(folder, split, line))
@@ -96,7 +110,7 @@ def check_sites(folders: Sequence[Path]) -> Report:
     return Report(tuple(sites), tuple(errors), warnings, within, across)
 
 
-def _describe(folder: Path, rows: NumberedRows) -> SiteReport:
+def _describe(folder: Path, rows: NumberedRows, count: CountTokens) -> SiteReport:
     """Count and measure the readable rows of one site."""
     splits = {split: list(questions.values()) for split, questions in rows.questions.items()}
     questions = [question for split in SPLITS for question in splits[split]]
@@ -105,13 +119,15 @@ def _describe(folder: Path, rows: NumberedRows) -> SiteReport:
         name=site_name(folder),
         folder=str(folder),
         n_passages=len(passages),
+        language=rows.language,
         n_questions={split: len(splits[split]) for split in SPLITS},
+        n_distinct={split: count_distinct(splits[split]) for split in SPLITS},
         n_unlabelled=sum(not question.passage_ids for question in questions),
         n_repeated_passages=_n_repeated(map(_content, passages)),
         n_repeated_questions=sum(_n_repeated(map(_asked, splits[split])) for split in SPLITS),
-        passage_words=_words(passage.full_text for passage in passages),
-        question_words=_words(question.question for question in questions),
-        answer_words=_words(answer for question in questions for answer in question.answers),
+        passage_lengths=_lengths((passage.full_text for passage in passages), count),
+        question_lengths=_lengths((question.question for question in questions), count),
+        answer_lengths=_lengths((answer for question in questions for answer in question.answers), count),
     )
 
 
@@ -176,9 +192,13 @@ def _shared_across(places: Sequence[_Place]) -> bool:
     return any(one != other for one in train for other in held_out)
 
 
-def _words(texts: Iterable[str]) -> Words:
-    lengths = [len(text.split()) for text in texts]
-    return Words(statistics.median(lengths), max(lengths)) if lengths else Words(0.0, 0)
+def _lengths(texts: Iterable[str], count: CountTokens) -> Lengths:
+    lengths = count(list(texts))
+    return Lengths(statistics.median(lengths), max(lengths)) if lengths else Lengths(0.0, 0)
+
+
+def _words_of(texts: Sequence[str]) -> list[int]:
+    return [count_words(text) for text in texts]
 
 
 def _n_repeated(keys: Iterable[str]) -> int:

@@ -104,9 +104,10 @@ def _by_mix(sites: Sequence[Site], clients: int, alpha: float | None, seed: int)
     named = set().union(*map(_labels, sites))
     passages = [(pile_of[i], passage) for i, site in enumerate(sites) for passage in site.passages]
     unnamed = _deal([(pile, passage) for pile, passage in passages if passage.id not in named], mixes, rng)
+    language = _common_language(sites)
     dealt = []
     for client, name in enumerate(_client_names(clients)):
-        site = Site(name, (), **{split: tuple(questions[split][client]) for split in SPLITS})
+        site = Site(name, (), **{split: tuple(questions[split][client]) for split in SPLITS}, language=language)
         own = _labels(site) | {passage.id for passage in unnamed[client]}
         dealt.append(replace(site, passages=tuple(passage for _, passage in passages if passage.id in own)))
     return dealt
@@ -171,13 +172,21 @@ def _prefixed(site: Site) -> Site:
     def named_passage(passage: Passage) -> Passage:
         return replace(passage, id=f"{site.name}/{passage.id}")
 
-    questions = {split: tuple(map(named, site.split(split))) for split in SPLITS}
-    return Site(site.name, tuple(map(named_passage, site.passages)), **questions)
+    train, validation, test = (tuple(map(named, site.split(split))) for split in SPLITS)
+    passages = tuple(map(named_passage, site.passages))
+    return replace(site, passages=passages, train=train, validation=validation, test=test)
 
 
 def _merge(name: str, sites: Sequence[Site]) -> Site:
     questions = {split: tuple(q for site in sites for q in site.split(split)) for split in SPLITS}
-    return Site(name, tuple(passage for site in sites for passage in site.passages), **questions)
+    passages = tuple(passage for site in sites for passage in site.passages)
+    return Site(name, passages, **questions, language=_common_language(sites))
+
+
+def _common_language(sites: Sequence[Site]) -> str:
+    """Return the language that all sites name; "" if they differ."""
+    languages = {site.language for site in sites}
+    return languages.pop() if len(languages) == 1 else ""
 
 
 def _client_names(clients: int) -> list[str]:

@@ -29,3 +29,8 @@ def distinct_questions(questions: Iterable[Question]) -> list[Question]:
             passages = tuple(dict.fromkeys(before.passage_ids + question.passage_ids))
             merged[key] = Question(before.id, before.question, answers, passages)
     return list(merged.values())
+
+
+def count_distinct(questions: Iterable[Question]) -> int:
+    """Return how many questions are measured: those with the same text count once."""
+    return len({question_key(question.question) for question in questions})

@@ -7,6 +7,7 @@ passages.jsonl     {"id", "text", "title"?}                          at least on
 train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..]}
 validation.jsonl   the same                                          absent or empty: no such questions
 test.jsonl         the same
+site.json          {"language"}                                      absent: the scenario's language
 ```
 """
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import difflib
 import hashlib
+import json
 import os
+import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +25,10 @@ from typing import Any, TypeVar
 
 from fedrag.data.jsonl import OnProblem, raise_data_error, read_objects
 from fedrag.errors import DataError
-from fedrag.types import SPLITS, Passage, Question, Site, Split
+from fedrag.types import LANGUAGE_PATTERN, SPLITS, Passage, Question, Site, Split
 
 PASSAGES_FILE = "passages.jsonl"
+SITE_FILE = "site.json"
 QUESTION_FILES: dict[Split, str] = {split: f"{split}.jsonl" for split in SPLITS}
 
 _Row = TypeVar("_Row", Passage, Question)
@@ -36,6 +40,7 @@ class NumberedRows:
 
     passages: dict[int, Passage]
     questions: dict[Split, dict[int, Question]]
+    language: str = ""
 
 
 def load_site(folder: Path) -> Site:
@@ -46,7 +51,7 @@ def load_site(folder: Path) -> Site:
     """
     rows = read_site(folder, raise_data_error)
     questions = {split: tuple(rows.questions[split].values()) for split in SPLITS}
-    return Site(site_name(folder), tuple(rows.passages.values()), **questions)
+    return Site(site_name(folder), tuple(rows.passages.values()), **questions, language=rows.language)
 
 
 def load_sites(root: Path, only: Sequence[str] = (), hold_out: Sequence[str] = ()) -> list[Site]:
@@ -106,7 +111,8 @@ def hash_site(folder: Path) -> str:
     """Return the sha256 over a site's files; a missing question file counts as an empty one."""
     _require_folder(folder)
     digest = hashlib.sha256()
-    for name in (PASSAGES_FILE, *QUESTION_FILES.values()):
+    described = (SITE_FILE,) if (folder / SITE_FILE).exists() else ()
+    for name in (PASSAGES_FILE, *QUESTION_FILES.values(), *described):
         try:
             with (folder / name).open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -142,7 +148,24 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
         questions[split] = _read_rows(path, parse, on_problem)[0] if path.exists() else {}
     if not any(questions.values()):
         on_problem(f"{folder}: no question in {', '.join(QUESTION_FILES.values())}; a site needs at least one")
-    return NumberedRows(passages, questions)
+    return NumberedRows(passages, questions, _read_language(folder / SITE_FILE, on_problem))
+
+
+def _read_language(path: Path, on_problem: OnProblem) -> str:
+    """Return the language that a site names, or "" where it names none."""
+    if not path.exists():
+        return ""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        on_problem(f"{path}: cannot be read as JSON: {error}")
+        return ""
+    language = content.get("language", "") if isinstance(content, dict) else None
+    unknown = sorted(set(content) - {"language"}) if isinstance(content, dict) else []
+    if unknown or not isinstance(language, str) or (language and not re.match(LANGUAGE_PATTERN, language)):
+        on_problem(f'{path}: expected {{"language": "vi"}} with the code of a language')
+        return ""
+    return language
 
 
 def read_passages(path: Path, on_problem: OnProblem = raise_data_error) -> dict[int, Passage]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES
+from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
 from fedrag.errors import DataError, StorageError
 from fedrag.types import Passage, Question, Site
 
@@ -72,8 +72,10 @@ def new_folder(folder: Path) -> Iterator[Path]:
 
 
 def _write_files(folder: Path, site: Site) -> None:
-    """Write the four files of a site; a split without questions is an empty file."""
+    """Write the files of a site; a split without questions is an empty file."""
     _write_lines(folder / PASSAGES_FILE, map(_passage_row, site.passages))
+    if site.language:
+        _write_lines(folder / SITE_FILE, [{"language": site.language}])
     for split, name in QUESTION_FILES.items():
         _write_lines(folder / name, map(_question_row, site.split(split)))
 

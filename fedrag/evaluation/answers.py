@@ -1,56 +1,45 @@
 """Scores a predicted answer: exact match, token F1 and ROUGE-L, each the best over the right answers.
 
-Exact match and F1 follow the evaluation script of SQuAD 2.0 (Rajpurkar et al. 2018), after Unicode normalisation NFKC.
-Chinese, Japanese and Thai do not separate words, so each of their characters is a token.
+Exact match and F1 follow the evaluation scripts of SQuAD 2.0 (Rajpurkar et al. 2018) and, for other languages, of MLQA
+(Lewis et al. 2020), and differ from them in two points: a number keeps its sign and its decimals, and a right answer of
+which normalisation leaves nothing, such as the letter A, is compared as it stands.
 """
 
 from __future__ import annotations
 
-import re
-import string
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 
-UNSPACED = (
-    "\u0e00-\u0e7f"  # Thai
-    "\u3005\u3007\u3040-\u30ff\u31f0-\u31ff"  # Japanese marks and kana
-    "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U000323af"  # Chinese characters
-)
-TOKEN = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
-ARTICLES = re.compile(r"\b(a|an|the)\b")
-PUNCTUATION = str.maketrans("", "", string.punctuation)
+from fedrag.data.words import split_words
+from fedrag.evaluation.normalisation import answer_tokens, strict_tokens
 
 
-def normalize_answer(text: str) -> str:
-    """Lower the case and drop ASCII punctuation, articles and extra white space, as SQuAD does.
-
-    >>> normalize_answer("The  Eiffel-Tower, Paris.")
-    'eiffeltower paris'
-    """
-    lowered = unicodedata.normalize("NFKC", text).lower()
-    return " ".join(ARTICLES.sub(" ", lowered.translate(PUNCTUATION)).split())
-
-
-def exact_match(prediction: str, answers: Sequence[str]) -> float:
+def exact_match(prediction: str, answers: Sequence[str], language: str = "en") -> float:
     """Return 1.0 if the prediction equals one of the right answers once normalised, else 0.0.
+
+    Without a right answer, only an empty prediction is right.
+
+    Args:
+        prediction: The answer to score.
+        answers: The right answers.
+        language: Code of their language, such as "en" or "vi".
 
     >>> exact_match("the Nile.", ["Nile", "River Nile"])
     1.0
+    >>> exact_match("Bộ Công", ["Bộ Công An"], "vi")
+    0.0
     """
-    return float(normalize_answer(prediction) in _normalized(answers))
+    return float(any(left == right for left, right in _comparable(prediction, answers, language)))
 
 
-def token_f1(prediction: str, answers: Sequence[str]) -> float:
-    """Return the best harmonic mean of token precision and recall, in [0, 1].
-
-    Without a right answer, only an empty prediction is right.
+def token_f1(prediction: str, answers: Sequence[str], language: str = "en") -> float:
+    """Return the best harmonic mean of token precision and recall, in [0, 1]; see `exact_match`.
 
     >>> token_f1("River Nile", ["the Nile"])
     0.6666666666666666
     """
-    predicted = _tokens(normalize_answer(prediction))
-    return max(_overlap_f1(predicted, _tokens(answer)) for answer in _normalized(answers))
+    return max(_overlap_f1(left, right) for left, right in _comparable(prediction, answers, language))
 
 
 def rouge_l(prediction: str, answers: Sequence[str]) -> float:
@@ -66,19 +55,20 @@ def rouge_l(prediction: str, answers: Sequence[str]) -> float:
     return max((_f1(_lcs_length(predicted, gold), len(predicted), len(gold)) for gold in golds), default=0.0)
 
 
-def _normalized(answers: Sequence[str]) -> list[str]:
-    """Normalise the right answers, and drop those that become empty, as in SQuAD 2.0."""
-    return list(filter(None, map(normalize_answer, answers))) or [""]
-
-
-def _tokens(text: str) -> list[str]:
-    return TOKEN.findall(text)
+def _comparable(prediction: str, answers: Sequence[str], language: str) -> list[tuple[list[str], list[str]]]:
+    """Return the tokens of the prediction and of each right answer, normalised alike."""
+    predicted = answer_tokens(prediction, language)
+    pairs = []
+    for answer in filter(str.strip, answers):
+        gold = answer_tokens(answer, language)
+        pairs.append((predicted, gold) if gold else strict_tokens(prediction, answer, language))
+    return pairs or [(predicted, [])]
 
 
 def _rouge_tokens(text: str) -> list[str]:
     """Split at everything that is not a letter, a mark (Indic vowels are marks) or a number."""
     lowered = unicodedata.normalize("NFKC", text).lower()
-    return _tokens("".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in lowered))
+    return split_words("".join(char if unicodedata.category(char)[0] in "LMN" else " " for char in lowered))
 
 
 def _overlap_f1(predicted: list[str], gold: list[str]) -> float:

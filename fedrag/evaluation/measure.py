@@ -67,17 +67,17 @@ def measure_site(
             question.id,
             tuple(hit.passage_id for hit in top),
             answer,
-            _metrics(question, [hit.passage_id for hit in found], answer),
+            _metrics(question, [hit.passage_id for hit in found], answer, site.language or config.evaluation.language),
         )
         for question, found, top, answer in zip(questions, hits, shown, answers, strict=True)
     ]
 
 
-def _metrics(question: Question, ranked: Sequence[str], answer: str | None) -> dict[str, float | None]:
+def _metrics(question: Question, ranked: Sequence[str], answer: str | None, language: str) -> dict[str, float | None]:
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
     if answer is not None:
-        metrics["exact_match"] = exact_match(answer, question.answers)
-        metrics["f1"] = token_f1(answer, question.answers)
+        metrics["exact_match"] = exact_match(answer, question.answers, language)
+        metrics["f1"] = token_f1(answer, question.answers, language)
         metrics["rouge_l"] = rouge_l(answer, question.answers)
     if question.passage_ids:
         metrics["recall_at_1"] = recall_at(ranked, question.passage_ids, 1)

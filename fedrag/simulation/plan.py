@@ -12,6 +12,7 @@ from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, schedule_text, trained_components
+from fedrag.data.questions import count_distinct
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.resident import prefix_bytes
@@ -62,6 +63,10 @@ def _site_lines(config: Config, sites: Sequence[Site], able: Sequence[Site]) -> 
         lines.append(_row(site.name, row, width) + ("" if site.name in names else "   sits out: nothing to train on"))
     if len(sites) > 1:
         lines.append(_row("all", [sum(column) for column in zip(*counts, strict=True)], width))
+    questions = [site.questions for site in sites]
+    n_questions, n_distinct = (sum(map(count, questions)) for count in (len, count_distinct))
+    if n_distinct < n_questions:
+        lines.append(f"  of {n_questions:,} questions, {n_distinct:,} are distinct at their site")
     held_out = [folder.name for folder in held_out_folders(config)]
     return [*lines, f"  held out: {', '.join(held_out)}"] if held_out else lines
 

@@ -41,7 +41,7 @@ def squad(tmp_path: Path) -> Path:
 def test_check_prints_a_line_a_site_and_the_totals() -> None:
     result = run("check", TINY)
     assert result.exit_code == 0
-    assert re.search(r"north +8 +16 +4 +6 +32\.5/36", result.output)
+    assert re.search(r"north +8 +16 +4 +6 +26 +32\.5/36", result.output)
     assert re.search(r"3 sites +24 +48 +12 +18", result.output)
     assert result.output.endswith("No errors.\n")
 

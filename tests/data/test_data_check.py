@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from fedrag.data.check import Overlap, SiteReport, Words, check_sites
+from fedrag.data.check import Lengths, Overlap, SiteReport, check_sites
 from fedrag.data.site_folder import load_sites, site_folders
 from fedrag.data.splitting import normalise_question
 from fedrag.data.writing import write_sites
@@ -52,13 +53,15 @@ def test_counts_and_lengths_are_those_of_the_files(tmp_path: Path) -> None:
             name="a",
             folder=str(tmp_path / "sites" / "a"),
             n_passages=2,
+            language="",
             n_questions={"train": 2, "validation": 0, "test": 0},
+            n_distinct={"train": 2, "validation": 0, "test": 0},
             n_unlabelled=0,
             n_repeated_passages=0,
             n_repeated_questions=0,
-            passage_words=Words(4.0, 6),
-            question_words=Words(3.0, 4),
-            answer_words=Words(1.5, 2),
+            passage_lengths=Lengths(4.0, 6),
+            question_lengths=Lengths(3.0, 4),
+            answer_lengths=Lengths(1.5, 2),
         ),
     )
     assert (report.errors, report.warnings) == ((), ())
@@ -136,3 +139,25 @@ def test_repetitions_missing_labels_and_missing_training_are_warned_of(tmp_path:
 def test_a_folder_that_is_not_there_is_raised(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="nowhere: no such folder"):
         check_sites([tmp_path / "nowhere"])
+
+
+def test_a_script_without_spaces_is_counted_by_its_characters_and_a_tokenizer_counts_tokens(tmp_path: Path) -> None:
+    chinese = Site("a", (Passage("p1", "图书馆早上八点开门。"),), (Question("q1", "几点开门？", ("八点",), ("p1",)),))
+    write_sites(tmp_path / "sites", [replace(chinese, language="zh")])
+    folder = tmp_path / "sites" / "a"
+    (found,) = check_sites([folder]).sites
+    assert found.passage_lengths.longest == 10
+    assert found.language == "zh"
+    (found,) = check_sites([folder], lambda texts: [len(text.encode()) for text in texts]).sites
+    assert found.passage_lengths.longest == 30
+    (folder / "site.json").write_text('{"language": "Chinese"}')
+    assert check_sites([folder]).errors == (
+        f'{folder / "site.json"}: expected {{"language": "vi"}} with the code of a language',
+    )
+
+
+def test_distinct_questions_are_counted_beside_lines(tmp_path: Path) -> None:
+    asked = (ask("q1", "Is it?", "p1"), ask("q2", "is  it?", "p2"), ask("q3", "What?", "p2"))
+    write_sites(tmp_path / "sites", [site("a", asked)])
+    (found,) = check_sites([tmp_path / "sites" / "a"]).sites
+    assert (found.n_questions["train"], found.n_distinct["train"]) == (3, 2)

@@ -65,8 +65,8 @@ class SiteDraft:
         questions: dict[Split, list[Question]] = {split: [] for split in SPLITS}
         for question in self._questions.values():
             questions[split_of(question.question, fractions, seed)].append(question)
-        splits = {split: tuple(questions[split]) for split in SPLITS}
-        return Site(self.name, tuple(self._passages.values()), **splits)
+        train, validation, test = (tuple(questions[split]) for split in SPLITS)
+        return Site(self.name, tuple(self._passages.values()), train, validation, test)
 
     @property
     def n_questions(self) -> int:
