@@ -73,7 +73,7 @@ def _validate(work: Work) -> tuple[float, int]:
     """Return the log-probability of the answers and their number of tokens."""
     config, site = work.bench.config, work.bench.site
     passages = {passage.id: passage for passage in site.passages}
-    shown = [found[: config.rag.passages] for found in work.rankings()]
+    shown = [ranking.best for ranking in work.rankings()]
     examples = answer_examples(work.models.generator, site.validation, shown, passages, config.rag, 0.0, 0)
     means = score_answers(work.models.generator, examples, config.evaluation.batch_tokens)
     total = sum(float(mean) * len(example.answer) for mean, example in zip(means, examples, strict=True))

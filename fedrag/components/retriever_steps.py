@@ -15,7 +15,7 @@ from fedrag.evaluation.ranking import reciprocal_rank
 from fedrag.models.resident import RoundModels, resident_retriever
 from fedrag.models.retriever import Retriever
 from fedrag.rag.answer_scores import ScoreCache, score_answers
-from fedrag.rag.pipeline import build_index, retrieve
+from fedrag.rag.pipeline import build_index, encode_questions, rank
 from fedrag.seeding import derive_seed
 from fedrag.training.result import TrainingResult
 from fedrag.training.retriever_examples import (
@@ -49,9 +49,8 @@ def _prepare(work: Work) -> Prepared | None:
         retriever = work.models.retriever
         labelled = labelled_examples(retriever, site.train, site.passages, settings.train_tokens)
         if settings.contrastive.hard_negatives and labelled:
-            texts = list(dict.fromkeys(example.question for example in labelled))
-            hits = dict(zip(texts, retrieve(retriever, work.index(), texts, len(work.index())), strict=True))
-            labelled = add_hard_negatives(labelled, hits, work.index(), settings.contrastive)
+            queries = encode_questions(retriever, [example.question for example in labelled])
+            labelled = add_hard_negatives(labelled, queries, work.index(), settings.contrastive)
     if settings.uses_lsr:
         scored = _score_candidates(work)
     examples = merge_examples(labelled, scored)
@@ -72,8 +71,8 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
             if untouched
             else work.index()
         )
-        found = retrieve(models.retriever, base, [question.question for question in drawn], len(base))
-    chosen = [choose_candidates(h, q, lsr) for h, q in zip(found, drawn, strict=True)]
+        found = rank(models.retriever, base, drawn, lsr.candidates)
+    chosen = [choose_candidates(ranking, lsr) for ranking in found]
     generator = models.generator
     passages = {passage.id: passage for passage in bench.site.passages}
     pairs = lsr_pairs(generator, drawn, chosen, passages, bench.config.rag)
@@ -108,8 +107,8 @@ def _train(work: Work, examples: Sequence[RetrieverExample]) -> TrainingResult:
 def _validate(work: Work) -> tuple[float, int]:
     """Return the reciprocal ranks of the first labelled passage and the number of labelled questions."""
     ranks = [
-        reciprocal_rank([hit.passage_id for hit in found], question.passage_ids)
-        for question, found in zip(work.bench.site.validation, work.rankings(), strict=True)
+        reciprocal_rank(ranking.ranks)
+        for question, ranking in zip(work.bench.site.validation, work.rankings(), strict=True)
         if question.passage_ids
     ]
     return float(sum(ranks)), len(ranks)

@@ -10,12 +10,12 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training
 from fedrag.federation.messages import Request
 from fedrag.models.resident import RoundModels
-from fedrag.retrieval.index import PassageIndex
+from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import Progress
 from fedrag.training.result import TrainingResult
-from fedrag.types import Component, Hit, Site
+from fedrag.types import Component, Site
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (what, done, in all) while a site works; stays at the site."""
@@ -53,14 +53,15 @@ class Work:
         request: What the server asks for, with the state it sent.
         models: Generator and retriever in the state of the round's start.
         index: Gives the index of the site's passages, encoded when it is first asked for.
-        rankings: Gives all passages, best first, for each validation question; ranked when first asked for.
+        rankings: Gives the passages to show and the ranks of the labelled ones, for each validation question; ranked
+            when first asked for.
     """
 
     bench: Workbench
     request: Request
     models: RoundModels
     index: Callable[[], PassageIndex]
-    rankings: Callable[[], Sequence[list[Hit]]]
+    rankings: Callable[[], Sequence[Ranking]]
 
     def seed(self, component: Component) -> int:
         """Return the seed of a component's training in this round at this site."""

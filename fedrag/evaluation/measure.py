@@ -12,7 +12,7 @@ from fedrag.evaluation.ranking import ndcg_at, recall_at, reciprocal_rank
 from fedrag.evaluation.records import METRICS, Measured
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
-from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, retrieve
+from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, rank
 from fedrag.types import Question, Site, Split
 
 MeasuredSplit = Split | Literal["all"]
@@ -44,14 +44,13 @@ def measure_site(
     if not questions:
         return []
     index = build_index(retriever, site.passages, config.rag.chunk_overlap)
-    hits = retrieve(retriever, index, [question.question for question in questions], len(index))
+    rankings = rank(retriever, index, questions, config.rag.passages)
     passages = {passage.id: passage for passage in site.passages}
-    shown = [found[: config.rag.passages] for found in hits]
     answers: Sequence[str | None] = [None] * len(questions)
     if generator is not None:
         asked = [
-            Retrieved(q.question, tuple(passages[h.passage_id] for h in top), tuple(h.score for h in top))
-            for q, top in zip(questions, shown, strict=True)
+            Retrieved(q.question, tuple(passages[h.passage_id] for h in r.best), tuple(h.score for h in r.best))
+            for q, r in zip(questions, rankings, strict=True)
         ]
         answers = answer_questions(
             generator,
@@ -65,23 +64,23 @@ def measure_site(
         Measured(
             site.name,
             question.id,
-            tuple(hit.passage_id for hit in top),
+            tuple(hit.passage_id for hit in ranking.best),
             answer,
-            _metrics(question, [hit.passage_id for hit in found], answer, site.language or config.evaluation.language),
+            _metrics(question, ranking.ranks, answer, site.language or config.evaluation.language),
         )
-        for question, found, top, answer in zip(questions, hits, shown, answers, strict=True)
+        for question, ranking, answer in zip(questions, rankings, answers, strict=True)
     ]
 
 
-def _metrics(question: Question, ranked: Sequence[str], answer: str | None, language: str) -> dict[str, float | None]:
+def _metrics(question: Question, ranks: Sequence[int], answer: str | None, language: str) -> dict[str, float | None]:
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
     if answer is not None:
         metrics["exact_match"] = exact_match(answer, question.answers, language)
         metrics["f1"] = token_f1(answer, question.answers, language)
         metrics["rouge_l"] = rouge_l(answer, question.answers)
     if question.passage_ids:
-        metrics["recall_at_1"] = recall_at(ranked, question.passage_ids, 1)
-        metrics["recall_at_5"] = recall_at(ranked, question.passage_ids, 5)
-        metrics["mrr"] = reciprocal_rank(ranked, question.passage_ids)
-        metrics["ndcg_at_10"] = ndcg_at(ranked, question.passage_ids, 10)
+        metrics["recall_at_1"] = recall_at(ranks, 1)
+        metrics["recall_at_5"] = recall_at(ranks, 5)
+        metrics["mrr"] = reciprocal_rank(ranks)
+        metrics["ndcg_at_10"] = ndcg_at(ranks, len(set(question.passage_ids)), 10)
     return metrics

@@ -16,8 +16,8 @@ from fedrag.passes.decoding import decode
 from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import PromptBuilder
-from fedrag.retrieval.index import PassageIndex
-from fedrag.types import Example, Hit, Passage
+from fedrag.retrieval.index import PassageIndex, Ranking
+from fedrag.types import Array, Example, Hit, Passage, Question
 
 OnProgress = Callable[[int, int], None]
 
@@ -37,6 +37,20 @@ def retrieve(retriever: Retriever, index: PassageIndex, questions: Sequence[str]
     found = index.search(retriever.encode_queries(distinct), k) if distinct else []
     by_text = dict(zip(distinct, found, strict=True))
     return [by_text[question] for question in questions]
+
+
+def rank(retriever: Retriever, index: PassageIndex, questions: Sequence[Question], k: int) -> list[Ranking]:
+    """Return the k best passages of each question, and the ranks of its labelled ones."""
+    queries = encode_questions(retriever, [question.question for question in questions])
+    return index.rank(queries, k, [question.passage_ids for question in questions])
+
+
+def encode_questions(retriever: Retriever, questions: Sequence[str]) -> Array:
+    """Return the vectors of questions (questions, dim); repeated ones are encoded once."""
+    distinct = {question: row for row, question in enumerate(dict.fromkeys(questions))}
+    if not distinct:
+        return np.zeros((0, 0), np.float32)
+    return retriever.encode_queries(list(distinct))[[distinct[question] for question in questions]]
 
 
 def prompt_builder(generator: Generator, config: RagConfig) -> PromptBuilder:

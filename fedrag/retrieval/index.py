@@ -1,24 +1,38 @@
-"""Nearest-neighbour search over passages, exact or in inverted lists: the only module that uses FAISS."""
+"""Nearest-neighbour search over passages, exact or in inverted lists."""
 
 from __future__ import annotations
 
-import math
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-import faiss
+import numpy as np
 
+from fedrag.retrieval.exact import Numbers, ScoredQuery, best_of, score_queries, starts_of
+from fedrag.retrieval.lists import lists_of
 from fedrag.types import Array, Hit
 
 EXACT_CHUNKS = 100_000
-"""Most chunks that are searched exactly: one core then needs about a second for 1,000 queries."""
+"""Most chunks that are always searched exactly: one core then needs about a second for 1,000 queries."""
 LISTED_CHUNKS = 200
 """Most chunks per query from inverted lists: further down the ranking, they lie more and more in unprobed lists."""
-LISTS = 4.0  # lists per root of the number of chunks: choosing lists and reading them then take about the same time
-PROBED_LISTS = 32
-POINTS_PER_LIST = 64  # chunks per list that k-means reads; more take longer and give no better lists
-FEWEST_POINTS_PER_LIST = 39  # below that, FAISS warns that the centres mean little
+_CHUNKS_PER_PASSAGE = 4  # that lists are asked for at first; a query whose best chunks are of fewer passages asks again
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """The head of a query's ranking, and the places of the passages that were asked for.
+
+    Attributes:
+        best: The best passages, best first.
+        placed: The passages that were asked for, best first.
+        ranks: Their ranks in the whole ranking, from 1.
+    """
+
+    best: tuple[Hit, ...]
+    placed: tuple[Hit, ...]
+    ranks: tuple[int, ...]
 
 
 class PassageIndex:
@@ -26,84 +40,127 @@ class PassageIndex:
 
     A small corpus is searched exactly. The chunks of a large one lie, in float16, in inverted lists around the centres
     of k-means, and a query reads the lists nearest to it: this is fast, but can miss a chunk. A query for more passages
-    than the lists can give, such as a ranking of the whole corpus, is always searched exactly. The same vectors always
-    give the same lists.
+    than the lists can give is always searched exactly, and so are ranks and hard negatives.
 
     Args:
         passage_ids: Passage of each chunk.
         texts: Text of each chunk.
-        vectors: Unit vectors of the chunks (chunks, dim).
+        vectors: Vectors of the chunks (chunks, dim).
         exact_chunks: Most chunks that are searched exactly.
     """
 
     def __init__(
         self, passage_ids: Sequence[str], texts: Sequence[str], vectors: Array, exact_chunks: int = EXACT_CHUNKS
     ) -> None:
-        self.passage_ids = tuple(passage_ids)
-        self.texts = tuple(texts)
+        self.passage_ids = passage_ids
+        self.texts = texts
         self.vectors = vectors
-        self._most_chunks = max(Counter(passage_ids).values(), default=1)
-        self._passages = len(set(passage_ids))
-        self._lists: Any = _lists_of(vectors) if len(vectors) > exact_chunks else None
+        numbers: dict[str, int] = {}
+        owners = np.array([numbers.setdefault(passage_id, len(numbers)) for passage_id in passage_ids], np.int64)
+        self._numbers = numbers
+        self._names = tuple(numbers)
+        # Chunks of a passage stand side by side; where they do not, a sorted copy of the vectors is searched.
+        self._order: Numbers | None = None if (np.diff(owners) >= 0).all() else np.argsort(owners, kind="stable")
+        self._sorted = vectors if self._order is None else vectors[self._order]
+        self._starts = starts_of(owners if self._order is None else owners[self._order])
+        self._has_lists = len(vectors) > exact_chunks
 
     def __len__(self) -> int:
-        return self._passages
+        return len(self._names)
 
     def search(self, queries: Array, k: int) -> list[list[Hit]]:
         """Return the k best passages for each query, best first; all of them if there are fewer.
 
         Args:
-            queries: Unit vectors (queries, dim).
+            queries: Vectors (queries, dim).
             k: Number of distinct passages.
         """
-        if not len(queries):
-            return []
-        if self._lists is None or k > LISTED_CHUNKS:
+        if not len(queries) or not len(self):
+            return [[] for _ in queries]
+        if not self._has_lists or k > LISTED_CHUNKS:
             return self._search_exactly(queries, k)
-        found = self._search_lists(queries, k)
-        short = [row for row, hits in enumerate(found) if len(hits) < min(k, len(self))]
-        if short:
-            for row, hits in zip(short, self._search_exactly(queries[short], k), strict=True):
+        found: list[list[Hit]] = [[] for _ in queries]
+        short = list(range(len(queries)))
+        for chunks in (min(_CHUNKS_PER_PASSAGE * k, LISTED_CHUNKS), LISTED_CHUNKS):
+            for row, hits in zip(short, self._search_lists(queries[short], k, chunks), strict=True):
                 found[row] = hits
+            short = [row for row in short if len(found[row]) < min(k, len(self))]
+            if not short:
+                return found
+        for row, hits in zip(short, self._search_exactly(queries[short], k), strict=True):
+            found[row] = hits
+        return found
+
+    def rank(self, queries: Array, k: int, wanted: Sequence[Collection[str]]) -> list[Ranking]:
+        """Return the k best passages for each query, and where in the whole ranking some others stand.
+
+        Args:
+            queries: Vectors (queries, dim).
+            k: Number of distinct passages.
+            wanted: The passages whose ranks are asked for, for each query; those that are not here have none.
+        """
+        return [self._ranking(scored, k, ids) for scored, ids in zip(self._scored(queries), wanted, strict=True)]
+
+    def hard_negatives(
+        self,
+        queries: Array,
+        k: int,
+        positives: Sequence[str],
+        labelled: Sequence[Collection[str]],
+        most: Callable[[float], float],
+    ) -> list[list[Hit]]:
+        """Return the k best passages that are not labelled, for each query, best first.
+
+        Args:
+            queries: Vectors (queries, dim).
+            k: Number of distinct passages.
+            positives: The positive of each query.
+            labelled: All passages that are labelled for each query.
+            most: Returns the highest score of a hard negative, given the score of the positive.
+        """
+        found = []
+        for scored, positive, ids in zip(self._scored(queries), positives, labelled, strict=True):
+            allowed = scored.passages.copy()
+            if positive in self._numbers:
+                limit = most(float(scored.passages[self._numbers[positive]]))
+                allowed[allowed > np.float64(limit)] = -np.inf  # compared in float64
+            allowed[self._known(ids)] = -np.inf
+            found.append([self._hit(scored, p) for p in best_of(allowed, k) if allowed[p] > -np.inf])
         return found
 
     def _search_exactly(self, queries: Array, k: int) -> list[list[Hit]]:
-        chunks = min(len(self.passage_ids), k * self._most_chunks)
-        scores, rows = faiss.knn(queries, self.vectors, chunks, metric=faiss.METRIC_INNER_PRODUCT)
-        return self._passages_of(scores, rows, k)
+        return [[self._hit(scored, p) for p in best_of(scored.passages, k)] for scored in self._scored(queries)]
 
-    def _search_lists(self, queries: Array, k: int) -> list[list[Hit]]:
+    def _scored(self, queries: Array) -> Iterator[ScoredQuery]:
+        return score_queries(queries, self._sorted, self._starts)
+
+    def _ranking(self, scored: ScoredQuery, k: int, ids: Collection[str]) -> Ranking:
+        best = tuple(self._hit(scored, p) for p in best_of(scored.passages, k))
+        placed = sorted((scored.rank(p), p) for p in self._known(ids))
+        return Ranking(best, tuple(self._hit(scored, p) for _, p in placed), tuple(rank for rank, _ in placed))
+
+    def _known(self, ids: Collection[str]) -> list[int]:
+        return [self._numbers[passage_id] for passage_id in dict.fromkeys(ids) if passage_id in self._numbers]
+
+    def _hit(self, scored: ScoredQuery, passage: int) -> Hit:
+        chunk = scored.best_chunk(passage)
+        row = chunk if self._order is None else int(self._order[chunk])
+        return Hit(self._names[passage], float(scored.passages[passage]), row)
+
+    @cached_property
+    def _lists(self) -> Any:
+        """The inverted lists, built when they are first searched: ranks and hard negatives never need them."""
+        return lists_of(self.vectors)
+
+    def _search_lists(self, queries: Array, k: int, chunks: int) -> list[list[Hit]]:
         """Search the nearest lists; return fewer than k passages where their best chunks belong to fewer."""
-        chunks = min(LISTED_CHUNKS, k * self._most_chunks)
         scores, rows = self._lists.search(queries, chunks)
-        return self._passages_of(scores, rows, k)
-
-    def _passages_of(self, scores: Array, rows: Any, k: int) -> list[list[Hit]]:
         return [self._distinct(s, r, k) for s, r in zip(scores.tolist(), rows.tolist(), strict=True)]
 
     def _distinct(self, scores: list[float], rows: list[int], k: int) -> list[Hit]:
         best: dict[str, Hit] = {}
         for score, row in zip(scores, rows, strict=True):
-            if row < 0:  # FAISS pads the result where the probed lists hold too few chunks
+            if row < 0 or len(best) == k:  # FAISS pads the result where the probed lists hold too few chunks
                 break
-            passage_id = self.passage_ids[row]
-            if passage_id not in best:
-                best[passage_id] = Hit(passage_id, score, row)
-            if len(best) == k:
-                break
+            best.setdefault(self.passage_ids[row], Hit(self.passage_ids[row], score, row))
         return list(best.values())
-
-
-def _lists_of(vectors: Array) -> Any:
-    """Return inverted lists of the chunks around the centres of seeded k-means."""
-    dim = vectors.shape[1]
-    count = max(1, min(round(LISTS * math.sqrt(len(vectors))), len(vectors) // FEWEST_POINTS_PER_LIST))
-    lists = faiss.IndexIVFScalarQuantizer(
-        faiss.IndexFlatIP(dim), dim, count, faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
-    )
-    lists.cp.seed = 0
-    lists.cp.max_points_per_centroid = POINTS_PER_LIST
-    lists.nprobe = min(PROBED_LISTS, count)
-    lists.train(vectors)
-    lists.add(vectors)
-    return lists

@@ -12,10 +12,10 @@ from fedrag.components.work import Work, Workbench
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, manifest_of, norm
 from fedrag.models.resident import RoundModels
-from fedrag.rag.pipeline import build_index, retrieve
-from fedrag.retrieval.index import PassageIndex
+from fedrag.rag.pipeline import build_index, rank
+from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.training.result import TrainingResult
-from fedrag.types import Component, Hit
+from fedrag.types import Component
 
 
 def train_site(bench: Workbench, request: Request, components: Components = SHIPPED) -> Reply:
@@ -44,9 +44,8 @@ def begin_work(bench: Workbench, request: Request) -> Work:
         return build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap)
 
     @cache
-    def rankings() -> list[list[Hit]]:
-        questions = [question.question for question in bench.site.validation]
-        return retrieve(models.retriever, index(), questions, len(index()))
+    def rankings() -> list[Ranking]:
+        return rank(models.retriever, index(), bench.site.validation, bench.config.rag.passages)
 
     return Work(bench, request, models, index, rankings)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -13,8 +14,8 @@ from fedrag.data.questions import question_key
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.pipeline import prompt_builder
-from fedrag.retrieval.index import PassageIndex
-from fedrag.types import Example, Hit, Passage, Question
+from fedrag.retrieval.index import PassageIndex, Ranking
+from fedrag.types import Array, Example, Hit, Passage, Question
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,33 +81,28 @@ def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
 
 
 def add_hard_negatives(
-    examples: Sequence[RetrieverExample],
-    hits: Mapping[str, Sequence[Hit]],
-    index: PassageIndex,
-    config: ContrastiveConfig,
+    examples: Sequence[RetrieverExample], queries: Array, index: PassageIndex, config: ContrastiveConfig
 ) -> list[RetrieverExample]:
-    """Give each example the best retrieved passages that are not labelled for its question.
+    """Give each example the best passages that are not labelled for its question.
 
     Args:
         examples: Labelled examples.
-        hits: Passages retrieved for each question text, best first.
-        index: Holds the texts of the chunks.
+        queries: Vector of each example's question (examples, dim).
+        index: Holds the vectors and texts of the chunks.
         config: Their number, and by how much they must be less similar than the labelled passage.
     """
-    return [replace(e, hard_negatives=_hard_negatives(e, hits[e.question], index, config)) for e in examples]
-
-
-def _hard_negatives(
-    example: RetrieverExample, hits: Sequence[Hit], index: PassageIndex, config: ContrastiveConfig
-) -> tuple[PassageText, ...]:
-    positive = example.positive.passage_id if example.positive else None
-    limit = next((hit.score for hit in hits if hit.passage_id == positive), float("inf"))
-    if config.hard_negative_margin:
-        limit -= config.hard_negative_margin
-    wrong = [hit for hit in hits if hit.passage_id not in example.right_ids]
-    if config.hard_negative_margin:
-        wrong = [hit for hit in wrong if hit.score <= limit]
-    return tuple(_text_of(hit, index) for hit in wrong[: config.hard_negatives])
+    margin = config.hard_negative_margin
+    found = index.hard_negatives(
+        queries,
+        config.hard_negatives,
+        [example.positive.passage_id if example.positive else "" for example in examples],
+        [example.right_ids for example in examples],
+        lambda positive: positive - margin if margin else math.inf,
+    )
+    return [
+        replace(example, hard_negatives=tuple(_text_of(hit, index) for hit in hits))
+        for example, hits in zip(examples, found, strict=True)
+    ]
 
 
 def lsr_pairs(
@@ -156,13 +152,18 @@ def merge_examples(labelled: Sequence[RetrieverExample], scored: Sequence[Retrie
     return merged + [example for examples in waiting.values() for example in examples]
 
 
-def choose_candidates(hits: Sequence[Hit], question: Question, config: LsrConfig) -> list[Hit]:
-    """Return the top candidates; if the scenario says so, the labelled passages replace the last of them."""
+def choose_candidates(ranking: Ranking, config: LsrConfig) -> list[Hit]:
+    """Return the top candidates; if the scenario says so, the labelled passages replace the last of them.
+
+    Args:
+        ranking: At least the top candidates, and the places of the labelled passages.
+        config: How many candidates there are.
+    """
     if not config.include_labelled:
-        return list(hits[: config.candidates])
-    labelled = [hit for hit in hits if hit.passage_id in question.passage_ids]
-    others = [hit for hit in hits if hit.passage_id not in question.passage_ids]
-    return others[: max(0, config.candidates - len(labelled))] + labelled
+        return list(ranking.best[: config.candidates])
+    labelled = {hit.passage_id for hit in ranking.placed}
+    others = [hit for hit in ranking.best if hit.passage_id not in labelled]
+    return [*others[: max(0, config.candidates - len(labelled))], *ranking.placed]
 
 
 def draw_questions(questions: Sequence[Question], limit: int, seed: int) -> list[Question]:

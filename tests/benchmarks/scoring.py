@@ -25,7 +25,7 @@ from fedrag.models.generator import Generator
 from fedrag.passes.reading import reader_of
 from fedrag.passes.tree import PromptTree
 from fedrag.rag.answer_scores import ScoreCache, score_answers
-from fedrag.rag.pipeline import build_index, retrieve
+from fedrag.rag.pipeline import build_index, rank
 from fedrag.training.retriever_examples import choose_candidates, lsr_pairs
 from fedrag.types import Example
 
@@ -40,8 +40,8 @@ def site_pairs(generator: Generator) -> list[Example]:
     pairs: list[Example] = []
     for site in sites()[:SITES]:
         index = build_index(retriever, site.passages, settings.rag.chunk_overlap)
-        hits = retrieve(retriever, index, [question.question for question in site.train], len(index))
-        chosen = [choose_candidates(h, q, settings.retriever.lsr) for h, q in zip(hits, site.train, strict=True)]
+        rankings = rank(retriever, index, site.train, settings.retriever.lsr.candidates)
+        chosen = [choose_candidates(ranking, settings.retriever.lsr) for ranking in rankings]
         pairs += lsr_pairs(generator, site.train, chosen, {p.id: p for p in site.passages}, settings.rag)
     return pairs
 

@@ -1,3 +1,4 @@
+import math
 import random
 
 import pytest
@@ -25,37 +26,33 @@ def test_measures_are_those_of_trec_eval():
     }
     expected = pytrec_eval.RelevanceEvaluator(labels, MEASURES).evaluate(scores)
     for question, (ranked, relevant) in cases.items():
+        ranks = [rank for rank, passage in enumerate(ranked, start=1) if passage in relevant]
         measured = {
-            "success_1": recall_at(ranked, relevant, 1),
-            "success_5": recall_at(ranked, relevant, 5),
-            "recip_rank": reciprocal_rank(ranked, relevant),
-            "ndcg_cut_10": ndcg_at(ranked, relevant, 10),
+            "success_1": recall_at(ranks, 1),
+            "success_5": recall_at(ranks, 5),
+            "recip_rank": reciprocal_rank(ranks),
+            "ndcg_cut_10": ndcg_at(ranks, len(relevant), 10),
         }
         assert measured == pytest.approx(expected[question], abs=1e-12)
 
 
 def test_one_labelled_passage_among_the_first_is_enough_for_recall():
-    assert recall_at(["x", "p1"], ["p1", "p2", "p3"], 2) == 1.0
-    assert recall_at(["x", "p1"], ["p1", "p2", "p3"], 1) == 0.0
+    assert recall_at([2, 50], 2) == 1.0
+    assert recall_at([2, 50], 1) == 0.0
 
 
 def test_rank_counts_over_the_whole_ranking():
-    ranked = [f"p{i}" for i in range(1000)]
-    assert reciprocal_rank(ranked, {"p999"}) == 1 / 1000
+    assert reciprocal_rank([1000]) == 1 / 1000
 
 
 def test_perfect_ranking_has_gain_one_however_many_passages_are_labelled():
-    ranked = [f"p{i}" for i in range(20)]
-    assert ndcg_at(ranked, ranked[:3], 10) == 1.0
-    assert ndcg_at(ranked, ranked, 10) == 1.0
+    assert ndcg_at(range(1, 4), 3, 10) == 1.0
+    assert ndcg_at(range(1, 21), 20, 10) == 1.0
 
 
-def test_passage_labelled_twice_counts_once():
-    assert ndcg_at(["p1"], ["p1", "p1"], 10) == 1.0
+def test_labelled_passages_that_were_not_ranked_cost_gain():
+    assert ndcg_at([1], 2, 10) == 1 / (1 + 1 / math.log2(3))
 
 
-def test_nothing_found_or_labelled_scores_zero():
-    for ranked, relevant in ((["x"], ["p"]), ([], ["p"]), (["x"], [])):
-        assert (
-            recall_at(ranked, relevant, 5) == reciprocal_rank(ranked, relevant) == ndcg_at(ranked, relevant, 5) == 0.0
-        )
+def test_nothing_ranked_scores_zero():
+    assert recall_at([], 5) == reciprocal_rank([]) == ndcg_at([], 1, 5) == ndcg_at([], 0, 5) == 0.0

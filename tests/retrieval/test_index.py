@@ -6,7 +6,9 @@ import faiss
 import numpy as np
 import pytest
 
+from fedrag.retrieval import exact
 from fedrag.retrieval.index import PassageIndex
+from fedrag.retrieval.lists import lists_of
 from fedrag.types import Hit
 
 
@@ -47,6 +49,79 @@ def test_it_counts_passages_and_keeps_the_texts_of_chunks(chunked):
 def test_no_query_has_no_result(chunked):
     index, _, _ = chunked
     assert index.search(np.zeros((0, 8), np.float32), 3) == []
+
+
+# Ranks and hard negatives
+
+
+def whole_ranking(owners: list[str], vectors: np.ndarray, query: np.ndarray) -> dict[str, float]:
+    """Return the score of every passage, best first, as a plain sort ranks them."""
+    scores = vectors.astype(np.float64) @ query.astype(np.float64)
+    best = {owner: max(s for s, o in zip(scores, owners, strict=True) if o == owner) for owner in owners}
+    return dict(sorted(best.items(), key=lambda item: -item[1]))
+
+
+def test_counted_ranks_are_those_of_the_whole_ranking(chunked, monkeypatch):
+    index, owners, vectors = chunked
+    monkeypatch.setattr(exact, "BLOCK_SCORES", 200)  # three queries at a time
+    queries = unit_vectors(25, 8, seed=2)
+    wanted = [("p0", "p7", "p0", "not here"), ("p3",), (), ("p12", "p1", "p5", "p2")]
+    wanted = [wanted[row % 4] for row in range(25)]
+    for query, ids, found in zip(queries, wanted, index.rank(queries, 3, wanted), strict=True):
+        ranked = list(whole_ranking(owners, vectors, query))
+        assert [hit.passage_id for hit in found.best] == ranked[:3]
+        assert found.ranks == tuple(sorted(ranked.index(id) + 1 for id in set(ids) - {"not here"}))
+        assert [hit.passage_id for hit in found.placed] == [ranked[rank - 1] for rank in found.ranks]
+        assert all(owners[hit.chunk] == hit.passage_id for hit in (*found.best, *found.placed))
+
+
+def test_equal_scores_rank_in_the_order_of_the_passages():
+    index = PassageIndex(list("abcde"), [""] * 5, np.array([[1], [2], [1], [2], [1]], np.float32))
+    (found,) = index.rank(np.ones((1, 1), np.float32), 4, ["abcde"])
+    assert [hit.passage_id for hit in found.best] == list("bdac")
+    assert [(hit.passage_id, rank) for hit, rank in zip(found.placed, found.ranks, strict=True)] == [
+        ("b", 1),
+        ("d", 2),
+        ("a", 3),
+        ("c", 4),
+        ("e", 5),
+    ]
+
+
+@pytest.mark.parametrize("margin", [0.0, 0.1, 9.0])
+def test_hard_negatives_are_the_best_that_are_neither_labelled_nor_too_similar(chunked, margin):
+    index, owners, vectors = chunked
+    queries = unit_vectors(25, 8, seed=2)
+    labelled = [{"p0", f"p{row % 13}"} for row in range(25)]
+    positives = [f"p{row % 13}" for row in range(25)]
+    found = index.hard_negatives(queries, 2, positives, labelled, lambda score: score - margin)
+    for query, positive, right, hits in zip(queries, positives, labelled, found, strict=True):
+        ranked = whole_ranking(owners, vectors, query)
+        wrong = [p for p, score in ranked.items() if p not in right and score <= ranked[positive] - margin]
+        assert [hit.passage_id for hit in hits] == wrong[:2]
+
+
+def test_an_index_without_passages_finds_nothing():
+    index = PassageIndex([], [], np.zeros((0, 8), np.float32))
+    assert index.search(unit_vectors(2, 8, seed=1), 3) == [[], []]
+    assert [found.ranks for found in index.rank(unit_vectors(2, 8, seed=1), 3, [("p0",), ()])] == [(), ()]
+
+
+def test_a_passage_of_a_thousand_chunks_makes_nobody_search_deeper():
+    """Once every search asked for as many chunks per passage as the longest passage has."""
+    vectors = clusters(copies=20, bases=200, seed=3)
+    owners = ["long"] * 1000 + [f"p{row}" for row in range(3000)]
+    index = PassageIndex(owners, [""] * 4000, vectors, exact_chunks=0)
+    asked: list[int] = []
+
+    class Lists:
+        def search(self, queries: np.ndarray, chunks: int) -> tuple[np.ndarray, np.ndarray]:
+            asked.append(chunks)
+            return lists_of(vectors).search(queries, chunks)
+
+    index._lists = Lists()
+    index.search(unit_vectors(1, 16, seed=9), 5)
+    assert asked[0] == 20
 
 
 # A large corpus, in lists

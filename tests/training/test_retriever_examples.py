@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedrag.config.scenario import ContrastiveConfig, LsrConfig, RagConfig
-from fedrag.retrieval.index import PassageIndex
+from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.training.retriever_examples import (
     PassageText,
     RetrieverExample,
@@ -72,7 +72,8 @@ def example_with(right: frozenset[str], positive: str) -> RetrieverExample:
 
 def hard_ids(example: RetrieverExample, **config: float) -> list[str]:
     settings = ContrastiveConfig.model_validate(config)
-    (found,) = add_hard_negatives([example], {"Who?": HITS}, INDEX, settings)
+    query = np.array([[hit.score for hit in HITS]], np.float32)  # the vectors of the passages are unit vectors
+    (found,) = add_hard_negatives([example], query, INDEX, settings)
     assert all(negative.text == f"text of {negative.passage_id}" for negative in found.hard_negatives)
     return [negative.passage_id for negative in found.hard_negatives]
 
@@ -93,9 +94,13 @@ def test_a_hard_negative_is_less_similar_by_the_margin(margin, expected):
 # Candidates and scores
 
 
+def ranking_of(*labelled: str) -> Ranking:
+    ranks = [rank for rank, hit in enumerate(HITS, start=1) if hit.passage_id in labelled]
+    return Ranking(tuple(HITS[:3]), tuple(HITS[rank - 1] for rank in ranks), tuple(ranks))
+
+
 def test_candidates_are_the_best_retrieved():
-    question = Question("q", "Who?", ("x",), ("p4",))
-    assert choose_candidates(HITS, question, LsrConfig(candidates=3)) == HITS[:3]
+    assert choose_candidates(ranking_of("p4"), LsrConfig(candidates=3)) == HITS[:3]
 
 
 @pytest.mark.parametrize(
@@ -110,8 +115,7 @@ def test_candidates_are_the_best_retrieved():
 )
 def test_labelled_passages_take_the_place_of_the_last_others(labelled, expected):
     """A labelled passage that was retrieved last was once pushed out by one that was not retrieved."""
-    question = Question("q", "Who?", ("x",), labelled)
-    chosen = choose_candidates(HITS, question, LsrConfig(candidates=3, include_labelled=True))
+    chosen = choose_candidates(ranking_of(*labelled), LsrConfig(candidates=3, include_labelled=True))
     assert {hit.passage_id for hit in chosen} == expected
     assert len(chosen) == 3
 
