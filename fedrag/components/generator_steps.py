@@ -100,7 +100,7 @@ def _check_base(config: Config, model: FetchedModel) -> None:
     if config.models.generator_dtype == "nf4":
         require_bitsandbytes()  # before the model's name comes in: the sentence is not about it
     with naming_model(model):
-        load_tokenizer(model)
+        PromptBuilder(load_tokenizer(model), config.rag, seq2seq=model.kind == "seq2seq")
         _check_prompt_length(config, model)
         _check_adapter(config, model)
         if config.models.generator_dtype == "nf4":

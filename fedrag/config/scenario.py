@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, model_validator
+from pydantic_core import PydanticCustomError
 
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.errors import ConfigError
@@ -26,7 +28,30 @@ Side = Literal["query", "both"]
 Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
 Baseline = Literal["local", "pooled"]
 LanguageCode = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
+LABEL_LANGUAGES = ("en", "vi", "zh")
 ComponentName = Annotated[str, Field(pattern=COMPONENT_PATTERN)]
+
+
+def _checked_labels(value: Any) -> str | tuple[str, ...]:
+    words = tuple(value) if isinstance(value, list | tuple) else ()
+    if len(words) == 3 and all(isinstance(word, str) and word.strip() for word in words):
+        return words
+    if value in LABEL_LANGUAGES:
+        return str(value)
+    raise PydanticCustomError("labels", '"en", "vi", "zh" or three words such as ["Kontext", "Frage", "Antwort"]')
+
+
+def _checked_day(value: str) -> str:
+    try:
+        if not value or date.fromisoformat(value).isoformat() == value:
+            return value
+    except ValueError:
+        pass
+    raise PydanticCustomError("day", "a day such as 2026-01-31")
+
+
+Labels = Annotated[str | tuple[str, ...], PlainValidator(_checked_labels)]
+DayText = Annotated[str, AfterValidator(_checked_day)]
 
 
 class DataConfig(Section):
@@ -73,8 +98,14 @@ class RagConfig(Section):
     """Passages retrieved per question."""
     passages_per_prompt: Annotated[int, Field(ge=0)] = 0
     """Passages in one prompt; 0: all of them. 1: one prompt per passage (RA-DIT)."""
-    instruction: str = "Answer the question from the passages. Reply with the shortest answer, copied word for word."
-    """First line of the prompt, or its system message where the model has a chat template."""
+    labels: Labels = "en"
+    """Words before passages, question and answer: "en", "vi" or "zh", or your own three, such as
+    ["Kontext", "Frage", "Antwort"]. The answer's is written where the model has no chat template."""
+    instruction: str = "auto"
+    """First line of the prompt, or its system message where the model has a chat template; auto: "Answer the question
+    from the passages. Reply with the shortest answer, copied word for word.", in the language of the labels."""
+    date: DayText = ""
+    """Today's date to chat templates that show one, as 2026-01-31; empty: the day on which the run begins."""
     prompt_tokens: Count = 1024
     """Longest prompt, in tokens; passages are shortened to fit, never the question."""
     answer_tokens: Count = 32
@@ -357,6 +388,11 @@ class Config(Section):
     def from_file(cls, path: Path | str, overrides: Sequence[str] = ()) -> Config:
         """Read a scenario file; its `data.sites` may be relative to its folder. See `from_toml`."""
         return cls.from_toml(read_scenario(path), str(path), overrides, Path(path).parent)
+
+    def on_its_day(self) -> Config:
+        """Return the scenario of a run that begins now, with the day that chat templates may show."""
+        day = self.rag.date or datetime.now(UTC).date().isoformat()
+        return self.model_copy(update={"rag": self.rag.model_copy(update={"date": day})})
 
     def to_toml(self) -> str:
         """Return the resolved scenario as TOML, with all defaults."""

@@ -23,7 +23,7 @@ def begin_run(folder: ServerFolder, config: Config) -> str:
     _require_service(folder)
     base_tensor_hashes(config)
     _refuse_second(folder)
-    run = RunFolder.create(config, root=folder.runs)
+    run = RunFolder.create(config.on_its_day(), root=folder.runs)
     write_outcome(run.path, Outcome("waiting"))
     try:
         folder.begin(run.path.name)

@@ -33,6 +33,6 @@ def main(grid: Grid, context: Context) -> None:
         raise ConfigError('the run configuration lacks "scenario": the text of a scenario file')
     config = Config.from_toml(text)
     runs = Path(os.environ.get("FEDRAG_RUNS", fedrag_home() / "runs"))
-    run = RunFolder.create(config, root=runs)
+    run = RunFolder.create(config.on_its_day(), root=runs)
     run.record_facts(collect_facts(config, required_models(config), folders=()))
     federate(run, lambda: nullcontext(grid), display=LogDisplay())

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedrag.config.scenario import RagConfig
+from fedrag.rag.chat_frame import frame_of
+from fedrag.rag.wording import wording_of
 from fedrag.types import Example
-
-_MARK = "\x00passages\x00"
 
 
 class PromptBuilder:
@@ -22,8 +22,11 @@ class PromptBuilder:
 
     Args:
         tokenizer: A transformers tokenizer.
-        config: Instruction and length limits.
+        config: Instruction, labels and length limits.
         seq2seq: Whether the prompt goes to an encoder, with its closing special tokens.
+
+    Raises:
+        ModelError: The chat template does not show instruction, passages and question before the answer's place.
 
     Attributes:
         question_mark: The first tokens of a prompt's question, after instruction and passages.
@@ -34,12 +37,13 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._config = config
         self._seq2seq = seq2seq
-        self._chat = bool(getattr(tokenizer, "chat_template", None))
-        head, tail = self._frame()
+        self._wording = wording_of(config)
+        frame = frame_of(tokenizer, config)
+        self._chat = frame.is_chat
         opening, closing = self._special_ids()
-        self._head = ([] if self._chat else opening) + self._ids(head, special=True)
-        self._tail = self._ids(tail, special=True) + (closing if seq2seq else [])
-        self.question_mark = self._ids("Question:")
+        self._head = ([] if self._chat else opening) + self._ids(frame.head, special=True)
+        self._tail = self._ids(frame.tail, special=True) + (closing if seq2seq else [])
+        self.question_mark = self._ids(self._wording.question_label)
         self.end_id: int = tokenizer.eos_token_id
 
     def example(self, question: str, passages: Sequence[str], answer: Sequence[int] = ()) -> Example:
@@ -47,8 +51,10 @@ class PromptBuilder:
 
         In a prompt that is too long the longest passages are shortened, but never the question.
         """
-        asked = [*self.question_mark, *self._ids(f" {question}")]
-        texts = [self._ids(f"Passage: {text}\n\n") for text in passages]
+        words = self._wording
+        asked = [*self.question_mark, *self._ids(words.after(words.question_label, question))]
+        label = words.passage_label
+        texts = [self._ids(f"{label}{words.after(label, text)}\n\n") for text in passages]
         room = self._config.prompt_tokens - len(self._head) - len(asked) - len(self._tail)
         limit = _common_limit([len(text) for text in texts], room)
         prompt, ends = list(self._head), [len(self._head)]
@@ -78,22 +84,6 @@ class PromptBuilder:
         """
         found = self._tokenizer(text, add_special_tokens=False, split_special_tokens=not special, verbose=False)
         return list(found["input_ids"])
-
-    def _frame(self) -> tuple[str, str]:
-        """Return the text before the passages and after the question."""
-        if not self._chat:
-            return f"{self._config.instruction}\n\n", "\nAnswer:"
-        system = {"role": "system", "content": self._config.instruction}
-        user = {"role": "user", "content": _MARK}
-        try:
-            text = self._render([system, user])
-        except Exception:  # templates refuse a system role with errors of their own
-            text = self._render([{"role": "user", "content": f"{self._config.instruction}\n\n{_MARK}"}])
-        head, _, tail = text.partition(_MARK)
-        return head, tail
-
-    def _render(self, messages: list[dict[str, str]]) -> str:
-        return str(self._tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True))
 
     def _special_ids(self) -> tuple[list[int], list[int]]:
         """Return the special tokens that the tokenizer puts before and after a text."""

@@ -109,7 +109,7 @@ def simulate(
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
     folders, facts = _prepare(config, components)  # what is wrong is said before a folder is made
-    run = RunFolder.create(_with_absolute_path(config), Path(out) if out else None)
+    run = RunFolder.create(_with_absolute_path(config).on_its_day(), Path(out) if out else None)
     try:
         run.record_facts(facts)
         display.say(f"run folder: {run.path}")

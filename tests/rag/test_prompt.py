@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from fedrag.config.scenario import RagConfig
 from fedrag.rag.prompt import PromptBuilder
+from fedrag.rag.wording import wording_of
 from fedrag.weights.store import find_model
 
 INSTRUCTION = "Answer."
@@ -156,7 +157,7 @@ def test_the_real_template_keeps_question_and_instruction(real_models):
     prompt = builder.example("Where does Phobos orbit?", ["It orbits Mars. " * 100]).prompt
     text = tokenizer.decode(prompt)
     assert len(prompt) <= 128
-    assert config.instruction in text
+    assert wording_of(config).instruction in text
     assert text.endswith("Question: Where does Phobos orbit?<|im_end|>\n<|im_start|>assistant\n")
     answer = builder.answer("Mars", end=True)
     assert answer == [*tokenizer("Mars", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
