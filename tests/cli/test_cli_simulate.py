@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
@@ -93,7 +94,9 @@ def test_the_table_shows_the_results_in_per_cent(finished: tuple[str, RunFolder]
 def test_a_finished_run_holds_what_it_used_and_made(finished: tuple[str, RunFolder], folder: Path):
     run = finished[1]
     sites = folder / "simulations/data/tiny"  # in full, so that the run can be resumed from any folder
-    assert run.config == Config.from_file(ROOT / SCENARIO, [*SHORT, f"data.sites={sites}"])
+    day = run.config.rag.date
+    assert date.fromisoformat(day) <= datetime.now(UTC).date()
+    assert run.config == Config.from_file(ROOT / SCENARIO, [*SHORT, f"data.sites={sites}", f"rag.date='{day}'"])
     assert [record["round"] for record in run.rounds()] == [1, 2]
     assert run.facts["threads"] == 1
     assert (run.path / "final" / "generator" / "adapter_config.json").is_file()
