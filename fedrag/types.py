@@ -49,12 +49,19 @@ class Passage:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A question with its right answers and, where labelled, the passages that hold them."""
+    """A question with its right answers and, where labelled, the passages that hold them.
+
+    Without an answer it is a query with its passages: the retriever alone learns from it.
+
+    Attributes:
+        hard_negative_ids: Passages that look right and are wrong; the contrastive loss learns from them.
+    """
 
     id: str
     question: str
     answers: tuple[str, ...]
     passage_ids: tuple[str, ...] = ()
+    hard_negative_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,9 @@ def distinct_questions(questions: Iterable[Question]) -> list[Question]:
         else:
             answers = tuple(dict.fromkeys(before.answers + question.answers))
             passages = tuple(dict.fromkeys(before.passage_ids + question.passage_ids))
-            merged[key] = Question(before.id, before.question, answers, passages)
+            wrong = dict.fromkeys(before.hard_negative_ids + question.hard_negative_ids)
+            negatives = tuple(identity for identity in wrong if identity not in passages)
+            merged[key] = Question(before.id, before.question, answers, passages, negatives)
     return list(merged.values())
 
 

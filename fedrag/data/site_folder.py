@@ -4,7 +4,7 @@ A site is a folder named after it:
 
 ```
 passages.jsonl     {"id", "text", "title"?}                          at least one
-train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..]}
+train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "hard_negative_ids"?: [..]}
 validation.jsonl   the same                                          absent or empty: no such questions
 test.jsonl         the same
 site.json          {"language"}                                      absent: the scenario's language
@@ -184,14 +184,22 @@ def parse_passage(row: dict[str, Any]) -> Passage:
 
 def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Question:
     """Parse one row of a question file; a ValueError says what is wrong with it."""
-    labels = () if row.get("passage_ids") is None else _texts(row, "passage_ids")
-    question = Question(_text(row, "id"), _text(row, "question"), _texts(row, "answers"), tuple(dict.fromkeys(labels)))
-    if not question.answers:
-        raise ValueError('"answers" must be a non-empty list of strings')
-    for label in question.passage_ids:
+    labels, negatives = _ids(row, "passage_ids"), _ids(row, "hard_negative_ids")
+    answers = _texts(row, "answers") if "answers" in row or not labels else ()
+    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives)
+    if not answers and not labels:
+        raise ValueError('"answers" must be a non-empty list of strings, unless "passage_ids" names the right passages')
+    for label in labels + negatives:
         if label not in passage_ids:
             raise ValueError(f'unknown passage id "{label}": no line of {PASSAGES_FILE} has it')
+    for label in negatives:
+        if label in labels:
+            raise ValueError(f'passage "{label}" is both right ("passage_ids") and wrong ("hard_negative_ids")')
     return question
+
+
+def _ids(row: dict[str, Any], key: str) -> tuple[str, ...]:
+    return () if row.get(key) is None else tuple(dict.fromkeys(_texts(row, key)))
 
 
 def _read_rows(
@@ -228,7 +236,7 @@ def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
         raise ValueError(f'"{key}" is missing')
     values = row[key]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f'"{key}" must be a {"non-empty " if key == "answers" else ""}list of strings')
+        raise ValueError(f'"{key}" must be a list of strings')
     if not all(value.strip() for value in values):
         raise ValueError(f'"{key}" holds a blank string')
     return tuple(_encodable(value, key) for value in values)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import hashlib
 import math
 import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from fedrag.errors import ConfigError
-from fedrag.types import Split
+from fedrag.types import SPLITS, Split
 
 Fractions = tuple[float, float, float]
 """The shares of train, validation and test, which sum to 1."""
@@ -33,6 +36,70 @@ def split_of(question: str, fractions: Fractions, seed: int) -> Split:
         return "train"
     # Rounded: a sum just short of 1 would leave a few questions to an empty test split.
     return "validation" if position < round(train + validation, 9) else "test"
+
+
+@dataclass(frozen=True, slots=True)
+class Splits:
+    """The split of every question of several sites.
+
+    Attributes:
+        by_text: The split of each normalised text, the same at every site.
+        lacking: Names of the sites that a wanted split leaves without a question.
+    """
+
+    by_text: dict[str, Split]
+    lacking: dict[Split, list[str]]
+
+
+def split_questions(texts: Mapping[str, Iterable[str]], fractions: Fractions, seed: int) -> Splits:
+    """Split the questions of sites by their hash; then give each site a question of every split where that can be.
+
+    A question that moves does so at every site that has it, and leaves no site without one of its split. A site with
+    a single question trains on it.
+
+    Args:
+        texts: The questions of each site, by the site's name.
+        fractions: Shares of the splits.
+        seed: Seed of the hash.
+    """
+    by_site = {name: sorted({normalise_question(text) for text in asked}) for name, asked in texts.items()}
+    by_text = {text: split_of(text, fractions, seed) for asked in by_site.values() for text in asked}
+    askers: dict[str, list[str]] = defaultdict(list)
+    for name, asked in by_site.items():
+        for text in asked:
+            askers[text].append(name)
+    counts = {name: Counter(by_text[text] for text in asked) for name, asked in by_site.items()}
+    lacking: dict[Split, list[str]] = {}
+    wanted = [split for split, share in zip(SPLITS, fractions, strict=True) if share > 0]
+    for split in sorted(wanted, key=("train", "test", "validation").index):
+        for name in sorted(by_site):
+            if not counts[name][split]:
+                text = _movable(by_site[name], split, by_text, askers, counts)
+                if text is None:
+                    lacking.setdefault(split, []).append(name)
+                    continue
+                for asker in askers[text]:
+                    counts[asker][by_text[text]] -= 1
+                    counts[asker][split] += 1
+                by_text[text] = split
+    return Splits(by_text, lacking)
+
+
+def _movable(
+    asked: Sequence[str],
+    to: Split,
+    by_text: Mapping[str, Split],
+    askers: Mapping[str, Sequence[str]],
+    counts: Mapping[str, Mapping[Split, int]],
+) -> str | None:
+    """Return the question that the fewest sites share whose split no site misses; None if there is none."""
+
+    def spared(text: str) -> bool:
+        split = by_text[text]
+        only = to == "train" and len(asked) == 1  # nothing can be learnt otherwise
+        return only or all(counts[name][split] > 1 for name in askers[text])
+
+    return min(filter(spared, asked), key=lambda text: (len(askers[text]), text), default=None)
 
 
 def normalise_question(question: str) -> str:

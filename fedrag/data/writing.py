@@ -92,5 +92,7 @@ def _passage_row(passage: Passage) -> dict[str, Any]:
 
 
 def _question_row(question: Question) -> dict[str, Any]:
-    row = {"id": question.id, "question": question.question, "answers": list(question.answers)}
-    return row | {"passage_ids": list(question.passage_ids)} if question.passage_ids else row
+    row: dict[str, Any] = {"id": question.id, "question": question.question}
+    lists = {"answers": question.answers, "passage_ids": question.passage_ids}
+    lists["hard_negative_ids"] = question.hard_negative_ids
+    return row | {key: list(values) for key, values in lists.items() if values}

@@ -8,19 +8,32 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedrag.data.splitting import Fractions, split_of
+from fedrag.data.splitting import Fractions, normalise_question, split_questions
+from fedrag.data.words import holds_words
 from fedrag.errors import DataError
 from fedrag.types import SPLITS, Passage, Question, Site, Split
 
 DEFAULT_FRACTIONS: Fractions = (0.6, 0.1, 0.3)
 
+_NO_ANSWER = frozenset(("no answer present", "no answer", "unanswerable", "cannotanswer", "n/a", "[no answer]"))
+_NAME_BYTES = 80  # a file system allows 255, and what is written beside a folder adds to its name
+_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))])
+# Windows has no folder of these names.
+
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """The sites that an importer made, and how many rows it left out for each reason."""
+    """What an importer made.
+
+    Attributes:
+        sites: The sites.
+        skipped: How many rows were left out, by reason.
+        notes: What the reader should know, in one sentence each.
+    """
 
     sites: list[Site]
     skipped: Mapping[str, int]
+    notes: tuple[str, ...] = ()
 
 
 class SiteDraft:
@@ -51,20 +64,31 @@ class SiteDraft:
         return identity in self._passages
 
     def add_question(
-        self, text: str, answers: Iterable[str], passage_ids: Iterable[str], question_id: str = ""
+        self,
+        text: str,
+        answers: Iterable[str],
+        passage_ids: Iterable[str],
+        question_id: str = "",
+        hard_negative_ids: Iterable[str] = (),
     ) -> None:
         """Add a question; make its answers and its id unique."""
         wanted = clean(question_id) or f"{self.name}-q{len(self._questions) + 1}"
         identity = unique_name(wanted, self._questions)
-        unique_answers = tuple(dict.fromkeys(map(clean, answers)))
+        unique_answers = tuple(filter(None, dict.fromkeys(map(clean, answers))))
         labels = tuple(dict.fromkeys(passage_ids))
-        self._questions[identity] = Question(identity, clean(text), unique_answers, labels)
+        negatives = tuple(label for label in dict.fromkeys(hard_negative_ids) if label not in labels)
+        self._questions[identity] = Question(identity, clean(text), unique_answers, labels, negatives)
 
-    def build(self, fractions: Fractions, seed: int) -> Site:
-        """Split the questions and return the site."""
+    @property
+    def questions(self) -> list[Question]:
+        """The questions so far."""
+        return list(self._questions.values())
+
+    def build(self, split_by_text: Mapping[str, Split]) -> Site:
+        """Put the questions into the splits of their normalised texts, and return the site."""
         questions: dict[Split, list[Question]] = {split: [] for split in SPLITS}
         for question in self._questions.values():
-            questions[split_of(question.question, fractions, seed)].append(question)
+            questions[split_by_text[normalise_question(question.question)]].append(question)
         train, validation, test = (tuple(questions[split]) for split in SPLITS)
         return Site(self.name, tuple(self._passages.values()), train, validation, test)
 
@@ -75,20 +99,45 @@ class SiteDraft:
 
 
 def build_sites(
-    drafts: Iterable[SiteDraft], skipped: Mapping[str, int], source: object, fractions: Fractions, seed: int
+    drafts: Iterable[SiteDraft],
+    skipped: Mapping[str, int],
+    source: object,
+    fractions: Fractions,
+    seed: int,
+    notes: Iterable[str] = (),
 ) -> Imported:
-    """Build the sites that have a question; count the others as skipped.
+    """Build the sites that have a question; count the others as skipped, and tell which site a split leaves without.
 
     Raises:
         DataError: No site has a question.
     """
     drafts = list(drafts)
-    sites = [draft.build(fractions, seed) for draft in drafts if draft.n_questions]
-    if not sites:
+    asking = [draft for draft in drafts if draft.n_questions]
+    if not asking:
         reasons = "".join(f"; {count:,} {reason}" for reason, count in skipped.items() if count)
         raise DataError(f"{source}: holds no question with an answer{reasons}")
-    counts = {**skipped, "sites without a question": len(drafts) - len(sites)}
-    return Imported(sites, {reason: count for reason, count in counts.items() if count})
+    texts = {draft.name: [question.question for question in draft.questions] for draft in asking}
+    splits = split_questions(texts, fractions, seed)
+    sites = [draft.build(splits.by_text) for draft in asking]
+    counts = {**skipped, "sites without a question": len(drafts) - len(asking)}
+    lacking = [
+        f"without a {split} question: {', '.join(names)}; they have too few that no other site needs elsewhere"
+        for split, names in splits.lacking.items()
+    ]
+    return Imported(sites, {reason: count for reason, count in counts.items() if count}, (*notes, *lacking))
+
+
+def holding(passages: Mapping[str, str], answers: Iterable[str]) -> list[str]:
+    """Return which passages, texts by id, are right: the only one, or those that hold an answer word for word."""
+    if len(passages) == 1:
+        return list(passages)
+    listed = list(answers)
+    return [identity for identity, text in passages.items() if any(holds_words(text, answer) for answer in listed)]
+
+
+def told_answers(answers: Iterable[str]) -> list[str]:
+    """Return the answers without blanks and without those by which data sets say that there is none."""
+    return [answer for answer in answers if answer.strip() and answer.strip().casefold().rstrip(".") not in _NO_ANSWER]
 
 
 def unique_slugs(titles: Iterable[str]) -> dict[str, str]:
@@ -105,13 +154,15 @@ def unique_slugs(titles: Iterable[str]) -> dict[str, str]:
 
 
 def slug(title: str) -> str:
-    """Spell a title in small ASCII letters, digits, dots and hyphens; return "site" if nothing is left.
+    """Spell a title in small letters of its own script, digits, dots and hyphens; "site" if nothing is left.
 
-    >>> slug("  Sky_(United_Kingdom) ")
-    'sky-united-kingdom'
+    >>> slug("  Sky_(United_Kingdom) "), slug("Große Straße"), slug("北京协和医院")
+    ('sky-united-kingdom', 'große-straße', '北京协和医院')
     """
-    plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9.]+", "-", plain)[:80].strip("-.") or "site"
+    plain = unicodedata.normalize("NFKC", title).lower()
+    kept = "".join(char if char == "." or unicodedata.category(char)[0] in "LMN" else "-" for char in plain)
+    name = re.sub(r"-+", "-", kept).encode()[:_NAME_BYTES].decode(errors="ignore").strip("-.")
+    return f"{name}-site" if name.split(".")[0] in _RESERVED else name or "site"
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:
