@@ -90,6 +90,11 @@ class Site:
         """The questions of all splits."""
         return self.train + self.validation + self.test
 
+    @property
+    def answered(self) -> tuple[Question, ...]:
+        """The training questions that have an answer, from which a generator learns."""
+        return tuple(question for question in self.train if question.answers)
+
     def split(self, name: Split) -> tuple[Question, ...]:
         """Return the questions of one split."""
         return {"train": self.train, "validation": self.validation, "test": self.test}[name]

@@ -25,12 +25,24 @@ class SiteBy(StrEnum):
     TITLE = "title"
 
 
+class PassageFrom(StrEnum):
+    """Messages of a chat that are passages as a whole."""
+
+    TOOL = "tool"
+
+
 FileArgument = Annotated[Path, typer.Argument(help="The file to read.", show_default=False)]
 OutArgument = Annotated[Path, typer.Argument(help="The folder to create.", show_default=False)]
 SplitOption = Annotated[str, typer.Option("--split", help="Shares of train/validation/test.")]
 SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the split.")]
 QuestionOption = Annotated[str, typer.Option("--question", help="Column of the question.")]
-AnswerOption = Annotated[str, typer.Option("--answer", help="Column of the answer, or of a list of answers.")]
+AnswerOption = Annotated[
+    str | None,
+    typer.Option(
+        "--answer",
+        help="Column of the answer or answers; without it, rows are queries with passages.",
+    ),
+]
 PassageOption = Annotated[
     str | None, typer.Option("--passage", help="Column of the passage's text or, with --passages, of its id.")
 ]
@@ -40,6 +52,9 @@ SiteOption = Annotated[
 IdOption = Annotated[str | None, typer.Option("--id", help="Column of the question's id.")]
 PassagesOption = Annotated[
     Path | None, typer.Option("--passages", help="JSON lines with id and text: passages that every site gets.")
+]
+EncodingOption = Annotated[
+    str | None, typer.Option("--encoding", help="Encoding of the file, such as cp1252; else its first bytes, or UTF-8.")
 ]
 DEFAULT_SPLIT = "0.6/0.1/0.3"
 TABLE_HELP = """Import {what}, one question per row; answers.text is the field text of the column answers.
@@ -63,6 +78,7 @@ def squad(
     ] = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
+    encoding: EncodingOption = None,
 ) -> None:
     """Import a SQuAD 1.1 or 2.0 file: an article, or a group of articles, becomes a site.
 
@@ -70,7 +86,7 @@ def squad(
     """
     from fedrag.data.importers.squad import import_squad
 
-    _import(out, split, lambda fractions: import_squad(file, fractions, seed, groups))
+    _import(out, split, lambda fractions: import_squad(file, fractions, seed, groups, encoding))
 
 
 @import_app.command()
@@ -93,6 +109,9 @@ def medquad(
     "parquet", help=TABLE_HELP.format(what="a Parquet file", kind="parquet", example=f"qa.parquet {TABLE_EXAMPLE}")
 )
 @import_app.command(
+    "tsv", help=TABLE_HELP.format(what="a file of tab-separated columns", kind="tsv", example=f"qa.tsv {TABLE_EXAMPLE}")
+)
+@import_app.command(
     "csv", help=TABLE_HELP.format(what="a CSV file with a header", kind="csv", example=f"qa.csv {TABLE_EXAMPLE}")
 )
 @import_app.command("jsonl", help=TABLE_HELP.format(what="JSON lines", kind="jsonl", example=SHIPPED_EXAMPLE))
@@ -101,20 +120,21 @@ def table(
     file: FileArgument,
     out: OutArgument,
     question: QuestionOption,
-    answer: AnswerOption,
+    answer: AnswerOption = None,
     passage: PassageOption = None,
     site: SiteOption = None,
     identity: IdOption = None,
     passages: PassagesOption = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
+    encoding: EncodingOption = None,
 ) -> None:
     """Import a table; the command's name is the format."""
     from fedrag.data.importers.table import Columns, import_table, open_table
 
     columns = Columns(question, answer, passage, site, identity)
     corpus = _read_corpus(passages)
-    opened = open_table(file, context.info_name)
+    opened = open_table(file, context.info_name, encoding)
     _import(out, split, lambda fractions: import_table(opened, columns, corpus, fractions, seed))
 
 
@@ -123,7 +143,7 @@ def hub(
     dataset: Annotated[str, typer.Argument(metavar="ID", help="Data set on the Hugging Face hub.")],
     out: OutArgument,
     question: QuestionOption,
-    answer: AnswerOption,
+    answer: AnswerOption = None,
     name: Annotated[str | None, typer.Option("--name", help="Configuration of the data set.")] = None,
     hub_split: Annotated[str, typer.Option("--hub-split", help="Which of its own splits to read.")] = "train",
     passage: PassageOption = None,
@@ -158,7 +178,7 @@ def openai_chat(
         str | None,
         typer.Option(
             "--passage-pattern",
-            help="How to find passages in a message: context-block, xml, numbered, "
+            help="How to find passages in a message: context-block, xml, numbered, llama-index, "
             "or a regular expression with (?P<passage>...) and perhaps (?P<question>...).",
         ),
     ] = None,
@@ -166,8 +186,12 @@ def openai_chat(
         str | None, typer.Option("--site", help="Key that names the site; without it, there is one site.")
     ] = None,
     passages: PassagesOption = None,
+    passage_from: Annotated[
+        PassageFrom | None, typer.Option("--passage-from", help="tool: what a tool returned is a passage.")
+    ] = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
+    encoding: EncodingOption = None,
 ) -> None:
     """Import OpenAI fine-tuning data: JSON lines with `messages`.
 
@@ -175,8 +199,58 @@ def openai_chat(
     """
     from fedrag.data.importers.openai_chat import ChatLayout, import_openai_chat
 
-    layout, corpus = ChatLayout(pattern, site), _read_corpus(passages)
-    _import(out, split, lambda fractions: import_openai_chat(file, layout, corpus, fractions, seed))
+    layout, corpus = ChatLayout(pattern, site, passage_from is not None), _read_corpus(passages)
+    _import(out, split, lambda fractions: import_openai_chat(file, layout, corpus, fractions, seed, encoding))
+
+
+@import_app.command()
+def hotpotqa(
+    file: FileArgument,
+    out: OutArgument,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+    encoding: EncodingOption = None,
+) -> None:
+    """Import HotpotQA: a paragraph is a passage, labelled where a supporting fact stands in it.
+
+    Example: fedrag data import hotpotqa hotpot_dev_distractor_v1.json data/hotpotqa
+    """
+    from fedrag.data.importers.hotpotqa import import_hotpotqa
+
+    _import(out, split, lambda fractions: import_hotpotqa(file, fractions, seed, encoding))
+
+
+@import_app.command()
+def triplets(
+    file: FileArgument,
+    out: OutArgument,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+    encoding: EncodingOption = None,
+) -> None:
+    """Import anchors with right and wrong passages, as sentence-transformers and FlagEmbedding train on.
+
+    Example: fedrag data import triplets triplets.jsonl data/triplets
+    """
+    from fedrag.data.importers.triplets import import_triplets
+
+    _import(out, split, lambda fractions: import_triplets(file, fractions, seed, encoding))
+
+
+@import_app.command()
+def beir(
+    folder: Annotated[
+        Path, typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels.", show_default=False)
+    ],
+    out: OutArgument,
+) -> None:
+    """Import a data set of BEIR's form, with its own splits; scores of 0 are no labels.
+
+    Example: fedrag data import beir scifact data/scifact
+    """
+    from fedrag.data.importers.beir import import_beir
+
+    _import(out, DEFAULT_SPLIT, lambda fractions: import_beir(folder))
 
 
 def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> None:
@@ -191,6 +265,8 @@ def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> Non
     typer.echo(written_sites(imported.sites, out))
     for reason, count in imported.skipped.items():
         typer.echo(f"Left out: {count:,} {reason}.")
+    for note in imported.notes:
+        typer.echo(f"Note: {note}.")
 
 
 def _read_corpus(path: Path | None) -> list[Passage]:

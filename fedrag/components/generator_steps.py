@@ -38,19 +38,19 @@ def _initial_state(config: Config, seed: int) -> Tensors:
 def _prepare(work: Work) -> Prepared | None:
     """Retrieve passages for the site's questions and lay out prompts and answers."""
     config, site = work.bench.config, work.bench.site
-    if not site.train:
+    if not site.answered:
         return None
-    hits = retrieve(work.models.retriever, work.index(), [q.question for q in site.train], config.rag.passages)
+    hits = retrieve(work.models.retriever, work.index(), [q.question for q in site.answered], config.rag.passages)
     examples = answer_examples(
         work.models.generator,
-        site.train,
+        site.answered,
         hits,
         {passage.id: passage for passage in site.passages},
         config.rag,
         config.generator.raft_drop,
         derive_seed(work.seed(_NAME), "raft"),
     )
-    return Prepared(len(site.train), lambda: _train(work, examples))
+    return Prepared(len(site.answered), lambda: _train(work, examples))
 
 
 def _train(work: Work, examples: list[Example]) -> TrainingResult:
@@ -73,8 +73,10 @@ def _validate(work: Work) -> tuple[float, int]:
     """Return the log-probability of the answers and their number of tokens."""
     config, site = work.bench.config, work.bench.site
     passages = {passage.id: passage for passage in site.passages}
-    shown = [ranking.best for ranking in work.rankings()]
-    examples = answer_examples(work.models.generator, site.validation, shown, passages, config.rag, 0.0, 0)
+    ranked = zip(site.validation, work.rankings(), strict=True)
+    answered = [(question, ranking.best) for question, ranking in ranked if question.answers]
+    questions, shown = [question for question, _ in answered], [found for _, found in answered]
+    examples = answer_examples(work.models.generator, questions, shown, passages, config.rag, 0.0, 0)
     means = score_answers(work.models.generator, examples, config.evaluation.batch_tokens)
     total = sum(float(mean) * len(example.answer) for mean, example in zip(means, examples, strict=True))
     return total, sum(len(example.answer) for example in examples)

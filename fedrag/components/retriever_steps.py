@@ -63,7 +63,9 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
     """Let the generator score the candidates of the site's questions, from the cache where it can."""
     bench, models = work.bench, work.models
     lsr = bench.config.retriever.lsr
-    drawn = draw_questions(bench.site.train, lsr.max_questions, derive_seed(bench.config.seed, bench.site.name, "lsr"))
+    drawn = draw_questions(
+        bench.site.answered, lsr.max_questions, derive_seed(bench.config.seed, bench.site.name, "lsr")
+    )
     untouched = lsr.candidates_from == "untouched"
     with models.retriever.untouched() if untouched else nullcontext():
         base = (

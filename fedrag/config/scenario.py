@@ -175,8 +175,9 @@ class ContrastiveConfig(Section):
     """Encoder side that learns."""
     hard_negatives: Annotated[int, Field(ge=0)] = 0
     """Retrieved but unlabelled passages added per question."""
-    hard_negative_margin: Annotated[float, Field(ge=0.0)] = 0.0
-    """Least difference in similarity between the labelled passage and a hard negative."""
+    hard_negative_margin: Fraction = 0.05
+    """Share of the labelled passage's similarity that a hard negative must lie below it (NV-Retriever, Moreira et al.
+    2024: passages that are more similar are often right); 0: no limit."""
 
 
 class LsrConfig(Section):

@@ -236,7 +236,7 @@ def _texts(row: dict[str, Any], key: str) -> tuple[str, ...]:
         raise ValueError(f'"{key}" is missing')
     values = row[key]
     if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
-        raise ValueError(f'"{key}" must be a list of strings')
+        raise ValueError(f'"{key}" must be a {"non-empty " if key == "answers" else ""}list of strings')
     if not all(value.strip() for value in values):
         raise ValueError(f'"{key}" holds a blank string')
     return tuple(_encodable(value, key) for value in values)

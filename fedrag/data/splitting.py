@@ -74,14 +74,14 @@ def split_questions(texts: Mapping[str, Iterable[str]], fractions: Fractions, se
     for split in sorted(wanted, key=("train", "test", "validation").index):
         for name in sorted(by_site):
             if not counts[name][split]:
-                text = _movable(by_site[name], split, by_text, askers, counts)
-                if text is None:
+                moved = _movable(by_site[name], split, by_text, askers, counts)
+                if moved is None:
                     lacking.setdefault(split, []).append(name)
                     continue
-                for asker in askers[text]:
-                    counts[asker][by_text[text]] -= 1
+                for asker in askers[moved]:
+                    counts[asker][by_text[moved]] -= 1
                     counts[asker][split] += 1
-                by_text[text] = split
+                by_text[moved] = split
     return Splits(by_text, lacking)
 
 

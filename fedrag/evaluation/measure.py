@@ -74,7 +74,7 @@ def measure_site(
 
 def _metrics(question: Question, ranks: Sequence[int], answer: str | None, language: str) -> dict[str, float | None]:
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
-    if answer is not None:
+    if answer is not None and question.answers:
         metrics["exact_match"] = exact_match(answer, question.answers, language)
         metrics["f1"] = token_f1(answer, question.answers, language)
         metrics["rouge_l"] = rouge_l(answer, question.answers)

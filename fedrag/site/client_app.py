@@ -115,7 +115,7 @@ def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:
 def question_counts(site: Site) -> dict[str, int]:
     """Return what a site tells of its questions: how many there are of each sort."""
     return {
-        "train_questions": len(site.train),
+        "train_questions": len(site.answered),
         "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
         "validation_questions": len(site.validation),
     }

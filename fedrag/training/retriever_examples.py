@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from fedrag.config.scenario import ContrastiveConfig, LsrConfig, RagConfig
 from fedrag.data.chunking import chunk_passages
 from fedrag.data.questions import question_key
+from fedrag.data.words import holds_words
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.pipeline import prompt_builder
@@ -50,11 +51,11 @@ class RetrieverExample:
 def labelled_examples(
     retriever: Retriever, questions: Sequence[Question], passages: Sequence[Passage], train_tokens: int
 ) -> list[RetrieverExample]:
-    """Return one example for each question and labelled passage.
+    """Return one example for each question and labelled passage, with the hard negatives that the site names.
 
     The first chunk that contains an answer represents a long passage.
     """
-    labelled = {passage_id for question in questions for passage_id in question.passage_ids}
+    labelled = {i for question in questions for i in question.passage_ids + question.hard_negative_ids}
     size = min(train_tokens - retriever.special_tokens, retriever.chunk_tokens)
     chunks: dict[str, list[str]] = defaultdict(list)
     used = [passage for passage in passages if passage.id in labelled]
@@ -66,6 +67,7 @@ def labelled_examples(
             question.question,
             right[question_key(question.question)],
             PassageText(passage_id, _chunk_with_answer(chunks[passage_id], question.answers)),
+            tuple(PassageText(wrong, chunks[wrong][0]) for wrong in question.hard_negative_ids),
         )
         for question in questions
         for passage_id in question.passage_ids
@@ -96,11 +98,11 @@ def add_hard_negatives(
         queries,
         config.hard_negatives,
         [example.positive.passage_id if example.positive else "" for example in examples],
-        [example.right_ids for example in examples],
-        lambda positive: positive - margin if margin else math.inf,
+        [example.right_ids | {text.passage_id for text in example.hard_negatives} for example in examples],
+        lambda positive: positive - margin * abs(positive) if margin else math.inf,
     )
     return [
-        replace(example, hard_negatives=tuple(_text_of(hit, index) for hit in hits))
+        replace(example, hard_negatives=example.hard_negatives + tuple(_text_of(hit, index) for hit in hits))
         for example, hits in zip(examples, found, strict=True)
     ]
 
@@ -175,11 +177,7 @@ def draw_questions(questions: Sequence[Question], limit: int, seed: int) -> list
 
 
 def _chunk_with_answer(chunks: Sequence[str], answers: Sequence[str]) -> str:
-    folded = [answer.casefold() for answer in answers]
-    for chunk in chunks:
-        if any(answer in chunk.casefold() for answer in folded):
-            return chunk
-    return chunks[0]
+    return next((chunk for chunk in chunks if any(holds_words(chunk, answer) for answer in answers)), chunks[0])
 
 
 def _text_of(hit: Hit, index: PassageIndex) -> PassageText:

@@ -154,7 +154,19 @@ def test_every_command_has_a_line_of_help_and_an_example() -> None:
     group = typer.main.get_command(app)
     importers = group.commands["import"].commands  # type: ignore[attr-defined]
     commands = {name: command for name, command in group.commands.items() if name != "import"} | importers  # type: ignore[attr-defined]
-    assert set(importers) == {"squad", "medquad", "jsonl", "csv", "parquet", "hub", "openai-chat"}
+    assert set(importers) == {
+        "jsonl",
+        "csv",
+        "tsv",
+        "parquet",
+        "squad",
+        "medquad",
+        "hub",
+        "openai-chat",
+        "hotpotqa",
+        "triplets",
+        "beir",
+    }
     for name, command in commands.items():
         assert "\n" not in command.help.split("\n\n")[0], name
         assert f"Example: fedrag data {'import ' if name in importers else ''}{name} " in command.help

@@ -63,6 +63,12 @@ ROWS = [
     {"q": "When does the ward open?", "a": "at nine", "context": "The ward opens at nine.", "hospital": "b"},
     {"q": "What is on the roof?", "a": "a garden", "context": "There is a garden on the roof.", "hospital": "a"},
 ]
+HOTPOT = {
+    "question": "Where is the lift?",
+    "answer": "at the back",
+    "supporting_facts": [["Lift", 0]],
+    "context": [["Lift", ["The lift is at the back."]]],
+}
 
 
 def shown(document: str) -> list[str]:
@@ -117,6 +123,13 @@ def write_users_files(folder: Path) -> None:
         ]
     }
     (folder / "chats.jsonl").write_text(json.dumps(chat) + "\n")
+    (folder / "hotpot_dev_distractor_v1.json").write_text(json.dumps([HOTPOT]))
+    triplet = {"anchor": "Who guards the gate?", "positive": "A porter does.", "negative": "The gate is green."}
+    (folder / "triplets.jsonl").write_text(json.dumps(triplet) + "\n")
+    (folder / "scifact" / "qrels").mkdir(parents=True)
+    for name in ("corpus", "queries"):
+        (folder / "scifact" / f"{name}.jsonl").write_text(json.dumps({"_id": "1", "text": "A porter?"}) + "\n")
+    (folder / "scifact" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t1\t1\n")
     for site, like in {"east": "east", "west": "north"}.items():
         shutil.copytree(ROOT / "simulations" / "data" / "tiny" / like, folder / "hospitals" / site)
 

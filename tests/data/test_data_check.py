@@ -82,7 +82,7 @@ def test_all_errors_of_all_sites_are_listed_with_file_and_line(tmp_path: Path) -
         f'{passages}:1: "text" must be a non-empty string',
         f'{passages}:2: duplicate id "p1" (first on line 1)',
         f"{passages}:3: not valid JSON: Expecting ',' delimiter at column 12; the file ends here, perhaps cut off",
-        f'{train}:1: "answers" must be a non-empty list of strings',
+        f'{train}:1: "answers" must be a non-empty list of strings, unless "passage_ids" names the right passages',
         f'{train}:2: unknown passage id "p7": no line of passages.jsonl has it',
         f"{tmp_path / 'b' / 'passages.jsonl'}: no such file; a site needs one, a line per passage: "
         '{"id": "p1", "text": "..."}',

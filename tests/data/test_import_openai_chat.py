@@ -123,9 +123,9 @@ def test_conversations_without_question_or_answer_are_counted(tmp_path: Path) ->
     ("pattern", "error", "message"),
     [
         (None, ConfigError, "passages are needed"),
-        ("xlm", ConfigError, "'xlm': neither context-block, xml, numbered nor with a group"),
+        ("xlm", ConfigError, "'xlm': neither context-block, xml, numbered, llama-index nor with a group"),
         ("(?P<passage>", ConfigError, "not a regular expression"),
-        ("numbered", DataError, "the pattern finds no passage in any conversation"),
+        ("numbered", DataError, "no passage was found in any conversation"),
     ],
 )
 def test_a_pattern_that_cannot_serve_is_refused(

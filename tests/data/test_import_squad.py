@@ -96,7 +96,7 @@ def test_titles_that_look_alike_are_told_apart_and_equal_ones_are_one_site(tmp_p
     articles = [(title, [paragraph("P.", qa(title, f"{title}?", "x"))]) for title in ("A b", "A_b", "漢字", "Ö!")]
     path = squad_file(tmp_path, *articles, ("A b", [paragraph("Q.", qa("y", "What?", "z"))]))
     sites = import_squad(path, TRAIN).sites
-    assert [site.name for site in sites] == ["a-b", "a-b-2", "site", "o"]
+    assert [site.name for site in sites] == ["a-b", "a-b-2", "漢字", "ö"]
     assert len(sites[0].train) == 2
 
 
@@ -130,8 +130,9 @@ def test_the_same_question_lands_in_the_same_split_at_every_site(tmp_path: Path)
     ("text", "message"),
     [
         ('{"data": [\n', r"squad\.json:2: not valid JSON"),
-        ("[]", r'squad\.json: "data" must be a list of objects'),
-        ('{"data": [{"paragraphs": []}]}', r'data\[0\]: "title" must be a string'),
+        ("{}", r'squad\.json: "data" must be a list of objects'),
+        ('[{"question": "Who?"}]', "holds rows of questions.*fedrag data import jsonl"),
+        ('{"data": [{"title": 7, "paragraphs": []}]}', r'data\[0\]: "title" must be a string'),
         ('{"data": [{"title": "a"}]}', r'data\[0\]: "paragraphs" must be a list'),
         (
             '{"data": [{"title": "a", "paragraphs": [{"qas": []}]}]}',
@@ -156,3 +157,62 @@ def test_a_file_of_another_shape_is_told_where_it_differs(tmp_path: Path, text: 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none\.json: no such file"):
         import_squad(tmp_path / "none.json")
+
+
+def test_articles_without_title_are_named_by_their_place_and_titles_keep_their_letters(tmp_path: Path) -> None:
+    path = squad_file(tmp_path, *((title, [paragraph("P.", qa(title, f"{title}?", "x"))]) for title in TITLES))
+    tree = json.loads(path.read_text())
+    del tree["data"][0]["title"]
+    path.write_text(json.dumps(tree))
+    assert [site.name for site in import_squad(path, TRAIN).sites] == [
+        "article-1",
+        "北京协和医院",
+        "قواعد-المكتبة",
+        "đại-học-y",
+        "große-straße",
+        "nul-site",
+    ]
+
+
+TITLES = ("gone", "北京协和医院", "قواعد المكتبة", "Đại học Y", "Große Straße", "NUL")
+
+
+@pytest.mark.parametrize(
+    ("row", "skipped"),
+    [
+        ({"is_impossible": True}, "impossible questions"),
+        ({"is_impossible": "true", "answers": None}, "impossible questions"),
+        ({"is_impossible": 1, "answers": []}, "impossible questions"),
+        ({"answers": {"text": [], "answer_start": []}}, "questions without text or answer"),
+        ({"answers": [{"text": "No Answer Present."}]}, "questions without text or answer"),
+        ({}, "questions without text or answer"),
+    ],
+)
+def test_impossible_questions_of_every_spelling_are_left_out_and_counted(
+    tmp_path: Path, row: dict[str, Any], skipped: str
+) -> None:
+    asked = {"id": 2, "question": "Who cleans?", "plausible_answers": [{"text": "x", "answer_start": 1}]} | row
+    path = squad_file(tmp_path, ("A", [paragraph("From 9 to 5.", qa("1", "When?", "9 to 5"), asked)]))
+    imported = import_squad(path, TRAIN)
+    assert imported.skipped == {skipped: 1}
+    assert len(imported.sites[0].train) == 1
+
+
+def test_answers_as_on_the_hub_are_read(tmp_path: Path) -> None:
+    asked = {"id": 1, "question": "When?", "answers": {"text": ["9 to 5"], "answer_start": [5]}}
+    path = squad_file(tmp_path, ("A", [paragraph("From 9 to 5.", asked)]))
+    assert import_squad(path, TRAIN).sites[0].train[0] == Question("1", "When?", ("9 to 5",), ("a-1",))
+
+
+@pytest.mark.parametrize(("encoding", "given"), [("utf-16", None), ("utf-8-sig", None), ("cp1252", "cp1252")])
+def test_other_encodings_are_read_by_their_mark_or_by_name(tmp_path: Path, encoding: str, given: str | None) -> None:
+    path = squad_file(tmp_path, ("Straße", [paragraph("Ö.", qa("1", "Wann?", "ö"))]))
+    path.write_bytes(json.dumps(json.loads(path.read_text()), ensure_ascii=False).encode(encoding))
+    assert import_squad(path, TRAIN, encoding=given).sites[0].passages[0].text == "Ö."
+
+
+@pytest.mark.parametrize(("encoding", "way"), [("utf-16-le", "--encoding utf-16-le"), ("cp1252", "--encoding cp1252")])
+def test_without_a_mark_the_error_says_how_to_read_the_file(tmp_path: Path, encoding: str, way: str) -> None:
+    (tmp_path / "squad.json").write_bytes('{"data": "Öffnung Straße"}'.encode(encoding))
+    with pytest.raises(DataError, match=f"squad.json.*{way}" if encoding == "cp1252" else "squad.json"):
+        import_squad(tmp_path / "squad.json")

@@ -58,7 +58,7 @@ def test_fields_within_fields_and_lists_are_followed(tmp_path: Path, file_format
     row = {
         "q": "When?",
         "answers": {"text": ["1908", "in 1908", "1908"]},
-        "docs": [{"t": "One."}, {"t": "Two."}],
+        "docs": [{"t": "It was in 1908."}, {"t": "So 1908 it was."}, {"t": "No. 19081."}],
     }
     path = write_table(tmp_path, file_format, [row])
     (site,) = import_table(open_table(path), Columns("q", "answers.text", "docs.t"), fractions=TRAIN).sites
@@ -128,7 +128,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match=r"t\.parquet: not a readable Parquet file"):
         import_table(open_table(tmp_path / "t.parquet"), COLUMNS)
-    with pytest.raises(DataError, match=r"t\.xlsx: a file of the kind jsonl, csv, parquet was expected"):
+    with pytest.raises(DataError, match=r"t\.xlsx: a file of the kind jsonl, csv, tsv, parquet was expected"):
         import_table(open_table(tmp_path / "t.xlsx"), COLUMNS)
     for name in ("none.csv", "none.jsonl", "none.parquet"):
         with pytest.raises(DataError, match="none.* no such file"):

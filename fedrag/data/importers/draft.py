@@ -121,7 +121,7 @@ def build_sites(
     sites = [draft.build(splits.by_text) for draft in asking]
     counts = {**skipped, "sites without a question": len(drafts) - len(asking)}
     lacking = [
-        f"without a {split} question: {', '.join(names)}; they have too few that no other site needs elsewhere"
+        f"no {split} question at {', '.join(names)}: too few questions there for every split"
         for split, names in splits.lacking.items()
     ]
     return Imported(sites, {reason: count for reason, count in counts.items() if count}, (*notes, *lacking))

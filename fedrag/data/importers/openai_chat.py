@@ -19,21 +19,28 @@ from fedrag.data.importers.draft import (
     SiteDraft,
     build_sites,
     clean,
+    holding,
+    told_answers,
     unique_slugs,
 )
 from fedrag.data.importers.table import look_up
-from fedrag.data.jsonl import read_objects
+from fedrag.data.importers.text_file import read_rows
 from fedrag.data.splitting import Fractions
 from fedrag.errors import ConfigError, DataError
 from fedrag.types import Passage
 
-_QUESTION = r"^[ \t]*(?:question|query)\s*:\s*(?P<question>.+?)"
-_LABEL = r"^[ \t]*(?:context|passages?|documents?|sources?|question|query|answer)\s*:"
+# Labels in English, German, Vietnamese and Chinese; the Chinese colon is another character.
+_CONTEXTS = "context(?: information)?|passages?|documents?|sources?|kontext|ngữ cảnh|đoạn văn|上下文|段落|背景|资料"
+_QUESTIONS = "question|query|frage|câu hỏi|问题|提问"
+_ANSWERS = "answer|antwort|trả lời|答案|回答"
+_COLON = r"\s*[:\uff1a]"
+_QUESTION = rf"^[ \t]*(?:{_QUESTIONS}){_COLON}\s*(?P<question>.+?)"
+_LABEL = rf"^[ \t]*(?:{_CONTEXTS}|{_QUESTIONS}|{_ANSWERS}){_COLON}"
 
 PATTERNS: dict[str, str] = {
     # A passage is "Context: ..." up to the next label; the question is after "Question:", or all the rest.
     "context-block": (
-        rf"(?ims)^[ \t]*(?:context|passages?|documents?|sources?)\s*:\s*(?P<passage>.+?)\s*(?={_LABEL}|\Z)"
+        rf"(?ims)^[ \t]*(?:{_CONTEXTS}){_COLON}\s*(?P<passage>.+?)\s*(?={_LABEL}|\Z)"
         rf"|{_QUESTION}\s*(?={_LABEL}|\Z)"
     ),
     # A passage is <context>...</context> or similar; the question is in <question>, or all the rest.
@@ -47,7 +54,14 @@ PATTERNS: dict[str, str] = {
         rf"(?=^[ \t]*(?:\[\d+\]|\(\d+\)|\d+[.)])|\n[ \t]*\n|{_LABEL}|\Z)"
         rf"|{_QUESTION}\s*(?={_LABEL}|\Z)"
     ),
+    # The context between two rules of hyphens, as in the standard prompt of LlamaIndex, and then the query.
+    "llama-index": (
+        r"(?is)^[^\n]*context[^\n]*:?[ \t]*\n-{5,}[ \t]*\n(?P<passage>.+?)\n-{5,}[ \t]*(?:\n|\Z)"
+        r"|(?:^|\n)[ \t]*query[ \t]*:\s*(?P<question>.+?)\s*(?=\n[ \t]*answer[ \t]*:|\Z)"
+    ),
 }
+"""How passages and questions stand in messages, by name."""
+
 _EMPTY_LABEL = re.compile(rf"(?im){_LABEL}[ \t]*$")
 
 
@@ -59,10 +73,12 @@ class ChatLayout:
         pattern: Finds the passages: a key of PATTERNS, or a regular expression with the group `passage`. It may have a
             group `question`; what it does not match of the user's message is the question otherwise.
         site: Key that names the site, for example `metadata.tenant`; None: one site, named after the file.
+        from_tool: Whether what a tool returned is a passage.
     """
 
     pattern: str | None = None
     site: str | None = None
+    from_tool: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +89,8 @@ class _Conversation:
     question: str
     answer: str
     passages: list[str]
+    fault: str = ""
+    """Why it is left out."""
 
 
 def import_openai_chat(
@@ -81,6 +99,7 @@ def import_openai_chat(
     corpus: Sequence[Passage] = (),
     fractions: Fractions = DEFAULT_FRACTIONS,
     seed: int = 0,
+    encoding: str | None = None,
 ) -> Imported:
     """Read a fine-tuning file into sites. Conversations without a question or an answer are left out and counted.
 
@@ -93,54 +112,62 @@ def import_openai_chat(
         corpus: Passages that every site gets.
         fractions: Shares of the splits.
         seed: Seed of the splits.
+        encoding: Name of the file's encoding; see `read_text`.
 
     Raises:
         ConfigError: The pattern is not valid, or there is neither a pattern nor a corpus.
         DataError: A line is not a conversation, or no conversation holds a passage.
     """
-    if layout.pattern is None and not corpus:
+    if layout.pattern is None and not corpus and not layout.from_tool:
         raise ConfigError(
-            "passages are needed: give a pattern that finds them (--passage-pattern) or a file of them (--passages)"
+            "passages are needed: give a pattern that finds them (--passage-pattern), a file of them (--passages), or "
+            "say that a tool returned them (--passage-from tool)"
         )
     pattern = None if layout.pattern is None else _compile(layout.pattern)
-    conversations = [
-        _read_conversation(row, f"{path}:{line}", pattern, layout.site, path.stem) for line, row in read_objects(path)
-    ]
+    notes: list[str] = []
+    rows = read_rows(path, encoding, notes.append)
+    conversations = [_read_conversation(row, place, pattern, layout, path.stem) for place, row in rows]
     skipped: Counter[str] = Counter()
     slugs = unique_slugs(conversation.site for conversation in conversations)
     drafts = {name: SiteDraft(slugs[name], corpus) for name in slugs}
     for conversation in conversations:
-        if conversation.question and conversation.answer:
+        if conversation.fault:
+            skipped[conversation.fault] += 1
+        elif conversation.question and told_answers([conversation.answer]):
             _add(drafts[conversation.site], conversation)
         else:
             skipped["conversations without question or answer"] += 1
     if not corpus and not any(conversation.passages for conversation in conversations):
-        raise DataError(f"{path}: the pattern finds no passage in any conversation")
-    return build_sites(drafts.values(), skipped, path, fractions, seed)
+        raise DataError(f"{path}: no passage was found in any conversation")
+    return build_sites(drafts.values(), skipped, path, fractions, seed, notes)
 
 
 def _add(draft: SiteDraft, conversation: _Conversation) -> None:
-    ids = [draft.add_passage(text) for text in conversation.passages]
-    answer = conversation.answer.casefold()
-    holding = [i for i, text in zip(ids, conversation.passages, strict=True) if answer in text.casefold()]
-    draft.add_question(conversation.question, [conversation.answer], ids if len(ids) == 1 else holding)
+    texts = {draft.add_passage(text): text for text in conversation.passages}
+    draft.add_question(conversation.question, [conversation.answer], holding(texts, [conversation.answer]))
 
 
 def _read_conversation(
-    row: Mapping[str, Any], place: str, pattern: re.Pattern[str] | None, site: str | None, name: str
+    row: Mapping[str, Any], place: str, pattern: re.Pattern[str] | None, layout: ChatLayout, name: str
 ) -> _Conversation:
     messages = _read_messages(row, place)
-    roles = [role for role, _ in messages]
+    roles = [message.role for message in messages]
     last_answer = max((i for i, role in enumerate(roles) if role == "assistant"), default=0)
     asked = max((i for i in range(last_answer) if roles[i] == "user"), default=None)
-    question = messages[asked][1] if asked is not None else ""
+    question = messages[asked].text if asked is not None else ""
+    before = messages[:last_answer]
     passages: list[str] = []
     if pattern is not None:
-        instructions = [text for role, text in messages[:last_answer] if role in ("system", "developer")]
+        instructions = [message.text for message in before if message.role in ("system", "developer")]
         passages = [text for message in (*instructions, question) for text in _found(pattern, "passage", message)]
         question = _question(pattern, question)
-    answer = messages[last_answer][1] if roles and roles[last_answer] == "assistant" else ""
-    return _Conversation(_site_of(row, place, site) if site else name, question.strip(), answer.strip(), passages)
+    if layout.from_tool:
+        told = messages[(asked or 0) : last_answer]
+        passages += [clean(message.text) for message in told if message.role in ("tool", "function") if message.text]
+    answer = messages[last_answer] if roles and roles[last_answer] == "assistant" else _Message("assistant", "")
+    fault = "" if answer.trains else "conversations whose last answer has the weight 0"
+    site = _site_of(row, place, layout.site) if layout.site else name
+    return _Conversation(site, question.strip(), answer.text.strip(), passages, fault)
 
 
 def _question(pattern: re.Pattern[str], message: str) -> str:
@@ -160,12 +187,24 @@ def _found(pattern: re.Pattern[str], group: str, message: str) -> list[str]:
     return [text for text in texts if text]
 
 
-def _read_messages(row: Mapping[str, Any], place: str) -> list[tuple[str, str]]:
-    """Return the role and the text of every message."""
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A message; `trains` says whether a model may learn from it."""
+
+    role: str
+    text: str
+    trains: bool = True
+
+
+def _read_messages(row: Mapping[str, Any], place: str) -> list[_Message]:
+    """Return every message."""
     messages = row.get("messages")
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         raise DataError(f'{place}: "messages" must be a list of objects with "role" and "content"')
-    return [(str(message.get("role")), _content(message.get("content"), place)) for message in messages]
+    return [
+        _Message(str(message.get("role")), _content(message.get("content"), place), message.get("weight") != 0)
+        for message in messages
+    ]
 
 
 def _content(content: Any, place: str) -> str:

@@ -5,7 +5,6 @@ An article is a site, or articles are grouped into sites; a paragraph is a passa
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,12 +16,13 @@ from fedrag.data.importers.draft import (
     Imported,
     SiteDraft,
     build_sites,
+    told_answers,
     unique_slugs,
 )
+from fedrag.data.importers.text_file import read_json_file
 from fedrag.data.partition import balanced_groups, numbered_names
 from fedrag.data.splitting import Fractions
 from fedrag.errors import DataError
-from fedrag.files import reading_errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,11 @@ class _Article:
 
 
 def import_squad(
-    path: Path, fractions: Fractions = DEFAULT_FRACTIONS, seed: int = 0, groups: int | None = None
+    path: Path,
+    fractions: Fractions = DEFAULT_FRACTIONS,
+    seed: int = 0,
+    groups: int | None = None,
+    encoding: str | None = None,
 ) -> Imported:
     """Read a SQuAD file into sites.
 
@@ -56,12 +60,13 @@ def import_squad(
         fractions: Shares of the splits.
         seed: Seed of the splits.
         groups: Number of sites, balanced by number of questions; None: each article is a site.
+        encoding: Name of the file's encoding; see `read_text`.
 
     Raises:
         DataError: The file is not in SQuAD's format, or has fewer articles than groups.
     """
     skipped: Counter[str] = Counter()
-    articles = _read_articles(path, skipped)
+    articles = _read_articles(path, encoding, skipped)
     slugs = unique_slugs(article.title for article in articles)
     if groups is None:
         sites = [(slugs[article.title], [article]) for article in articles]
@@ -91,12 +96,20 @@ def _draft(name: str, articles: Sequence[_Article], slugs: Mapping[str, str]) ->
     return draft
 
 
-def _read_articles(path: Path, skipped: Counter[str]) -> list[_Article]:
-    """Read the articles; merge those of the same title."""
+def _read_articles(path: Path, encoding: str | None, skipped: Counter[str]) -> list[_Article]:
+    """Read the articles; merge those of the same title, and name one without a title by its place."""
     articles: dict[str, _Article] = {}
-    tree = _read_json(path)
-    for place, article in _objects(tree, "data", str(path)):
-        title = _string(article, "title", place).strip()
+    tree = read_json_file(path, encoding)
+    if isinstance(tree, list) or (isinstance(tree, dict) and "data" not in tree and "question" in tree):
+        raise DataError(
+            f"{path}: holds rows of questions, not SQuAD's articles; import them with: fedrag data import jsonl "
+            f"{path} OUT --question question --answer answers.text --passage context --site title"
+        )
+    for i, (place, article) in enumerate(_objects(tree, "data", str(path)), start=1):
+        given = article.get("title")
+        if given is not None and not isinstance(given, str):
+            raise DataError(f'{place}: "title" must be a string')
+        title = (given or "").strip() or f"article {i}"
         merged = articles.setdefault(title, _Article(title))
         for paragraph_place, paragraph in _objects(article, "paragraphs", place):
             context = _string(paragraph, "context", paragraph_place)
@@ -113,9 +126,8 @@ def _read_questions(paragraph: dict[str, Any], place: str, skipped: Counter[str]
     questions = []
     for where, row in _objects(paragraph, "qas", place):
         text = _string(row, "question", where)
-        answers = [_string(answer, "text", spot) for spot, answer in _objects(row, "answers", where)]
-        answers = [answer for answer in answers if answer.strip()]
-        if row.get("is_impossible"):
+        answers = told_answers(_answers(row, where))
+        if _is_impossible(row.get("is_impossible"), where):
             skipped["impossible questions"] += 1
         elif not answers or not text.strip():
             skipped["questions without text or answer"] += 1
@@ -124,13 +136,30 @@ def _read_questions(paragraph: dict[str, Any], place: str, skipped: Counter[str]
     return questions
 
 
-def _read_json(path: Path) -> Any:
-    with reading_errors(path, DataError):
-        text = path.read_text(encoding="utf-8-sig")
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}: not valid JSON: {error.msg}") from None
+def _answers(row: dict[str, Any], place: str) -> list[str]:
+    """Return the answers' texts: objects as in SQuAD's files, or one object of lists as on the Hugging Face hub."""
+    answers = row.get("answers")
+    if answers is None:
+        return []
+    if isinstance(answers, dict):
+        texts = answers.get("text", [])
+        texts = [texts] if isinstance(texts, str) else texts
+    elif isinstance(answers, list):
+        texts = [answer.get("text") if isinstance(answer, dict) else answer for answer in answers]
+    else:
+        texts = None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise DataError(f'{place}: "answers" must be a list of objects with "text", or an object with a list "text"')
+    return texts
+
+
+def _is_impossible(value: Any, place: str) -> bool:
+    """Return whether a question is marked as impossible, however that is spelt."""
+    known = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False, "none": False, "": False}
+    spelt = str("" if value is None else value).strip().lower()
+    if spelt not in known:
+        raise DataError(f'{place}: "is_impossible" must be true or false')
+    return known[spelt]
 
 
 def _objects(node: Any, key: str, place: str) -> list[tuple[str, dict[str, Any]]]:

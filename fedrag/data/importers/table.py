@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,11 @@ from fedrag.data.importers.draft import (
     Imported,
     SiteDraft,
     build_sites,
+    holding,
+    told_answers,
     unique_slugs,
 )
-from fedrag.data.jsonl import read_objects
+from fedrag.data.importers.text_file import OnNote, read_rows, read_text
 from fedrag.data.splitting import Fractions
 from fedrag.errors import ConfigError, DataError
 from fedrag.types import Passage
@@ -42,6 +45,8 @@ class Table:
     rows: Iterable[Row]
     name: str
     source: str
+    notes: list[str] = field(default_factory=list)
+    """What was read otherwise than expected; known when the rows were read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +54,8 @@ class Columns:
     """Which columns hold what. `answers.text` is the field `text` of the column `answers`."""
 
     question: str
-    answer: str
-    """One answer, or a list of them."""
+    answer: str | None = None
+    """One answer, or a list of them; None: the rows are queries with their right passages, and no answers."""
     passage: str | None = None
     """The text of a passage, or a list; ids where the passages come from a file of their own."""
     site: str | None = None
@@ -68,14 +73,17 @@ class _ParsedRow:
     question: str
     answers: list[str]
     passages: list[str]
+    selected: list[bool] | None
+    """Which passages are right, where the row says so."""
 
 
-def open_table(path: Path, file_format: str | None = None) -> Table:
+def open_table(path: Path, file_format: str | None = None, encoding: str | None = None) -> Table:
     """Return the table in a file, which is read later, row by row.
 
     Args:
         path: The file.
         file_format: A key of READERS; None: the file's ending.
+        encoding: Name of a text file's encoding; see `read_text`.
 
     Raises:
         DataError: There is no reader for this format.
@@ -83,7 +91,8 @@ def open_table(path: Path, file_format: str | None = None) -> Table:
     name = file_format or path.suffix.removeprefix(".").lower()
     if name not in READERS:
         raise DataError(f"{path}: a file of the kind {', '.join(READERS)} was expected")
-    return Table(READERS[name](path), path.stem, str(path))
+    notes: list[str] = []
+    return Table(READERS[name](path, encoding, notes.append), path.stem, str(path), notes)
 
 
 def import_table(
@@ -95,7 +104,8 @@ def import_table(
 ) -> Imported:
     """Turn a table into sites. Rows without a question or an answer are left out and counted.
 
-    Passages of the same text are merged. With a corpus, every site gets all of it.
+    Passages of the same text are merged. With a corpus, every site gets all of it. A question with one passage is
+    labelled with it; one with several with those that are marked as selected or, without marks, hold an answer.
 
     Args:
         table: The table.
@@ -114,14 +124,21 @@ def import_table(
     records = [_read_row(place, row, columns, table.name) for place, row in table.rows]
     slugs = unique_slugs(record.site for record in records)
     drafts = {site: SiteDraft(slugs[site], corpus) for site in slugs}
+    unlabelled = 0
     for record in records:
-        if not record.question or not record.answers:
+        if not record.question or not (record.answers or columns.answer is None and record.passages):
             skipped["rows without question or answer"] += 1
             continue
         draft = drafts[record.site]
-        labels = _known_ids(record, draft) if corpus else [draft.add_passage(text) for text in record.passages]
+        labels = _known_ids(record, draft) if corpus else _labels(record, draft, columns)
+        unlabelled += bool(record.passages) and not labels
         draft.add_question(record.question, record.answers, labels, record.id)
-    return build_sites(drafts.values(), skipped, table.source, fractions, seed)
+    notes = list(table.notes)
+    if unlabelled:
+        notes.append(
+            f"{unlabelled:,} questions have several passages, none of which holds an answer word for word: no label"
+        )
+    return build_sites(drafts.values(), skipped, table.source, fractions, seed, notes)
 
 
 def look_up(row: Mapping[str, Any], column: str) -> list[str]:
@@ -176,9 +193,57 @@ def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -
         site=site,
         id="".join(field(columns.id)[:1]),
         question=" ".join(field(columns.question)),
-        answers=field(columns.answer),
-        passages=field(columns.passage),
+        answers=told_answers(field(columns.answer)),
+        passages=_passages(place, row, columns.passage, field(columns.passage)),
+        selected=_selected(place, row, columns.passage, len(field(columns.passage))),
     )
+
+
+def _passages(place: str, row: Mapping[str, Any], column: str | None, texts: list[str]) -> list[str]:
+    """Return a row's passages; refuse lists within lists and objects, whose parts are no passages."""
+    if column is None:
+        return []
+    value = row[column] if column in row else _values(row, column)
+    parts = value if isinstance(value, list) else [value]
+    if any(isinstance(part, list | tuple | Mapping) for part in parts):
+        raise DataError(
+            f'{place}: the column "{column}" holds lists or objects within a list, of which not every part is a '
+            f"passage; HotpotQA's files are read by: fedrag data import hotpotqa; else name one field, "
+            f"as in --passage passages.passage_text"
+        )
+    return texts
+
+
+def _selected(place: str, row: Mapping[str, Any], column: str | None, passages: int) -> list[bool] | None:
+    """Return MS MARCO's marks: `is_selected` beside the field of the passages."""
+    parent, dot, _ = (column or "").rpartition(".")
+    if not dot or column in row:
+        return None
+    try:
+        marks = look_up(row, f"{parent}.is_selected")
+    except KeyError:
+        return None
+    if len(marks) != passages:
+        raise DataError(f'{place}: "{parent}.is_selected" marks {len(marks)} passages, "{column}" holds {passages}')
+    return [mark.lower() in ("1", "true") for mark in marks]
+
+
+def _values(row: Mapping[str, Any], column: str) -> list[Any]:
+    """Return what stands in a dotted column, lists flattened along the way but not at its end."""
+    values: list[Any] = [row]
+    for key in column.split("."):
+        values = [value[key] for value in _flattened(values)]
+    return values[0] if len(values) == 1 else values
+
+
+def _labels(record: _ParsedRow, draft: SiteDraft, columns: Columns) -> list[str]:
+    """Add a row's passages and return which of them are right."""
+    ids = [draft.add_passage(text) for text in record.passages]
+    if record.selected is not None:
+        return [identity for identity, chosen in zip(ids, record.selected, strict=True) if chosen]
+    if columns.answer is None:
+        return ids
+    return holding(dict(zip(ids, record.passages, strict=True)), record.answers)
 
 
 def _known_ids(record: _ParsedRow, draft: SiteDraft) -> list[str]:
@@ -193,32 +258,32 @@ def _nearest(column: str, row: Mapping[str, Any]) -> str:
     return f" (nearest: {matches[0]}; all: {', '.join(map(str, row))})" if matches else ""
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
-    for line, row in read_objects(path):
-        yield f"{path}:{line}", row
+def _jsonl_rows(path: Path, encoding: str | None, on_note: OnNote) -> Iterator[Row]:
+    yield from read_rows(path, encoding, on_note)
 
 
-def _csv_rows(path: Path) -> Iterator[Row]:
+def _csv_rows(path: Path, encoding: str | None, on_note: OnNote) -> Iterator[Row]:
     csv.field_size_limit(2**31 - 1)  # the default, 131,072 characters, is less than a long document
+    text = read_text(path, encoding)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=_delimiter(text), strict=True)
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            for row in reader:
-                place = f"{path}:{reader.line_num}"
-                if None in row or None in row.values():
-                    raise DataError(f"{place}: {len(reader.fieldnames or [])} columns were expected, as above")
-                yield place, row
-    except FileNotFoundError:
-        raise DataError(f"{path}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path}: not UTF-8 text ({error.reason})") from None
+        for row in reader:
+            place = f"{path}:{reader.line_num}"
+            if None in row or None in row.values():
+                raise DataError(f"{place}: {len(reader.fieldnames or [])} columns were expected, as above")
+            yield place, row
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: not valid CSV: {error}") from None
 
 
-def _parquet_rows(path: Path) -> Iterator[Row]:
+def _delimiter(text: str) -> str:
+    """Return what separates the columns: that of comma, semicolon and tab by which the header has the most."""
+    header = next(iter(text.splitlines()), "")
+    counts = {mark: len(next(csv.reader([header], delimiter=mark), [])) for mark in ",;\t"}
+    return max(counts, key=lambda mark: counts[mark])
+
+
+def _parquet_rows(path: Path, encoding: str | None, on_note: OnNote) -> Iterator[Row]:
     if not path.is_file():
         raise DataError(f"{path}: no such file")
     number = 0
@@ -231,8 +296,9 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: not a readable Parquet file: {error}") from None
 
 
-READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
+READERS: dict[str, Callable[[Path, str | None, OnNote], Iterator[Row]]] = {
     "jsonl": _jsonl_rows,
     "csv": _csv_rows,
+    "tsv": _csv_rows,
     "parquet": _parquet_rows,
 }

@@ -44,7 +44,9 @@ def read_text(path: Path, encoding: str | None = None) -> str:
         raise DataError(f"{path}: not UTF-8 text (byte {error.start + 1}); {_ways_out(raw)}") from None
 
 
-def read_rows(path: Path, encoding: str | None = None, on_note: OnNote = lambda note: None) -> Iterator[tuple[str, Any]]:
+def read_rows(
+    path: Path, encoding: str | None = None, on_note: OnNote = lambda note: None
+) -> Iterator[tuple[str, Any]]:
     """Yield the place, for messages, and the object of each row of a file of JSON lines or of one JSON array.
 
     Raises:
