@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -79,16 +81,24 @@ def hard_ids(example: RetrieverExample, **config: float) -> list[str]:
 
 
 def test_hard_negatives_are_the_best_retrieved_that_are_not_labelled():
-    assert hard_ids(example_with(frozenset({"p0"}), "p0"), hard_negatives=2) == ["p1", "p2"]
-    assert hard_ids(example_with(frozenset({"p0", "p1", "p3"}), "p3"), hard_negatives=3) == ["p2", "p4"]
-    assert hard_ids(example_with(frozenset({"p2"}), "p2"), hard_negatives=2) == ["p0", "p1"]
+    assert hard_ids(example_with(frozenset({"p0"}), "p0"), hard_negatives=2, hard_negative_margin=0) == ["p1", "p2"]
+    assert hard_ids(example_with(frozenset({"p0", "p1", "p3"}), "p3"), hard_negatives=3, hard_negative_margin=0) == [
+        "p2",
+        "p4",
+    ]
+    assert hard_ids(example_with(frozenset({"p2"}), "p2"), hard_negatives=2, hard_negative_margin=0) == ["p0", "p1"]
     assert hard_ids(example_with(frozenset({"p0"}), "p0"), hard_negatives=0) == []
 
 
 @pytest.mark.parametrize(("margin", "expected"), [(0.05, ["p2", "p3", "p4"]), (0.15, ["p3", "p4"]), (0.5, [])])
-def test_a_hard_negative_is_less_similar_by_the_margin(margin, expected):
+def test_a_hard_negative_is_less_similar_by_a_share_of_the_right_passages_similarity(margin, expected):
     example = example_with(frozenset({"p1"}), "p1")  # its similarity is 0.8
     assert hard_ids(example, hard_negatives=4, hard_negative_margin=margin) == expected
+
+
+def test_the_sites_own_hard_negatives_come_first_and_are_not_found_again():
+    example = replace(example_with(frozenset({"p0"}), "p0"), hard_negatives=(PassageText("p1", "text of p1"),))
+    assert hard_ids(example, hard_negatives=1, hard_negative_margin=0) == ["p1", "p2"]
 
 
 # Candidates and scores
