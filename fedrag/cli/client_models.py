@@ -46,7 +46,8 @@ def ask(
         from fedrag.evaluation.ask import BeforeAndAfter
         from fedrag.site.admin.evaluate_delivered import load_own_site
 
-        both = BeforeAndAfter(delivered.run, delivered.config, delivered.state, load_own_site(config), passages)
+        site = load_own_site(config)
+        both = BeforeAndAfter(delivered.run, delivered.config, delivered.state, site, passages, delivered.indexes)
     ask_all(both, question, as_json)
 
 

@@ -15,7 +15,8 @@ from fedrag.evaluation.ranking import reciprocal_rank
 from fedrag.models.resident import RoundModels, resident_retriever
 from fedrag.models.retriever import Retriever
 from fedrag.rag.answer_scores import ScoreCache, score_answers
-from fedrag.rag.pipeline import build_index, encode_questions, rank
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import encode_questions, rank
 from fedrag.seeding import derive_seed
 from fedrag.training.result import TrainingResult
 from fedrag.training.retriever_examples import (
@@ -69,7 +70,7 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
     untouched = lsr.candidates_from == "untouched"
     with models.retriever.untouched() if untouched else nullcontext():
         base = (
-            build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap)
+            build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap, bench.indexes)
             if untouched
             else work.index()
         )

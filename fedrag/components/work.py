@@ -33,6 +33,7 @@ class Workbench:
         losses: The loss functions.
         on_progress: Told how far the work is.
         run: Name of the run, or "" where it has none.
+        indexes: Folder of its indexes; None: none are kept.
     """
 
     site: Site
@@ -42,6 +43,7 @@ class Workbench:
     losses: Losses = field(default_factory=Losses)
     on_progress: OnProgress = lambda what, done, total: None
     run: str = ""
+    indexes: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

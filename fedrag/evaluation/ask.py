@@ -11,7 +11,8 @@ from fedrag.data.questions import distinct_questions, question_key
 from fedrag.data.site_folder import load_site, site_folders
 from fedrag.errors import ConfigError
 from fedrag.models.resident import RoundModels
-from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, retrieve
+from fedrag.rag.indexing import build_index, shared_indexes
+from fedrag.rag.pipeline import Retrieved, answer_questions, retrieve
 from fedrag.retrieval.index import PassageIndex
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import COMPONENTS, SPLITS, Component, Passage, Site, Split, State
@@ -83,16 +84,26 @@ class BeforeAndAfter:
         site: The site.
         passages: Passages to find per question; None: as many as the run gives the generator. The generator gets the
             best of them, at most as many as in the run.
+        indexes: The folder of indexes; None: none are kept.
 
     Raises:
         ModelError: A model is not fetched.
     """
 
-    def __init__(self, run: str, config: Config, trained: State, site: Site, passages: int | None = None) -> None:
+    def __init__(
+        self,
+        run: str,
+        config: Config,
+        trained: State,
+        site: Site,
+        passages: int | None = None,
+        indexes: Path | None = None,
+    ) -> None:
         self._run = run
         self._config = config
         self._trained = trained
         self._site = site
+        self._indexes = indexes
         self._n_found = passages or config.rag.passages
         self._known = {question_key(q.question): q for q in distinct_questions(self._site.questions)}
         self._untouched_index = self._index({})
@@ -110,7 +121,8 @@ class BeforeAndAfter:
         """
         run = RunFolder.open(Path(path))
         trained = run.load_result()
-        return cls(run.path.resolve().name, run.config, trained, load_site(_only_site(Path(data))), passages)
+        site = load_site(_only_site(Path(data)))
+        return cls(run.path.resolve().name, run.config, trained, site, passages, shared_indexes())
 
     @property
     def site(self) -> str:
@@ -141,7 +153,7 @@ class BeforeAndAfter:
 
     def _index(self, state: State) -> PassageIndex:
         retriever = RoundModels(self._config, state).retriever
-        return build_index(retriever, self._site.passages, self._config.rag.chunk_overlap)
+        return build_index(retriever, self._site.passages, self._config.rag.chunk_overlap, self._indexes)
 
     def _answer(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> RagAnswer:
         config = self._config

@@ -13,6 +13,7 @@ from fedrag.errors import DataError
 from fedrag.evaluation.measure import MeasuredSplit, measure_site
 from fedrag.evaluation.records import Measured, summarise_by_site
 from fedrag.models.resident import RoundModels
+from fedrag.rag.indexing import shared_indexes
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import Site, State
 
@@ -46,7 +47,7 @@ def evaluate_run(
     run = RunFolder.open(Path(path))
     state: State = {} if base else run.load_result()
     sites = load_sites(Path(data))
-    measured = measure_sites(sites, split, run.config, state, not only_retrieval, display)
+    measured = measure_sites(sites, split, run.config, state, not only_retrieval, display, shared_indexes())
     if not measured:
         raise DataError(f"{data}: no site has a question in its {split} split; choose another with --split")
     identity = {"run": run.identity(), "models": "untouched" if base else "trained", "split": split}
@@ -60,6 +61,7 @@ def measure_sites(
     state: State,
     generate: bool,
     display: Display,
+    indexes: Path | None = None,
 ) -> list[Measured]:
     """Measure one state on several sites; skip those without questions in the split, and say so.
 
@@ -70,13 +72,14 @@ def measure_sites(
         state: Tensors by component; a missing component is untouched.
         generate: Whether to generate answers, if the scenario does.
         display: Shows lines and progress.
+        indexes: The folder of indexes; None: none are kept.
     """
     models = RoundModels(config, state)
     generator = models.generator if generate and config.evaluation.generate else None
     measured: list[Measured] = []
     for done, site in enumerate(sites):
         display.progress("measuring sites", done, len(sites))
-        found = measure_site(site, split, config, models.retriever, generator, display.progress)
+        found = measure_site(site, split, config, models.retriever, generator, display.progress, indexes)
         if not found:
             display.say(f"{site.name} has no {split} questions")
         measured += found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Literal
 
 from fedrag.config.scenario import Config
@@ -12,7 +13,8 @@ from fedrag.evaluation.ranking import ndcg_at, recall_at, reciprocal_rank
 from fedrag.evaluation.records import METRICS, Measured
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
-from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, rank
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import Retrieved, answer_questions, rank
 from fedrag.types import Question, Site, Split
 
 MeasuredSplit = Split | Literal["all"]
@@ -28,6 +30,7 @@ def measure_site(
     retriever: Retriever,
     generator: Generator | None,
     on_progress: OnProgress = lambda what, done, total: None,
+    indexes: Path | None = None,
 ) -> list[Measured]:
     """Measure one site's questions against its own passages.
 
@@ -38,12 +41,13 @@ def measure_site(
         retriever: In the state to measure.
         generator: In the state to measure; None: retrieval only.
         on_progress: Called with a description, the number done and the total while answers are generated.
+        indexes: The folder of indexes; None: none are kept.
     """
     chosen = site.questions if split == "all" else site.split(split)
     questions = distinct_questions(chosen)
     if not questions:
         return []
-    index = build_index(retriever, site.passages, config.rag.chunk_overlap)
+    index = build_index(retriever, site.passages, config.rag.chunk_overlap, indexes)
     rankings = rank(retriever, index, questions, config.rag.passages)
     passages = {passage.id: passage for passage in site.passages}
     answers: Sequence[str | None] = [None] * len(questions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -30,6 +31,7 @@ from fedrag.types import Array, Tensors
 from fedrag.weights.store import FetchedModel
 
 _Task = Literal["query", "document"]
+_PROBE = "A text whose vector tells one way of encoding passages from another."
 # sentence-transformers pools token embeddings itself and ignores a transformer's own pooler.
 _UNUSED = ("pooler",)
 
@@ -62,6 +64,7 @@ class Retriever:
         self.config = config
         self.fetched = fetched
         self._lora = config.weights == "lora"
+        self._at_base = False
         self._base = {} if self._lora else {n: p.detach().clone() for n, p in self.parameters().items()}
         split = not self._lora and not config.trains_passage_side
         self._passage_encoder = copy.deepcopy(encoder).requires_grad_(False) if split else encoder
@@ -129,8 +132,12 @@ class Retriever:
     def untouched(self) -> Iterator[None]:
         """Encode with the base weights, whatever the state is."""
         if self._lora:
-            with adapter_disabled(self.encoder):
-                yield
+            self._at_base = True
+            try:
+                with adapter_disabled(self.encoder):
+                    yield
+            finally:
+                self._at_base = False
             return
         kept = {name: parameter.detach().clone() for name, parameter in self.parameters().items()}
         self._overwrite(self._base)
@@ -138,6 +145,39 @@ class Retriever:
             yield
         finally:
             self._overwrite(kept)
+
+    def passage_key(self) -> str:
+        """Return all that the vectors of passages depend on but their texts: weights, way of encoding, machine.
+
+        A passage side that is not trained has the same key in every round, as has an adapter that changes nothing.
+        """
+        digest = hashlib.sha256()
+        for name, parameter in self._trained_passage_weights().items():
+            digest.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
+        # Prompt, longest text, pooling and number format show in the vector of any text.
+        digest.update(self.encode_passages([_PROBE]).tobytes())
+        parts = (
+            self.fetched.tensors_sha256,
+            digest.hexdigest(),
+            self.encoder.device,
+            torch.backends.cpu.get_cpu_capability(),
+            torch.get_num_threads(),
+            torch.__version__,
+        )
+        return "|".join(map(str, parts))
+
+    def _trained_passage_weights(self) -> dict[str, nn.Parameter]:
+        """Return the trained weights with which passages are encoded now; none where they are the base's."""
+        if self._lora:
+            if self._at_base or not self.config.trains_passage_side:
+                return {}
+            factors = lora_parameters(self.encoder)
+            # With a B of zeros an adapter changes nothing, whatever its A.
+            return factors if any(bool(b.any()) for name, b in factors.items() if ".lora_B." in name) else {}
+        if self._passage_encoder is not self.encoder:
+            return {}
+        weights = self.parameters()
+        return {} if all(torch.equal(weights[name], base) for name, base in self._base.items()) else weights
 
     def encode_queries(self, texts: Sequence[str]) -> Array:
         """Return unit vectors (texts, dim) of questions."""

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedrag.config.scenario import RagConfig
-from fedrag.data.chunking import chunk_passages
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.passes.batches import plan_batches
@@ -22,13 +21,6 @@ from fedrag.types import Array, Example, Hit, Passage, Question
 OnProgress = Callable[[int, int], None]
 
 _BATCH_TOKENS = 16_384
-
-
-def build_index(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> PassageIndex:
-    """Chunk and encode a site's passages and index them."""
-    chunks = chunk_passages(passages, retriever.encoder.tokenizer, retriever.chunk_tokens, overlap)
-    texts = [chunk.text for chunk in chunks]
-    return PassageIndex([chunk.passage_id for chunk in chunks], texts, retriever.encode_passages(texts))
 
 
 def retrieve(retriever: Retriever, index: PassageIndex, questions: Sequence[str], k: int) -> list[list[Hit]]:

@@ -27,6 +27,8 @@ from fedrag.federation.federate import federate
 from fedrag.files import read_json, write_json, write_text
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.passes.choose import planned_paths, reading_text
+from fedrag.rag.indexing import shared_indexes
+from fedrag.retrieval.index_cache import INDEXES
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.baselines import train_local, train_pooled
@@ -235,7 +237,7 @@ def _evaluate(run: RunFolder, clients: _Clients, state: State, parts: _Parts) ->
     measured_sites = held_out if evaluation.sites == "held-out" else sites
 
     def measure(on: Sequence[Site], of: State) -> list[Measured]:
-        return measure_sites(on, split, run.config, of, True, display)
+        return measure_sites(on, split, run.config, of, True, display, shared_indexes())
 
     def train(baseline: RunFolder, folder: Path) -> State:
         display.say(f"baseline: {baseline.path.name}")
@@ -276,14 +278,15 @@ def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]
 @contextmanager
 def _open_grid(clients: _Clients, parts: _Parts) -> Iterator[Grid]:
     """Yield a grid with one client per site folder: in this process, or in those of the pool."""
-    # A next run may ask for the same scores; where models are only read, they stay with this run.
-    writable = os.access(fedrag_home(), os.W_OK)
+    # A next run may ask for the same scores and indexes; where models are only read, they stay with this run.
+    home, writable = fedrag_home(), os.access(fedrag_home(), os.W_OK)
     node_configs = [
         {
             "site-name": site_name(folder),
             "site-folder": str(folder.resolve()),
             "site-cache": str((clients.caches / site_name(folder)).resolve()),
-            **({"score-cache": str(fedrag_home() / SCORES / site_name(folder))} if writable else {}),
+            **({"score-cache": str(home / SCORES / site_name(folder))} if writable else {}),
+            **({"index-cache": str(home / INDEXES)} if writable else {}),
         }
         for folder in clients.folders
     ]

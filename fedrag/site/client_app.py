@@ -129,7 +129,7 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         config = Config.from_toml(request.scenario)
         paths = SitePaths.from_node_config(context.node_config, config)
         site = replace(load_site(paths.folder), name=paths.name)  # seeds come from the name it greets with
-        bench = Workbench(site, paths.cache, paths.scores, config, setup.losses, run=paths.run)
+        bench = Workbench(site, paths.cache, paths.scores, config, setup.losses, run=paths.run, indexes=paths.indexes)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:
             reply = apply_to_reply(setup.policy, reply, len(site.train), len(site.validation))

@@ -11,7 +11,7 @@ DIR/
   inbox  outbox        the current request, and the reply to the last one
   address              the node id under which the coordinator knows this site
   .lock                held by the process that serves the folder
-  answer-scores/  models/<run>/  logs/
+  answer-scores/  indexes/  models/<run>/  logs/
 ```
 """
 

@@ -24,6 +24,7 @@ from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError
 from fedrag.federation.messages import Reply, Request
 from fedrag.files import read_json, replacing_folder, sha256_of, write_json
+from fedrag.retrieval.index_cache import INDEXES
 from fedrag.types import Component, State, Tensors
 
 MODELS = "models"
@@ -72,6 +73,11 @@ class Delivered:
     folder: Path
     config: Config
     state: State
+
+    @property
+    def indexes(self) -> Path:
+        """The folder of the site's indexes."""
+        return self.folder.parent.parent / INDEXES
 
 
 def save_delivery(folder: Path, run: str, state: State, scenario: str) -> None:

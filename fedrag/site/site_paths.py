@@ -9,6 +9,7 @@ from pathlib import Path
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import chosen_folders, site_name
 from fedrag.errors import ConfigError
+from fedrag.retrieval.index_cache import INDEXES
 from fedrag.weights.store import fedrag_home
 
 SCORES = "answer-scores"
@@ -23,6 +24,7 @@ class SitePaths:
         folder: The folder of its data.
         cache: The folder of delivered models.
         scores: The folder of cached answer scores.
+        indexes: The folder of indexes.
         run: Name of the run, under which delivered models are saved; empty where it has none.
     """
 
@@ -30,14 +32,15 @@ class SitePaths:
     folder: Path
     cache: Path
     scores: Path
+    indexes: Path
     run: str = ""
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SitePaths:
         """Return the paths of the site that this process serves.
 
-        A launcher sets `site-folder`, and optionally `site-name`, `site-cache` and `score-cache`. Flower's own
-        simulation sets `partition-id` alone: it numbers the scenario's sites in order of their names.
+        A launcher sets `site-folder`, and optionally `site-name`, `site-cache`, `score-cache` and `index-cache`.
+        Flower's own simulation sets `partition-id` alone: it numbers the scenario's sites in order of their names.
 
         Raises:
             ConfigError: The node configuration has neither.
@@ -48,7 +51,8 @@ class SitePaths:
         name = str(node_config.get("site-name", site_name(folder)))
         cache = Path(str(node_config.get("site-cache") or fedrag_home() / "sites" / name))
         scores = Path(str(node_config.get("score-cache") or cache / SCORES))
-        return cls(name, folder, cache, scores, str(node_config.get("run", "")))
+        indexes = Path(str(node_config.get("index-cache") or cache / INDEXES))
+        return cls(name, folder, cache, scores, indexes, str(node_config.get("run", "")))
 
 
 def _folder_of_partition(node_config: Mapping[str, object], config: Config) -> Path:

@@ -12,7 +12,8 @@ from fedrag.components.work import Work, Workbench
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, manifest_of, norm
 from fedrag.models.resident import RoundModels
-from fedrag.rag.pipeline import build_index, rank
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import rank
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.training.result import TrainingResult
 from fedrag.types import Component
@@ -41,7 +42,7 @@ def begin_work(bench: Workbench, request: Request) -> Work:
 
     @cache
     def index() -> PassageIndex:
-        return build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap)
+        return build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap, bench.indexes)
 
     @cache
     def rankings() -> list[Ranking]:

@@ -16,7 +16,8 @@ from bench import Row, in_turn, main
 from models import config, load_generator, load_retriever, sites
 
 from fedrag.models.generator import Generator
-from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import Retrieved, answer_questions, prompt_builder, prompt_groups, retrieve
 
 QUESTIONS, TURNS, PEERS_SHARE = 48, 3, 8
 

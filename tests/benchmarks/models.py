@@ -15,7 +15,8 @@ from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.passes.reading import reader_of
 from fedrag.passes.tree import PromptTree
-from fedrag.rag.pipeline import build_index, retrieve
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import retrieve
 from fedrag.training.ralt import answer_examples
 from fedrag.types import Example, Site
 from fedrag.weights.compute import best_device, computing_dtype

@@ -25,7 +25,7 @@ from bench import Row, finish, in_a_process, in_turn, main, peak_mb
 from models import config, load_retriever, sites
 
 from fedrag.models.retriever import Retriever
-from fedrag.rag.pipeline import build_index
+from fedrag.rag.indexing import build_index
 from fedrag.training.retriever_batches import distinct_batches
 from fedrag.training.retriever_examples import RetrieverExample, labelled_examples
 from fedrag.training.retriever_training import train_retriever

@@ -25,7 +25,8 @@ from fedrag.models.generator import Generator
 from fedrag.passes.reading import reader_of
 from fedrag.passes.tree import PromptTree
 from fedrag.rag.answer_scores import ScoreCache, score_answers
-from fedrag.rag.pipeline import build_index, rank
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import rank
 from fedrag.training.retriever_examples import choose_candidates, lsr_pairs
 from fedrag.types import Example
 

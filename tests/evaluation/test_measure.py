@@ -11,7 +11,7 @@ from fedrag.config.scenario import Config
 from fedrag.data.questions import distinct_questions
 from fedrag.evaluation.measure import measure_site
 from fedrag.evaluation.records import METRICS, Measured, summarise, summarise_by_site
-from fedrag.rag.pipeline import build_index
+from fedrag.rag.indexing import build_index
 from fedrag.types import Passage, Question, Site
 
 PASSAGES = (

@@ -33,7 +33,8 @@ from fedrag.federation.rounds import result_of
 from fedrag.federation.update import add, norm, subtract
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.resident import RoundModels
-from fedrag.rag.pipeline import build_index, retrieve
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import retrieve
 from fedrag.seeding import derive_seed
 from fedrag.site.client_app import make_client_app
 from fedrag.site.steps import train_site

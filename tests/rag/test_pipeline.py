@@ -8,7 +8,8 @@ import pytest
 from fedrag.config.scenario import RagConfig
 from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
-from fedrag.rag.pipeline import Retrieved, answer_questions, build_index, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import Retrieved, answer_questions, prompt_builder, prompt_groups, retrieve
 from fedrag.types import Example, Passage
 
 PASSAGES = [

@@ -16,6 +16,7 @@ from fedrag.config.scenario import Config
 from fedrag.data.site_folder import hash_site
 from fedrag.errors import ConfigError, DataError, QuorumError, RunError
 from fedrag.files import read_json
+from fedrag.models.retriever import _PROBE, Retriever
 from fedrag.rag import answer_scores
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.runs.run_folder import RunFolder
@@ -158,6 +159,44 @@ def test_where_the_folder_of_models_is_only_read_the_scores_stay_with_the_run(si
     settings = {"federation": {"schedule": "retriever"}, "retriever": {"loss": "lsr"}}
     run = simulate(tiny_config(sites, **settings), out=tmp_path / "run")
     assert list((run.path / "sites" / "a" / "answer-scores").rglob("*.npy"))
+
+
+def passages_encoded(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the chunks of passages that are encoded from now on."""
+    encoded: list[str] = []
+    encode = Retriever.encode_passages
+
+    def counted(retriever, texts):
+        encoded.extend(text for text in texts if text != _PROBE)
+        return encode(retriever, texts)
+
+    monkeypatch.setattr(Retriever, "encode_passages", counted)
+    return encoded
+
+
+def test_ten_rounds_whose_retriever_does_not_learn_encode_once(tiny_home, tmp_path, monkeypatch):
+    """Once every site encoded its passages in every round and for every arm: 21 times in five rounds of three sites."""
+    root = write_small_sites(tmp_path / "sites", a=2, b=3)
+    for name in ("a", "b"):
+        passages = root / name / "passages.jsonl"
+        passages.write_text(passages.read_text().replace("library", "ten times read library"))
+    encoded = passages_encoded(monkeypatch)
+    federation = {"schedule": "generator", "rounds": 10, "validate_every": 1}
+    config = tiny_config(root, federation=federation, evaluation={"split": "test", "baselines": ["local"]})
+    run = simulate(config, out=tmp_path / "run")
+    assert len(run.rounds()) == 10
+    chunks = len(encoded)
+    assert chunks == len(set(encoded)) > 0
+    fedrag.ask(run.path, "What does a late book cost?", root / "a")
+    fedrag.evaluate_run(run.path, root, base=True)
+    simulate(config, out=tmp_path / "again")
+    assert len(encoded) == chunks
+
+
+def test_where_the_folder_of_models_is_only_read_indexes_stay_with_the_run(sites, tmp_path, monkeypatch):
+    monkeypatch.setattr("fedrag.simulation.simulate.os.access", lambda path, mode: False)
+    run = simulate(tiny_config(sites, federation={"schedule": "generator"}), out=tmp_path / "run")
+    assert list((run.path / "sites" / "a" / "indexes").rglob("*.npy"))
 
 
 def test_an_adapter_that_acts_from_the_question_on_learns_the_same_bits_again(finished, sites, tmp_path):

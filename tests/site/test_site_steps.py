@@ -18,7 +18,8 @@ from fedrag.errors import ConfigError
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import manifest_of, unflatten
 from fedrag.models.resident import RoundModels
-from fedrag.rag.pipeline import build_index, prompt_builder
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import prompt_builder
 from fedrag.site import steps
 from fedrag.site.delivery import accept_delivery
 from fedrag.site.site_paths import SitePaths
@@ -204,7 +205,8 @@ def test_a_delivery_lies_in_the_sites_cache_and_replaces_the_one_before(work):
 def test_a_site_s_own_settings_win_over_what_the_scenario_says(tmp_path, tiny_home):
     node = {"site-folder": str(tmp_path / "data"), "site-name": "clinic", "site-cache": str(tmp_path / "cache")}
     settings = SitePaths.from_node_config(node, tiny_config())
-    assert settings == SitePaths("clinic", tmp_path / "data", tmp_path / "cache", tmp_path / "cache" / "answer-scores")
+    cache = tmp_path / "cache"
+    assert settings == SitePaths("clinic", tmp_path / "data", cache, cache / "answer-scores", cache / "indexes")
     settings = SitePaths.from_node_config({"site-folder": str(tmp_path / "data")}, tiny_config())
     assert (settings.name, settings.cache) == ("data", tiny_home / "sites" / "data")
 

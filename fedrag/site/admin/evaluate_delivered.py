@@ -50,7 +50,7 @@ def measure_delivered(
     measured = {}
     for arm, state in arms.items():
         display.say(f"measuring the {'untouched' if arm == 'untouched' else 'delivered'} models")
-        measured[arm] = measure_sites([site], split, delivered.config, state, generate, display)
+        measured[arm] = measure_sites([site], split, delivered.config, state, generate, display, delivered.indexes)
         if not measured[arm]:
             raise DataError(f"{site.name}: has no question in its {split} split; choose another with --split")
     return measured

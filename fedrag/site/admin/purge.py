@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedrag.errors import ConfigError
 from fedrag.files import storage_errors
+from fedrag.retrieval.index_cache import INDEXES
 from fedrag.site.client_folder import INBOX, OUTBOX
 from fedrag.site.delivery import MODELS, deliveries, remove_deliveries
 from fedrag.site.site_paths import SCORES
@@ -32,6 +33,7 @@ class Leftovers:
         runs: Runs whose models are here, even in part.
         models: The folders of their models.
         cache: Files of answer scores.
+        indexes: Files of indexes.
         logs: Log files.
         messages: The last request and the reply to it, which may hold an update.
     """
@@ -39,6 +41,7 @@ class Leftovers:
     runs: tuple[str, ...]
     models: tuple[Path, ...]
     cache: tuple[Path, ...]
+    indexes: tuple[Path, ...]
     logs: tuple[Path, ...]
     messages: tuple[Path, ...] = ()
 
@@ -48,6 +51,7 @@ class Leftovers:
         models = [f"models of {run}: {size_text(_bytes(self._files_of(run)))}" for run in self.runs]
         others = {
             "answer scores, which a run computes anew": self.cache,
+            "indexes of the passages, which are made anew": self.indexes,
             "logs": self.logs,
             "the last request and the reply to it": self.messages,
         }
@@ -79,6 +83,7 @@ def find_leftovers(folder: Path, run: str | None = None) -> Leftovers:
         runs=chosen,
         models=tuple(entry for entry in found if _run_of(entry) in chosen),
         cache=tuple(_files(folder / SCORES)),
+        indexes=tuple(_files(folder / INDEXES)),
         logs=tuple(file for file in _files(folder / LOGS) if file.stat().st_size),
         messages=tuple(_messages(folder)) if run is None else (),
     )
@@ -96,7 +101,7 @@ def remove(folder: Path, leftovers: Leftovers) -> None:
         remove_deliveries(folder, leftovers.runs)
         for path in leftovers.models:
             shutil.rmtree(path)
-        for file in (*leftovers.cache, *leftovers.messages):
+        for file in (*leftovers.cache, *leftovers.indexes, *leftovers.messages):
             file.unlink(missing_ok=True)
         for file in leftovers.logs:
             os.truncate(file, 0)

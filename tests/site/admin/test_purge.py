@@ -23,7 +23,8 @@ def clinic(tmp_path):
     (folder / "models" / "a-1" / "report.html").write_text("quotes the site's data")
     (folder / "models" / ".b-1.partial").mkdir()
     (folder / "models" / ".b-1.partial" / "generator.safetensors").write_bytes(b"half")
-    for name in ("answer-scores/0123/4567.npy", "logs/node.log", "logs/node.1.log", "egress.jsonl", "requests.jsonl"):
+    caches = ("answer-scores/0123/4567.npy", "indexes/89ab/vectors.npy")
+    for name in (*caches, "logs/node.log", "logs/node.1.log", "egress.jsonl", "requests.jsonl"):
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text("x" * 1500)
     for name in ("inbox", "outbox", "outbox.partial"):
@@ -62,10 +63,15 @@ def test_what_is_left_is_told_by_kind_with_its_size(clinic):
         "models of a-1",
         "models of b-1",
         "answer scores, which a run computes anew",
+        "indexes of the passages, which are made anew",
         "logs",
         "the last request and the reply to it",
     ]
-    assert lines[2:4] == ["answer scores, which a run computes anew: 1.5 kB", "logs: 3.0 kB"]
+    assert lines[2:5] == [
+        "answer scores, which a run computes anew: 1.5 kB",
+        "indexes of the passages, which are made anew: 1.5 kB",
+        "logs: 3.0 kB",
+    ]
 
 
 def test_a_run_that_is_not_there_is_named_with_those_that_are(clinic):

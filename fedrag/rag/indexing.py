@@ -1,0 +1,101 @@
+"""Indexes a site's passages: cuts them into chunks, encodes these once, and keeps the vectors on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from fedrag.data.chunking import Part, iterate_chunks
+from fedrag.models.retriever import Retriever
+from fedrag.retrieval.index import PassageIndex
+from fedrag.retrieval.index_cache import INDEXES, IndexCache, Parts, StoredVectors
+from fedrag.types import Passage
+from fedrag.weights.store import fedrag_home
+
+_VERSION = 1
+_CHUNKS_AT_A_TIME = 32_768
+"""Chunks that are encoded together: texts of similar length share a batch, whatever their passages."""
+
+
+def build_index(
+    retriever: Retriever, passages: Sequence[Passage], overlap: int, folder: Path | None = None
+) -> PassageIndex:
+    """Chunk and encode a site's passages and index them.
+
+    Args:
+        retriever: Encodes passages in its current state.
+        passages: The site's passages.
+        overlap: Tokens that neighbouring chunks share.
+        folder: The folder of indexes, which is asked first and holds the result; None: nothing is kept.
+    """
+    if folder is None:
+        stored = _encode(retriever, passages, overlap)
+    else:
+        cache, key = IndexCache(folder), _key(retriever, passages, overlap)
+        stored = cache.read(key) or cache.write(key, _encode(retriever, passages, overlap))
+    owners = stored.parts[:, 0].tolist()
+    return PassageIndex([passages[i].id for i in owners], ChunkTexts(passages, stored.parts), stored.vectors)
+
+
+def shared_indexes() -> Path | None:
+    """Return the folder of indexes that all runs of this machine's user share; None: it cannot be written."""
+    return fedrag_home() / INDEXES if os.access(fedrag_home(), os.W_OK) else None
+
+
+class ChunkTexts(Sequence[str]):
+    """The texts of chunks, cut out of their passages when they are read.
+
+    Args:
+        passages: The site's passages.
+        parts: Number of the passage, head, start and end of each chunk (chunks, 4).
+    """
+
+    def __init__(self, passages: Sequence[Passage], parts: Parts) -> None:
+        self._passages = passages
+        self._parts = parts
+
+    def __len__(self) -> int:
+        return len(self._parts)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[str]: ...
+    def __getitem__(self, index: int | slice) -> str | list[str]:
+        """Return the text of one chunk, or of several."""
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        number, head, start, end = self._parts[index].tolist()
+        return Part(head, start, end).of(self._passages[number].full_text)
+
+
+def _encode(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> StoredVectors:
+    parts = _parts(retriever, passages, overlap)
+    texts = ChunkTexts(passages, parts)
+    starts = range(0, len(texts), _CHUNKS_AT_A_TIME)
+    blocks = [retriever.encode_passages(texts[start : start + _CHUNKS_AT_A_TIME]) for start in starts]
+    vectors = np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
+    return StoredVectors(vectors, parts)
+
+
+def _parts(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> Parts:
+    """Return where the chunks of all passages stand (chunks, 4)."""
+    numbers = {passage.id: number for number, passage in enumerate(passages)}
+    chunks = iterate_chunks(passages, retriever.encoder.tokenizer, retriever.chunk_tokens, overlap)
+    places = [(numbers[c.passage_id], c.part.head, c.part.start, c.part.end) for c in chunks]
+    return np.array(places, np.int64).reshape(-1, 4)
+
+
+def _key(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> str:
+    """Return a name for all that an index depends on: retriever, chunking and data."""
+    digest = hashlib.sha256(f"{_VERSION}|{retriever.passage_key()}|{retriever.chunk_tokens}|{overlap}".encode())
+    for passage in passages:
+        for text in (passage.id, passage.title or "", passage.text):
+            encoded = text.encode("utf-8", "surrogatepass")
+            digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    return digest.hexdigest()[:32]
