@@ -33,7 +33,7 @@ SETTINGS: dict[str, Any] = {
         "generator_dtype": "float32",
         "retriever_dtype": "float32",
     },
-    "rag": {"passages": 2, "prompt_tokens": 160, "answer_tokens": 8},
+    "rag": {"passages": 2, "prompt_tokens": 192, "answer_tokens": 8},
     "generator": {"lora": {"rank": 2}, "batch_size": 4, "warmup": 0.0},
     "retriever": {"lora": {"rank": 2}, "batch_size": 4, "warmup": 0.0},
     "federation": {"greeting_timeout_s": 20.0, "wire": "float32"},

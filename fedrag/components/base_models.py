@@ -20,7 +20,8 @@ def required_models(config: Config, components: Components = SHIPPED) -> dict[Co
         ConfigError: The scenario trains a component that is not known.
     """
     generates = config.evaluation.split != "none" and config.evaluation.generate
-    used = {"retriever", *_in_rounds(config, components), *(("generator",) if generates else ())}
+    measured = [key for key, needed in (("retriever", config.retrieves), ("generator", generates)) if needed]
+    used = {*_in_rounds(config, components), *measured}
     return {key: find_model(config.models.name_of(key)) for key in _retriever_first(used)}
 
 

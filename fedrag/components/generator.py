@@ -13,9 +13,9 @@ def _steps() -> Steps:
 
 GENERATOR = ComponentSpec(
     steps=_steps,
-    base_models=lambda config: ("retriever", "generator"),
+    base_models=lambda config: ("retriever", "generator") if config.rag.passages else ("generator",),
     learns_from=lambda config: "train_questions",
-    needs_state_of=lambda config: ("retriever",),
+    needs_state_of=lambda config: ("retriever",) if config.rag.passages else (),
     epochs=lambda config: config.generator.epochs,
     validation="mean log-probability of an answer token; higher is better",
 )

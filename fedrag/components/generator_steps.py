@@ -19,10 +19,12 @@ from fedrag.passes.prefix import remembers_all
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.pipeline import retrieve
 from fedrag.rag.prompt import PromptBuilder
+from fedrag.rag.window import Shown, shown_hits
 from fedrag.seeding import derive_seed
 from fedrag.training.ralt import answer_examples, train_generator
 from fedrag.training.result import TrainingResult
-from fedrag.types import Example, Tensors
+from fedrag.training.shown_passages import passages_to_find, training_passages
+from fedrag.types import Example, Passage, Site, Tensors
 from fedrag.weights.compute import best_device, computing_dtype
 from fedrag.weights.store import FetchedModel, count_parameters, find_model
 
@@ -40,16 +42,13 @@ def _prepare(work: Work) -> Prepared | None:
     config, site = work.bench.config, work.bench.site
     if not site.answered:
         return None
-    hits = retrieve(work.models.retriever, work.index(), [q.question for q in site.answered], config.rag.passages)
-    examples = answer_examples(
-        work.models.generator,
-        site.answered,
-        hits,
-        {passage.id: passage for passage in site.passages},
-        config.rag,
-        config.generator.raft_drop,
-        derive_seed(work.seed(_NAME), "raft"),
-    )
+    shown: list[list[Shown]] = [[] for _ in site.answered]
+    if config.rag.passages:
+        n_found, asked = passages_to_find(config, site.answered), [question.question for question in site.answered]
+        hits = retrieve(work.models.retriever, work.index(), asked, n_found)
+        seed = derive_seed(work.seed(_NAME), "raft")
+        shown = training_passages(site.answered, hits, _by_id(site), work.index(), config, seed)
+    examples = answer_examples(work.models.generator, site.answered, shown, config.rag)
     return Prepared(len(site.answered), lambda: _train(work, examples))
 
 
@@ -72,14 +71,19 @@ def _train(work: Work, examples: list[Example]) -> TrainingResult:
 def _validate(work: Work) -> tuple[float, int]:
     """Return the log-probability of the answers and their number of tokens."""
     config, site = work.bench.config, work.bench.site
-    passages = {passage.id: passage for passage in site.passages}
-    ranked = zip(site.validation, work.rankings(), strict=True)
-    answered = [(question, ranking.best) for question, ranking in ranked if question.answers]
-    questions, shown = [question for question, _ in answered], [found for _, found in answered]
-    examples = answer_examples(work.models.generator, questions, shown, passages, config.rag, 0.0, 0)
+    shown: list[list[Shown]] = [[] for _ in site.validation]
+    if config.rag.passages:
+        shown = [shown_hits(ranking.best, _by_id(site), work.index()) for ranking in work.rankings()]
+    answered = [(q, passages) for q, passages in zip(site.validation, shown, strict=True) if q.answers]
+    questions, shown = [question for question, _ in answered], [passages for _, passages in answered]
+    examples = answer_examples(work.models.generator, questions, shown, config.rag)
     means = score_answers(work.models.generator, examples, config.evaluation.batch_tokens)
     total = sum(float(mean) * len(example.answer) for mean, example in zip(means, examples, strict=True))
     return total, sum(len(example.answer) for example in examples)
+
+
+def _by_id(site: Site) -> dict[str, Passage]:
+    return {passage.id: passage for passage in site.passages}
 
 
 def _export(config: Config, tensors: Tensors, folder: Path) -> None:

@@ -78,7 +78,7 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
     chosen = [choose_candidates(ranking, lsr) for ranking in found]
     generator = models.generator
     passages = {passage.id: passage for passage in bench.site.passages}
-    pairs = lsr_pairs(generator, drawn, chosen, passages, bench.config.rag)
+    pairs = lsr_pairs(generator, drawn, chosen, passages, base, bench.config.rag)
     with generator.untouched() if lsr.scorer == "untouched" else nullcontext():
         cache = ScoreCache(bench.scores, models.generator_key(lsr.scorer == "untouched"))
         scores = score_answers(

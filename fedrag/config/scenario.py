@@ -94,8 +94,8 @@ class ModelsConfig(Section):
 class RagConfig(Section):
     """How passages are retrieved and shown to the generator."""
 
-    passages: Count = 2
-    """Passages retrieved per question."""
+    passages: Annotated[int, Field(ge=0)] = 2
+    """Passages retrieved per question and given to the generator; 0: none, it answers from memory (closed book)."""
     passages_per_prompt: Annotated[int, Field(ge=0)] = 0
     """Passages in one prompt; 0: all of them. 1: one prompt per passage (RA-DIT)."""
     labels: Labels = "en"
@@ -103,15 +103,19 @@ class RagConfig(Section):
     ["Kontext", "Frage", "Antwort"]. The answer's is written where the model has no chat template."""
     instruction: str = "auto"
     """First line of the prompt, or its system message where the model has a chat template; auto: "Answer the question
-    from the passages. Reply with the shortest answer, copied word for word.", in the language of the labels."""
+    from the passages. Reply with the shortest answer, copied word for word.", in the language of the labels; without
+    passages it does not speak of them."""
     date: DayText = ""
     """Today's date to chat templates that show one, as 2026-01-31; empty: the day on which the run begins."""
     prompt_tokens: Count = 1024
-    """Longest prompt, in tokens; passages are shortened to fit, never the question."""
+    """Longest prompt, in tokens. Of a passage that does not fit, a window around what was found in it is shown; of a
+    question that takes more than half of the room, the beginning."""
     answer_tokens: Count = 32
-    """Longest answer in training and generation, in tokens."""
+    """Longest answer in training and generation, in tokens; a longer one is cut, and does not end there."""
     chunk_overlap: Annotated[int, Field(ge=0)] = 32
     """Tokens that neighbouring chunks of a long passage share."""
+    include_labelled: bool = False
+    """Whether prompts in training show the labelled passages that retrieval missed, in place of the last ones found."""
 
 
 class LoraSection(Section):
@@ -163,7 +167,7 @@ class GeneratorConfig(OptimizerSection):
     """Whether questions on the same passage share a batch, in groups of up to half of it, so that the passage is read
     once; with adapter_from = "question" passages are cached, and this has no effect."""
     raft_drop: Fraction = 0.0
-    """Probability of dropping the labelled passages from a training prompt (RAFT, Zhang et al. 2024)."""
+    """Probability of replacing the labelled passages of a training prompt by others (RAFT, Zhang et al. 2024)."""
 
 
 class ContrastiveConfig(Section):
@@ -336,11 +340,22 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
 
+    @property
+    def retrieves(self) -> bool:
+        """Whether passages are searched at all: a closed book that trains no retriever needs none."""
+        return self.rag.passages > 0 or self._trains_retriever or not self.evaluation.generate
+
+    @property
+    def _trains_retriever(self) -> bool:
+        own = self.federation.components
+        return "retriever" in own if own else self.federation.schedule != "generator"
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
         """Refuse combinations that cannot work, and say why."""
         if self.rag.passages_per_prompt > self.rag.passages:
             raise ValueError("rag.passages_per_prompt is larger than rag.passages")
+        self._check_closed_book()
         if self.generator.adapter_from == "question" and self.generator.activation_checkpointing == "on":
             raise ValueError(
                 'generator.activation_checkpointing = "on" does not work with generator.adapter_from = "question", '
@@ -356,6 +371,19 @@ class Config(Section):
         if self.data.only and set(self.data.only) <= set(self.data.hold_out):
             raise ValueError("data.hold_out leaves none of the sites in data.only")
         return self
+
+    def _check_closed_book(self) -> None:
+        """Refuse what needs passages in a prompt where there are none."""
+        if self.rag.passages:
+            return
+        needs = {
+            f'retriever.loss = "{self.retriever.loss}"': self._trains_retriever and self.retriever.uses_lsr,
+            f"generator.raft_drop = {self.generator.raft_drop}": self.generator.raft_drop > 0,
+            "rag.include_labelled = true": self.rag.include_labelled,
+        }
+        for setting, is_set in needs.items():
+            if is_set:
+                raise ValueError(f"{setting} needs passages in the prompts, but rag.passages is 0")
 
     @classmethod
     def from_toml(

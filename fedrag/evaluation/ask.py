@@ -12,7 +12,7 @@ from fedrag.data.site_folder import load_site, site_folders
 from fedrag.errors import ConfigError
 from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import build_index, shared_indexes
-from fedrag.rag.pipeline import Retrieved, answer_questions, retrieve
+from fedrag.rag.pipeline import Retrieved, answer_questions, prompt_builder, prompt_groups, retrieve
 from fedrag.retrieval.index import PassageIndex
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import COMPONENTS, SPLITS, Component, Passage, Site, Split, State
@@ -39,10 +39,17 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class RagAnswer:
-    """The answer of one generator and retriever to a question, and the passages found, best first."""
+    """The answer of one generator and retriever to a question.
+
+    Attributes:
+        answer: The answer.
+        found: The passages found, best first.
+        unread_tokens: The last tokens of a long question, for which the prompt had no room.
+    """
 
     answer: str
     found: tuple[Found, ...]
+    unread_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,8 @@ class BeforeAndAfter:
         config: Its scenario.
         trained: Its tensors by component; a missing component is untouched on both sides.
         site: The site.
-        passages: Passages to find per question; None: as many as the run gives the generator. The generator gets the
-            best of them, at most as many as in the run.
+        passages: Passages to find per question; None: as many as the run gives the generator, which may be none. The
+            generator gets the best of them, at most as many as in the run.
         indexes: The folder of indexes; None: none are kept.
 
     Raises:
@@ -104,7 +111,7 @@ class BeforeAndAfter:
         self._trained = trained
         self._site = site
         self._indexes = indexes
-        self._n_found = passages or config.rag.passages
+        self._n_found = config.rag.passages if passages is None else passages
         self._known = {question_key(q.question): q for q in distinct_questions(self._site.questions)}
         self._untouched_index = self._index({})
         self._trained_index = self._index(self._trained) if "retriever" in self._trained else self._untouched_index
@@ -151,25 +158,29 @@ class BeforeAndAfter:
             trained=self._answer(self._trained, self._trained_index, question, labelled),
         )
 
-    def _index(self, state: State) -> PassageIndex:
+    def _index(self, state: State) -> PassageIndex | None:
+        if not self._n_found:
+            return None
         retriever = RoundModels(self._config, state).retriever
         return build_index(retriever, self._site.passages, self._config.rag.chunk_overlap, self._indexes)
 
-    def _answer(self, state: State, index: PassageIndex, question: str, labelled: tuple[str, ...]) -> RagAnswer:
+    def _answer(self, state: State, index: PassageIndex | None, question: str, labelled: tuple[str, ...]) -> RagAnswer:
         config = self._config
         models = RoundModels(config, state)  # resets the state, since both sides share the loaded models
-        [hits] = retrieve(models.retriever, index, [question], self._n_found)
+        [hits] = retrieve(models.retriever, index, [question], self._n_found) if index is not None else [[]]
         passages = {passage.id: passage for passage in self._site.passages}
         given = hits[: config.rag.passages]
-        asked = Retrieved(question, tuple(passages[h.passage_id] for h in given), tuple(h.score for h in given))
+        asked = Retrieved.of(question, given, passages, index)
         [answer] = answer_questions(
             models.generator, [asked], config.rag, config.evaluation.batch_tokens, config.retriever.lsr.tau_r
         )
+        [(_, first), *_] = prompt_groups(asked.passages, config.rag)
+        fitted = prompt_builder(models.generator, config.rag).fit(question, first)
         found = (
             Found(passages[hit.passage_id], hit.score, rank < len(given), hit.passage_id in labelled)
             for rank, hit in enumerate(hits)
         )
-        return RagAnswer(answer, tuple(found))
+        return RagAnswer(answer, tuple(found), fitted.question_tokens - len(fitted.question))
 
     def _stands_in(self, question: str, split: Split) -> bool:
         return any(question_key(other.question) == question_key(question) for other in self._site.split(split))

@@ -76,10 +76,11 @@ def measure_sites(
     """
     models = RoundModels(config, state)
     generator = models.generator if generate and config.evaluation.generate else None
+    retriever = models.retriever if config.retrieves or generator is None else None
     measured: list[Measured] = []
     for done, site in enumerate(sites):
         display.progress("measuring sites", done, len(sites))
-        found = measure_site(site, split, config, models.retriever, generator, display.progress, indexes)
+        found = measure_site(site, split, config, retriever, generator, display.progress, indexes)
         if not found:
             display.say(f"{site.name} has no {split} questions")
         measured += found

@@ -15,6 +15,7 @@ from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import Retrieved, answer_questions, rank
+from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.types import Question, Site, Split
 
 MeasuredSplit = Split | Literal["all"]
@@ -27,7 +28,7 @@ def measure_site(
     site: Site,
     split: MeasuredSplit,
     config: Config,
-    retriever: Retriever,
+    retriever: Retriever | None,
     generator: Generator | None,
     on_progress: OnProgress = lambda what, done, total: None,
     indexes: Path | None = None,
@@ -38,7 +39,7 @@ def measure_site(
         site: The site.
         split: Questions to measure.
         config: Prompt settings and batch sizes.
-        retriever: In the state to measure.
+        retriever: In the state to measure; None: no retrieval, for a closed book.
         generator: In the state to measure; None: retrieval only.
         on_progress: Called with a description, the number done and the total while answers are generated.
         indexes: The folder of indexes; None: none are kept.
@@ -47,14 +48,17 @@ def measure_site(
     questions = distinct_questions(chosen)
     if not questions:
         return []
-    index = build_index(retriever, site.passages, config.rag.chunk_overlap, indexes)
-    rankings = rank(retriever, index, questions, config.rag.passages)
+    index: PassageIndex | None = None
+    rankings = [Ranking((), (), ()) for _ in questions]
+    if retriever is not None:
+        index = build_index(retriever, site.passages, config.rag.chunk_overlap, indexes)
+        rankings = rank(retriever, index, questions, config.rag.passages)
     passages = {passage.id: passage for passage in site.passages}
     answers: Sequence[str | None] = [None] * len(questions)
     if generator is not None:
         asked = [
-            Retrieved(q.question, tuple(passages[h.passage_id] for h in r.best), tuple(h.score for h in r.best))
-            for q, r in zip(questions, rankings, strict=True)
+            Retrieved.of(question.question, ranking.best, passages, index)
+            for question, ranking in zip(questions, rankings, strict=True)
         ]
         answers = answer_questions(
             generator,
@@ -70,19 +74,26 @@ def measure_site(
             question.id,
             tuple(hit.passage_id for hit in ranking.best),
             answer,
-            _metrics(question, ranking.ranks, answer, site.language or config.evaluation.language),
+            _metrics(
+                question,
+                ranking.ranks if index is not None else None,
+                answer,
+                site.language or config.evaluation.language,
+            ),
         )
         for question, ranking, answer in zip(questions, rankings, answers, strict=True)
     ]
 
 
-def _metrics(question: Question, ranks: Sequence[int], answer: str | None, language: str) -> dict[str, float | None]:
+def _metrics(
+    question: Question, ranks: Sequence[int] | None, answer: str | None, language: str
+) -> dict[str, float | None]:
     metrics: dict[str, float | None] = dict.fromkeys(METRICS)
     if answer is not None and question.answers:
         metrics["exact_match"] = exact_match(answer, question.answers, language)
         metrics["f1"] = token_f1(answer, question.answers, language)
         metrics["rouge_l"] = rouge_l(answer, question.answers)
-    if question.passage_ids:
+    if question.passage_ids and ranks is not None:
         metrics["recall_at_1"] = recall_at(ranks, 1)
         metrics["recall_at_5"] = recall_at(ranks, 5)
         metrics["mrr"] = reciprocal_rank(ranks)

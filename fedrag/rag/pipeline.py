@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from fedrag.passes.decoding import decode
 from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import PromptBuilder
+from fedrag.rag.window import Shown, shown_hits
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.types import Array, Example, Hit, Passage, Question
 
@@ -55,8 +56,16 @@ class Retrieved:
     """A question with the passages that were found for it, best first."""
 
     question: str
-    passages: tuple[Passage, ...]
+    passages: tuple[Shown, ...]
     scores: tuple[float, ...]
+
+    @classmethod
+    def of(
+        cls, question: str, hits: Sequence[Hit], passages: Mapping[str, Passage], index: PassageIndex | None
+    ) -> Retrieved:
+        """Return a question with its hits, each passage with its best chunk; without an index there are no hits."""
+        shown = shown_hits(hits, passages, index) if index is not None else []
+        return cls(question, tuple(shown), tuple(hit.score for hit in hits))
 
 
 def answer_questions(
@@ -80,21 +89,27 @@ def answer_questions(
         temperature: Temperature of the softmax over retrieval scores, for questions with several prompts.
         on_progress: Called after each batch with (prompts done, prompts in all).
     """
-    builder = prompt_builder(generator, config)
+    builder, end_ids = prompt_builder(generator, config), set(generator.end_ids)
     owners: list[int] = []
     prompts: list[Example] = []
     weights: list[float] = []
     for i, item in enumerate(asked):
         for start, group in prompt_groups(item.passages, config):
             owners.append(i)
-            prompts.append(builder.example(item.question, [passage.full_text for passage in group]))
+            prompts.append(builder.example(item.question, group))
             weights.append(item.scores[start] / temperature if item.scores else 0.0)
     most = tokens_at_a_time(generator, batch_tokens, _BATCH_TOKENS)
     decoded = _decode_all(generator, prompts, config.answer_tokens, most, on_progress)
-    texts = [builder.text(ids) for ids in decoded]
+    texts = [builder.text(ids[: config.answer_tokens]) for ids in decoded]
     if len(owners) == len(asked):
         return texts
-    examples = [replace(p, answer=builder.answer(text, end=True)) for p, text in zip(prompts, texts, strict=True)]
+    ended = [not end_ids.isdisjoint(ids) for ids in decoded]
+    # An answer of nothing but special tokens has no text, and may not end either: then these tokens are the answer.
+    answered = [
+        builder.answer(text, end=end) or ids[: config.answer_tokens]
+        for text, end, ids in zip(texts, ended, decoded, strict=True)
+    ]
+    examples = [replace(prompt, answer=answer) for prompt, answer in zip(prompts, answered, strict=True)]
     means = score_answers(generator, examples, batch_tokens)
     answers = [""] * len(asked)
     best = np.full(len(asked), -np.inf)
@@ -105,7 +120,7 @@ def answer_questions(
     return answers
 
 
-def prompt_groups(passages: Sequence[Passage], config: RagConfig) -> list[tuple[int, Sequence[Passage]]]:
+def prompt_groups(passages: Sequence[Shown], config: RagConfig) -> list[tuple[int, Sequence[Shown]]]:
     """Return the passages of each prompt, with the rank of the first of them."""
     size = config.passages_per_prompt or max(len(passages), 1)
     return [(start, passages[start : start + size]) for start in range(0, max(len(passages), 1), size)]
@@ -118,14 +133,14 @@ def _decode_all(
     batch_tokens: int,
     on_progress: OnProgress | None,
 ) -> list[list[int]]:
-    """Return the answer's token ids for each prompt."""
+    """Return at most one token more than an answer may have for each prompt: it tells whether the answer ends."""
     answers: list[list[int]] = [[] for _ in prompts]
     done = 0
     for rows in plan_batches([prompt.length + answer_tokens for prompt in prompts], batch_tokens):
         with generator.at_rest():
             output = decode(generator, [prompts[i] for i in rows], answer_tokens + 1)
         for i, ids in zip(rows, output, strict=True):
-            answers[i] = ids[:answer_tokens]
+            answers[i] = ids
         done += len(rows)
         if on_progress:
             on_progress(done, len(prompts))

@@ -7,12 +7,32 @@ with the same passages share a prefix.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from fedrag.config.scenario import RagConfig
+from fedrag.rag.budget import check_budget, share_out
 from fedrag.rag.chat_frame import frame_of
+from fedrag.rag.window import PassageReader, Shown
 from fedrag.rag.wording import wording_of
 from fedrag.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """A question and its passages as they fit into a prompt.
+
+    Attributes:
+        question: Tokens of the question that are read.
+        question_tokens: Tokens that it has.
+        passages: Tokens of each passage that are read.
+        passage_tokens: Tokens that each has, of a very long one at least as many as a prompt holds.
+    """
+
+    question: list[int]
+    question_tokens: int
+    passages: list[list[int]]
+    passage_tokens: list[int]
 
 
 class PromptBuilder:
@@ -27,10 +47,12 @@ class PromptBuilder:
 
     Raises:
         ModelError: The chat template does not show instruction, passages and question before the answer's place.
+        ConfigError: `prompt_tokens` cannot hold a question and a useful piece of each passage.
 
     Attributes:
         question_mark: The first tokens of a prompt's question, after instruction and passages.
         end_id: The token that ends an answer.
+        room: Tokens of a prompt for its question and its passages.
     """
 
     def __init__(self, tokenizer: Any, config: RagConfig, *, seq2seq: bool) -> None:
@@ -45,30 +67,49 @@ class PromptBuilder:
         self._tail = self._ids(frame.tail, special=True) + (closing if seq2seq else [])
         self.question_mark = self._ids(self._wording.question_label)
         self.end_id: int = tokenizer.eos_token_id
+        around = len(self._head) + len(self.question_mark) + len(self._tail)
+        check_budget(config.prompt_tokens, around, config.passages_per_prompt or config.passages)
+        self.room = config.prompt_tokens - around
+        label = self._wording.passage_label
+        self._reader = PassageReader(self._ids, f"{label}{self._wording.after(label, '')}", config.prompt_tokens)
 
-    def example(self, question: str, passages: Sequence[str], answer: Sequence[int] = ()) -> Example:
+    def example(self, question: str, passages: Sequence[Shown | str], answer: Sequence[int] = ()) -> Example:
         """Return a prompt of at most `prompt_tokens`, and the answer that follows it.
 
-        In a prompt that is too long the longest passages are shortened, but never the question.
+        Args:
+            question: The question.
+            passages: The passages; of a text alone the beginning is shown where it does not fit.
+            answer: Token ids.
         """
-        words = self._wording
-        asked = [*self.question_mark, *self._ids(words.after(words.question_label, question))]
-        label = words.passage_label
-        texts = [self._ids(f"{label}{words.after(label, text)}\n\n") for text in passages]
-        room = self._config.prompt_tokens - len(self._head) - len(asked) - len(self._tail)
-        limit = _common_limit([len(text) for text in texts], room)
+        fitted = self.fit(question, passages)
         prompt, ends = list(self._head), [len(self._head)]
-        for text in texts:
-            prompt += text[:limit]
+        for passage in fitted.passages:
+            prompt += passage
             ends.append(len(prompt))
-        prefix_ends = sorted(set(ends[1:] or ends))  # a set: a passage may have no room
+        prefix_ends = sorted(set(ends[1:] or ends))  # a set: a passage may have no tokens
+        prompt += [*self.question_mark, *fitted.question, *self._tail]
         # An encoder reads a prompt as a whole: no part of it can be remembered.
-        return Example([*prompt, *asked, *self._tail], list(answer), () if self._seq2seq else tuple(prefix_ends))
+        return Example(prompt, list(answer), () if self._seq2seq else tuple(prefix_ends))
+
+    def fit(self, question: str, passages: Sequence[Shown | str]) -> Fitted:
+        """Return what a prompt holds of a question and its passages, as `share_out` says.
+
+        The beginning of a question is read, and of a passage the window around its part.
+        """
+        asked = self._ids(self._wording.after(self._wording.question_label, question))
+        shown = [Shown(passage) if isinstance(passage, str) else passage for passage in passages]
+        lengths = [len(self._reader.whole(passage)) for passage in shown]
+        most, limit = share_out(self.room, len(asked), lengths)
+        return Fitted(asked[:most], len(asked), [self._reader.within(passage, limit) for passage in shown], lengths)
 
     def answer(self, text: str, *, end: bool) -> list[int]:
-        """Return an answer's token ids, at most `answer_tokens`, with or without the end token."""
-        ids = self._ids(text.strip() if self._chat else f" {text.strip()}")[: self._config.answer_tokens]
-        return [*ids, self.end_id] if end else ids
+        """Return an answer's token ids, at most `answer_tokens`, with or without the end token.
+
+        A longer answer is cut, and does not end there.
+        """
+        ids = self._ids(text.strip() if self._chat else f" {text.strip()}")
+        most = self._config.answer_tokens
+        return [*ids, self.end_id] if end and len(ids) <= most else ids[:most]
 
     def text(self, ids: Sequence[int]) -> str:
         """Return a generated answer as text, up to the end token."""
@@ -90,19 +131,3 @@ class PromptBuilder:
         plain, full = self._ids("a"), list(self._tokenizer("a")["input_ids"])
         start = next(i for i in range(len(full)) if full[i : i + len(plain)] == plain)
         return full[:start], full[start + len(plain) :]
-
-
-def _common_limit(lengths: Sequence[int], room: int) -> int:
-    """Return the largest limit such that all texts, cut to it, fit into the room.
-
-    >>> _common_limit([10, 100, 100], 150)
-    70
-    """
-    limit = max(lengths, default=0)
-    remaining, left = max(room, 0), len(lengths)
-    for length in sorted(lengths):
-        if length * left > remaining:
-            return remaining // left
-        remaining -= length
-        left -= 1
-    return limit

@@ -20,6 +20,12 @@ _INSTRUCTIONS = {
     "zh": "请根据段落回答问题。只写最短的答案，并逐字照抄。",
 }
 
+_WITHOUT_PASSAGES = {
+    "en": "Answer the question. Reply with the shortest answer.",
+    "vi": "Trả lời câu hỏi. Chỉ viết câu trả lời ngắn nhất.",
+    "zh": "请回答问题。只写最短的答案。",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Wording:
@@ -56,7 +62,8 @@ def wording_of(config: RagConfig) -> Wording:
     language = config.labels if isinstance(config.labels, str) else "en"
     labels = _LABELS[language] if isinstance(config.labels, str) else config.labels
     passage, question, answer = (_with_colon(label) for label in labels)
-    instruction = _INSTRUCTIONS[language] if config.instruction == "auto" else config.instruction
+    standard = (_INSTRUCTIONS if config.passages else _WITHOUT_PASSAGES)[language]
+    instruction = standard if config.instruction == "auto" else config.instruction
     return Wording(instruction, passage, question, answer)
 
 

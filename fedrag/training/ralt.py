@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -21,13 +21,14 @@ from fedrag.passes.memory_estimate import Footprint
 from fedrag.passes.reading import Reader, reader_of
 from fedrag.passes.threads import RunJobs, thread_pool
 from fedrag.rag.pipeline import prompt_builder, prompt_groups
+from fedrag.rag.window import Shown
 from fedrag.seeding import derive_seed
 from fedrag.text import size_text
 from fedrag.training.losses import AnswerLoss, answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.passage_batches import passage_batches
 from fedrag.training.result import OnStep, TrainingResult
-from fedrag.types import Example, Hit, Passage, Question, Tensors
+from fedrag.types import Example, Question, Tensors
 
 log = logging.getLogger("fedrag.training")
 
@@ -36,35 +37,21 @@ ForwardBackward = Callable[[Sequence[Example], int], LossAndGradients]
 
 
 def answer_examples(
-    generator: Generator,
-    questions: Sequence[Question],
-    hits: Sequence[Sequence[Hit]],
-    passages: Mapping[str, Passage],
-    config: RagConfig,
-    raft_drop: float,
-    seed: int,
+    generator: Generator, questions: Sequence[Question], shown: Sequence[Sequence[Shown]], config: RagConfig
 ) -> list[Example]:
-    """Tokenise each question with its retrieved passages and its first answer.
+    """Tokenise each question with its passages and its first answer.
 
     Args:
         generator: The owner of the tokenizer and the chat template.
         questions: Training questions.
-        hits: Passages retrieved for each question, best first.
-        passages: The site's passages by id.
+        shown: The passages of each, in the order in which they stand in the prompt.
         config: Prompt settings; each prompt becomes an example.
-        raft_drop: Probability of leaving out a question's labelled passages.
-        seed: Seed of that choice.
     """
     builder = prompt_builder(generator, config)
-    chance = random.Random(seed)
     examples: list[Example] = []
-    for question, found in zip(questions, hits, strict=True):
-        dropped = set(question.passage_ids) if chance.random() < raft_drop else set()
-        shown = [passages[hit.passage_id] for hit in found if hit.passage_id not in dropped]
+    for question, passages in zip(questions, shown, strict=True):
         answer = builder.answer(question.answers[0], end=True)
-        for _, group in prompt_groups(shown, config):
-            texts = [passage.full_text for passage in group]
-            examples.append(builder.example(question.question, texts, answer))
+        examples += [builder.example(question.question, group, answer) for _, group in prompt_groups(passages, config)]
     return examples
 
 

@@ -15,6 +15,7 @@ from fedrag.data.words import holds_words
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.pipeline import prompt_builder
+from fedrag.rag.window import shown_hits
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.types import Array, Example, Hit, Passage, Question
 
@@ -66,7 +67,7 @@ def labelled_examples(
         RetrieverExample(
             question.question,
             right[question_key(question.question)],
-            PassageText(passage_id, _chunk_with_answer(chunks[passage_id], question.answers)),
+            PassageText(passage_id, chunk_with_answer(chunks[passage_id], question.answers)),
             tuple(PassageText(wrong, chunks[wrong][0]) for wrong in question.hard_negative_ids),
         )
         for question in questions
@@ -112,15 +113,16 @@ def lsr_pairs(
     questions: Sequence[Question],
     candidates: Sequence[Sequence[Hit]],
     passages: Mapping[str, Passage],
+    index: PassageIndex,
     config: RagConfig,
 ) -> list[Example]:
-    """Tokenise every question, with its first answer, once for each of its candidates."""
+    """Tokenise every question, with its first answer, once for each of its candidates in the index."""
     builder = prompt_builder(generator, config)
     pairs: list[Example] = []
     for question, hits in zip(questions, candidates, strict=True):
         answer = builder.answer(question.answers[0], end=False)
-        for hit in hits:
-            pairs.append(builder.example(question.question, [passages[hit.passage_id].full_text], answer))
+        for shown in shown_hits(hits, passages, index):
+            pairs.append(builder.example(question.question, [shown], answer))
     return pairs
 
 
@@ -176,7 +178,8 @@ def draw_questions(questions: Sequence[Question], limit: int, seed: int) -> list
     return [questions[row] for row in rows]
 
 
-def _chunk_with_answer(chunks: Sequence[str], answers: Sequence[str]) -> str:
+def chunk_with_answer(chunks: Sequence[str], answers: Sequence[str]) -> str:
+    """Return the first chunk that holds an answer, else the first of all."""
     return next((chunk for chunk in chunks if any(holds_words(chunk, answer) for answer in answers)), chunks[0])
 
 

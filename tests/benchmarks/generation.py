@@ -32,8 +32,7 @@ def asked() -> list[Retrieved]:
         hits = retrieve(retriever, index, [question.question for question in site.test], settings.rag.passages)
         by_id = {passage.id: passage for passage in site.passages}
         found += [
-            Retrieved(question.question, tuple(by_id[hit.passage_id] for hit in top), tuple(hit.score for hit in top))
-            for question, top in zip(site.test, hits, strict=True)
+            Retrieved.of(question.question, top, by_id, index) for question, top in zip(site.test, hits, strict=True)
         ]
     return found[:QUESTIONS]
 
@@ -51,7 +50,7 @@ def one_at_a_time(generator: Generator, questions: Sequence[Retrieved]) -> list[
     answers = []
     for item in questions:
         [(_, group)] = prompt_groups(item.passages, settings)
-        prompt = builder.example(item.question, [passage.full_text for passage in group]).prompt
+        prompt = builder.example(item.question, group).prompt
         with torch.inference_mode():
             ids = generator.model.generate(  # type: ignore[operator]
                 input_ids=torch.tensor([prompt], device=generator.model.device),

@@ -17,6 +17,7 @@ from fedrag.passes.reading import reader_of
 from fedrag.passes.tree import PromptTree
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import retrieve
+from fedrag.rag.window import shown_hits
 from fedrag.training.ralt import answer_examples
 from fedrag.types import Example, Site
 from fedrag.weights.compute import best_device, computing_dtype
@@ -62,7 +63,8 @@ def training_examples(generator: Generator, of: Sequence[Site], passages: int) -
         index = build_index(retriever, site.passages, settings.rag.chunk_overlap)
         hits = retrieve(retriever, index, [question.question for question in site.train], passages)
         by_id = {passage.id: passage for passage in site.passages}
-        examples += answer_examples(generator, site.train, hits, by_id, settings.rag, 0.0, seed=0)
+        shown = [shown_hits(found, by_id, index) for found in hits]
+        examples += answer_examples(generator, site.train, shown, settings.rag)
     return examples
 
 

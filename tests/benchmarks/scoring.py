@@ -43,7 +43,7 @@ def site_pairs(generator: Generator) -> list[Example]:
         index = build_index(retriever, site.passages, settings.rag.chunk_overlap)
         rankings = rank(retriever, index, site.train, settings.retriever.lsr.candidates)
         chosen = [choose_candidates(ranking, settings.retriever.lsr) for ranking in rankings]
-        pairs += lsr_pairs(generator, site.train, chosen, {p.id: p for p in site.passages}, settings.rag)
+        pairs += lsr_pairs(generator, site.train, chosen, {p.id: p for p in site.passages}, index, settings.rag)
     return pairs
 
 

@@ -48,7 +48,7 @@ POLL_S = 0.05
 
 TINY = {
     "models": {"generator": "fedrag/tiny-causal", "retriever": "fedrag/tiny-encoder"},
-    "rag": {"prompt_tokens": 160, "answer_tokens": 8},
+    "rag": {"prompt_tokens": 192, "answer_tokens": 8},
     "evaluation": {"split": "none"},
     "federation": {"rounds": ROUNDS},
 }

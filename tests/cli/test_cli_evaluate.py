@@ -24,7 +24,7 @@ generator = "fedrag/tiny-causal"
 retriever = "fedrag/tiny-encoder"
 
 [rag]
-prompt_tokens = 96
+prompt_tokens = 192
 answer_tokens = 8
 
 [retriever]

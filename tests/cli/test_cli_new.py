@@ -17,7 +17,7 @@ from fedrag.runs.run_folder import RunFolder
 from fedrag.types import SPLITS
 
 TINY = ["models.generator=fedrag/tiny-causal", "models.retriever=fedrag/tiny-encoder"]
-SHORT = ["rag.prompt_tokens=96", "rag.answer_tokens=4", "federation.rounds=1", "simulation.threads=1"]
+SHORT = ["rag.prompt_tokens=192", "rag.answer_tokens=4", "federation.rounds=1", "simulation.threads=1"]
 SETTINGS = [part for setting in (*TINY, *SHORT) for part in ("--set", setting)]
 SITES = ["harbour-library", "hillside-library"]
 

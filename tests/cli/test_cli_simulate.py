@@ -23,7 +23,7 @@ from fedrag.text import size_text
 PASSES = "passes: training, scoring tree, 1 at a time; decoding plain, 1 at a time"
 ROOT = Path(__file__).parents[2]
 SCENARIO = "simulations/scenarios/tiny.toml"
-SHORT = ["rag.prompt_tokens=96", "rag.answer_tokens=4"]
+SHORT = ["rag.prompt_tokens=192", "rag.answer_tokens=4"]
 
 
 def sets(*settings: str) -> list[str]:

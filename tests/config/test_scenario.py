@@ -96,7 +96,7 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(key, nearest):
         "retriever.lsr.tau_r=-1.0",
         "retriever.lsr.divergence=backward",
         "retriever.contrastive.side=passage",
-        "rag.passages=0",
+        "rag.passages=-1",
         "seed=-1",
         "evaluation.split=dev",
         "simulation.gpus_per_actor=1.5",

@@ -35,6 +35,7 @@ from fedrag.grids.in_process import InProcessGrid
 from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import retrieve
+from fedrag.rag.window import shown_hits
 from fedrag.seeding import derive_seed
 from fedrag.site.client_app import make_client_app
 from fedrag.site.steps import train_site
@@ -79,7 +80,8 @@ def plain_loop(config, site, subtracting):
         index = build_index(models.retriever, site.passages, config.rag.chunk_overlap)
         hits = retrieve(models.retriever, index, [q.question for q in site.train], config.rag.passages)
         passages = {passage.id: passage for passage in site.passages}
-        examples = answer_examples(models.generator, site.train, hits, passages, config.rag, 0.0, 0)
+        shown = [shown_hits(found, passages, index) for found in hits]
+        examples = answer_examples(models.generator, site.train, shown, config.rag)
         learnt = train_generator(
             models.generator, examples, config.generator, seed=seed, progress=progress, received=state["generator"]
         )

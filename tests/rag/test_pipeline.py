@@ -10,6 +10,7 @@ from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import Retrieved, answer_questions, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.window import shown_passage
 from fedrag.types import Example, Passage
 
 PASSAGES = [
@@ -17,6 +18,7 @@ PASSAGES = [
     Passage("tram", "Tram line 3 runs to the zoo."),
     Passage("owl", "A copper owl sits on the roof of the clock tower."),
 ]
+SHOWN = [shown_passage(passage) for passage in PASSAGES]
 
 
 def test_a_long_passage_is_found_by_its_best_chunk(load_retriever):
@@ -51,7 +53,7 @@ def test_retrieval_answers_every_question_also_one_that_is_asked_twice(load_retr
 @pytest.mark.parametrize(("size", "expected"), [(0, [(0, 3)]), (1, [(0, 1), (1, 1), (2, 1)]), (2, [(0, 2), (2, 1)])])
 def test_passages_are_dealt_to_prompts(size, expected):
     config = RagConfig(passages=3, passages_per_prompt=size)
-    assert [(start, len(group)) for start, group in prompt_groups(PASSAGES, config)] == expected
+    assert [(start, len(group)) for start, group in prompt_groups(SHOWN, config)] == expected
 
 
 def test_a_question_without_passages_still_has_one_prompt():
@@ -67,7 +69,7 @@ QUESTIONS = ["Who?", "What sits on the roof of the clock tower?", "When does the
 def test_answers_in_batches_are_those_of_one_question_at_a_time(load_generator, kind):
     generator = load_generator(kind)
     config = RagConfig(answer_tokens=6)
-    asked = [Retrieved(q, tuple(PASSAGES[i:]), (0.9, 0.5, 0.1)[i:]) for i, q in enumerate(QUESTIONS)]
+    asked = [Retrieved(q, tuple(SHOWN[i:]), (0.9, 0.5, 0.1)[i:]) for i, q in enumerate(QUESTIONS)]
     together = answer_questions(generator, asked, config, 100_000, 0.05)
     alone = [answer_questions(generator, [item], config, 1, 0.05)[0] for item in asked]
     assert together == alone
@@ -80,15 +82,16 @@ def test_with_a_prompt_a_passage_the_likeliest_pair_of_passage_and_answer_wins(l
     generator = load_generator(kind)
     config = RagConfig(passages=3, passages_per_prompt=1, answer_tokens=5)
     scores = (0.30, 0.29, 0.28)
-    asked = [Retrieved(question, tuple(PASSAGES), scores) for question in QUESTIONS]
+    asked = [Retrieved(question, tuple(SHOWN), scores) for question in QUESTIONS]
     builder = prompt_builder(generator, config)
     expected = []
     for question in QUESTIONS:
         joint = {}
         for passage, score in zip(PASSAGES, scores, strict=True):
             prompt = builder.example(question, [passage.full_text]).prompt
-            text = builder.text(decode(generator, [Example(prompt)], 6)[0][:5])
-            answer = builder.answer(text, end=True)
+            ids = decode(generator, [Example(prompt)], 6)[0]
+            text = builder.text(ids[:5])
+            answer = builder.answer(text, end=builder.end_id in ids) or ids[:5]
             p_passage = np.exp(score / temperature) / sum(np.exp(s / temperature) for s in scores)
             p_answer = np.exp(np.float64(mean_log_probabilities(generator, [Example(prompt, answer)])[0]) * len(answer))
             joint[text] = max(joint.get(text, 0.0), p_passage * p_answer)
@@ -101,19 +104,20 @@ def test_the_retriever_has_a_say_in_which_answer_wins(load_generator):
     generator = load_generator()
     config = RagConfig(passages=1, answer_tokens=5)
     alone = {
-        p.id: answer_questions(generator, [Retrieved("Who?", (p,), (0.5,))], config, 1000, 1.0)[0] for p in PASSAGES
+        p.id: answer_questions(generator, [Retrieved("Who?", (shown,), (0.5,))], config, 1000, 1.0)[0]
+        for p, shown in zip(PASSAGES, SHOWN, strict=True)
     }
     assert len(set(alone.values())) > 1
     config = RagConfig(passages=3, passages_per_prompt=1, answer_tokens=5)
     for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
-        asked = [Retrieved("Who?", tuple(PASSAGES[i] for i in order), (0.3, 0.2, 0.1))]
+        asked = [Retrieved("Who?", tuple(SHOWN[i] for i in order), (0.3, 0.2, 0.1))]
         assert answer_questions(generator, asked, config, 1000, 1e-4) == [alone[PASSAGES[order[0]].id]]
 
 
 def test_progress_counts_prompts(load_generator):
     generator = load_generator()
     config = RagConfig(passages=2, passages_per_prompt=1, answer_tokens=2)
-    asked = [Retrieved(question, tuple(PASSAGES[1:]), (0.2, 0.1)) for question in QUESTIONS]
+    asked = [Retrieved(question, tuple(SHOWN[1:]), (0.2, 0.1)) for question in QUESTIONS]
     done: list[tuple[int, int]] = []
     answer_questions(generator, asked, config, 400, 0.05, lambda so_far, total: done.append((so_far, total)))
     assert done[-1] == (6, 6)

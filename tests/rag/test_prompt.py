@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from fedrag.config.scenario import RagConfig
 from fedrag.rag.prompt import PromptBuilder
+from fedrag.rag.window import WINDOW_STEP
 from fedrag.rag.wording import wording_of
 from fedrag.weights.store import find_model
 
@@ -100,9 +101,18 @@ def test_every_part_is_tokenised_on_its_own(kind, chat):
 def test_the_answer_ends_with_the_end_token_where_it_is_wanted():
     builder, tokenizer = builder_of("causal", answer_tokens=3)
     letters = tokenizer("abcdef", add_special_tokens=False)["input_ids"]
-    assert builder.answer(" abcdef\n", end=True) == [*letters[:3], tokenizer.eos_token_id]
+    assert builder.answer(" abc\n", end=True) == [*letters[:3], tokenizer.eos_token_id]
     assert builder.answer("ab", end=True) == [*letters[:2], tokenizer.eos_token_id]
     assert builder.answer("ab", end=False) == letters[:2]
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_an_answer_that_is_cut_does_not_end_there():
+    """Else the model learns to stop in the middle of a sentence."""
+    builder, tokenizer = builder_of("causal", answer_tokens=3)
+    letters = tokenizer("abcdef", add_special_tokens=False)["input_ids"]
+    assert builder.answer("abcd", end=True) == letters[:3]
+    assert builder.answer("abcd", end=False) == letters[:3]
 
 
 @pytest.mark.usefixtures("tiny_home")
@@ -130,7 +140,7 @@ def test_a_prompt_that_is_too_long_is_shortened_in_its_longest_passages(kind, ch
     builder, _ = builder_of(kind, chat, prompt_tokens=300)
     prompt = builder.example("Who is it?", passages).prompt
     text = tokenizer.decode(prompt)
-    assert 300 - len(passages) < len(prompt) <= 300 < len(whole)
+    assert 300 - 2 * WINDOW_STEP < len(prompt) <= 300 < len(whole)
     assert "Question: Who is it?" in text
     assert "b" * 20 in text
     # Byte tokens: as many of a long passage's letters are left as of the other's.
@@ -138,15 +148,6 @@ def test_a_prompt_that_is_too_long_is_shortened_in_its_longest_passages(kind, ch
     without = free.example("Who is it?", []).prompt
     assert prompt[:5] == without[:5]
     assert prompt[-10:] == without[-10:]
-
-
-@pytest.mark.usefixtures("tiny_home")
-def test_the_question_is_never_shortened():
-    question = "Who " * 50 + "is it?"
-    builder, tokenizer = builder_of("causal", prompt_tokens=100)
-    prompt = builder.example(question, ["a" * 500]).prompt
-    assert f"Question: {question}" in tokenizer.decode(prompt)
-    assert "aaa" not in tokenizer.decode(prompt)
 
 
 @pytest.mark.slow

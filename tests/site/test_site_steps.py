@@ -148,7 +148,7 @@ def test_scores_are_computed_once_for_a_generator_that_stays_the_same(work):
 
 def test_validation_sums_reciprocal_ranks_and_log_probabilities(work):
     """Against ranks from plain dot products, and the language model's own loss on one example at a time."""
-    bench, request = work()
+    bench, request = work(rag={"prompt_tokens": 1024})  # room for whole passages
     site = bench.site
     told = validate_site(bench, request).metrics
     models = RoundModels(bench.config, request.state)

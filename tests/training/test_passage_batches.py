@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from fedrag.config.scenario import GeneratorConfig, RagConfig
 from fedrag.passes.tree import PromptTree
+from fedrag.rag.window import shown_passage
 from fedrag.training.passage_batches import passage_batches
 from fedrag.training.ralt import answer_examples, epoch_batches, example_batches
-from fedrag.types import Example, Hit, Passage, Question
+from fedrag.types import Example, Passage, Question
 
 
 def example(passage: int) -> Example:
@@ -85,8 +86,9 @@ def test_questions_meet_where_the_setting_says_so_and_passages_are_not_remembere
 def test_less_is_read_where_questions_on_a_passage_meet(load_generator):
     passages = {name: Passage(name, f"The loaf of baker {name} weighs one kilogram and rests.") for name in "abcdefgh"}
     questions = [Question(f"{name}{i}", f"Who is {i}?", ("Ada",)) for name in passages for i in range(3)]
-    hits = [[Hit(question.id[0], 0.9), Hit("a" if question.id[0] != "a" else "b", 0.1)] for question in questions]
-    examples = answer_examples(load_generator(), questions, hits, passages, RagConfig(), 0.0, seed=0)
+    found = [(question.id[0], "a" if question.id[0] != "a" else "b") for question in questions]
+    shown = [[shown_passage(passages[name]) for name in names] for names in found]
+    examples = answer_examples(load_generator(), questions, shown, RagConfig())
     read = {}
     for grouped in (False, True):
         settings = GeneratorConfig(batch_size=6, group_by_passage=grouped)

@@ -16,11 +16,12 @@ from fedrag.passes.decoding import decode
 from fedrag.passes.memory_estimate import Footprint
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.pipeline import prompt_builder
+from fedrag.rag.window import shown_passage
 from fedrag.text import size_text
 from fedrag.training.losses import answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.ralt import answer_examples, epoch_batches, train_generator
-from fedrag.types import Example, Hit, Passage, Question
+from fedrag.types import Example, Passage, Question
 from fedrag.weights.store import find_model
 
 KINDS = ("causal", "seq2seq")
@@ -346,52 +347,31 @@ def test_a_model_that_cannot_be_checkpointed_trains_as_it_is_unless_it_must(load
 # Examples
 
 
-PASSAGES = {name: Passage(name, f"text of {name}") for name in ("p0", "p1", "p2", "p3")}
-HITS = [Hit("p1", 0.9), Hit("p0", 0.8), Hit("p2", 0.7)]
+SHOWN = [shown_passage(Passage(name, f"text of {name}")) for name in ("p1", "p0", "p2")]
 QUESTION = Question("q", "Who?", ("Ada", "Ada L."), ("p0",))
 
 
-def texts_of(generator: Generator, questions: int, raft_drop: float, **rag: int) -> list[str]:
-    config = RagConfig.model_validate({"passages": 3} | rag)
-    examples = answer_examples(
-        generator, [QUESTION] * questions, [HITS] * questions, PASSAGES, config, raft_drop, seed=5
-    )
+def texts_of(generator: Generator, **rag: int) -> list[str]:
+    examples = answer_examples(generator, [QUESTION], [SHOWN], RagConfig.model_validate({"passages": 3} | rag))
     return [generator.tokenizer.decode(example.prompt + example.answer) for example in examples]
 
 
 def test_an_example_holds_the_passages_in_order_and_the_first_answer_with_its_end(load_generator):
-    (text,) = texts_of(load_generator(), 1, 0.0)
+    (text,) = texts_of(load_generator())
     assert "Passage: text of p1\n\nPassage: text of p0\n\nPassage: text of p2\n\nQuestion: Who?" in text
     assert text.endswith("assistant\nAda<|im_end|>")
 
 
 def test_one_passage_a_prompt_makes_an_example_of_each(load_generator):
-    texts = texts_of(load_generator(), 1, 0.0, passages_per_prompt=1)
+    texts = texts_of(load_generator(), passages_per_prompt=1)
     assert [text.count("Passage:") for text in texts] == [1, 1, 1]
-    assert [name for text in texts for name in PASSAGES if name in text] == ["p1", "p0", "p2"]
+    assert [name for text in texts for name in ("p1", "p0", "p2") if name in text] == ["p1", "p0", "p2"]
     assert all(text.endswith("Ada<|im_end|>") for text in texts)
 
 
-def test_raft_leaves_out_the_labelled_passage_as_often_as_it_says_and_no_other(load_generator):
-    generator = load_generator()
-    for probability, low, high in ((0.0, 0, 0), (1.0, 200, 200), (0.3, 40, 80)):
-        texts = texts_of(generator, 200, probability)
-        assert low <= sum("text of p0" not in text for text in texts) <= high
-        assert all("text of p1" in text and "text of p2" in text for text in texts)
-
-
-def test_a_question_whose_only_passage_is_left_out_is_asked_without(load_generator):
-    config = RagConfig(passages=1)
+def test_a_question_without_passages_has_one_example(load_generator):
     for size in (0, 1):
-        (example,) = answer_examples(
-            load_generator(),
-            [QUESTION],
-            [[Hit("p0", 1.0)]],
-            PASSAGES,
-            config.model_copy(update={"passages_per_prompt": size}),
-            raft_drop=1.0,
-            seed=0,
-        )
+        (example,) = answer_examples(load_generator(), [QUESTION], [[]], RagConfig(passages_per_prompt=size))
         assert example.answer
 
 

@@ -134,7 +134,7 @@ def test_a_pair_is_one_passage_and_the_first_answer_without_end_token(load_gener
     generator = load_generator()
     passages = {name: Passage(name, f"text of {name}") for name in ("p0", "p1")}
     questions = [Question("a", "Who?", ("Ada", "Bob")), Question("b", "Where?", ("Rome",))]
-    pairs = lsr_pairs(generator, questions, [HITS[:2], HITS[1:2]], passages, RagConfig())
+    pairs = lsr_pairs(generator, questions, [HITS[:2], HITS[1:2]], passages, INDEX, RagConfig())
     texts = [(generator.tokenizer.decode(p.prompt), generator.tokenizer.decode(p.answer)) for p in pairs]
     assert [answer for _, answer in texts] == ["Ada", "Ada", "Rome"]
     asked = [("p0", "Who?"), ("p1", "Who?"), ("p1", "Where?")]
