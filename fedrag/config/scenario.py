@@ -157,6 +157,9 @@ class GeneratorConfig(OptimizerSection):
     """Where in a prompt the adapter begins to act. question (activated LoRA, Greenewald et al. 2025): the base model
     alone reads instruction and passages; its keys and values are cached for all epochs and rounds, in at most a quarter
     of the free memory."""
+    generation_settings: Literal["neutral", "model"] = "neutral"
+    """Whether answers are generated with the settings that come with the model, such as forbidden repetitions or forced
+    first tokens; neutral: without them. Always greedily."""
     micro_batch_tokens: Annotated[int, Field(ge=0)] = 0
     """Tokens in one forward pass, padding included; the gradients of a batch accumulate over several passes. 0: 2,048,
     or up to 16,384 on a GPU with enough memory."""
@@ -435,7 +438,7 @@ def read_scenario(path: Path | str) -> str:
         ConfigError: It cannot be read.
     """
     with reading_errors(path, ConfigError, "no such scenario file; fedrag new DIR writes one to start from"):
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")
 
 
 def _prefer_sites_in(tree: dict[str, Any], folder: Path) -> None:

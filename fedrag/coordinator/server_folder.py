@@ -116,7 +116,7 @@ class ServerFolder:
         file = path / "server.toml"
         missing = "no such file, so this is not a coordinator's folder; fedrag server init makes one"
         with reading_errors(file, ConfigError, missing):
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")
         return cls(path.absolute(), parse_section(ServerConfig, text, str(file)))
 
     @property

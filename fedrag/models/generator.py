@@ -13,6 +13,7 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
+    GenerationConfig,
     PreTrainedModel,
 )
 
@@ -57,6 +58,7 @@ class Generator:
         dtype: torch.dtype,
         device: str,
         four_bits: bool = False,
+        own_settings: bool = False,
     ) -> Generator:
         """Load a fetched model and inject an adapter that changes nothing yet.
 
@@ -66,6 +68,7 @@ class Generator:
             dtype: Number format of its weights and of its computation.
             device: Where it computes.
             four_bits: Pack the weights of its linear layers into 4 bits.
+            own_settings: Generate with the settings that come with the model, such as a penalty of repetition.
 
         Raises:
             ModelError: It is not a language model, or cannot be packed into 4 bits.
@@ -79,6 +82,8 @@ class Generator:
         model = _CLASSES[fetched.kind].from_pretrained(
             fetched.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **packing
         )
+        if not own_settings:
+            model.generation_config = _neutral(model.generation_config)
         tokenizer = load_tokenizer(fetched)
         targets = add_lora(model, lora)
         if four_bits:
@@ -182,6 +187,16 @@ def model_without_weights(fetched: FetchedModel) -> PreTrainedModel:
     with torch.device("meta"):
         model: PreTrainedModel = _CLASSES[fetched.kind].from_config(config)
     return model
+
+
+def _neutral(settings: GenerationConfig) -> GenerationConfig:
+    """Return generation settings that leave the choice of tokens to the model: its special tokens alone are kept."""
+    return GenerationConfig(  # type: ignore[no-untyped-call]
+        bos_token_id=settings.bos_token_id,
+        eos_token_id=settings.eos_token_id,
+        pad_token_id=settings.pad_token_id,
+        decoder_start_token_id=settings.decoder_start_token_id,
+    )
 
 
 _CLASSES: dict[str, Any] = {"causal": AutoModelForCausalLM, "seq2seq": AutoModelForSeq2SeqLM}

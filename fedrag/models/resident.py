@@ -27,10 +27,13 @@ def resident_generator(config: Config, device: str) -> Generator:
     dtype = computing_dtype(config.models.generator_dtype, device)
     settings = config.generator
     four_bits = config.models.generator_dtype == "nf4"
-    key = ("generator", config.models.generator, settings.lora, settings.adapter_from, dtype, four_bits, device)
+    used = (settings.lora, settings.adapter_from, settings.generation_settings)
+    key = ("generator", config.models.generator, used, dtype, four_bits, device)
     if key not in _RESIDENT:
         fetched = _verified(config.models.generator)
-        generator = Generator.load(fetched, settings.lora, dtype, device, four_bits)
+        generator = Generator.load(
+            fetched, settings.lora, dtype, device, four_bits, own_settings=settings.generation_settings == "model"
+        )
         if settings.adapter_from == "question":
             generator.prefix_bytes = prefix_bytes(config, device)  # of the memory that the weights leave free
         _RESIDENT[key] = generator

@@ -77,7 +77,11 @@ class Retriever:
         if fetched.kind != "encoder":
             raise ModelError(f"{fetched.name} is not a sentence-transformers model and cannot be the retriever")
         encoder = SentenceTransformer(
-            str(fetched.folder), device=device, local_files_only=True, trust_remote_code=False
+            str(fetched.folder),
+            device=device,
+            local_files_only=True,
+            trust_remote_code=False,
+            model_kwargs={"dtype": torch.float32},  # some are stored in half precision
         )
         if config.weights == "lora":
             add_lora(encoder, config.lora, exclude=_UNUSED)

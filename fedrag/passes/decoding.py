@@ -51,7 +51,7 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
             max_new_tokens=answer_tokens,
             do_sample=False,
             num_beams=1,
-            repetition_penalty=1.0,  # a model's own penalty would make greedy decoding something else
+            tokenizer=generator.tokenizer,  # for settings of a model's own that name strings
             pad_token_id=pad,
             eos_token_id=generator.end_ids,
             **({} if cache is None else {CACHE: cache}),

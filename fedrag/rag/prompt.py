@@ -112,11 +112,15 @@ class PromptBuilder:
         return [*ids, self.end_id] if end and len(ids) <= most else ids[:most]
 
     def text(self, ids: Sequence[int]) -> str:
-        """Return a generated answer as text, up to the end token."""
+        """Return a generated answer as text, up to the end token.
+
+        A model without a chat template goes on with another passage or question: its answer ends at a new line.
+        """
         kept = list(ids)
         if self.end_id in kept:
             kept = kept[: kept.index(self.end_id)]
-        return str(self._tokenizer.decode(kept, skip_special_tokens=True)).strip()
+        text = str(self._tokenizer.decode(kept, skip_special_tokens=True)).strip()
+        return text if self._chat else text.partition("\n")[0].rstrip()
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
         """Tokenise a text; only the template's own text may contain special tokens.

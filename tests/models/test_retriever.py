@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
+from fedrag.config.scenario import RetrieverConfig
 from fedrag.errors import ModelError
 from fedrag.models.retriever import Retriever
 from fedrag.weights.store import find_model
@@ -147,3 +150,11 @@ def test_gradients_reach_every_trained_parameter(load_retriever, random_tensors)
             assert parameter.grad is not None, name
             assert torch.isfinite(parameter.grad).all()
             assert parameter.grad.any() or name.endswith("key.bias"), name  # softmax ignores a constant
+
+
+def test_an_encoder_that_is_stored_in_half_precision_searches_in_float32(tiny_home, tmp_path):
+    fetched = find_model("fedrag/tiny-encoder")
+    SentenceTransformer(str(fetched.folder), device="cpu").half().save(str(tmp_path / "half"))
+    stored = dataclasses.replace(fetched, folder=tmp_path / "half")
+    retriever = Retriever.load(stored, RetrieverConfig(), "cpu")
+    assert {parameter.dtype for parameter in retriever.encoder.parameters()} == {torch.float32}

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.scenario import LoraSection, RagConfig
 from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.decoding import decode, read_prompts
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.types import Example
+from fedrag.weights.store import find_model
 
 MARS, MOON = "Mars has two moons, and both are small.", "The Moon is alone."
 ASKED = [
@@ -65,3 +70,20 @@ def test_answers_are_those_of_transformers_one_at_a_time(load_generator, random_
             pad_token_id=generator.tokenizer.pad_token_id,
         )[0, prompt.length :].tolist()
         assert ids[: len(expected)] == expected
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_a_models_own_generation_settings_change_nothing_unless_they_are_kept(tmp_path):
+    fetched = find_model("fedrag/tiny-causal")
+    folder = tmp_path / "model"
+    shutil.copytree(fetched.folder, folder)
+    loaded = {"plain": fetched, "own": replace(fetched, folder=folder)}
+    plain = Generator.load(fetched, LoraSection(), torch.float32, "cpu")
+    prompts = prompts_of(plain)
+    expected = decode(plain, prompts, 8)
+    first = expected[0][0]
+    settings = {"eos_token_id": plain.tokenizer.eos_token_id, "suppress_tokens": [first], "no_repeat_ngram_size": 1}
+    (folder / "generation_config.json").write_text(json.dumps(settings | {"stop_strings": ["e"], "min_length": 99}))
+    assert decode(Generator.load(loaded["own"], LoraSection(), torch.float32, "cpu"), prompts, 8) == expected
+    kept = Generator.load(loaded["own"], LoraSection(), torch.float32, "cpu", own_settings=True)
+    assert decode(kept, prompts, 8)[0][0] != first
