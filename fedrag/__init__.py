@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from fedrag.components.export import export_run
     from fedrag.config.scenario import Config
     from fedrag.errors import FedragError
     from fedrag.evaluation.ask import ask
@@ -16,7 +17,17 @@ if TYPE_CHECKING:
     from fedrag.simulation.simulate import simulate
     from fedrag.training.losses import Losses
 
-__all__ = ["Config", "FedragError", "Losses", "__version__", "ask", "evaluate_run", "simulate", "write_report"]
+__all__ = [
+    "Config",
+    "FedragError",
+    "Losses",
+    "__version__",
+    "ask",
+    "evaluate_run",
+    "export_run",
+    "simulate",
+    "write_report",
+]
 
 # Looked up on first use: `import fedrag` alone loads neither torch nor Flower.
 _MODULES = {
@@ -25,6 +36,7 @@ _MODULES = {
     "Losses": "fedrag.training.losses",
     "ask": "fedrag.evaluation.ask",
     "evaluate_run": "fedrag.evaluation.evaluate",
+    "export_run": "fedrag.components.export",
     "simulate": "fedrag.simulation.simulate",
     "write_report": "fedrag.reporting.page",
 }

@@ -148,4 +148,4 @@ def _base_bytes(config: Config, model: FetchedModel) -> float:
     return count_parameters(model.folder) * (4 * copies + shorter * learner.itemsize)
 
 
-STEPS = Steps(_initial_state, _prepare, _validate, _export, _check_base, _base_bytes)
+STEPS = Steps(_initial_state, _prepare, _validate, _export, _check_base, _base_bytes, export_copies_base=True)

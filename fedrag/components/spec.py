@@ -39,6 +39,8 @@ class Steps:
         export: Writes the trained tensors into a folder, as the libraries that use them read them.
         check_base: Refuses a base model of the component's name that the scenario cannot use.
         base_bytes: Returns the memory that this base model takes.
+        export_copies_base: Whether what `export` writes holds a copy of the base model. A run folder keeps no such
+            copies: `fedrag export` writes them.
     """
 
     initial_state: Callable[[Config, int], Tensors]
@@ -47,6 +49,7 @@ class Steps:
     export: Callable[[Config, Tensors, Path], None]
     check_base: Callable[[Config, FetchedModel], None] = _any_model
     base_bytes: Callable[[Config, FetchedModel], float] = _no_bytes
+    export_copies_base: bool = False
 
 
 def _any_sites(config: Config, sites: Sequence[Site]) -> None:

@@ -1,4 +1,4 @@
-"""The one driver of a run, in a simulation and in a deployment: rounds, export, result."""
+"""The one driver of a run, in a simulation and in a deployment: rounds, adapters, result."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 
 from flwr.serverapp import Grid
 
+from fedrag.components.export import export_models
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
-from fedrag.components.state import export_models
 from fedrag.display import Display, Quiet
 from fedrag.federation.aggregation import Rule
 from fedrag.federation.exchange import Federation
@@ -18,7 +18,7 @@ from fedrag.runs.run_folder import RunFolder
 from fedrag.types import State
 
 OpenGrid = Callable[[], AbstractContextManager[Grid]]
-"""Opens the grid that reaches the sites; it is closed before the result is exported."""
+"""Opens the grid that reaches the sites; it is closed before the result is written."""
 
 
 def federate(
@@ -29,7 +29,7 @@ def federate(
     rule: Rule | None = None,
     display: Display = Quiet(),
 ) -> State:
-    """Run the rounds that are left, export the result, keep it and return it; a finished run is only read.
+    """Run the rounds that are left, keep the result and return it; a finished run is only read.
 
     Args:
         run: Where checkpoints and the log go; a run that was interrupted goes on after its last one.
@@ -45,6 +45,6 @@ def federate(
         return run.load_result()
     with open_grid() as grid:
         state = run_rounds(Federation(grid, run, components, rule, display))
-    export_models(run.config, state, run.path / "final", components)
+    export_models(run.config, state, run.path / "final", components, copies=False)
     run.save_result(state)
     return state

@@ -8,7 +8,7 @@ runs/<scenario>-<n>/
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
   sites.json             each site's greeting: version, numbers of questions, policy
   delivery.json          the sites that received the result
-  final/                 the trained models
+  final/                 state.safetensors: what was trained; generator/: it as an adapter for PEFT
   evaluation/            the measured questions, one by one
   results.json           the means over them
   report.html            the page about the run

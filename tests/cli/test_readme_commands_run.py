@@ -43,6 +43,7 @@ LEAVES = {
         "runs/tiny-1/results.json",
         "runs/one-round/results.json",
         "result.json",
+        "exported/retriever/modules.json",
         "tiny.html",
     ),
     "simulations/RESULTS.md": ("runs/demo-1/report.html", "runs/xquad-1/final", "runs/policyqa-1/results.json"),

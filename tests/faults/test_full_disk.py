@@ -39,14 +39,16 @@ def test_where_not_even_the_start_can_be_kept_nothing_is_left(largest_file, wher
 
 
 @pytest.mark.slow
-def test_a_file_that_does_not_fit_stops_the_run_and_it_goes_on_once_there_is_room(scenario, tmp_path):
-    """The checkpoints fit, the exported retriever does not."""
-    run = tmp_path / "run"
-    out, err = no_room_for(60_000, scenario, run)
-    assert err.startswith(f"Error: {run / 'final' / 'retriever'}: cannot be written")
+def test_a_file_that_does_not_fit_stops_the_run_and_it_goes_on_once_there_is_room(tmp_path):
+    """The checkpoints fit, the measured questions do not."""
+    config = tiny_config(federation={"schedule": "retriever"}, evaluation={"split": "all", "generate": False})
+    (tmp_path / "tiny.toml").write_text(config.to_toml())
+    expected, run = simulate(config, out=tmp_path / "undisturbed"), tmp_path / "run"
+    checkpoint = expected.path / "checkpoints" / "round-0002" / "state.safetensors"
+    out, err = no_room_for(checkpoint.stat().st_size, tmp_path / "tiny.toml", run)
+    assert err.startswith(f"Error: {run / 'evaluation' / 'federated.jsonl'}: cannot be written")
     assert out.splitlines()[-1] == f"go on with: fedrag simulate --resume {run}"
     resume(run)
-    expected = simulate(CONFIG, out=tmp_path / "undisturbed")
     assert (run / "final/state.safetensors").read_bytes() == (expected.path / "final/state.safetensors").read_bytes()
     assert read_json(run / "results.json")["federated"] == read_json(expected.path / "results.json")["federated"]
     assert [record["round"] for record in RunFolder.open(run).rounds()] == [1, 2]

@@ -44,7 +44,7 @@ MOMENTS = {
     "in the training of round 2": lambda run: (run / "rounds.jsonl").exists() and not time.sleep(0.3),
     "while a checkpoint is written": lambda run: (run / "checkpoints" / ".round-0002.partial").exists(),
     "between checkpoint and log": lambda run: (run / "checkpoints" / "round-0001").exists(),
-    "while the models are exported": lambda run: (run / "final" / ".retriever.partial").exists(),
+    "while the models are exported": lambda run: (run / "final" / ".generator.partial").exists(),
     "in the final evaluation": lambda run: (run / "evaluation" / "federated.json").exists(),
     "in a baseline": lambda run: (run / "baselines" / "local-north" / "rounds.jsonl").exists(),
     "as the pooled data is written": lambda run: (run / "baselines" / "pooled-data").exists(),

@@ -21,7 +21,7 @@ from tiny_federation import assert_same_state, tiny_config, write_small_sites
 from torch import nn
 from transformers import AutoModelForCausalLM
 
-from fedrag.components.state import export_models
+from fedrag.components.export import export_models
 from fedrag.config.scenario import Config, GeneratorConfig, LoraSection
 from fedrag.data.site_folder import load_sites
 from fedrag.errors import ModelError, RunError

@@ -12,7 +12,7 @@ from peft import PeftModel
 from sentence_transformers import SentenceTransformer
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
-from fedrag.components.state import export_models
+from fedrag.components.export import export_models
 from fedrag.config.scenario import Config
 from fedrag.models.resident import RoundModels
 from fedrag.passes.reading import answer_logits
