@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedrag.cli.tables import LOG_WIDTH, print_lines, show
+from fedrag.text import plural
 
 if TYPE_CHECKING:
     from fedrag.evaluation.ask import Asked, BeforeAndAfter, Found, RagAnswer
@@ -96,7 +97,7 @@ def _show(asked: Asked) -> None:
 
 
 def _what_is_known(asked: Asked) -> list[str]:
-    """Return what the site's files say about the question, and which component the run left untouched."""
+    """Return what a reader must know: right answers, an untouched component, what the generator does not read."""
     from fedrag.types import COMPONENTS
 
     lines = []
@@ -106,10 +107,16 @@ def _what_is_known(asked: Asked) -> list[str]:
     if len(asked.components) == 1:
         [other] = [component for component in COMPONENTS if component not in asked.components]
         lines.append(f"{asked.run} trained the {asked.components[0]} alone; the {other} is untouched on both sides.")
+    if unread := max(asked.untouched.unread_tokens, asked.trained.unread_tokens):
+        lines.append(f"The question is too long for the prompt: its last {plural(unread, 'token')} were not read.")
+    if not any(found.is_given for found in asked.trained.found):
+        lines.append(f"{asked.run} gives the generator no passages: it answers from memory.")
     return lines
 
 
-def _legend(asked: Asked) -> str:
+def _legend(asked: Asked) -> str | None:
+    if not asked.trained.found:
+        return None
     labelled = any(found.is_labelled for side in (asked.untouched, asked.trained) for found in side.found)
     right = "; right: holds the answer, as the site's files say" if labelled else ""
     return f"Figures: similarity to the question. *: given to the generator{right}."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -15,7 +15,9 @@ from fedrag.errors import FedragError
 from fedrag.types import SPLITS
 
 if TYPE_CHECKING:
+    from fedrag.config.scenario import RagConfig
     from fedrag.data.check import Lengths, Report, SiteReport
+    from fedrag.rag.cuts import Cuts
 
 ERRORS_SHOWN = 20
 LOG_WIDTH = 140
@@ -39,20 +41,34 @@ def check(
     model: Annotated[
         str | None, typer.Option("--model", help="Fetched model in whose tokens to count lengths; default: in words.")
     ] = None,
+    scenario: Annotated[
+        Path | None,
+        typer.Option("--scenario", help="Scenario whose prompts and answers must hold the texts; counts those cut."),
+    ] = None,
 ) -> None:
     """Check sites for errors, and for questions in more than one split.
 
+    With --model NAME of a generator or --scenario FILE it also counts passages, prompts and answers that are cut.
+
     Example: fedrag data check simulations/data/tiny
     """
+    from fedrag.config.scenario import Config, RagConfig
     from fedrag.data.check import check_sites
     from fedrag.data.site_folder import site_folders
     from fedrag.files import write_json
 
+    config = Config.from_file(scenario) if scenario is not None else None
+    rag, generator = (config.rag, config.models.generator) if config else (RagConfig(), model)
+    model = model or generator
     count_tokens = _token_counter(model) if model else None
-    report = check_sites([site for folder in folders for site in site_folders(folder)], count_tokens)
+    sites = [site for folder in folders for site in site_folders(folder)]
+    report = check_sites(sites, count_tokens)
+    cuts = _cuts(sites, generator, rag) if generator and not report.errors else {}
     if json_file is not None:
-        write_json(json_file, asdict(report))
+        write_json(json_file, asdict(report) | {"cuts": {name: asdict(found) for name, found in cuts.items()}})
     _print_table(report, f"tokens of {model}" if model else "words")
+    if cuts:
+        _print_cuts(cuts.values(), rag)
     for warning in report.warnings:
         typer.echo(f"Warning: {warning}")
     for error in report.errors[:ERRORS_SHOWN]:
@@ -102,6 +118,28 @@ def _token_counter(name: str) -> Callable[[Sequence[str]], list[int]]:
         return [len(row) for row in ids]
 
     return count
+
+
+def _cuts(folders: Sequence[Path], generator: str, rag: RagConfig) -> dict[str, Cuts]:
+    """Count by site what does not fit into a generator's prompts and answers; an encoder has none."""
+    from fedrag.data.site_folder import load_site
+    from fedrag.models.generator import load_tokenizer
+    from fedrag.rag.cuts import count_cuts
+    from fedrag.rag.prompt import PromptBuilder
+    from fedrag.weights.store import find_model
+
+    model = find_model(generator)
+    if model.kind == "encoder":
+        return {}
+    builder = PromptBuilder(load_tokenizer(model), rag, seq2seq=model.kind == "seq2seq")
+    return {site.name: count_cuts(site, builder, rag) for site in map(load_site, folders)}
+
+
+def _print_cuts(cuts: Iterable[Cuts], rag: RagConfig) -> None:
+    from fedrag.rag.cuts import sum_of_cuts
+
+    text = sum_of_cuts(cuts).text(rag)
+    typer.echo(f"{text[0].upper()}{text[1:]}.")
 
 
 def _print_table(report: Report, unit: str) -> None:

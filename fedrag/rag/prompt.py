@@ -102,12 +102,24 @@ class PromptBuilder:
         most, limit = share_out(self.room, len(asked), lengths)
         return Fitted(asked[:most], len(asked), [self._reader.within(passage, limit) for passage in shown], lengths)
 
+    def question_tokens(self, question: str) -> int:
+        """Return the number of tokens of a whole question."""
+        return len(self._ids(self._wording.after(self._wording.question_label, question)))
+
+    def passage_tokens(self, text: str) -> int:
+        """Return the number of tokens of a whole passage; of a very long one, at least as many as a prompt holds."""
+        return len(self._reader.whole(Shown(text)))
+
+    def answer_tokens(self, text: str) -> int:
+        """Return the number of tokens of a whole answer, without the end token."""
+        return len(self._answer_ids(text))
+
     def answer(self, text: str, *, end: bool) -> list[int]:
         """Return an answer's token ids, at most `answer_tokens`, with or without the end token.
 
         A longer answer is cut, and does not end there.
         """
-        ids = self._ids(text.strip() if self._chat else f" {text.strip()}")
+        ids = self._answer_ids(text)
         most = self._config.answer_tokens
         return [*ids, self.end_id] if end and len(ids) <= most else ids[:most]
 
@@ -121,6 +133,9 @@ class PromptBuilder:
             kept = kept[: kept.index(self.end_id)]
         text = str(self._tokenizer.decode(kept, skip_special_tokens=True)).strip()
         return text if self._chat else text.partition("\n")[0].rstrip()
+
+    def _answer_ids(self, text: str) -> list[int]:
+        return self._ids(text.strip() if self._chat else f" {text.strip()}")
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
         """Tokenise a text; only the template's own text may contain special tokens.

@@ -15,8 +15,11 @@ from fedrag.config.schedule import components_of, rounds_training, schedule_text
 from fedrag.data.questions import count_distinct
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
+from fedrag.models.generator import load_tokenizer
 from fedrag.models.resident import prefix_bytes
 from fedrag.passes.choose import planned_paths, reading_text
+from fedrag.rag.cuts import count_cuts, sum_of_cuts
+from fedrag.rag.prompt import PromptBuilder
 from fedrag.runs.facts import client_threads
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.site.client_app import question_counts
@@ -49,6 +52,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         _byte_line(config, sizes, len(able)),
         _memory_line(config, sizes, len(sites), components),
         *_reading_lines(config, components),
+        *_cut_lines(config, sites, components),
         _evaluation_line(config),
     ]
 
@@ -133,6 +137,16 @@ def _reading_lines(config: Config, components: Components) -> list[str]:
     """Return the line on how the generator's batches are read; none without a generator."""
     generator, threads = required_models(config, components).get("generator"), client_threads(config.simulation)
     return [reading_text(planned_paths(config, generator, threads).facts())] if generator else []
+
+
+def _cut_lines(config: Config, sites: Sequence[Site], components: Components) -> list[str]:
+    """Return the line on texts that are too long for the generator's prompts and answers; none where all fit."""
+    model = required_models(config, components).get("generator")
+    if model is None:
+        return []
+    builder = PromptBuilder(load_tokenizer(model), config.rag, seq2seq=model.kind == "seq2seq")
+    cuts = sum_of_cuts(count_cuts(site, builder, config.rag) for site in sites)
+    return [cuts.text(config.rag)] if cuts.any else []
 
 
 def _evaluation_line(config: Config) -> str:

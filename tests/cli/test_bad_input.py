@@ -215,6 +215,11 @@ def test_a_scenario_file_that_is_not_there_is_named():
             "that fedrag/tiny-causal reads; lower them",
         ),
         (
+            "rag.prompt_tokens=1",
+            "rag.prompt_tokens = 1 cannot hold the instruction and its surroundings (130 tokens), a question and 2 "
+            "passages with 16 tokens or more of each; expected at least 178",
+        ),
+        (
             "rag.chunk_overlap=62",
             "rag.chunk_overlap = 62: must be smaller than the 62 tokens of a passage that fedrag/tiny-encoder reads",
         ),

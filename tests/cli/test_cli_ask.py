@@ -76,6 +76,15 @@ def test_json_is_all_there_is_on_standard_output():
         assert set(found[0]["passage"]) == {"id", "text", "title"}
 
 
+def test_a_question_that_is_too_long_is_cut_and_that_is_said():
+    long = "Why? " * 100
+    output = ask(long, "--data", NORTH)
+    assert "The question is too long for the prompt: its last 470 tokens were not read." in output
+    asked = json.loads(ask(long, "--data", NORTH, "--json"))
+    assert asked["trained"]["unread_tokens"] == asked["untouched"]["unread_tokens"] == 470
+    assert "not read" not in ask("Why?", "--data", NORTH)
+
+
 def test_without_a_question_it_asks_until_an_empty_line_or_the_end():
     for typed in (f"{QUESTION}\nWhere is it?\n\nnever read?\n", f"{QUESTION}\nWhere is it?\n"):
         output = ask("--data", NORTH, typed=typed)

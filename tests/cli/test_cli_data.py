@@ -77,6 +77,28 @@ def test_check_prints_warnings_and_exits_with_0(tmp_path: Path) -> None:
     assert "Warning: questions in train at one site and in validation or test at another: 1" in result.output
 
 
+def test_check_counts_what_is_cut_where_a_model_or_a_scenario_is_named(tiny_home: Path, tmp_path: Path) -> None:
+    """Tokens of the tiny models are bytes; passages there have 162 to 192, answers 12 or 13 and up to 33."""
+    assert "cut to fit" not in run("check", TINY).output.lower()
+    assert "cut to fit" not in run("check", TINY, "--model", "fedrag/tiny-encoder").output.lower()
+    report = tmp_path / "report.json"
+    fits = run("check", TINY, "--model", "fedrag/tiny-causal", "--json", report)
+    assert "Cut to fit 1,024 tokens of a prompt and 32 of an answer: 0 of 24 passages, 0 of 78 prompts, 1 of 78" in (
+        fits.output
+    )
+    assert json.loads(report.read_text())["cuts"]["north"] == (
+        {"passages": 0, "n_passages": 8, "prompts": 0, "answers": 0, "n_questions": 26}
+    )
+    scenario = tmp_path / "s.toml"
+    scenario.write_text(
+        'name = "s"\ndata.sites = "x"\nmodels.generator = "fedrag/tiny-causal"\n'
+        "rag.prompt_tokens = 300\nrag.answer_tokens = 64\nrag.passages = 1\n"
+    )
+    cut = run("check", TINY, "--scenario", scenario)
+    assert (cut.exit_code, cut.stderr) == (0, "")
+    assert "Cut to fit 300 tokens of a prompt and 64 of an answer: 24 of 24 passages, 78 of 78" in cut.output
+
+
 def test_squad_is_imported_by_title_and_by_group(squad: Path, tmp_path: Path) -> None:
     result = run("import", "squad", squad, tmp_path / "out", "--site-by", "title", "--split", "1/0/0")
     assert result.output == (
