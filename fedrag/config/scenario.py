@@ -217,6 +217,9 @@ class RetrieverConfig(OptimizerSection):
 
     weights: Literal["lora", "full"] = "lora"
     """What is trained: a low-rank adapter, or all weights."""
+    token_embeddings: bool = False
+    """Whether the token embeddings are trained, too, where weights = "full": 96 of the 118 million weights of a
+    multilingual encoder."""
     lora: LoraSection = LoraSection()
     """The adapter, where weights = "lora"."""
     loss: Literal["contrastive", "lsr", "both"] = "contrastive"

@@ -65,9 +65,13 @@ class Retriever:
         self.fetched = fetched
         self._lora = config.weights == "lora"
         self._at_base = False
+        self._embeddings = {} if config.token_embeddings else _token_embeddings(encoder)
         self._base = {} if self._lora else {n: p.detach().clone() for n, p in self.parameters().items()}
         split = not self._lora and not config.trains_passage_side
-        self._passage_encoder = copy.deepcopy(encoder).requires_grad_(False) if split else encoder
+        self._passage_encoder = _copy_sharing(encoder, self._embeddings) if split else encoder
+        if not self._lora:
+            for embedding in self._embeddings.values():
+                embedding.requires_grad_(False)
 
     @classmethod
     def load(
@@ -108,7 +112,7 @@ class Retriever:
         return {
             name: parameter
             for name, parameter in self.encoder.named_parameters()
-            if not any(part in _UNUSED for part in name.split("."))
+            if name not in self._embeddings and not any(part in _UNUSED for part in name.split("."))
         }
 
     def initial_state(self, seed: int) -> Tensors:
@@ -122,7 +126,16 @@ class Retriever:
         return {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
 
     def set_state(self, state: Tensors) -> None:
-        """Load a state as `initial_state` describes it."""
+        """Load a state as `initial_state` describes it.
+
+        Raises:
+            ModelError: It holds other weights than those that are trained.
+        """
+        if unlike := sorted(self.parameters().keys() ^ state.keys()):
+            embeddings = "; set retriever.token_embeddings = true" if self._embeddings.keys() >= {*unlike} else ""
+            raise ModelError(
+                f"{self.fetched.name}: the state has other weights than are trained: {unlike[0]}{embeddings}"
+            )
         with torch.no_grad():
             for name, parameter in self.parameters().items():
                 parameter.copy_(as_tensor(state[name], parameter))
@@ -254,6 +267,18 @@ class Retriever:
         features = {k: v.to(encoder.device) if torch.is_tensor(v) else v for k, v in features.items()}
         vectors: torch.Tensor = encoder(features, task=task)["sentence_embedding"]
         return nn.functional.normalize(vectors.float(), dim=-1)
+
+
+def _token_embeddings(encoder: SentenceTransformer) -> dict[str, nn.Parameter]:
+    """Return the token embeddings of an encoder's transformers, by their names in the encoder."""
+    transformers = (module for module in encoder.modules() if isinstance(module, PreTrainedModel))
+    weights = {id(weight) for model in transformers for weight in model.get_input_embeddings().parameters()}
+    return {name: weight for name, weight in encoder.named_parameters() if id(weight) in weights}
+
+
+def _copy_sharing(encoder: SentenceTransformer, shared: dict[str, nn.Parameter]) -> SentenceTransformer:
+    """Return a frozen copy of an encoder that shares some of its weights."""
+    return copy.deepcopy(encoder, {id(weight): weight for weight in shared.values()}).requires_grad_(False)
 
 
 def _in_short_format(encoder: SentenceTransformer, dtype: torch.dtype) -> SentenceTransformer:

@@ -95,7 +95,10 @@ class RunFolder:
                 raise RunError(f"{path}: was written in run format {found}, this fedrag reads format {FORMAT}")
         try:
             # not from_file: a folder `sites` in a run folder holds caches, not the data
-            return cls(path, Config.from_toml(read_scenario(scenario), str(scenario)))
+            text = read_scenario(scenario)
+            # A scenario without this setting is of 0.1, where all weights meant the token embeddings, too.
+            old = [] if "token_embeddings" in text else ["retriever.token_embeddings=true"]
+            return cls(path, Config.from_toml(text, str(scenario), old))
         except ConfigError as error:
             raise RunError(f"{path}: cannot be read by this version of fedrag: {error}") from None
 

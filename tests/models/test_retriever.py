@@ -128,6 +128,38 @@ def test_full_weights_travel_as_the_difference_from_the_base(load_retriever, ran
         np.testing.assert_array_equal(parameter.detach().numpy(), expected)
 
 
+TOKENS = "0.model.embeddings.word_embeddings.weight"
+
+
+def test_of_all_weights_those_of_the_token_embeddings_are_trained_only_if_asked(load_retriever):
+    """They are 96 of the 118 million weights of a multilingual encoder, and every update carried them."""
+    asked = load_retriever(weights="full", token_embeddings=True).parameters()
+    left_out = load_retriever(weights="full").parameters()
+    assert asked.keys() - left_out.keys() == {TOKENS}
+    assert any("position_embeddings" in name for name in left_out)
+    assert load_retriever(token_embeddings=True).parameters().keys() == load_retriever().parameters().keys()
+
+
+@pytest.mark.parametrize("side", ["query", "both"])
+def test_token_embeddings_that_are_left_out_stay_the_base_s_in_one_copy(load_retriever, random_tensors, side):
+    retriever = load_retriever(**settings_of("full", side))
+    retriever.set_state(random_tensors(retriever.initial_state(0), scale=0.05))
+    kept, base = dict(retriever.encoder.named_parameters())[TOKENS], dict(base_encoder().named_parameters())[TOKENS]
+    assert torch.equal(kept, base)
+    assert dict(retriever._passage_encoder.named_parameters())[TOKENS] is kept
+    retriever.embed_queries(TEXTS).sum().backward()
+    assert kept.grad is None
+
+
+def test_a_state_with_other_weights_is_refused_and_the_setting_named(load_retriever):
+    """It was once the whole state: to leave a part of it out in silence would compute something else."""
+    whole = load_retriever(weights="full", token_embeddings=True).initial_state(0)
+    with pytest.raises(ModelError, match=r"other weights than are trained: .*; set retriever.token_embeddings = true$"):
+        load_retriever(weights="full").set_state(whole)
+    with pytest.raises(ModelError, match=r"other weights than are trained: [^;]*$"):
+        load_retriever().set_state(whole)
+
+
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_the_unused_pooler_is_not_trained(load_retriever, weights):
     retriever = load_retriever(weights=weights)

@@ -257,6 +257,15 @@ def test_lines_after_the_checkpoint_are_cut(run: RunFolder):
     assert [record["round"] for record in run.rounds()] == [1, 2, 3]
 
 
+def test_all_weights_of_a_run_of_0_1_hold_the_token_embeddings(run: RunFolder):
+    scenario = run.path / "scenario.toml"
+    kept = [line for line in scenario.read_text().splitlines() if not line.startswith("token_embeddings")]
+    assert len(kept) == len(scenario.read_text().splitlines()) - 1
+    assert RunFolder.open(run.path).config.retriever.token_embeddings is False
+    scenario.write_text("\n".join(kept))
+    assert RunFolder.open(run.path).config.retriever.token_embeddings is True
+
+
 # The result
 
 
