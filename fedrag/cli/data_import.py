@@ -26,7 +26,7 @@ class SiteBy(StrEnum):
 
 
 class PassageFrom(StrEnum):
-    """Messages of a chat that are passages as a whole."""
+    """Messages of a conversation that are passages as a whole."""
 
     TOOL = "tool"
 
@@ -38,10 +38,14 @@ SeedOption = Annotated[int, typer.Option("--seed", help="Seed of the split.")]
 QuestionOption = Annotated[str, typer.Option("--question", help="Column of the question.")]
 AnswerOption = Annotated[
     str | None,
-    typer.Option(
-        "--answer",
-        help="Column of the answer or answers; without it, rows are queries with passages.",
-    ),
+    typer.Option("--answer", help="Column of the answer, or of a list of answers; without it, of no question."),
+]
+EncodingOption = Annotated[
+    str | None,
+    typer.Option("--encoding", help="Encoding of the text, such as cp1252; default: by its byte order mark, or UTF-8."),
+]
+SiteKeyOption = Annotated[
+    str | None, typer.Option("--site", help="Key that names the site; without it, there is one site.")
 ]
 PassageOption = Annotated[
     str | None, typer.Option("--passage", help="Column of the passage's text or, with --passages, of its id.")
@@ -52,9 +56,6 @@ SiteOption = Annotated[
 IdOption = Annotated[str | None, typer.Option("--id", help="Column of the question's id.")]
 PassagesOption = Annotated[
     Path | None, typer.Option("--passages", help="JSON lines with id and text: passages that every site gets.")
-]
-EncodingOption = Annotated[
-    str | None, typer.Option("--encoding", help="Encoding of the file, such as cp1252; else its first bytes, or UTF-8.")
 ]
 DEFAULT_SPLIT = "0.6/0.1/0.3"
 TABLE_HELP = """Import {what}, one question per row; answers.text is the field text of the column answers.
@@ -178,17 +179,15 @@ def openai_chat(
         str | None,
         typer.Option(
             "--passage-pattern",
-            help="How to find passages in a message: context-block, xml, numbered, llama-index, "
+            help="How to find passages in a message: context-block, llama-index, xml, numbered, "
             "or a regular expression with (?P<passage>...) and perhaps (?P<question>...).",
         ),
     ] = None,
-    site: Annotated[
-        str | None, typer.Option("--site", help="Key that names the site; without it, there is one site.")
-    ] = None,
-    passages: PassagesOption = None,
     passage_from: Annotated[
-        PassageFrom | None, typer.Option("--passage-from", help="tool: what a tool returned is a passage.")
+        PassageFrom | None, typer.Option("--passage-from", help="Take what a tool returned as passages, too.")
     ] = None,
+    site: SiteKeyOption = None,
+    passages: PassagesOption = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
     encoding: EncodingOption = None,
@@ -199,7 +198,7 @@ def openai_chat(
     """
     from fedrag.data.importers.openai_chat import ChatLayout, import_openai_chat
 
-    layout, corpus = ChatLayout(pattern, site, passage_from is not None), _read_corpus(passages)
+    layout, corpus = ChatLayout(pattern, site, passage_from is PassageFrom.TOOL), _read_corpus(passages)
     _import(out, split, lambda fractions: import_openai_chat(file, layout, corpus, fractions, seed, encoding))
 
 
@@ -207,50 +206,102 @@ def openai_chat(
 def hotpotqa(
     file: FileArgument,
     out: OutArgument,
+    site: SiteKeyOption = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
     encoding: EncodingOption = None,
 ) -> None:
-    """Import HotpotQA: a paragraph is a passage, labelled where a supporting fact stands in it.
+    """Import HotpotQA: of each question's passages, those are right that its supporting facts name.
 
     Example: fedrag data import hotpotqa hotpot_dev_distractor_v1.json data/hotpotqa
     """
     from fedrag.data.importers.hotpotqa import import_hotpotqa
 
-    _import(out, split, lambda fractions: import_hotpotqa(file, fractions, seed, encoding))
+    _import(out, split, lambda fractions: import_hotpotqa(file, site, fractions, seed, encoding))
 
 
 @import_app.command()
 def triplets(
     file: FileArgument,
     out: OutArgument,
+    site: SiteKeyOption = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
     encoding: EncodingOption = None,
 ) -> None:
-    """Import anchors with right and wrong passages, as sentence-transformers and FlagEmbedding train on.
+    """Import triplets of anchor, positive and negatives (also query, pos and neg), which train the retriever.
 
     Example: fedrag data import triplets triplets.jsonl data/triplets
     """
     from fedrag.data.importers.triplets import import_triplets
 
-    _import(out, split, lambda fractions: import_triplets(file, fractions, seed, encoding))
+    _import(out, split, lambda fractions: import_triplets(file, site, fractions, seed, encoding=encoding))
+
+
+@import_app.command()
+def ragas(
+    file: FileArgument,
+    out: OutArgument,
+    site: SiteKeyOption = None,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+    encoding: EncodingOption = None,
+) -> None:
+    """Import a test set of ragas: questions, references and the contexts that hold them.
+
+    Example: fedrag data import ragas testset.csv data/testset
+    """
+    from fedrag.data.importers.ragas import import_ragas
+
+    _import(out, split, lambda fractions: import_ragas(file, site, fractions, seed, encoding))
+
+
+@import_app.command()
+def haystack(
+    file: FileArgument,
+    out: OutArgument,
+    documents: Annotated[
+        Path | None, typer.Option("--documents", help="JSON of documents that become further passages.")
+    ] = None,
+    groups: Annotated[
+        int | None, typer.Option("--groups", help="Deal the documents of an export to this many sites.")
+    ] = None,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+    encoding: EncodingOption = None,
+) -> None:
+    """Import what Haystack's annotation tool exports, its labels, or documents with questions in their meta.
+
+    Example: fedrag data import haystack annotations.json data/annotations
+    """
+    from fedrag.data.importers.haystack import import_haystack
+
+    _import(out, split, lambda fractions: import_haystack(file, documents, groups, fractions, seed, encoding))
 
 
 @import_app.command()
 def beir(
     folder: Annotated[
-        Path, typer.Argument(help="Folder with corpus.jsonl, queries.jsonl and qrels.", show_default=False)
+        Path, typer.Argument(help="Folder of corpus.jsonl, queries.jsonl and qrels/.", show_default=False)
     ],
     out: OutArgument,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Shares of new splits; without them, the files of qrels are.")
+    ] = None,
+    seed: SeedOption = 0,
+    encoding: EncodingOption = None,
 ) -> None:
-    """Import a data set of BEIR's form, with its own splits; scores of 0 are no labels.
+    """Import a retrieval data set in BEIR's layout as one site, which trains the retriever.
 
     Example: fedrag data import beir scifact data/scifact
     """
     from fedrag.data.importers.beir import import_beir
 
-    _import(out, DEFAULT_SPLIT, lambda fractions: import_beir(folder))
+    _import(
+        out,
+        split or DEFAULT_SPLIT,
+        lambda fractions: import_beir(folder, fractions if split else None, seed, encoding),
+    )
 
 
 def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> None:
@@ -266,7 +317,9 @@ def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> Non
     for reason, count in imported.skipped.items():
         typer.echo(f"Left out: {count:,} {reason}.")
     for note in imported.notes:
-        typer.echo(f"Note: {note}.")
+        typer.echo(f"Note: {note}")
+    for warning in imported.warnings:
+        typer.echo(f"Warning: {warning}.")
 
 
 def _read_corpus(path: Path | None) -> list[Passage]:

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from fedrag.components.spec import ComponentSpec, Steps
+from fedrag.config.scenario import Config
+from fedrag.errors import ConfigError
+from fedrag.types import Site
 
 
 def _steps() -> Steps:
@@ -11,11 +16,20 @@ def _steps() -> Steps:
     return STEPS
 
 
+def _check_sites(config: Config, sites: Sequence[Site]) -> None:
+    if not any(question.answers for site in sites for question in site.train):
+        raise ConfigError(
+            f"the generator learns from answers, but no site in {config.data.sites} has a training question with one; "
+            "federation.components = ['retriever'] needs none"
+        )
+
+
 GENERATOR = ComponentSpec(
     steps=_steps,
     base_models=lambda config: ("retriever", "generator") if config.rag.passages else ("generator",),
-    learns_from=lambda config: "train_questions",
+    learns_from=lambda config: "answered_questions",
     needs_state_of=lambda config: ("retriever",) if config.rag.passages else (),
     epochs=lambda config: config.generator.epochs,
+    check_sites=_check_sites,
     validation="mean log-probability of an answer token; higher is better",
 )

@@ -22,8 +22,10 @@ def _base_models(config: Config) -> tuple[str, ...]:
 
 
 def _learns_from(config: Config) -> str:
-    """The contrastive loss needs labelled questions."""
-    return "train_questions" if config.retriever.uses_lsr else "labelled_questions"
+    """The contrastive loss needs labelled questions, LSR needs answers; together they learn from either."""
+    if not config.retriever.uses_lsr:
+        return "labelled_questions"
+    return "train_questions" if config.retriever.uses_contrastive else "answered_questions"
 
 
 def _needs_state_of(config: Config) -> tuple[Component, ...]:
@@ -37,6 +39,11 @@ def _check_sites(config: Config, sites: Sequence[Site]) -> None:
         raise ConfigError(
             f'retriever.loss = "{config.retriever.loss}" learns from labelled passages, but no site in '
             f'{config.data.sites} has a training question with passage_ids; "lsr" needs none'
+        )
+    if not config.retriever.uses_contrastive and not any(q.answers for site in sites for q in site.train):
+        raise ConfigError(
+            f'retriever.loss = "lsr" learns from answers, but no site in {config.data.sites} has a training question '
+            'with one; "contrastive" learns from passage_ids'
         )
 
 

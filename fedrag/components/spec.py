@@ -71,7 +71,8 @@ class ComponentSpec:
     Attributes:
         steps: Loads what it does.
         base_models: Returns the base models that its rounds use, by their keys in the scenario's [models].
-        learns_from: Returns the questions it learns from: "train_questions" or "labelled_questions".
+        learns_from: Returns the questions it learns from: "train_questions", or of these the "answered_questions" or
+            the "labelled_questions".
         needs_state_of: Returns the other components whose state its rounds use.
         epochs: Returns its passes over the questions in one round.
         check_sites: Refuses sites that lack what it learns from.

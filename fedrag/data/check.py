@@ -41,6 +41,8 @@ class SiteReport:
     """Distinct questions of each question file."""
     n_unlabelled: int
     """Questions that name no passage."""
+    n_unanswered: int
+    """Questions without an answer, which have their passages alone."""
     n_repeated_passages: int
     """Passages with the title and text of an earlier one of the site."""
     n_repeated_questions: int
@@ -123,6 +125,7 @@ def _describe(folder: Path, rows: NumberedRows, count: CountTokens) -> SiteRepor
         n_questions={split: len(splits[split]) for split in SPLITS},
         n_distinct={split: count_distinct(splits[split]) for split in SPLITS},
         n_unlabelled=sum(not question.passage_ids for question in questions),
+        n_unanswered=sum(not question.answers for question in questions),
         n_repeated_passages=_n_repeated(map(_content, passages)),
         n_repeated_questions=sum(_n_repeated(map(_asked, splits[split])) for split in SPLITS),
         passage_lengths=_lengths((passage.full_text for passage in passages), count),
@@ -164,6 +167,11 @@ def _warnings(sites: Sequence[SiteReport], within: Sequence[Overlap], across: Se
             "questions that name no passage",
             "with passage_ids the retriever learns from them and is measured on them",
             [s.n_unlabelled for s in sites],
+        ),
+        (
+            "questions without an answer",
+            "the retriever alone learns from them and is measured on them",
+            [s.n_unanswered for s in sites],
         ),
     )
     for what, advice, numbers in counts:

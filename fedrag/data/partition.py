@@ -114,8 +114,8 @@ def _by_mix(sites: Sequence[Site], clients: int, alpha: float | None, seed: int)
 
 
 def _labels(site: Site) -> set[str]:
-    """Return the ids of the passages that a site's questions name."""
-    return {label for question in site.questions for label in question.passage_ids}
+    """Return the ids of the passages that a site's questions name, as right or as hard negatives."""
+    return {label for question in site.questions for label in question.passage_ids + question.hard_negative_ids}
 
 
 def _draw_mixes(sites: Sequence[Site], clients: int, alpha: float | None, rng: np.random.Generator) -> Mixes:
@@ -166,8 +166,11 @@ def _with_distinct_ids(sites: Sequence[Site]) -> list[Site]:
 
 def _prefixed(site: Site) -> Site:
     def named(question: Question) -> Question:
-        labels = tuple(f"{site.name}/{label}" for label in question.passage_ids)
-        return replace(question, id=f"{site.name}/{question.id}", passage_ids=labels)
+        right, wrong = (
+            tuple(f"{site.name}/{label}" for label in labels)
+            for labels in (question.passage_ids, question.hard_negative_ids)
+        )
+        return replace(question, id=f"{site.name}/{question.id}", passage_ids=right, hard_negative_ids=wrong)
 
     def named_passage(passage: Passage) -> Passage:
         return replace(passage, id=f"{site.name}/{passage.id}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedrag.types import Question
+from fedrag.types import Question, Site
 
 
 def question_key(text: str) -> str:
@@ -36,3 +36,13 @@ def distinct_questions(questions: Iterable[Question]) -> list[Question]:
 def count_distinct(questions: Iterable[Question]) -> int:
     """Return how many questions are measured: those with the same text count once."""
     return len({question_key(question.question) for question in questions})
+
+
+def question_counts(site: Site) -> dict[str, int]:
+    """Return what a site tells of its questions: how many there are of each sort."""
+    return {
+        "train_questions": len(site.train),
+        "answered_questions": len(site.answered),
+        "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
+        "validation_questions": len(site.validation),
+    }

@@ -185,7 +185,7 @@ def parse_passage(row: dict[str, Any]) -> Passage:
 def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Question:
     """Parse one row of a question file; a ValueError says what is wrong with it."""
     labels, negatives = _ids(row, "passage_ids"), _ids(row, "hard_negative_ids")
-    answers = _texts(row, "answers") if "answers" in row or not labels else ()
+    answers = () if labels and row.get("answers") is None else _texts(row, "answers")
     question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives)
     if not answers and not labels:
         raise ValueError('"answers" must be a non-empty list of strings, unless "passage_ids" names the right passages')

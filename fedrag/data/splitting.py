@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from fedrag.errors import ConfigError
 from fedrag.types import SPLITS, Split
 
+_BY_NEED: tuple[Split, ...] = ("train", "test", "validation")
+
 Fractions = tuple[float, float, float]
 """The shares of train, validation and test, which sum to 1."""
 
@@ -54,8 +56,8 @@ class Splits:
 def split_questions(texts: Mapping[str, Iterable[str]], fractions: Fractions, seed: int) -> Splits:
     """Split the questions of sites by their hash; then give each site a question of every split where that can be.
 
-    A question that moves does so at every site that has it, and leaves no site without one of its split. A site with
-    a single question trains on it.
+    Training comes first, then the test, then validation: a split may take the last question of one that comes after
+    it. A question that moves does so at every site that has it, so the same question is on the same side everywhere.
 
     Args:
         texts: The questions of each site, by the site's name.
@@ -70,18 +72,19 @@ def split_questions(texts: Mapping[str, Iterable[str]], fractions: Fractions, se
             askers[text].append(name)
     counts = {name: Counter(by_text[text] for text in asked) for name, asked in by_site.items()}
     lacking: dict[Split, list[str]] = {}
-    wanted = [split for split, share in zip(SPLITS, fractions, strict=True) if share > 0]
-    for split in sorted(wanted, key=("train", "test", "validation").index):
+    wanted = [split for split in _BY_NEED if fractions[SPLITS.index(split)] > 0]
+    for split in wanted:
         for name in sorted(by_site):
-            if not counts[name][split]:
-                moved = _movable(by_site[name], split, by_text, askers, counts)
-                if moved is None:
-                    lacking.setdefault(split, []).append(name)
-                    continue
-                for asker in askers[moved]:
-                    counts[asker][by_text[moved]] -= 1
-                    counts[asker][split] += 1
-                by_text[moved] = split
+            if counts[name][split]:
+                continue
+            moved = _movable(by_site[name], split, by_text, askers, counts)
+            if moved is None:
+                lacking.setdefault(split, []).append(name)
+                continue
+            for asker in askers[moved]:
+                counts[asker][by_text[moved]] -= 1
+                counts[asker][split] += 1
+            by_text[moved] = split
     return Splits(by_text, lacking)
 
 
@@ -92,14 +95,14 @@ def _movable(
     askers: Mapping[str, Sequence[str]],
     counts: Mapping[str, Mapping[Split, int]],
 ) -> str | None:
-    """Return the question that the fewest sites share whose split no site misses; None if there is none."""
+    """Return the question to move: best one whose split no site misses, then one that the fewest sites share."""
 
-    def spared(text: str) -> bool:
-        split = by_text[text]
-        only = to == "train" and len(asked) == 1  # nothing can be learnt otherwise
-        return only or all(counts[name][split] > 1 for name in askers[text])
+    def missed(text: str) -> int:
+        return sum(counts[name][by_text[text]] == 1 for name in askers[text])
 
-    return min(filter(spared, asked), key=lambda text: (len(askers[text]), text), default=None)
+    after = _BY_NEED[_BY_NEED.index(to) :]
+    allowed = [text for text in asked if by_text[text] in after or not missed(text)]
+    return min(allowed, key=lambda text: (missed(text), len(askers[text]), text), default=None)
 
 
 def normalise_question(question: str) -> str:

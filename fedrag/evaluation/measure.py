@@ -59,8 +59,9 @@ def measure_site(
         asked = [
             Retrieved.of(question.question, ranking.best, passages, index)
             for question, ranking in zip(questions, rankings, strict=True)
+            if question.answers  # an answer to the others could not be measured
         ]
-        answers = answer_questions(
+        told = answer_questions(
             generator,
             asked,
             config.rag,
@@ -68,6 +69,8 @@ def measure_site(
             config.retriever.lsr.tau_r,
             lambda done, total: on_progress(f"answers of {site.name}", done, total),
         )
+        left = iter(told)
+        answers = [next(left) if question.answers else None for question in questions]
     return [
         Measured(
             site.name,

@@ -195,6 +195,15 @@ def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, disp
         return None
 
 
+def _sort_lacking(site: KnownSite, federation: Federation) -> str:
+    """Return, as a word before "training questions", which of them a site has none of."""
+    if not site.greeting.counts.get("train_questions"):
+        return ""
+    components = trained_components(federation.config.federation)
+    sorts = {find_component(federation.components, name).learns_from(federation.config) for name in components}
+    return "".join(f"{sort.removesuffix('_questions')} or " for sort in sorted(sorts)).removesuffix("or ")
+
+
 def _who_takes_part(sites: Sequence[KnownSite], federation: Federation) -> list[KnownSite]:
     """Leave out, by name, sites without questions to train on, double names and other base models."""
     display = federation.display
@@ -205,8 +214,7 @@ def _who_takes_part(sites: Sequence[KnownSite], federation: Federation) -> list[
         if able and able[-1].name == site.name:
             display.say(f"a second client calls itself {site.name}; it takes no part")
         elif not federation.can_train(site, components):
-            labelled = "labelled " if site.greeting.counts.get("train_questions") else ""
-            display.say(f"{site.name} sits out: it has no {labelled}training questions")
+            display.say(f"{site.name} sits out: it has no {_sort_lacking(site, federation)}training questions")
         elif minor_version(site.greeting.version) != minor_version(__version__):
             display.say(f"{site.name} takes no part: it runs fedrag {site.greeting.version}, the server {__version__}")
         elif site.greeting.tensor_hashes != hashes:

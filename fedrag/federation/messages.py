@@ -91,7 +91,8 @@ class Greeting:
     Attributes:
         name: The site's name.
         version: Version of fedrag it runs.
-        counts: `train_questions` (those with an answer), `labelled_questions`, `validation_questions`.
+        counts: `train_questions`, of these the `answered_questions` and the `labelled_questions`, and
+            `validation_questions`.
         tensor_hashes: sha256 of its base models' tensors, by component.
         policy: What it allows, by `POLICY_RULES`; empty where it does not tell.
     """

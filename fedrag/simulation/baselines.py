@@ -59,6 +59,7 @@ def _questions(sites: Sequence[Site], split: Split) -> tuple[Question, ...]:
             question,
             id=f"{site.name}/{question.id}",
             passage_ids=tuple(f"{site.name}/{passage_id}" for passage_id in question.passage_ids),
+            hard_negative_ids=tuple(f"{site.name}/{passage_id}" for passage_id in question.hard_negative_ids),
         )
         for site in sites
         for question in site.split(split)

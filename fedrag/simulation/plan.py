@@ -12,7 +12,7 @@ from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, schedule_text, trained_components
-from fedrag.data.questions import count_distinct
+from fedrag.data.questions import count_distinct, question_counts
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.generator import load_tokenizer
@@ -22,7 +22,6 @@ from fedrag.rag.cuts import count_cuts, sum_of_cuts
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.runs.facts import client_threads
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
-from fedrag.site.client_app import question_counts
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS, Component, Site
 from fedrag.weights.compute import best_device, cpu_count
@@ -90,9 +89,9 @@ def _training_lines(
         rounds = rounds_training(config.federation, name)
         kind = component.learns_from(config)
         questions = sum(question_counts(site)[kind] for site in able)
-        labelled = "labelled " if kind == "labelled_questions" else ""
+        sort = {"labelled_questions": "labelled ", "answered_questions": ""}.get(kind, "")
         lines.append(
-            f"{name}: {size:,} weights learn from {questions:,} {labelled}questions, "
+            f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
             f"{plural(component.epochs(config), 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
         )
     if config.federation.fraction < 1:

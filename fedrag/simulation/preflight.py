@@ -13,9 +13,9 @@ from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
+from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.errors import ConfigError, DataError
-from fedrag.site.client_app import question_counts
 from fedrag.types import SPLITS, Component, Site
 from fedrag.weights.store import FetchedModel, verify_model
 
@@ -74,13 +74,15 @@ def _check_training(config: Config, sites: Sequence[Site], components: Component
         )
     if config.federation.keep == "best":
         for name, component in trained.items():
-            _check_validation(name, able, component.validates_labelled)
+            needs = "labelled_questions" if component.validates_labelled else component.learns_from(config)
+            _check_validation(name, able, needs)
 
 
-def _check_validation(component: Component, sites: Sequence[Site], needs_labels: bool) -> None:
+def _check_validation(component: Component, sites: Sequence[Site], needs: str) -> None:
     """Require questions by which the rounds of a component can be told apart."""
-    if not any(question.passage_ids or not needs_labels for site in sites for question in site.validation):
-        kind = "labelled validation" if needs_labels else "validation"
+    asked = Site("", (), train=tuple(question for site in sites for question in site.validation))
+    if not question_counts(asked)[needs]:
+        kind = "labelled validation" if needs == "labelled_questions" else "validation"
         raise ConfigError(
             f'federation.keep = "best": no site has {kind} questions to tell the best {component} by; "last" needs none'
         )

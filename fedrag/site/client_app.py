@@ -20,6 +20,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.components.work import OnProgress, Workbench
 from fedrag.config.scenario import Config
+from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import load_site
 from fedrag.errors import FedragError, TrainingDiverged
 from fedrag.federation.messages import (
@@ -44,7 +45,6 @@ from fedrag.site.site_paths import SitePaths
 from fedrag.site.steps import train_site
 from fedrag.site.validation import validate_site
 from fedrag.training.losses import Losses
-from fedrag.types import Site
 
 log = logging.getLogger("fedrag.site")
 
@@ -112,15 +112,6 @@ def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:
         return reply_content(_refusal(error), {}, "float32")
 
 
-def question_counts(site: Site) -> dict[str, int]:
-    """Return what a site tells of its questions: how many there are of each sort."""
-    return {
-        "train_questions": len(site.answered),
-        "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
-        "validation_questions": len(site.validation),
-    }
-
-
 def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> RecordDict:
     """Do one step; whatever goes wrong becomes a refusal code."""
     request: Request | None = None
@@ -132,7 +123,8 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         bench = Workbench(site, paths.cache, paths.scores, config, setup.losses, run=paths.run, indexes=paths.indexes)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:
-            reply = apply_to_reply(setup.policy, reply, len(site.train), len(site.validation))
+            answered = sum(bool(question.answers) for question in site.validation)
+            reply = apply_to_reply(setup.policy, reply, len(site.train), answered or len(site.validation))
         manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
         seed = derive_seed(config.seed, request.round_number, paths.name, "rounding")
         return reply_content(reply, manifests, request.wire, seed)

@@ -9,10 +9,11 @@ from typing import Any, get_args
 
 from fedrag.components.shipped import SHIPPED
 from fedrag.config.scenario import Config, Schedule
+from fedrag.data.questions import question_counts
 from fedrag.federation.messages import Greeting, Reply
 from fedrag.federation.update import norm
 from fedrag.site.site_config import Policy, quiet_minutes
-from fedrag.types import COMPONENTS, Component
+from fedrag.types import COMPONENTS, Component, Site
 
 MEGABYTE = 1_000_000
 
@@ -46,7 +47,7 @@ class RequestedWork:
         config: Its scenario.
         components: What is to be trained or measured; none in a delivery, which no limit on work concerns.
         base_hashes: sha256 of the tensors of each base model that would run.
-        train_questions: Questions the site has to learn from.
+        train_questions: The fewest questions that one of the components would learn from.
         message_bytes: Bytes of the request's arrays.
         validates: Whether it only measures: the number of rounds and of training questions do not count then.
     """
@@ -83,6 +84,13 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         broken["policy-few-examples"] = asked.train_questions < policy.min_examples
     broken["policy-counts"] = not policy.tell_counts and asked.config.federation.weighting != "equal"
     return next((code for code, is_broken in broken.items() if is_broken), "")
+
+
+def fewest_questions(site: Site, components: Sequence[Component], config: Config) -> int:
+    """Return the fewest training questions that one of these components learns from, of those that learn anything."""
+    counts = question_counts(site)
+    sorts = {SHIPPED[name].learns_from(config) for name in components if name in SHIPPED} or {"train_questions"}
+    return min((counts[sort] for sort in sorts if counts[sort]), default=len(site.train))
 
 
 def is_quiet(policy: Policy, now: datetime) -> bool:

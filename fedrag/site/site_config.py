@@ -155,7 +155,7 @@ class SiteConfig(SiteSection):
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-    """Name of this site, as registered at the coordinator: small letters, digits and hyphens."""
+    """Name of this site, as registered at the coordinator: small letters from a to z, digits and hyphens."""
     server: Annotated[str, AfterValidator(_server)]
     """Address of the coordinator: HOST:PORT."""
     data: Location

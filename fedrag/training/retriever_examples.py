@@ -36,7 +36,7 @@ class RetrieverExample:
         question: The query.
         right_ids: All passages of the site that are labelled for this question text.
         positive: A labelled passage (contrastive).
-        hard_negatives: Retrieved passages that are not labelled (contrastive).
+        hard_negatives: Passages that the site names as such, then retrieved ones that are not labelled (contrastive).
         candidates: Retrieved passages (LSR).
         answer_scores: Mean log-probability of the answer given each candidate (LSR).
     """
@@ -54,7 +54,8 @@ def labelled_examples(
 ) -> list[RetrieverExample]:
     """Return one example for each question and labelled passage, with the hard negatives that the site names.
 
-    The first chunk that contains an answer represents a long passage.
+    The first chunk that contains an answer represents a long passage, the first chunk a passage that the question
+    names as a hard negative.
     """
     labelled = {i for question in questions for i in question.passage_ids + question.hard_negative_ids}
     size = min(train_tokens - retriever.special_tokens, retriever.chunk_tokens)
@@ -68,7 +69,11 @@ def labelled_examples(
             question.question,
             right[question_key(question.question)],
             PassageText(passage_id, chunk_with_answer(chunks[passage_id], question.answers)),
-            tuple(PassageText(wrong, chunks[wrong][0]) for wrong in question.hard_negative_ids),
+            tuple(
+                PassageText(wrong, chunks[wrong][0])
+                for wrong in question.hard_negative_ids
+                if wrong not in right[question_key(question.question)]
+            ),
         )
         for question in questions
         for passage_id in question.passage_ids
@@ -86,7 +91,9 @@ def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
 def add_hard_negatives(
     examples: Sequence[RetrieverExample], queries: Array, index: PassageIndex, config: ContrastiveConfig
 ) -> list[RetrieverExample]:
-    """Give each example the best passages that are not labelled for its question.
+    """Add to each example the best retrieved passages that are not labelled for its question.
+
+    Those that the site names come first, whatever their number and similarity.
 
     Args:
         examples: Labelled examples.

@@ -131,6 +131,10 @@ def write_users_files(folder: Path) -> None:
     for name in ("corpus", "queries"):
         (folder / "scifact" / f"{name}.jsonl").write_text(json.dumps({"_id": "1", "text": "A porter?"}) + "\n")
     (folder / "scifact" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t1\t1\n")
+    (folder / "annotations.json").write_text(squad(("north", "south")).replace('"title"', '"document"'))
+    (folder / "testset.csv").write_text(
+        "user_input,reference_contexts,reference\nWho guards the gate?,\"['A porter does.']\",A porter\n"
+    )
     for site, like in {"east": "east", "west": "north"}.items():
         shutil.copytree(ROOT / "simulations" / "data" / "tiny" / like, folder / "hospitals" / site)
 

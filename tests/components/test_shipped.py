@@ -11,10 +11,11 @@ from tiny_federation import small_site, tiny_config
 from fedrag.components.base_models import required_models
 from fedrag.components.shipped import SHIPPED
 from fedrag.errors import ConfigError
-from fedrag.types import COMPONENTS
+from fedrag.types import COMPONENTS, Question
 
-LABELLED = {"train_questions": 4, "labelled_questions": 4}
-UNLABELLED = {"train_questions": 4, "labelled_questions": 0}
+LABELLED = {"train_questions": 4, "answered_questions": 4, "labelled_questions": 4}
+UNLABELLED = {**LABELLED, "labelled_questions": 0}
+UNANSWERED = {**LABELLED, "answered_questions": 0}
 
 
 def test_they_stand_in_the_order_in_which_they_are_trained():
@@ -30,9 +31,13 @@ def test_they_stand_in_the_order_in_which_they_are_trained():
         ("retriever", "contrastive", LABELLED, True),
         ("retriever", "lsr", UNLABELLED, True),
         ("retriever", "both", UNLABELLED, True),
+        ("generator", "contrastive", UNANSWERED, False),
+        ("retriever", "contrastive", UNANSWERED, True),
+        ("retriever", "lsr", UNANSWERED, False),
+        ("retriever", "both", UNANSWERED, True),
     ],
 )
-def test_only_the_contrastive_loss_alone_needs_labelled_questions(component, loss, counts, can):
+def test_the_contrastive_loss_needs_labels_and_everything_else_answers(component, loss, counts, can):
     assert SHIPPED[component].can_train(counts, tiny_config(retriever={"loss": loss})) is can
 
 
@@ -69,11 +74,22 @@ def test_a_base_model_is_needed_where_it_trains_scores_or_answers(schedule, loss
 
 def test_sites_without_a_labelled_question_are_refused_by_the_contrastive_loss_alone():
     site = small_site("a")
-    bare = type(site)("bare", site.passages)
+    bare = type(site)("bare", site.passages, (Question("q", "Why?", ("so",)),))
     with pytest.raises(ConfigError, match='retriever.loss = "contrastive" learns from labelled passages'):
         SHIPPED["retriever"].check_sites(tiny_config(), [bare])
     SHIPPED["retriever"].check_sites(tiny_config(), [bare, site])
     SHIPPED["retriever"].check_sites(tiny_config(retriever={"loss": "lsr"}), [bare])
+
+
+def test_sites_without_an_answer_are_refused_where_answers_are_learnt_from():
+    site = small_site("a")
+    pairs = type(site)("pairs", site.passages, (Question("q", "Why?", (), (site.passages[0].id,)),))
+    with pytest.raises(ConfigError, match="the generator learns from answers"):
+        SHIPPED["generator"].check_sites(tiny_config(), [pairs])
+    with pytest.raises(ConfigError, match='retriever.loss = "lsr" learns from answers'):
+        SHIPPED["retriever"].check_sites(tiny_config(retriever={"loss": "lsr"}), [pairs])
+    SHIPPED["generator"].check_sites(tiny_config(), [pairs, site])
+    SHIPPED["retriever"].check_sites(tiny_config(), [pairs])
 
 
 def test_what_is_known_of_them_loads_no_torch():

@@ -57,6 +57,7 @@ def test_counts_and_lengths_are_those_of_the_files(tmp_path: Path) -> None:
             n_questions={"train": 2, "validation": 0, "test": 0},
             n_distinct={"train": 2, "validation": 0, "test": 0},
             n_unlabelled=0,
+            n_unanswered=0,
             n_repeated_passages=0,
             n_repeated_questions=0,
             passage_lengths=Lengths(4.0, 6),
@@ -161,3 +162,14 @@ def test_distinct_questions_are_counted_beside_lines(tmp_path: Path) -> None:
     write_sites(tmp_path / "sites", [site("a", asked)])
     (found,) = check_sites([tmp_path / "sites" / "a"]).sites
     assert (found.n_questions["train"], found.n_distinct["train"]) == (3, 2)
+
+
+def test_questions_without_an_answer_are_counted(tmp_path: Path) -> None:
+    pair = Question("q2", "Where is it?", (), ("p2",))
+    write_sites(tmp_path / "sites", [site("a", (ask("q1", "Who sold it?", "p1"), pair))])
+    report = check_sites([tmp_path / "sites" / "a"])
+    assert report.errors == ()
+    assert report.sites[0].n_unanswered == 1
+    assert report.warnings == (
+        "questions without an answer: 1, in 1 of 1 sites; the retriever alone learns from them and is measured on them",
+    )

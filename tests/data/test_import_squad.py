@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from fedrag.data.importers.squad import import_squad
+from fedrag.data.site_folder import load_sites
+from fedrag.data.writing import write_sites
 from fedrag.errors import DataError
 from fedrag.types import Passage, Question
 
@@ -130,9 +132,9 @@ def test_the_same_question_lands_in_the_same_split_at_every_site(tmp_path: Path)
     ("text", "message"),
     [
         ('{"data": [\n', r"squad\.json:2: not valid JSON"),
+        ("[]", r'squad\.json: "data" must be a list of objects'),
         ("{}", r'squad\.json: "data" must be a list of objects'),
         ('[{"question": "Who?"}]', "holds rows of questions.*fedrag data import jsonl"),
-        ('{"data": [{"title": 7, "paragraphs": []}]}', r'data\[0\]: "title" must be a string'),
         ('{"data": [{"title": "a"}]}', r'data\[0\]: "paragraphs" must be a list'),
         (
             '{"data": [{"title": "a", "paragraphs": [{"qas": []}]}]}',
@@ -159,60 +161,121 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         import_squad(tmp_path / "none.json")
 
 
-def test_articles_without_title_are_named_by_their_place_and_titles_keep_their_letters(tmp_path: Path) -> None:
-    path = squad_file(tmp_path, *((title, [paragraph("P.", qa(title, f"{title}?", "x"))]) for title in TITLES))
-    tree = json.loads(path.read_text())
-    del tree["data"][0]["title"]
-    path.write_text(json.dumps(tree))
-    assert [site.name for site in import_squad(path, TRAIN).sites] == [
-        "article-1",
-        "北京协和医院",
-        "قواعد-المكتبة",
-        "đại-học-y",
-        "große-straße",
-        "nul-site",
-    ]
+@pytest.mark.parametrize("title", [{}, {"title": None}, {"title": " "}])
+def test_an_article_without_a_title_is_named_by_its_place(tmp_path: Path, title: dict[str, Any]) -> None:
+    data = [{**title, "paragraphs": [paragraph(f"P{n}.", qa(f"x{n}", f"{n}?", "x"))]} for n in range(2)]
+    data.insert(1, {"title": "Ward", "paragraphs": [paragraph("W.", qa("w", "W?", "x"))]})
+    (tmp_path / "squad.json").write_text(json.dumps({"data": data}))
+    assert [site.name for site in import_squad(tmp_path / "squad.json").sites] == ["article-1", "ward", "article-3"]
 
 
-TITLES = ("gone", "北京协和医院", "قواعد المكتبة", "Đại học Y", "Große Straße", "NUL")
+@pytest.mark.parametrize("mark", [True, "true", "True", 1, "1"])
+@pytest.mark.parametrize(
+    "answers",
+    [
+        {},
+        {"answers": None},
+        {"answers": []},
+        {"answers": {"text": [], "answer_start": []}},
+        {"answers": [{"text": "nine", "answer_start": 0}]},
+        {"plausible_answers": [{"text": "nine", "answer_start": 0}]},
+    ],
+)
+def test_a_question_is_impossible_however_it_is_spelt(tmp_path: Path, mark: object, answers: dict[str, Any]) -> None:
+    impossible = {"id": 2, "question": "Who?", "is_impossible": mark, **answers}
+    possible = qa("x1", "When?", "at nine", is_impossible=False) | {"id": 1}
+    imported = import_squad(squad_file(tmp_path, ("A", [paragraph("P.", possible, impossible)])), TRAIN)
+    assert imported.sites[0].train == (Question("1", "When?", ("at nine",), ("a-1",)),)
+    assert imported.skipped == {"impossible questions": 1}
 
 
 @pytest.mark.parametrize(
-    ("row", "skipped"),
+    "answers",
     [
-        ({"is_impossible": True}, "impossible questions"),
-        ({"is_impossible": "true", "answers": None}, "impossible questions"),
-        ({"is_impossible": 1, "answers": []}, "impossible questions"),
-        ({"answers": {"text": [], "answer_start": []}}, "questions without text or answer"),
-        ({"answers": [{"text": "No Answer Present."}]}, "questions without text or answer"),
-        ({}, "questions without text or answer"),
+        {"text": ["at nine", "nine"], "answer_start": [0, 3]},
+        ["at nine", "nine"],
+        [{"text": "at nine", "answer_start": 9999}, {"text": "nine"}, {"text": "Unanswerable"}],
     ],
 )
-def test_impossible_questions_of_every_spelling_are_left_out_and_counted(
-    tmp_path: Path, row: dict[str, Any], skipped: str
-) -> None:
-    asked = {"id": 2, "question": "Who cleans?", "plausible_answers": [{"text": "x", "answer_start": 1}]} | row
-    path = squad_file(tmp_path, ("A", [paragraph("From 9 to 5.", qa("1", "When?", "9 to 5"), asked)]))
-    imported = import_squad(path, TRAIN)
-    assert imported.skipped == {skipped: 1}
-    assert len(imported.sites[0].train) == 1
+def test_answers_may_be_lists_side_by_side_or_plain_texts(tmp_path: Path, answers: object) -> None:
+    row = {"id": "q", "question": "When?", "answers": answers}
+    (site,) = import_squad(squad_file(tmp_path, ("A", [paragraph("P.", row)])), TRAIN).sites
+    assert site.train[0].answers == ("at nine", "nine")
 
 
-def test_answers_as_on_the_hub_are_read(tmp_path: Path) -> None:
-    asked = {"id": 1, "question": "When?", "answers": {"text": ["9 to 5"], "answer_start": [5]}}
-    path = squad_file(tmp_path, ("A", [paragraph("From 9 to 5.", asked)]))
-    assert import_squad(path, TRAIN).sites[0].train[0] == Question("1", "When?", ("9 to 5",), ("a-1",))
+def test_questions_without_any_answer_are_counted(tmp_path: Path) -> None:
+    rows = [
+        {"id": "1", "question": "Who?"},
+        {"id": "2", "question": "Why?", "answers": {"text": None}},
+        qa("3", "How?", "No Answer Present."),
+        qa("4", "When?", "now"),
+    ]
+    imported = import_squad(squad_file(tmp_path, ("A", [paragraph("P.", *rows)])), TRAIN)
+    assert imported.skipped == {"questions without text or answer": 3}
 
 
-@pytest.mark.parametrize(("encoding", "given"), [("utf-16", None), ("utf-8-sig", None), ("cp1252", "cp1252")])
-def test_other_encodings_are_read_by_their_mark_or_by_name(tmp_path: Path, encoding: str, given: str | None) -> None:
-    path = squad_file(tmp_path, ("Straße", [paragraph("Ö.", qa("1", "Wann?", "ö"))]))
-    path.write_bytes(json.dumps(json.loads(path.read_text()), ensure_ascii=False).encode(encoding))
-    assert import_squad(path, TRAIN, encoding=given).sites[0].passages[0].text == "Ö."
+def test_an_id_may_be_missing_null_a_number_or_there_twice(tmp_path: Path) -> None:
+    rows = [qa("", f"{n}?", "x") | {"id": identity} for n, identity in enumerate((None, 7, 7))]
+    (site,) = import_squad(squad_file(tmp_path, ("A", [paragraph("P.", *rows)])), TRAIN).sites
+    assert [question.id for question in site.train] == ["a-q1", "7", "7-2"]
 
 
-@pytest.mark.parametrize(("encoding", "way"), [("utf-16-le", "--encoding utf-16-le"), ("cp1252", "--encoding cp1252")])
-def test_without_a_mark_the_error_says_how_to_read_the_file(tmp_path: Path, encoding: str, way: str) -> None:
-    (tmp_path / "squad.json").write_bytes('{"data": "Öffnung Straße"}'.encode(encoding))
-    with pytest.raises(DataError, match=f"squad.json.*{way}" if encoding == "cp1252" else "squad.json"):
-        import_squad(tmp_path / "squad.json")
+def test_titles_keep_the_letters_of_their_language(tmp_path: Path) -> None:
+    titles = ["北京协和医院", "Đại học Y", "Große Straße", "قواعد المكتبة", "अस्पताल", "CON", "Straße: 1/2"]
+    path = squad_file(tmp_path, *((title, [paragraph(title, qa(title, f"{title}?", "x"))]) for title in titles))
+    names = ["北京协和医院", "đại-học-y", "große-straße", "قواعد-المكتبة", "अस्पताल", "site-con", "straße-1-2"]
+    sites = import_squad(path, TRAIN).sites
+    assert [site.name for site in sites] == names
+    write_sites(tmp_path / "sites", sites)
+    assert [site.name for site in load_sites(tmp_path / "sites")] == sorted(names)
+
+
+def test_a_long_title_is_cut_to_what_a_file_system_takes(tmp_path: Path) -> None:
+    articles = [(f"{'医' * 200}{n}", [paragraph(f"P{n}", qa("x", f"{n}?", "x"))]) for n in range(2)]
+    names = [site.name for site in import_squad(squad_file(tmp_path, *articles), TRAIN).sites]
+    assert names == ["医" * 26, "医" * 26 + "-2"]
+
+
+HUB_ROWS = [
+    {"id": "1", "title": "A", "context": "One.", "question": "W?", "answers": {"text": ["x"], "answer_start": [0]}},
+    {"id": "2", "title": "A", "context": "One.", "question": "V?", "answers": {"text": [], "answer_start": []}},
+    {"id": "3", "title": "B", "context": "Two.", "question": "U?", "answers": {"text": ["y"], "answer_start": [0]}},
+]
+ARTICLES = [
+    {"title": "A", "paragraphs": [paragraph("One.", qa("1", "W?", "x"), qa("2", "V?"))]},
+    {"title": "B", "paragraphs": [paragraph("Two.", qa("3", "U?", "y"))]},
+]
+
+
+@pytest.mark.parametrize("rows", [HUB_ROWS, ARTICLES])
+@pytest.mark.parametrize("as_lines", [True, False])
+def test_lines_lists_and_the_hubs_rows_are_read_and_said(tmp_path: Path, rows: list[Any], as_lines: bool) -> None:
+    text = "".join(json.dumps(row) + "\n" for row in rows) if as_lines else json.dumps(rows)
+    (tmp_path / "squad.json").write_text(text)
+    imported = import_squad(tmp_path / "squad.json", TRAIN)
+    assert [(site.name, site.train) for site in imported.sites] == [
+        ("a", (Question("1", "W?", ("x",), ("a-1",)),)),
+        ("b", (Question("3", "U?", ("y",), ("b-1",)),)),
+    ]
+    assert imported.skipped == {"questions without text or answer": 1}
+    assert len(imported.notes) == 1 + as_lines
+
+
+def test_utf_16_is_read_by_its_mark_or_by_name(tmp_path: Path) -> None:
+    text = squad_file(tmp_path, ("医院", [paragraph("P.", qa("1", "谁?", "我"))])).read_text()
+    (tmp_path / "marked.json").write_bytes(text.encode("utf-16"))
+    (tmp_path / "bare.json").write_bytes(text.encode("utf-16-be"))
+    sites = import_squad(tmp_path / "marked.json", TRAIN).sites
+    assert sites == import_squad(tmp_path / "bare.json", TRAIN, encoding="utf-16-be").sites
+    with pytest.raises(DataError, match="UTF-16 without a byte order mark: give --encoding"):
+        import_squad(tmp_path / "bare.json", TRAIN)
+
+
+def test_sites_that_a_split_leaves_without_a_question_are_named(tmp_path: Path) -> None:
+    articles = [
+        (name, [paragraph(name, *(qa("", f"{name} {i}?", "x") for i in range(n)))]) for name, n in (("A", 3), ("B", 2))
+    ]
+    imported = import_squad(squad_file(tmp_path, *articles))
+    assert [len(site.train) for site in imported.sites] == [1, 1]
+    assert [len(site.test) for site in imported.sites] == [1, 1]
+    assert imported.warnings == ("no validation question at b: too few questions for every split",)

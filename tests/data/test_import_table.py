@@ -10,8 +10,10 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
+from fedrag.data.importers.draft import Imported
+from fedrag.data.importers.fields import look_up
 from fedrag.data.importers.hub_dataset import open_hub_table
-from fedrag.data.importers.table import Columns, import_table, look_up, open_table
+from fedrag.data.importers.table import Columns, import_table, open_table
 from fedrag.errors import ConfigError, DataError
 from fedrag.types import Passage, Question
 
@@ -58,12 +60,12 @@ def test_fields_within_fields_and_lists_are_followed(tmp_path: Path, file_format
     row = {
         "q": "When?",
         "answers": {"text": ["1908", "in 1908", "1908"]},
-        "docs": [{"t": "It was in 1908."}, {"t": "So 1908 it was."}, {"t": "No. 19081."}],
+        "docs": [{"t": "One."}, {"t": "Opened in 1908."}, {"t": "Number 19080."}],
     }
     path = write_table(tmp_path, file_format, [row])
     (site,) = import_table(open_table(path), Columns("q", "answers.text", "docs.t"), fractions=TRAIN).sites
     assert site.name == "my-table"
-    assert site.train == (Question("my-table-q1", "When?", ("1908", "in 1908"), ("my-table-1", "my-table-2")),)
+    assert site.train == (Question("my-table-q1", "When?", ("1908", "in 1908"), ("my-table-2",)),)
 
 
 def test_a_column_whose_name_holds_a_dot_comes_before_a_field_in_a_field() -> None:
@@ -128,7 +130,7 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match=r"t\.parquet: not a readable Parquet file"):
         import_table(open_table(tmp_path / "t.parquet"), COLUMNS)
-    with pytest.raises(DataError, match=r"t\.xlsx: a file of the kind jsonl, csv, tsv, parquet was expected"):
+    with pytest.raises(DataError, match=r"t\.xlsx: a file of the kind jsonl, json, csv, tsv, parquet was expected"):
         import_table(open_table(tmp_path / "t.xlsx"), COLUMNS)
     for name in ("none.csv", "none.jsonl", "none.parquet"):
         with pytest.raises(DataError, match="none.* no such file"):
@@ -151,3 +153,104 @@ def test_a_data_set_is_read_through_datasets(tmp_path: Path, monkeypatch: pytest
 def test_a_data_set_that_cannot_be_loaded_is_told_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nothing: the data set cannot be loaded \(offline, or a wrong name\?\): ."):
         import_table(open_hub_table(str(tmp_path / "nothing")), COLUMNS)
+
+
+def imported_of(folder: Path, rows: list[dict[str, object]], *columns: str | None) -> Imported:
+    path = write_table(folder, "jsonl", rows)
+    return import_table(open_table(path), Columns(*columns), fractions=TRAIN)  # type: ignore[arg-type]
+
+
+HOTPOT = {"q": "Which?", "a": "Two", "context": [["Mill", ["One.", "Old."]], ["Forge", ["Two."]]]}
+HUB_HOTPOT = HOTPOT | {"context": {"title": ["Mill", "Forge"], "sentences": [["One.", "Old."], ["Two."]]}}
+MARCO = {
+    "q": "When?",
+    "a": ["at nine"],
+    "passages": {
+        "is_selected": [0, 1, 0],
+        "passage_text": ["It is at nine.", "It opens then.", "No."],
+        "url": ["", "", ""],
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "column", "message"),
+    [
+        (HOTPOT, "context", '"context" holds lists within lists.*fedrag data import hotpotqa'),
+        (HUB_HOTPOT, "context.sentences", '"context.sentences" holds lists within lists'),
+        (HUB_HOTPOT, "context", '"context" holds objects; .*: context.title, context.sentences'),
+        (MARCO, "passages", '"passages" holds objects; .*passages.passage_text'),
+        ({"q": "W?", "a": "x", "docs": [{"t": "One."}]}, "docs", '"docs" holds objects; .*: docs.t'),
+    ],
+)
+def test_candidates_of_which_it_is_not_said_what_is_a_passage_are_refused(
+    tmp_path: Path, row: dict[str, object], column: str, message: str
+) -> None:
+    with pytest.raises(DataError, match=rf"my table\.jsonl:1: {message}"):
+        imported_of(tmp_path, [row], "q", "a", column)
+
+
+def test_of_ms_marcos_candidates_the_selected_are_right(tmp_path: Path) -> None:
+    none = MARCO | {"q": "Who?", "a": ["No Answer Present."]}
+    unmarked = {"q": "Why?", "a": ["so"], "passages": {"is_selected": [0], "passage_text": ["So it is."]}}
+    imported = imported_of(tmp_path, [MARCO, none, unmarked], "q", "a", "passages.passage_text")
+    (site,) = imported.sites
+    assert [p.text for p in site.passages] == ["It is at nine.", "It opens then.", "No.", "So it is."]
+    assert [q.passage_ids for q in site.train] == [("my-table-2",), ()]
+    assert imported.skipped == {"rows whose answer says that there is none": 1}
+    assert imported.notes == (
+        "Of several passages, those are right that passages.is_selected marks.",
+        "1 questions are labelled with no passage: none of theirs is marked or holds the answer.",
+    )
+
+
+def test_marks_may_stand_in_the_objects_of_a_list(tmp_path: Path) -> None:
+    paragraphs = [{"text": "One.", "is_supporting": False}, {"text": "Two.", "is_supporting": True}]
+    imported = imported_of(tmp_path, [{"q": "W?", "a": "One", "p": paragraphs}], "q", "a", "p.text")
+    assert imported.sites[0].train[0].passage_ids == ("my-table-2",)
+
+
+def test_of_several_passages_those_are_right_that_hold_the_answer_as_whole_words(tmp_path: Path) -> None:
+    row = {"q": "Is it?", "a": "no", "p": ["It is known.", "No, it is not.", "医院"]}
+    assert imported_of(tmp_path, [row], "q", "a", "p").sites[0].train[0].passage_ids == ("my-table-2",)
+    imported = imported_of(tmp_path, [row | {"a": "perhaps"}], "q", "a", "p")
+    assert imported.sites[0].train[0].passage_ids == ()
+    assert len(imported.notes) == 1
+
+
+def test_without_answers_a_row_is_a_query_with_its_passages(tmp_path: Path) -> None:
+    rows: list[dict[str, object]] = [
+        {"q": "When?", "p": "At nine."},
+        {"q": "Who?", "p": ""},
+        {"q": "Where?", "p": ["A.", "B."]},
+    ]
+    imported = imported_of(tmp_path, rows, "q", None, "p")
+    assert imported.sites[0].train == (
+        Question("my-table-q1", "When?", (), ("my-table-1",)),
+        Question("my-table-q2", "Where?", (), ("my-table-2", "my-table-3")),
+    )
+    assert imported.skipped == {"rows without question or right passage": 1}
+    assert imported.notes == (
+        "Without --answer, questions have no answer: the retriever alone learns from their passages.",
+        "1 questions have several passages; without an answer, all of them count as right.",
+    )
+    with pytest.raises(ConfigError, match="answers are needed"):
+        import_table(open_table(write_table(tmp_path, "jsonl", rows)), Columns("q"), [Passage("d", "D.")])
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_an_excel_file_of_another_country_is_read(tmp_path: Path, separator: str) -> None:
+    text = f"q{separator}a{separator}text\r\nWo?{separator}Gießen{separator}In Gießen.\r\n"
+    (tmp_path / "t.csv").write_bytes(text.encode("cp1252"))
+    table = open_table(tmp_path / "t.csv", encoding="cp1252")
+    imported = import_table(table, Columns("q", "a", "text"), fractions=TRAIN)
+    assert imported.sites[0].train[0].answers == ("Gießen",)
+    assert "its columns are separated by" in imported.notes[0]
+
+
+def test_an_array_where_lines_are_expected_is_said_once(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps(ROWS), encoding="utf-8")
+    imported = import_table(open_table(path), COLUMNS, fractions=TRAIN)
+    assert [site.name for site in imported.sites] == ["east-wing", "west"]
+    assert imported.notes == (f"{path} is one JSON array, not JSON lines; its items were read as lines.",)

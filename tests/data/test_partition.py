@@ -136,3 +136,21 @@ def test_groups_of_counts_are_about_equal() -> None:
     groups = balanced_groups(counts, 3)
     assert sorted(item for group in groups for item in group) == list(range(8))
     assert sorted(sum(counts[i] for i in group) for group in groups) == [55, 61, 64]
+
+
+def test_a_hard_negative_goes_where_its_question_goes_and_under_its_new_name() -> None:
+    sites = [
+        Site(
+            name,
+            tuple(Passage(f"p{i}", f"{name} {i}") for i in range(12)),
+            tuple(Question(f"q{i}", f"{name} {i}?", (), (f"p{i}",), (f"p{i + 6}",)) for i in range(6)),
+        )
+        for name in ("a", "b")
+    ]
+    for by in ("iid", "dirichlet", "source"):
+        for client in partition(sites, 2, by):  # type: ignore[arg-type]
+            ids = {passage.id for passage in client.passages}
+            for question in client.train:
+                assert set(question.hard_negative_ids) <= ids
+                site, number = question.id.split("/q")
+                assert question.hard_negative_ids == (f"{site}/p{int(number) + 6}",)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedrag.data.splitting import normalise_question, parse_split, split_of
+from fedrag.data.splitting import Splits, normalise_question, parse_split, split_of, split_questions
 from fedrag.errors import ConfigError
 
 SPELLINGS = ["Is it FREE of charge?", " is it free\tof  charge", "¿Is it ﬁree of charge?!".replace("ﬁ", "f")]
@@ -79,3 +79,49 @@ def test_shares_are_read_from_text() -> None:
 def test_shares_that_make_no_sense_are_refused(text: str) -> None:
     with pytest.raises(ConfigError, match="split"):
         parse_split(text)
+
+
+def sides(splits: Splits, asked: list[str]) -> dict[str, int]:
+    return dict(Counter(splits.by_text[normalise_question(text)] for text in asked))
+
+
+FRACTIONS = (0.6, 0.1, 0.3)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_site_of_three_questions_has_one_of_every_split(seed: int) -> None:
+    texts = {f"site {n}": [f"Question {n} {i}?" for i in range(3)] for n in range(20)}
+    splits = split_questions(texts, FRACTIONS, seed)
+    assert all(sides(splits, asked) == {"train": 1, "validation": 1, "test": 1} for asked in texts.values())
+    assert splits.lacking == {}
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_small_site_trains_first_and_is_tested_next(seed: int) -> None:
+    texts = {"one": ["Who?"], "two": ["What?", "Why?", "why"]}
+    splits = split_questions(texts, FRACTIONS, seed)
+    assert sides(splits, ["Who?"]) == {"train": 1}
+    assert sides(splits, ["What?", "Why?"]) == {"train": 1, "test": 1}
+    assert splits.lacking == {"test": ["one"], "validation": ["one", "two"]}
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=1, max_size=6), min_size=1, max_size=5), st.integers(0, 9))
+def test_every_site_trains_whatever_it_shares_with_others(asked: list[list[int]], seed: int) -> None:
+    texts = {str(site): [f"Question {number}?" for number in numbers] for site, numbers in enumerate(asked)}
+    splits = split_questions(texts, FRACTIONS, seed)
+    assert all("train" in sides(splits, list(questions)) for questions in texts.values())
+    assert "train" not in splits.lacking
+    for split in ("test", "validation"):
+        without = [name for name, questions in texts.items() if split not in sides(splits, questions)]
+        assert splits.lacking.get(split, []) == sorted(without)
+
+
+def test_sites_with_enough_questions_keep_the_split_of_the_hash() -> None:
+    texts = {"a": [f"Question number {n}?" for n in range(60)]}
+    splits = split_questions(texts, FRACTIONS, 0)
+    assert splits.by_text == {normalise_question(q): split_of(q, FRACTIONS, 0) for q in texts["a"]}
+
+
+def test_a_split_without_a_share_is_not_missed() -> None:
+    assert split_questions({"a": ["Who?"]}, (0.0, 0.0, 1.0), 0).lacking == {}
+    assert split_questions({"a": ["Who?", "What?"]}, (0.5, 0.0, 0.5), 0).lacking == {}

@@ -103,3 +103,13 @@ def test_means_are_over_the_questions_that_have_the_metric():
 
 def test_nothing_measured_has_no_means():
     assert summarise([]) == {"n_questions": 0, **dict.fromkeys(METRICS)}
+
+
+def test_without_a_right_answer_retrieval_alone_is_measured(load_retriever, load_generator):
+    pair = Question("q5", "Where is it repaired?", (), ("tyre",))
+    site = Site("east", PASSAGES, test=(pair, *QUESTIONS))
+    first, *others = measure_site(site, "test", config_of(), load_retriever(), load_generator())
+    assert first.answer is None
+    assert [name for name in METRICS if first.metrics[name] is None] == ["exact_match", "f1", "rouge_l"]
+    alone = measure_site(SITE, "test", config_of(), load_retriever(), load_generator())
+    assert [item.answer for item in others] == [item.answer for item in alone]

@@ -34,7 +34,7 @@ from fedrag.runs.run_folder import RunFolder
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
 CONFIG = tiny_config(federation={"min_sites": 1, "greeting_timeout_s": 0.5})
-COUNTS = {"train_questions": 4, "labelled_questions": 4, "validation_questions": 0}
+COUNTS = {"train_questions": 4, "answered_questions": 4, "labelled_questions": 4, "validation_questions": 0}
 
 
 def greeter(told):
@@ -131,13 +131,21 @@ def test_a_client_that_refuses_to_greet_is_counted_out_with_its_reason():
 
 
 def test_sites_with_nothing_to_train_on_sit_out():
-    nothing = {**COUNTS, "train_questions": 0, "labelled_questions": 0}
+    nothing = {**COUNTS, "train_questions": 0, "answered_questions": 0, "labelled_questions": 0}
     unlabelled = {**COUNTS, "labelled_questions": 0}
     told = {"1": greeting("a", nothing), "2": greeting("b", unlabelled), "3": greeting("c")}
     display = Lines()
     patient = tiny_config(federation={"greeting_timeout_s": 20.0})  # all answer at once, if a busy machine lets them
     assert [site.name for site in greet(grid_of(told), patient, display)] == ["b", "c"]
     assert display.said == ["a sits out: it has no training questions"]
+
+
+def test_a_site_without_answers_sits_out_a_run_of_the_generator_alone():
+    told = {"1": greeting("a", {**COUNTS, "answered_questions": 0}), "2": greeting("b")}
+    display = Lines()
+    config = tiny_config(federation={"greeting_timeout_s": 20.0, "schedule": "generator", "min_sites": 1})
+    assert [site.name for site in greet(grid_of(told), config, display)] == ["b"]
+    assert display.said == ["a sits out: it has no answered training questions"]
 
 
 def test_the_wait_for_silent_nodes_ends():

@@ -10,11 +10,12 @@ import pytest
 from flwr.app import Array
 from tiny_federation import Lines, federate, node_configs, small_site, tiny_config, write_small_sites
 
+from fedrag.data.questions import question_counts
 from fedrag.data.writing import write_site
 from fedrag.errors import ConfigError, DataError, MessageError, ModelError, QuorumError, TrainingDiverged
 from fedrag.federation.messages import POLICY_RULES, REFUSALS
 from fedrag.grids.in_process import InProcessGrid
-from fedrag.site.client_app import make_client_app, question_counts
+from fedrag.site.client_app import make_client_app
 from fedrag.site.policy import policy_numbers
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.site_config import Policy
@@ -215,10 +216,11 @@ def test_a_site_loads_no_model_that_is_not_in_its_own_list(tmp_path, monkeypatch
 
 def test_what_a_site_tells_of_its_questions():
     site = small_site("a", train=3, validation=2)
-    unlabelled = Question("x", "Why?", ("because",))
-    assert question_counts(Site("a", site.passages, (*site.train, unlabelled), site.validation)) == {
-        "train_questions": 4,
-        "labelled_questions": 3,
+    others = (Question("x", "Why?", ("because",)), Question("y", "How?", (), (site.passages[0].id,)))
+    assert question_counts(Site("a", site.passages, (*site.train, *others), site.validation)) == {
+        "train_questions": 5,
+        "answered_questions": 4,
+        "labelled_questions": 4,
         "validation_questions": 2,
     }
 

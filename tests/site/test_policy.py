@@ -16,12 +16,14 @@ from fedrag.site.policy import (
     RequestedWork,
     apply_to_greeting,
     apply_to_reply,
+    fewest_questions,
     is_quiet,
     ledger_of,
     policy_numbers,
     refusal_of_request,
 )
 from fedrag.site.site_config import Policy
+from fedrag.types import Passage, Question, Site
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HASHES = {"generator": "a" * 64, "retriever": "b" * 64}
@@ -402,3 +404,22 @@ def test_what_a_component_of_ones_own_counts_says_nothing_of_the_questions_behin
     reply = Reply(metrics={"reranker.sum": 6.0, "reranker.count": 400.0})
     assert apply_to_reply(Policy(min_examples_for_metrics=5), reply, 40, 4).metrics == {}
     assert apply_to_reply(Policy(min_examples_for_metrics=5), reply, 40, 5).metrics == reply.metrics
+
+
+@pytest.mark.parametrize(
+    ("components", "loss", "fewest"),
+    [
+        (("generator",), "contrastive", 2),
+        (("retriever",), "contrastive", 4),
+        (("retriever",), "lsr", 2),
+        (("retriever",), "both", 5),
+        (BOTH, "contrastive", 2),
+        (("reranker",), "contrastive", 5),
+    ],
+)
+def test_a_site_with_few_answers_has_few_examples_for_what_learns_from_them(components, loss, fewest):
+    """Questions without an answer once let a generator train on fewer than a site allows."""
+    pairs = tuple(Question(f"q{n}", f"{n}?", (), ("p",)) for n in range(3))
+    answered = (Question("a1", "A?", ("x",), ("p",)), Question("a2", "B?", ("x",)))
+    site = Site("a", (Passage("p", "x"),), (*pairs, *answered))
+    assert fewest_questions(site, components, config_of(f"retriever.loss={loss}")) == fewest

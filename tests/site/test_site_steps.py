@@ -14,6 +14,7 @@ from fedrag.components import retriever_steps
 from fedrag.components.state import initial_state
 from fedrag.components.work import Workbench
 from fedrag.data.chunking import chunk_passages
+from fedrag.data.questions import question_counts
 from fedrag.errors import ConfigError
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import manifest_of, unflatten
@@ -220,3 +221,37 @@ def test_a_numbered_client_takes_the_site_of_that_place_in_order_of_name():
         SitePaths.from_node_config({"partition-id": 2}, held_out)
     with pytest.raises(ConfigError, match="names no data"):
         SitePaths.from_node_config({}, held_out)
+
+
+def pairs_and(answered):
+    """Return a small site of which so many training questions, and half its validation, have an answer."""
+    site = small_site("a")
+    bare = [replace(question, answers=()) for question in site.train[answered:]]
+    validation = (site.validation[0], replace(site.validation[1], answers=()))
+    return replace(site, train=(*site.train[:answered], *bare), validation=validation)
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "both"])
+def test_a_question_without_an_answer_trains_the_retriever_alone(work, loss):
+    site = pairs_and(answered=1)
+    reply = train_site(*work(site, retriever={"loss": loss}))
+    assert reply.num_examples == {"generator": 1, "retriever": 4}
+    assert all(count <= question_counts(site)["train_questions"] for count in reply.num_examples.values())
+    assert train_site(*work(site, ("retriever",), retriever={"loss": "lsr"})).num_examples == {"retriever": 1}
+
+
+def test_of_a_site_without_any_answer_the_generator_learns_nothing(work):
+    site = pairs_and(answered=0)
+    assert train_site(*work(site, ("generator",))) == Reply(refusal="no-examples")
+    assert train_site(*work(site, retriever={"loss": "contrastive"})).num_examples == {"retriever": 4}
+
+
+def test_a_validation_counts_the_tokens_of_answers_and_every_labelled_question(work):
+    whole, site = small_site("a"), pairs_and(answered=4)
+    told = validate_site(*work(site)).metrics
+    first = validate_site(*work(replace(whole, validation=whole.validation[:1]))).metrics
+    assert told["generator.count"] == first["generator.count"] > 0
+    assert told["generator.sum"] == pytest.approx(first["generator.sum"], rel=1e-5)
+    assert told["retriever.count"] == 2
+    bare = replace(site, validation=site.validation[1:])
+    assert validate_site(*work(bare)).metrics["generator.count"] == 0

@@ -178,3 +178,14 @@ def test_questions_are_drawn_with_the_seed_and_keep_their_order():
     assert drawn == draw_questions(questions, 10, seed=3)
     assert drawn != draw_questions(questions, 10, seed=4)
     assert draw_questions(questions, 0, seed=3) == draw_questions(questions, 99, seed=3) == questions
+
+
+def test_the_hard_negatives_that_a_site_names_come_first_and_none_is_right_for_the_same_question(load_retriever):
+    passages = [Passage(f"p{i}", f"passage {i}") for i in range(4)]
+    questions = [
+        Question("a", "Who?", (), ("p0",), ("p3", "p1")),
+        Question("b", "who?", ("x",), ("p1",), ("p2",)),
+    ]
+    first, second = labelled_examples(load_retriever(), questions, passages, train_tokens=32)
+    assert first.hard_negatives == (PassageText("p3", "passage 3"),)
+    assert second.hard_negatives == (PassageText("p2", "passage 2"),)

@@ -15,7 +15,9 @@ from fedrag.types import SPLITS, Passage, Question, Site, Split
 
 DEFAULT_FRACTIONS: Fractions = (0.6, 0.1, 0.3)
 
-_NO_ANSWER = frozenset(("no answer present", "no answer", "unanswerable", "cannotanswer", "n/a", "[no answer]"))
+_NO_ANSWER = frozenset(("no answer present", "no answer", "unanswerable", "cannotanswer", "cannot answer"))
+"""What stands for no answer in MS MARCO, QASPER, QuAC and their like."""
+_NAMES_TOLD = 10
 _NAME_BYTES = 80  # a file system allows 255, and what is written beside a folder adds to its name
 _RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))])
 # Windows has no folder of these names.
@@ -28,12 +30,14 @@ class Imported:
     Attributes:
         sites: The sites.
         skipped: How many rows were left out, by reason.
-        notes: What the reader should know, in one sentence each.
+        notes: What was read otherwise than one might expect, in one sentence each.
+        warnings: What is lacking, in one sentence each.
     """
 
     sites: list[Site]
     skipped: Mapping[str, int]
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 class SiteDraft:
@@ -58,6 +62,10 @@ class SiteDraft:
         self._passages[identity] = Passage(identity, text, title)
         self._ids_by_content[title, text] = identity
         return identity
+
+    def has_text(self, text: str) -> bool:
+        """Return whether the site has a passage of this text without a title."""
+        return (None, clean(text)) in self._ids_by_content
 
     def has_passage(self, identity: str) -> bool:
         """Return whether the site has a passage of this id."""
@@ -120,11 +128,17 @@ def build_sites(
     splits = split_questions(texts, fractions, seed)
     sites = [draft.build(splits.by_text) for draft in asking]
     counts = {**skipped, "sites without a question": len(drafts) - len(asking)}
-    lacking = [
-        f"no {split} question at {', '.join(names)}: too few questions there for every split"
-        for split, names in splits.lacking.items()
-    ]
-    return Imported(sites, {reason: count for reason, count in counts.items() if count}, (*notes, *lacking))
+    counts = {reason: count for reason, count in counts.items() if count}
+    return Imported(sites, counts, tuple(notes), lacking_splits(splits.lacking))
+
+
+def lacking_splits(lacking: Mapping[Split, Sequence[str]]) -> tuple[str, ...]:
+    """Return a sentence for each split that sites have no question of, which names the sites."""
+    told = []
+    for split, names in lacking.items():
+        more = f" and {len(names) - _NAMES_TOLD:,} more" if len(names) > _NAMES_TOLD else ""
+        told.append(f"no {split} question at {', '.join(names[:_NAMES_TOLD])}{more}: too few questions for every split")
+    return tuple(told)
 
 
 def holding(passages: Mapping[str, str], answers: Iterable[str]) -> list[str]:
@@ -137,7 +151,7 @@ def holding(passages: Mapping[str, str], answers: Iterable[str]) -> list[str]:
 
 def told_answers(answers: Iterable[str]) -> list[str]:
     """Return the answers without blanks and without those by which data sets say that there is none."""
-    return [answer for answer in answers if answer.strip() and answer.strip().casefold().rstrip(".") not in _NO_ANSWER]
+    return [answer for answer in answers if answer.strip() and answer.strip(" .[]()").casefold() not in _NO_ANSWER]
 
 
 def unique_slugs(titles: Iterable[str]) -> dict[str, str]:
@@ -159,10 +173,10 @@ def slug(title: str) -> str:
     >>> slug("  Sky_(United_Kingdom) "), slug("Große Straße"), slug("北京协和医院")
     ('sky-united-kingdom', 'große-straße', '北京协和医院')
     """
-    plain = unicodedata.normalize("NFKC", title).lower()
+    plain = unicodedata.normalize("NFC", unicodedata.normalize("NFKC", title).lower())
     kept = "".join(char if char == "." or unicodedata.category(char)[0] in "LMN" else "-" for char in plain)
     name = re.sub(r"-+", "-", kept).encode()[:_NAME_BYTES].decode(errors="ignore").strip("-.")
-    return f"{name}-site" if name.split(".")[0] in _RESERVED else name or "site"
+    return f"site-{name}" if name.split(".")[0] in _RESERVED else name or "site"
 
 
 def unique_name(name: str, taken: Collection[str]) -> str:

@@ -1,62 +1,110 @@
-"""Import HotpotQA (Yang et al. 2018): questions over several paragraphs, with supporting facts.
+"""Import HotpotQA (Yang et al. 2018) and its like, such as 2WikiMultihopQA: candidates with titles and sentences.
 
-Every paragraph of a question is a passage; those that hold a supporting fact are labelled.
+Of a question's candidate passages those are right whose titles its supporting facts name.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedrag.data.importers.draft import DEFAULT_FRACTIONS, Imported, SiteDraft, build_sites, slug, told_answers
-from fedrag.data.importers.text_file import read_rows
+from fedrag.data.importers.draft import (
+    DEFAULT_FRACTIONS,
+    Imported,
+    SiteDraft,
+    build_sites,
+    told_answers,
+    unique_slugs,
+)
+from fedrag.data.importers.fields import site_of, texts_of
+from fedrag.data.importers.row_file import open_rows
 from fedrag.data.splitting import Fractions
 from fedrag.errors import DataError
 
 
 def import_hotpotqa(
-    path: Path, fractions: Fractions = DEFAULT_FRACTIONS, seed: int = 0, encoding: str | None = None
+    path: Path,
+    site: str | None = None,
+    fractions: Fractions = DEFAULT_FRACTIONS,
+    seed: int = 0,
+    encoding: str | None = None,
 ) -> Imported:
-    """Read HotpotQA's file, a JSON array or JSON lines, or rows of the Hugging Face hub's form, into one site.
+    """Read questions with `context` and `supporting_facts`, as a JSON array, JSON lines or the hub's Parquet.
+
+    Args:
+        path: The file.
+        site: Column that names the site; None: one site, named after the file.
+        fractions: Shares of the splits.
+        seed: Seed of the splits.
+        encoding: Encoding of the file; None: what its byte order mark says, else UTF-8.
 
     Raises:
-        DataError: A row has no question or no paragraphs.
+        DataError: A row does not have this shape.
     """
-    draft, skipped = SiteDraft(slug(path.stem)), Counter[str]()
-    for place, row in read_rows(path, encoding):
-        question, answer = row.get("question"), row.get("answer")
-        if not isinstance(question, str) or not isinstance(answer, str | None):
-            raise DataError(f'{place}: "question" and "answer" must be strings, as in HotpotQA')
-        paragraphs, supporting = _paragraphs(row, place), _supporting(row, place)
-        answers = told_answers([answer or ""])
-        if not question.strip() or not answers:
-            skipped["rows without question or answer"] += 1
-            continue
-        ids = {title: draft.add_passage(text, title=title) for title, text in paragraphs.items() if text.strip()}
-        labels = [ids[title] for title in ids if title in supporting]
-        draft.add_question(question, answers, labels, str(row.get("_id") or row.get("id") or ""))
-    return build_sites([draft], skipped, path, fractions, seed)
+    notes: list[str] = []
+    skipped: Counter[str] = Counter()
+    rows = list(open_rows(path, _format(path), encoding, notes.append if path.suffix != ".json" else _say_nothing))
+    titles = [site_of(row, site, place, path.stem) for place, row in rows]
+    names = unique_slugs(titles)
+    drafts = {title: SiteDraft(names[title]) for title in names}
+    for title, (place, row) in zip(titles, rows, strict=True):
+        _add(drafts[title], row, place, skipped)
+    return build_sites(drafts.values(), skipped, path, fractions, seed, notes)
 
 
-def _paragraphs(row: Mapping[str, Any], place: str) -> dict[str, str]:
-    """Return the text of each paragraph by its title."""
-    context = row.get("context")
-    if isinstance(context, dict):  # the form of the hub: a list of titles and one of lists of sentences
-        context = list(zip(context.get("title", ()), context.get("sentences", ()), strict=False))
+def _format(path: Path) -> str:
+    return "parquet" if path.suffix == ".parquet" else "jsonl"
+
+
+def _say_nothing(note: str) -> None:
+    """HotpotQA's own files are JSON arrays."""
+
+
+def _add(draft: SiteDraft, row: Mapping[str, Any], place: str, skipped: Counter[str]) -> None:
+    """Add a row's candidates and, if it has an answer, its question."""
+    ids = [
+        (title, draft.add_passage(text, title=title))
+        for title, text in _pairs(row, "context", "sentences", place)
+        if text
+    ]
+    question, answers = " ".join(texts_of(row.get("question"))), told_answers(texts_of(row.get("answer")))
+    if not question or not answers:
+        skipped["questions without text or answer"] += 1
+        return
+    supporting = {title for title, _ in _pairs(row, "supporting_facts", "sent_id", place)}
+    if not supporting:
+        skipped["questions without supporting facts"] += 1
+        return
+    right = [identity for title, identity in ids if title in supporting]
+    if not right:
+        skipped["questions whose supporting facts are not among their passages"] += 1
+        return
+    identity = next(iter(texts_of(row.get("_id")) or texts_of(row.get("id"))), "")
+    draft.add_question(question, answers, right, identity)
+
+
+def _pairs(row: Mapping[str, Any], key: str, second: str, place: str) -> list[tuple[str, str]]:
+    """Return the pairs of title and sentences (or their numbers): HotpotQA's lists, or the hub's lists side by side."""
+    value = row.get(key)
+    if isinstance(value, str):  # 2WikiMultihopQA's Parquet file has them as JSON
+        value = _parsed(value)
+    if value is None and key == "supporting_facts":
+        return []
+    if isinstance(value, Mapping) and "title" in value and second in value:
+        titles, contents = value["title"], value[second]
+        if not isinstance(titles, list) or not isinstance(contents, list) or len(titles) != len(contents):
+            raise DataError(f'{place}: "{key}" must hold as many "{second}" as "title"')
+        value = [list(pair) for pair in zip(titles, contents, strict=True)]
+    if not isinstance(value, list) or not all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in value):
+        raise DataError(f'{place}: "{key}" must be a list of titles with their {second}, as in HotpotQA')
+    return [(str(title).strip(), " ".join(texts_of(content))) for title, content in value]
+
+
+def _parsed(text: str) -> Any:
     try:
-        return {str(title).strip(): "".join(sentences) for title, sentences in context or ()}
-    except (TypeError, ValueError):
-        raise DataError(f'{place}: "context" must hold pairs of a title and its sentences, as in HotpotQA') from None
-
-
-def _supporting(row: Mapping[str, Any], place: str) -> set[str]:
-    """Return the titles of the paragraphs that hold a supporting fact."""
-    facts = row.get("supporting_facts") or ()
-    if isinstance(facts, dict):
-        return {str(title).strip() for title in facts.get("title", ())}
-    try:
-        return {str(title).strip() for title, _ in facts}
-    except (TypeError, ValueError):
-        raise DataError(f'{place}: "supporting_facts" must hold pairs of a title and a number') from None
+        return json.loads(text)
+    except ValueError:
+        return None

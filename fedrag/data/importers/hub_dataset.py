@@ -7,7 +7,8 @@ from typing import Any
 
 import datasets
 
-from fedrag.data.importers.table import Row, Table
+from fedrag.data.importers.table import Table
+from fedrag.data.importers.text_file import Row
 from fedrag.errors import DataError
 
 

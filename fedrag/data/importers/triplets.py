@@ -1,56 +1,118 @@
-"""Import what retrievers train on: an anchor, its right passages, and wrong ones as hard negatives. No answers."""
+"""Import triplets of a query, a right passage and wrong ones, as sentence-transformers and FlagEmbedding read them.
+
+The wrong ones are kept as hard negatives. There are no answers, so the retriever alone learns from them.
+"""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedrag.data.importers.draft import DEFAULT_FRACTIONS, Imported, SiteDraft, build_sites, slug
-from fedrag.data.importers.text_file import read_rows
+from fedrag.data.importers.draft import DEFAULT_FRACTIONS, Imported, SiteDraft, build_sites, unique_slugs
+from fedrag.data.importers.fields import site_of, texts_of
+from fedrag.data.importers.row_file import open_rows
+from fedrag.data.questions import question_key
 from fedrag.data.splitting import Fractions
 from fedrag.errors import DataError
 
-_ANCHORS = ("anchor", "query", "question")
-_POSITIVE = re.compile(r"positive(_?\d+)?|pos|positives|positive_passages")
-_NEGATIVE = re.compile(r"(hard_)?negative(_?\d+)?|neg|negatives|hard_negatives|negative_passages")
+_NAMES = {
+    "query": re.compile(r"anchor|query|question", re.IGNORECASE),
+    "right": re.compile(r"(positives?|pos)(_\d+)?|positive_passages?", re.IGNORECASE),
+    "wrong": re.compile(r"(negatives?|neg|hard_negatives?)(_\d+)?|negative_passages?", re.IGNORECASE),
+}
+"""Names of the columns: of the query, of the right passages, of the wrong ones."""
+
+
+@dataclass
+class _Gathered:
+    """All that the rows of one query say."""
+
+    text: str
+    right: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
 
 
 def import_triplets(
-    path: Path, fractions: Fractions = DEFAULT_FRACTIONS, seed: int = 0, encoding: str | None = None
+    path: Path,
+    site: str | None = None,
+    fractions: Fractions = DEFAULT_FRACTIONS,
+    seed: int = 0,
+    file_format: str | None = None,
+    encoding: str | None = None,
 ) -> Imported:
-    """Read rows of anchor, positive and negatives into one site; the passages of all rows are its corpus.
+    """Read triplets into sites. Rows of the same query are merged: a passage that one calls right is never wrong.
+
+    A row has the query under `anchor`, `query` or `question`, right passages under `positive` or `pos`, wrong ones
+    under `negative`, `negative_1`, ... or `neg`; each may be a text or a list.
+
+    Args:
+        path: JSON lines, a JSON array, CSV or Parquet.
+        site: Column that names the site; None: one site, named after the file.
+        fractions: Shares of the splits.
+        seed: Seed of the splits.
+        file_format: A key of READERS; None: the file's ending.
+        encoding: Encoding of a text file; None: what its byte order mark says, else UTF-8.
 
     Raises:
-        DataError: A row has no anchor or no positive, or a passage is no text.
+        DataError: A row lacks a query or a right passage's column, or has two of the query.
     """
-    draft, skipped, notes = SiteDraft(slug(path.stem)), Counter[str](), list[str]()
-    for place, row in read_rows(path, encoding, notes.append):
-        anchor = next((row[key] for key in _ANCHORS if key in row), None)
-        if not isinstance(anchor, str):
-            raise DataError(f'{place}: no text under "anchor" or "query"')
-        right, wrong = _texts(row, _POSITIVE, place), _texts(row, _NEGATIVE, place)
-        if not anchor.strip() or not right:
-            skipped["rows without anchor or positive"] += 1
+    notes: list[str] = []
+    skipped: Counter[str] = Counter()
+    by_site: dict[str, dict[str, _Gathered]] = {}
+    for place, row in open_rows(path, file_format, encoding, notes.append):
+        query, right, wrong = _read(row, place, site)
+        if not query or not right:
+            skipped["rows without query or right passage"] += 1
             continue
-        labels = [draft.add_passage(text, title=title) for title, text in right]
-        negatives = [draft.add_passage(text, title=title) for title, text in wrong]
-        draft.add_question(anchor, (), labels, str(row.get("id") or row.get("_id") or ""), negatives)
-    return build_sites([draft], skipped, path, fractions, seed, notes)
+        gathered = by_site.setdefault(site_of(row, site, place, path.stem), {})
+        same = gathered.setdefault(question_key(query), _Gathered(query))
+        same.right += right
+        same.wrong += wrong
+    names = unique_slugs(by_site)
+    drafts = [_draft(names[title], list(gathered.values())) for title, gathered in by_site.items()]
+    return build_sites(drafts, skipped, path, fractions, seed, notes)
 
 
-def _texts(row: Mapping[str, Any], keys: re.Pattern[str], place: str) -> list[tuple[str, str]]:
-    """Return title and text of the passages under all keys that match; a passage may be an object with both."""
-    found: list[tuple[str, str]] = []
-    for key, value in row.items():
-        if not keys.fullmatch(key):
-            continue
-        for item in value if isinstance(value, Sequence) and not isinstance(value, str) else [value]:
-            title, text = (item.get("title") or "", item.get("text")) if isinstance(item, Mapping) else ("", item)
-            if text is not None and not isinstance(text, str):
-                raise DataError(f'{place}: "{key}" must be a text, or a list of texts')
-            if text and text.strip():
-                found.append((str(title), text))
-    return found
+def _draft(name: str, queries: list[_Gathered]) -> SiteDraft:
+    draft = SiteDraft(name)
+    for query in queries:
+        right = [draft.add_passage(text) for text in query.right]
+        wrong = [draft.add_passage(text) for text in query.wrong]
+        draft.add_question(query.text, [], right, hard_negative_ids=wrong)
+    return draft
+
+
+def _read(row: Mapping[str, Any], place: str, site: str | None) -> tuple[str, list[str], list[str]]:
+    """Return the query, the right and the wrong passages of a row."""
+    found = {
+        part: [name for name in row if name != site and pattern.fullmatch(str(name))]
+        for part, pattern in _NAMES.items()
+    }
+    columns = ", ".join(map(str, row))
+    if len(found["query"]) != 1:
+        many = f"{' and '.join(found['query'])} are two" if found["query"] else "there is none"
+        raise DataError(f"{place}: one column must be the query (anchor, query or question); {many} (all: {columns})")
+    if not found["right"]:
+        raise DataError(f"{place}: no column of the right passage (positive or pos; all: {columns})")
+    texts = {part: [text for name in names for text in _texts(row[name], place)] for part, names in found.items()}
+    return " ".join(texts["query"]), texts["right"], texts["wrong"]
+
+
+def _texts(value: Any, place: str) -> list[str]:
+    """Return the texts of a cell; a passage may be an object with `text` and perhaps `title`, as Tevatron's."""
+    items = value if isinstance(value, list) else [value]
+    texts = []
+    for item in items:
+        if isinstance(item, Mapping):
+            if "text" not in item:
+                raise DataError(
+                    f'{place}: an object must hold the passage as "text"; it has {", ".join(map(str, item))}'
+                )
+            texts += [" ".join([*texts_of(item.get("title")), *texts_of(item["text"])])]
+        else:
+            texts += texts_of(item)
+    return texts

@@ -32,7 +32,7 @@ from fedrag.federation.messages import (
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
 from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
-from fedrag.site.policy import Ledger, RequestedWork, ledger_of, refusal_of_request
+from fedrag.site.policy import Ledger, RequestedWork, fewest_questions, ledger_of, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
@@ -145,7 +145,7 @@ class RequestHandler:
             config,
             request.components,
             base_hashes=base_tensor_hashes(config),
-            train_questions=len(load_site(Path(self._config.data)).train),
+            train_questions=fewest_questions(load_site(Path(self._config.data)), request.components, config),
             message_bytes=array_bytes(message.content),
             validates=message.metadata.message_type == VALIDATE,
         )
