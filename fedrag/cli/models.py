@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -12,12 +13,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from fedrag.errors import ConfigError, ModelError
+from fedrag.cli.tables import print_lines
+from fedrag.errors import ConfigError, FedragError, ModelError
 from fedrag.weights.store import (
     FetchedModel,
     ModelKind,
     count_parameters,
     fetched_models,
+    find_model,
     verify_model,
 )
 
@@ -51,6 +54,33 @@ def fetch(
     from fedrag.weights.fetch import DEFAULT_MODELS, fetch_models
 
     fetch_models(names or DEFAULT_MODELS, source, kind, save_as=name, force=force, say=typer.echo)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A fetched model.", show_default=False)],
+    scenario: Annotated[
+        Path | None, typer.Option("--scenario", help="A scenario file, for its settings; default: all defaults.")
+    ] = None,
+) -> None:
+    """Try a fetched model: each thing that a run does with it, once.
+
+    Example: fedrag models check HuggingFaceTB/SmolLM2-135M-Instruct
+    """
+    model = find_model(name)
+    key = "retriever" if model.kind == "encoder" else "generator"
+    from fedrag.components.model_check import check_model
+    from fedrag.components.shipped import SHIPPED
+    from fedrag.config.scenario import Config
+
+    base = Config.from_file(scenario) if scenario else Config.from_dict({"name": "check", "data": {"sites": "."}})
+    models = base.models.model_copy(update={key: model.name})
+    all_ok = True
+    for finding in check_model(base.model_copy(update={"models": models}), key, SHIPPED[key], model):
+        all_ok = all_ok and finding.is_ok
+        print_lines([f"{'ok   ' if finding.is_ok else 'WRONG'}  {finding.name}: {finding.text}"])
+    if not all_ok:
+        raise typer.Exit(FedragError.exit_code)
 
 
 @app.command("list")

@@ -6,14 +6,21 @@ from pathlib import Path
 
 from transformers import AutoConfig
 
+from fedrag.components.generator_check import try_generator
 from fedrag.components.model_errors import naming_model
 from fedrag.components.spec import Steps
 from fedrag.components.work import Prepared, Work
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
-from fedrag.models.adapters import initial_lora, save_adapter
+from fedrag.models.adapters import initial_lora, lora_targets, save_adapter
 from fedrag.models.four_bits import WEIGHT_BYTES, require_bitsandbytes
-from fedrag.models.generator import adapter_shapes, check_four_bits, count_four_bit_weights, load_tokenizer
+from fedrag.models.generator import (
+    adapter_shapes,
+    check_four_bits,
+    count_four_bit_weights,
+    load_tokenizer,
+    model_without_weights,
+)
 from fedrag.models.resident import free_share, resident_generator
 from fedrag.passes.prefix import remembers_all
 from fedrag.rag.answer_scores import score_answers
@@ -127,7 +134,13 @@ def _check_prompt_length(config: Config, model: FetchedModel) -> None:
 
 
 def _check_adapter(config: Config, model: FetchedModel) -> None:
-    """Refuse an adapter that acts from the question on in a model that cannot remember what comes before."""
+    """Refuse an adapter without a layer to act on, or that acts from the question on where the model cannot."""
+    targets = lora_targets(model_without_weights(model), config.generator.lora)
+    if config.generator.adapter_from == "question" and targets.parameters:
+        raise ConfigError(
+            f'generator.adapter_from = "question" does not work on the experts of {model.name}; name other layers '
+            'in generator.lora.targets, or set "start"'
+        )
     if config.generator.adapter_from == "question":
         settings = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
         if not remembers_all(settings):
@@ -143,4 +156,4 @@ def _base_bytes(config: Config, model: FetchedModel) -> float:
     return (count_parameters(model.folder) - packed) * dtype.itemsize + packed * WEIGHT_BYTES
 
 
-STEPS = Steps(_initial_state, _prepare, _validate, _export, _check_base, _base_bytes)
+STEPS = Steps(_initial_state, _prepare, _validate, _export, _check_base, _base_bytes, try_generator)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedrag.errors import ModelError
+from fedrag.errors import FedragError, ModelError
 from fedrag.weights.store import FetchedModel, fetch_command
 
 
@@ -20,8 +20,10 @@ def naming_model(model: FetchedModel) -> Iterator[None]:
         yield
     except ModelError as error:
         raise ModelError(f"{model.name}: {error}") from None
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0]
+    except FedragError:
+        raise
+    except Exception as error:  # libraries fail in many ways over a file that is not as they expect
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise ModelError(
             f"{model.name}: cannot be loaded from {model.folder} ({reason}); run: {fetch_command(model)}"
         ) from error

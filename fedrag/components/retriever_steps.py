@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from fedrag.components.model_errors import naming_model
+from fedrag.components.retriever_check import require_dense_encoder, try_retriever
 from fedrag.components.spec import Steps
 from fedrag.components.work import Prepared, Work
 from fedrag.config.scenario import Config
@@ -124,6 +125,7 @@ def _export(config: Config, tensors: Tensors, folder: Path) -> None:
 
 def _check_base(config: Config, model: FetchedModel) -> None:
     with naming_model(model):
+        require_dense_encoder(model)
         _check_chunks(config, resident_retriever(config, "cpu"))
 
 
@@ -148,4 +150,6 @@ def _base_bytes(config: Config, model: FetchedModel) -> float:
     return count_parameters(model.folder) * (4 * copies + shorter * learner.itemsize)
 
 
-STEPS = Steps(_initial_state, _prepare, _validate, _export, _check_base, _base_bytes, export_copies_base=True)
+STEPS = Steps(
+    _initial_state, _prepare, _validate, _export, _check_base, _base_bytes, try_retriever, export_copies_base=True
+)

@@ -6,11 +6,12 @@ which are loaded where they run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedrag.components.finding import Finding
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.types import Component, Site, Tensors
@@ -22,6 +23,11 @@ if TYPE_CHECKING:
 
 def _any_model(config: Config, model: FetchedModel) -> None:
     """Accept any base model."""
+
+
+def _no_trial(config: Config, model: FetchedModel) -> Iterator[Finding]:
+    """Try nothing."""
+    return iter(())
 
 
 def _no_bytes(config: Config, model: FetchedModel) -> float:
@@ -38,6 +44,7 @@ class Steps:
         validate: Returns a sum over the site's validation questions and what to divide it by; a larger mean is better.
         export: Writes the trained tensors into a folder, as the libraries that use them read them.
         check_base: Refuses a base model of the component's name that the scenario cannot use.
+        try_base: Tries this base model: each thing that a run does with it, once; a finding for each.
         base_bytes: Returns the memory that this base model takes.
         export_copies_base: Whether what `export` writes holds a copy of the base model. A run folder keeps no such
             copies: `fedrag export` writes them.
@@ -49,6 +56,7 @@ class Steps:
     export: Callable[[Config, Tensors, Path], None]
     check_base: Callable[[Config, FetchedModel], None] = _any_model
     base_bytes: Callable[[Config, FetchedModel], float] = _no_bytes
+    try_base: Callable[[Config, FetchedModel], Iterator[Finding]] = _no_trial
     export_copies_base: bool = False
 
 

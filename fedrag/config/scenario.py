@@ -126,7 +126,8 @@ class LoraSection(Section):
     alpha: Positive = 32.0
     """Scale: the update is (alpha / rank) B A."""
     targets: tuple[str, ...] = ()
-    """Names of the linear layers to adapt; empty: all except the output head."""
+    """Names of the linear layers to adapt, and of a mixture's expert weights, such as "experts.down_proj"; empty: all
+    except the output head."""
 
 
 class OptimizerSection(Section):
@@ -166,6 +167,8 @@ class GeneratorConfig(OptimizerSection):
     activation_checkpointing: Literal["auto", "on", "off"] = "auto"
     """on: layers recompute their activations in the backward pass, slower but in far less memory (Chen et al. 2016);
     auto: where a step would need more memory than is free. The numbers are the same."""
+    dropout: bool = False
+    """Whether the base model's own dropout is on in training, as T5, GPT-2, OPT and BART have it."""
     group_by_passage: bool = True
     """Whether questions on the same passage share a batch, in groups of up to half of it, so that the passage is read
     once; with adapter_from = "question" passages are cached, and this has no effect."""

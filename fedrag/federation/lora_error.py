@@ -29,10 +29,12 @@ DECIMALS = 9  # beyond lies rounding, which depends on the order of arrival
 def lora_pairs(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     """Return the names of the factors (B, A) of each adapted linear layer.
 
+    Experts are left out: their factors are stacked, of each expert's rows in the one and interleaved in the other.
+
     >>> lora_pairs(manifest_of({"q.lora_A.weight": np.ones((2, 8)), "q.lora_B.weight": np.ones((4, 2))}))
     (('q.lora_B.weight', 'q.lora_A.weight'),)
     """
-    matrices = {spec.name for spec in manifest.specs if len(spec.shape) == 2}
+    matrices = {spec.name for spec in manifest.specs if len(spec.shape) == 2 and "expert" not in spec.name}
     pairs = ((name.replace("lora_A", "lora_B"), name) for name in matrices if "lora_A" in name)
     return tuple(sorted((b, a) for b, a in pairs if b in matrices))
 

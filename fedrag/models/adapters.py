@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from peft import LoraConfig, inject_adapter_in_model
+from peft.tuners.lora.layer import Linear, ParamWrapper
 from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.numpy import save_file
 from torch import nn
@@ -23,31 +26,70 @@ from transformers.pytorch_utils import Conv1D
 
 from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
-from fedrag.models.lora_linear import accumulate_in_place
+from fedrag.models.lora_linear import LoraLinear, accumulate_in_place
 from fedrag.types import Tensors
 
 _ADAPTER = "default"
+_EXPERT_DIMENSIONS = 3
+_NAMED = 6  # layers that a sentence names
 
 
-def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -> tuple[str, ...]:
-    """Freeze a model and inject an adapter into its linear layers.
+@dataclass(frozen=True, slots=True)
+class Targets:
+    """What of a model an adapter acts on, as PEFT's configuration states it.
+
+    Attributes:
+        modules: Names of linear layers.
+        parameters: Names of the weights of a mixture's experts, which lie in one tensor for all experts.
+    """
+
+    modules: tuple[str, ...]
+    parameters: tuple[str, ...] = ()
+
+
+def lora_targets(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -> Targets:
+    """Return what an adapter acts on: what its settings name, or all linear layers and all experts.
+
+    Args:
+        model: The model, with or without weights.
+        lora: Its settings.
+        exclude: Names of layers that get no adapter.
+
+    Raises:
+        ModelError: A named target is not a linear layer of this model, or the model has none.
+    """
+    experts = _expert_names(model)
+    if not lora.targets:
+        targets = Targets(_linear_names(model, exclude), experts)
+        if not targets.modules and not experts:
+            raise ModelError(
+                "has no linear layer that an adapter could act on; a retriever can train all its weights: set "
+                'retriever.weights = "full"'
+            )
+        return targets
+    known = (*_linear_names(model, ()), *experts)
+    for target in lora.targets:
+        if target not in known:
+            raise ModelError(f'lora.targets: "{target}" is not a linear layer of this model; it has {", ".join(known)}')
+    named = tuple(target for target in lora.targets if target not in experts)
+    return Targets(named, tuple(target for target in lora.targets if target in experts))
+
+
+def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -> Targets:
+    """Freeze a model and inject an adapter into its linear layers and its experts.
 
     Args:
         model: Changed in place.
-        lora: Rank, scale and target names; no targets: all linear layers.
+        lora: Rank, scale and target names; no targets: all linear layers and all experts.
         exclude: Names of layers that get no adapter.
 
     Returns:
-        The names of the adapted layers, as an adapter's configuration states them.
+        What the adapter acts on.
 
     Raises:
         ModelError: A named target is not a linear layer of this model.
     """
-    targets = lora.targets or _linear_names(model, exclude)
-    known = _linear_names(model, ())
-    for target in targets:
-        if target not in known:
-            raise ModelError(f'lora.targets: "{target}" is not a linear layer of this model; it has {", ".join(known)}')
+    targets = lora_targets(model, lora, exclude)
     model.requires_grad_(False)
     # PEFT matches plain names against the end of each module's path, so exclusions must be whole paths.
     paths = [name for name, _ in model.named_modules() if any(part in exclude for part in name.split("."))]
@@ -55,15 +97,16 @@ def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -
     config.exclude_modules = paths or None
     inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
     accumulate_in_place(model)
-    return tuple(targets)
+    return targets
 
 
-def peft_config(lora: LoraSection, targets: Sequence[str], task_type: str | None = None) -> LoraConfig:
+def peft_config(lora: LoraSection, targets: Targets, task_type: str | None = None) -> LoraConfig:
     """Return the PEFT configuration of an adapter."""
     return LoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
-        target_modules=list(targets),
+        target_modules=list(targets.modules),
+        target_parameters=list(targets.parameters) or None,
         lora_dropout=0.0,
         task_type=task_type,
     )
@@ -89,6 +132,56 @@ def adapter_disabled(model: nn.Module) -> Iterator[None]:
     finally:
         for layer in layers:
             layer.enable_adapters(True)
+
+
+@contextmanager
+def stock_layers(model: nn.Module) -> Iterator[None]:
+    """Let the adapted linear layers compute as PEFT's own."""
+    layers = [module for module in model.modules() if type(module) is LoraLinear]
+    for layer in layers:
+        layer.__class__ = Linear
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.__class__ = LoraLinear
+
+
+def adapted_weights(model: nn.Module) -> str:
+    """Return in words what of a model its adapter acts on, and what not."""
+    covered = {id(weight) for layer in _adapter_layers(model) for weight in _weights_of(layer)}
+    acts_on: set[str] = set()
+    left: Counter[str] = Counter()
+    for name, parameter in model.named_parameters():
+        if id(parameter) in covered:
+            acts_on.add(_layer_name(name))
+        elif ".lora_" not in name:
+            left[_layer_name(name)] += parameter.numel()
+    total = sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name)
+    largest = [name for name, _ in left.most_common(_NAMED)] + ["others"] * (len(left) > _NAMED)
+    return (
+        f"acts on {', '.join(sorted(acts_on))}; not on {', '.join(largest)} ({left.total() / total:.0%} of the weights)"
+    )
+
+
+def _adapter_layers(model: nn.Module) -> list[BaseTunerLayer]:
+    return [module for module in model.modules() if isinstance(module, BaseTunerLayer)]
+
+
+def _weights_of(layer: BaseTunerLayer) -> list[nn.Parameter]:
+    """Return the base weights that an adapted layer acts on, biases of a linear layer among them."""
+    base = layer.get_base_layer()
+    return [getattr(base, layer.parameter_name)] if isinstance(layer, ParamWrapper) else list(base.parameters())
+
+
+def _layer_name(parameter: str) -> str:
+    """Return the short name of a weight's layer.
+
+    >>> _layer_name("layers.0.q_proj.base_layer.weight"), _layer_name("layers.0.experts.down_proj")
+    ('q_proj', 'experts.down_proj')
+    """
+    parts = [part for part in parameter.split(".") if part != "base_layer"]
+    return parts[-2] if parts[-1] in ("weight", "bias") and len(parts) > 1 else ".".join(parts[-2:])
 
 
 def initial_lora(shapes: dict[str, tuple[int, ...]], seed: int) -> Tensors:
@@ -125,7 +218,7 @@ def save_adapter(
     folder: Path,
     tensors: Tensors,
     lora: LoraSection,
-    targets: Sequence[str],
+    targets: Targets,
     base: str,
     task_type: str,
     invocation: Sequence[int] | None = None,
@@ -136,14 +229,14 @@ def save_adapter(
         folder: The new folder.
         tensors: The adapter.
         lora: Its settings.
-        targets: Names of the adapted layers.
+        targets: What the adapter acts on.
         base: Name of the base model.
         task_type: PEFT's name for the model's task.
         invocation: Token ids; the adapter acts from their last occurrence on. None: it acts on every token.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = peft_config(lora, targets, task_type).to_dict()
-    config |= {"base_model_name_or_path": base, "inference_mode": True, "target_modules": sorted(targets)}
+    config |= {"base_model_name_or_path": base, "inference_mode": True, "target_modules": sorted(targets.modules)}
     if invocation is not None:
         config["alora_invocation_tokens"] = list(invocation)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, default=_plain), encoding="utf-8")
@@ -152,13 +245,56 @@ def save_adapter(
 
 
 def _linear_names(model: nn.Module, exclude: Sequence[str]) -> tuple[str, ...]:
-    """Return the last parts of the names of all linear layers but the output head, sorted."""
+    """Return the names of all linear layers but the output head, sorted.
+
+    A name is the last part of a layer's path, or more of it where another module's path ends in the same way: PEFT
+    would adapt that one too.
+    """
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None  # type: ignore[no-untyped-call]  # transformers gives it no types
-    names: set[str] = set()
+    linear: list[str] = []
+    others: list[str] = []
     for name, module in model.named_modules():
         excluded = module is head or any(part in exclude for part in name.split("."))
-        if isinstance(module, (nn.Linear, Conv1D)) and not excluded:
-            names.add(name.rpartition(".")[2])
+        is_linear = isinstance(module, (nn.Linear, Conv1D)) and not excluded and not _is_bypassed(model, name)
+        (linear if is_linear else others).append(name)
+    return tuple(sorted({_shortest_name(name, others) for name in linear}))
+
+
+def _shortest_name(path: str, others: Sequence[str]) -> str:
+    """Return the shortest end of a path that no other path ends in.
+
+    >>> _shortest_name("layers.0.ffn.0", ["layers.0", "layers.0.ffn"])
+    'ffn.0'
+    """
+    parts = path.split(".")
+    ends = (".".join(parts[-count:]) for count in range(1, len(parts) + 1))
+    return next((end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)), path)
+
+
+def _is_bypassed(model: nn.Module, path: str) -> bool:
+    """Return whether a model multiplies by a layer's weight without calling the layer, so that no adapter acts there.
+
+    State-space layers hand these weights to kernels of their own; PEFT refuses the first two.
+    """
+    parts = path.split(".")
+    kind = getattr(getattr(model, "config", None), "model_type", "")
+    return "mamba" in f"{kind} {type(model.get_submodule('.'.join(parts[:-1]))).__name__}".lower() and parts[-1] in (
+        "out_proj",
+        "conv1d",
+        "x_proj",
+        "dt_proj",
+    )
+
+
+def _expert_names(model: nn.Module) -> tuple[str, ...]:
+    """Return the names of a mixture's expert weights, (experts, .., ..) in one tensor each, as `experts.down_proj`."""
+    names: set[str] = set()
+    for path, module in model.named_modules():
+        if "expert" not in f"{path.rpartition('.')[2]} {type(module).__name__}".lower():
+            continue
+        for name, parameter in module.named_parameters(recurse=False):
+            if parameter.ndim == _EXPERT_DIMENSIONS:
+                names.add(f"{path.rpartition('.')[2]}.{name}")
     return tuple(sorted(names))
 
 

@@ -19,7 +19,7 @@ from transformers import (
 
 from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
-from fedrag.models.adapters import adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
+from fedrag.models.adapters import Targets, adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import use_cpu_attention
 from fedrag.models.four_bits import check_packable, count_packable, packing_options, settle_packed
 from fedrag.types import Tensors
@@ -33,21 +33,23 @@ class Generator:
         model: The model with its adapter injected.
         tokenizer: Its tokenizer.
         fetched: Where it came from.
-        targets: Names of the adapted layers.
+        targets: What the adapter acts on.
 
     Attributes:
         prefix_bytes: Memory for the prefixes that the base model reads, if the adapter acts from the question on; None:
             the adapter acts on whole prompts.
+        dropout: Whether the base's own dropout is on in training.
         reader: Reads batches with it; set by `fedrag.passes.reading.reader_of`.
     """
 
-    def __init__(self, model: PreTrainedModel, tokenizer: Any, fetched: FetchedModel, targets: tuple[str, ...]) -> None:
+    def __init__(self, model: PreTrainedModel, tokenizer: Any, fetched: FetchedModel, targets: Targets) -> None:
         self.model = model
         self.model.train(False)
         self.tokenizer = tokenizer
         self.fetched = fetched
         self.targets = targets
         self.prefix_bytes: float | None = None
+        self.dropout = False
         self.reader: object = None
 
     @classmethod
@@ -132,6 +134,21 @@ class Generator:
         changes = any(bool(p.any()) for name, p in self.parameters().items() if ".lora_B." in name)
         with nullcontext() if changes else self.untouched():
             yield
+
+    @property
+    def start_id(self) -> int:
+        """The token from which a decoder starts, as `generate` chooses it.
+
+        Raises:
+            ModelError: The model names none.
+        """
+        own = self.model.generation_config
+        for config in (own, self.model.config):
+            for name in ("decoder_start_token_id", "bos_token_id"):
+                token = getattr(config, name, None)
+                if isinstance(token, int):
+                    return token
+        raise ModelError("its configuration names no decoder_start_token_id: its decoder has no token to start from")
 
     @property
     def end_ids(self) -> list[int]:

@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from fedrag.errors import ModelError
 from fedrag.passes.tree import current_tree, reading
@@ -18,7 +19,7 @@ from fedrag.passes.tree import current_tree, reading
 
 @contextmanager
 def layers_checkpointed(model: PreTrainedModel) -> Iterator[None]:
-    """Let the layers of a model in training mode recompute their activations in the backward pass.
+    """Let the layers of a model recompute their activations in the backward pass, in training mode or not.
 
     Raises:
         ModelError: Its architecture does not support that.
@@ -33,9 +34,33 @@ def layers_checkpointed(model: PreTrainedModel) -> Iterator[None]:
     # The call above may add a hook that computes the gradients of the embeddings, which are frozen here.
     untyped.disable_input_require_grads()
     try:
-        yield
+        with nullcontext() if model.training else _layers_in_training_mode(model):
+            yield
     finally:
         untyped.activation_checkpointing_disable()
+
+
+@contextmanager
+def _layers_in_training_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Let the layers alone, which recompute in no other mode, be in training mode, with their dropout at zero."""
+    layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    rates = [
+        (layer, name, rate)
+        for layer in layers
+        for name, rate in vars(layer).items()
+        if "drop" in name and isinstance(rate, float)
+    ]
+    try:
+        for layer in layers:
+            layer.training = True  # of the layer itself; its parts stay as they are
+        for layer, name, _ in rates:
+            setattr(layer, name, 0.0)
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
+        for layer, name, rate in rates:
+            setattr(layer, name, rate)
 
 
 def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:

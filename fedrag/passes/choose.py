@@ -14,7 +14,7 @@ On a CPU two passes run at a time, each in a thread of its own, unless they woul
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -22,6 +22,7 @@ import torch
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from fedrag.config.scenario import Config
+from fedrag.models.adapters import lora_targets
 from fedrag.models.attention import uses_cpu_attention
 from fedrag.models.four_bits import is_packed
 from fedrag.models.generator import Generator, model_without_weights
@@ -42,7 +43,7 @@ class Traits:
     Attributes:
         seq2seq: Whether prompts go to an encoder.
         windowed: Whether a layer drops the keys and values of some tokens.
-        dropout: Whether training draws random numbers.
+        dropout: Whether the base has dropout of its own, and training draws random numbers.
         dynamic_rope: Whether rotary embeddings depend on the longest text so far.
         from_question: Whether the adapter acts from the question on.
         other_attention: Whether its attention cannot read trees.
@@ -50,6 +51,7 @@ class Traits:
         on_gpu: Whether it computes on a GPU.
         large: Whether it keeps a GPU busy without CUDA graphs.
         packed: Whether its weights are in 4 bits.
+        experts: Whether an adapter acts on a mixture's experts, whose weights it replaces for the length of a pass.
     """
 
     seq2seq: bool = False
@@ -62,6 +64,7 @@ class Traits:
     on_gpu: bool = False
     large: bool = False
     packed: bool = False
+    experts: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,12 +123,13 @@ def paths_of(traits: Traits, threads: int | None = None) -> ReadingPaths:
 def _choose(traits: Traits, threads: int) -> ReadingPaths:
     # Each of these is the word for why something is not possible; empty: it is.
     no_cache = _first((traits.seq2seq, "seq2seq"), (traits.windowed, "window"))
-    no_threads = _first((traits.from_question, "prefix"), (traits.dynamic_rope, "rope"))
+    no_shared_state = _first((traits.from_question, "prefix"), (traits.dynamic_rope, "rope"))
+    no_threads = no_shared_state or _first((traits.experts, "experts"))
     dropout = _first((traits.dropout, "dropout"))
     no_graph = no_cache or no_threads or dropout or _first((traits.large, "large"), (traits.packed, "4-bit"))
     no_tree = (
         no_cache
-        or no_threads
+        or no_shared_state
         or dropout
         or _first((traits.other_attention, "attention"), (traits.every_logit, "logits"))
     )
@@ -165,6 +169,7 @@ def traits_of(generator: Generator) -> Traits:
     on_gpu = model.device.type == "cuda"
     return traits_of_model(
         model,
+        experts=bool(generator.targets.parameters),
         from_question=generator.prefix_bytes is not None,
         on_gpu=on_gpu,
         large=on_gpu and not is_launch_bound(_footprint(model), model.device),
@@ -186,13 +191,19 @@ def planned_paths(config: Config, generator: FetchedModel, threads: int) -> Read
     weight_bytes = count_parameters(generator.folder) * computing_dtype(config.models.generator_dtype, device).itemsize
     traits = traits_of_model(
         model,
+        experts=bool(lora_targets(model, config.generator.lora).parameters),
         from_question=config.generator.adapter_from == "question",
         on_gpu=on_gpu,
         large=on_gpu and not is_launch_bound(weight_bytes, torch.device(device)),
         packed=config.models.generator_dtype == "nf4",
         other_attention=on_gpu or model.config._attn_implementation != "sdpa",
     )
-    return paths_of(traits, threads)
+    return paths_of(with_dropout(traits, config.generator.dropout), threads)
+
+
+def with_dropout(traits: Traits, is_on: bool) -> Traits:
+    """Return the traits with which training chooses its path: a base without dropout has none to be on."""
+    return replace(traits, dropout=traits.dropout and is_on)
 
 
 def _footprint(model: PreTrainedModel) -> float:

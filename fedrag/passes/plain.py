@@ -50,15 +50,21 @@ def causal_logits(
     return logits if "logits_to_keep" in options else logits[positions]
 
 
-def seq2seq_logits(model: PreTrainedModel, pad_id: int, batch: Sequence[Example]) -> torch.Tensor:
-    """Return the logits (tokens, vocabulary) of an encoder-decoder model at the answer positions."""
+def seq2seq_logits(model: PreTrainedModel, pad_id: int, start_id: int, batch: Sequence[Example]) -> torch.Tensor:
+    """Return the logits (tokens, vocabulary) of an encoder-decoder model at the answer positions.
+
+    Args:
+        model: The model.
+        pad_id: The token that pads rows.
+        start_id: The token from which the decoder starts.
+        batch: Prompts and answers.
+    """
     device = model.device
     width = max(len(example.prompt) for example in batch)
     ids = [padded(example.prompt, width, pad_id) for example in batch]
     mask = [padded([1] * len(example.prompt), width, 0) for example in batch]
-    start = model.config.decoder_start_token_id
     longest = max(len(example.answer) for example in batch)
-    decoder = [padded([start, *example.answer[:-1]], longest, pad_id) for example in batch]
+    decoder = [padded([start_id, *example.answer[:-1]], longest, pad_id) for example in batch]
     logits: torch.Tensor = model(
         input_ids=torch.tensor(ids, device=device),
         attention_mask=torch.tensor(mask, device=device),

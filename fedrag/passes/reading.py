@@ -10,7 +10,7 @@ import torch
 
 from fedrag.models.generator import Generator
 from fedrag.passes.batches import plan_batches, plan_prefix_batches
-from fedrag.passes.choose import ReadingPath, ReadingPaths, paths_of, reading_text, traits_of
+from fedrag.passes.choose import ReadingPath, ReadingPaths, paths_of, reading_text, traits_of, with_dropout
 from fedrag.passes.cuda_graph import GraphCapture
 from fedrag.passes.cuda_graph_training import CapturedPasses
 from fedrag.passes.memory_estimate import tokens_at_a_time
@@ -50,7 +50,7 @@ class Reader:
     @property
     def paths(self) -> ReadingPaths:
         """How it reads batches with torch's current number of threads; logged when that changes."""
-        paths = paths_of(self.traits)
+        paths = paths_of(with_dropout(self.traits, self._generator.dropout))
         if paths != self._logged:
             self._logged = paths
             log.info("%s", reading_text(paths.facts()))
@@ -117,7 +117,7 @@ class Reader:
         labels = torch.tensor([token for example in batch for token in example.answer], device=self._model.device)
         pad_id = self._generator.pad_id
         if self.traits.seq2seq:
-            return seq2seq_logits(self._model, pad_id, batch), labels
+            return seq2seq_logits(self._model, pad_id, self._generator.start_id, batch), labels
         if name == "tree":
             return tree_logits(self._model, batch), labels
         cache, mask, starts = None, None, [0] * len(batch)

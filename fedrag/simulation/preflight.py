@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from fedrag.components.base_models import required_models
+from fedrag.components.model_check import require_tried
 from fedrag.components.model_errors import naming_model
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
@@ -42,6 +43,8 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
         verify_model(model)
     for key, model in models.items():
         find_component(components, key).steps().check_base(config, model)
+    for key, model in models.items():
+        require_tried(config, key, find_component(components, key), model)
     for name in trained_components(config.federation):
         with naming_model(models[name]) if name in models else nullcontext():
             initial_state(config, (name,), components)

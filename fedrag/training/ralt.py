@@ -87,6 +87,7 @@ def train_generator(
         ModelError: Activation checkpointing is on, and the generator's architecture does not support it.
     """
     torch.manual_seed(seed)
+    generator.dropout = settings.dropout
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
     batches = example_batches(examples, settings, seed)
     losses: list[float] = []
@@ -96,16 +97,16 @@ def train_generator(
     checkpointed = _is_checkpointed(generator, split, settings, free_bytes)
     replayed = reader.paths.training.name == "cuda graph" and not checkpointed
     forward_backward = _replayed(reader, loss) if replayed else _computed(reader, optimizer, loss)
-    with layers_checkpointed(generator.model) if checkpointed else nullcontext(), thread_pool(threads) as run:
-        generator.model.train()
-        try:
+    generator.model.train(settings.dropout)
+    try:
+        with layers_checkpointed(generator.model) if checkpointed else nullcontext(), thread_pool(threads) as run:
             for step, parts in enumerate(split):
                 losses.append(_accumulate(parts, run, optimizer, forward_backward))
                 optimizer.step(progress.at(step, len(batches)))
                 if on_step:
                     on_step(step + 1, len(batches), losses[-1])
-        finally:
-            generator.model.train(False)
+    finally:
+        generator.model.train(False)
     tokens = settings.epochs * sum(example.length for example in examples)
     return TrainingResult.of(optimizer.update(), losses, tokens)
 

@@ -55,6 +55,7 @@ def check_model_folder(folder: Path, kind: ModelKind | None = None) -> ModelKind
     configs = {path: _read_json(path) for path in sorted(folder.rglob("config.json"))}
     if not configs:
         raise ModelError(f"{folder}: not a model folder: it has no config.json")
+    refuse_adapters(folder)
     read_tensor_entries(folder)
     _check_shards(folder)
     for path, config in configs.items():
@@ -73,6 +74,19 @@ def check_model_folder(folder: Path, kind: ModelKind | None = None) -> ModelKind
     if kind not in (None, found):
         raise ModelError(f"{folder}: expected a model of kind {kind}, found {found}")
     return found
+
+
+def refuse_adapters(folder: Path) -> None:
+    """Refuse an adapter in place of a model, or beside one: transformers would load it without a word.
+
+    Raises:
+        ModelError: There is one.
+    """
+    for path in sorted(folder.rglob("adapter_config.json")):
+        raise ModelError(
+            f"{path}: this is an adapter, no whole model, or one left beside a model; merge it into its base "
+            "(PEFT's merge_and_unload), or remove adapter_config.json and adapter_model.safetensors"
+        )
 
 
 def read_licence(folder: Path) -> str:

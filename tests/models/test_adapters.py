@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from transformers import MixtralConfig, MixtralForCausalLM
 
 from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import (
+    Targets,
     adapter_disabled,
     add_lora,
     initial_lora,
@@ -119,6 +121,40 @@ def test_an_unknown_target_is_one_clear_sentence():
 @pytest.mark.parametrize("invocation", [None, (7, 8)])
 def test_an_exported_adapter_says_from_which_tokens_on_it_acts(tmp_path: Path, invocation: tuple[int, ...] | None):
     tensors = {"dense.lora_A.weight": np.zeros((2, 4), np.float32), "dense.lora_B.weight": np.zeros((4, 2), np.float32)}
-    save_adapter(tmp_path, tensors, LoraSection(rank=2), ["dense"], "base", "CAUSAL_LM", invocation)
+    save_adapter(tmp_path, tensors, LoraSection(rank=2), Targets(("dense",)), "base", "CAUSAL_LM", invocation)
     config = json.loads((tmp_path / "adapter_config.json").read_text())
     assert config.get("alora_invocation_tokens") == (None if invocation is None else [7, 8])
+
+
+def test_an_adapter_acts_on_the_experts_of_a_mixture():
+    mixture = MixtralForCausalLM(
+        MixtralConfig(
+            vocab_size=16,
+            hidden_size=8,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            num_local_experts=4,
+        )
+    ).eval()
+    ids = torch.arange(6)[None]
+    untouched = mixture(input_ids=ids).logits
+    targets = add_lora(mixture, LoraSection(rank=2, alpha=2.0))
+    assert targets == Targets(("k_proj", "o_proj", "q_proj", "v_proj"), ("experts.down_proj", "experts.gate_up_proj"))
+    experts = {name: p for name, p in lora_parameters(mixture).items() if ".experts." in name}
+    assert len(experts) == 4
+    assert {p.shape[0] for name, p in experts.items() if ".lora_A." in name} == {2 * 4}  # each expert has its own
+    with torch.no_grad():
+        for parameter in experts.values():
+            parameter.fill_(0.5)
+    assert (mixture(input_ids=ids).logits - untouched).abs().max() > 1e-3
+    with adapter_disabled(mixture):
+        torch.testing.assert_close(mixture(input_ids=ids).logits, untouched)
+
+
+def test_a_layer_is_named_by_as_much_of_its_path_as_tells_it_apart():
+    """PEFT would take "0" for every module whose path ends in it."""
+    net = nn.Module()
+    net.blocks = nn.ModuleList([nn.Sequential(nn.Linear(4, 4), nn.ReLU())])
+    assert add_lora(net, LoraSection(rank=2)).modules == ("0.0",)

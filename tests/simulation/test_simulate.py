@@ -12,6 +12,7 @@ from tiny_federation import SHIPPED, Lines, assert_same_state, tiny_config, writ
 from transformers import AutoTokenizer
 
 import fedrag
+from fedrag.components.generator_check import QUESTIONS
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import hash_site
 from fedrag.errors import ConfigError, DataError, QuorumError, RunError
@@ -151,7 +152,8 @@ def test_a_run_with_other_settings_takes_the_scores_of_the_one_before(sites, tmp
     for name, rate in (("first", 1e-3), ("second", 1e-2)):
         retriever = {"loss": "lsr", "learning_rate": rate}
         simulate(tiny_config(sites, federation=federation, rag=rag, retriever=retriever), out=tmp_path / name)
-        assert sum(scored) == 5 * 8  # questions of both sites, each with its candidates
+        # questions of both sites, each with its candidates; and those with which the model was tried, once
+        assert sum(scored) == 5 * 8 + len(QUESTIONS)
 
 
 def test_where_the_folder_of_models_is_only_read_the_scores_stay_with_the_run(sites, tmp_path, monkeypatch):

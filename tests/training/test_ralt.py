@@ -244,13 +244,14 @@ def test_after_a_diverged_training_the_next_state_starts_clean(load_generator, r
     assert largest_difference(*updates) == 0.0
 
 
-def test_dropout_is_on_in_training_alone(load_generator):
+@pytest.mark.parametrize("dropout", [False, True])
+def test_dropout_is_on_in_training_alone_and_only_if_asked_for(load_generator, dropout):
     generator = load_generator("seq2seq")
     training: list[bool] = []
     generator.model.register_forward_pre_hook(lambda module, _: training.append(module.training))
-    train_generator(generator, examples_of(generator), settings_of(), seed=0)
+    train_generator(generator, examples_of(generator), settings_of(dropout=dropout), seed=0)
     mean_log_probabilities(generator, examples_of(generator))
-    assert training == [True, False]
+    assert training == [dropout, False]
 
 
 # Activation checkpointing
@@ -270,14 +271,17 @@ def layer_runs(generator: Generator, **changes: Any) -> int:
 @pytest.mark.parametrize(
     ("kind", "dtype"), [("causal", torch.float32), ("seq2seq", torch.float32), ("causal", torch.bfloat16)]
 )
-def test_checkpointed_layers_learn_the_same_in_the_same_steps(load_generator, kind, dtype):
-    """The seq2seq model trains with its dropout: what was dropped is dropped again."""
+@pytest.mark.parametrize("dropout", [False, True])
+def test_checkpointed_layers_learn_the_same_in_the_same_steps(load_generator, kind, dtype, dropout):
+    """With dropout, what was dropped is dropped again."""
     curves: dict[str, list[float]] = {}
     updates = {}
     for choice in ("off", "on"):
         generator = load_generator(kind, dtype)
         curve = curves[choice] = []
-        settings = settings_of(activation_checkpointing=choice, batch_size=2, epochs=4, micro_batch_tokens=40)
+        settings = settings_of(
+            activation_checkpointing=choice, batch_size=2, epochs=4, micro_batch_tokens=40, dropout=dropout
+        )
         updates[choice] = train_generator(
             generator,
             examples_of(generator),

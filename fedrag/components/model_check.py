@@ -1,0 +1,98 @@
+"""Tries the base models of a scenario before anything is trained, and remembers those that passed.
+
+What passed is noted below `FEDRAG_HOME/checks`, by all that the trial depends on: the model's files, the versions of
+the libraries, the machine's number format and the settings that the trial reads.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from fedrag import __version__
+from fedrag.components.finding import Finding
+from fedrag.components.spec import ComponentSpec
+from fedrag.config.scenario import Config
+from fedrag.errors import FedragError, ModelError
+from fedrag.files import write_json
+from fedrag.types import Component
+from fedrag.weights.store import MANIFEST, FetchedModel, fedrag_home
+
+_LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "tokenizers")
+
+
+def check_model(config: Config, key: Component, component: ComponentSpec, model: FetchedModel) -> Iterator[Finding]:
+    """Try a base model as a scenario uses it, whether or not it passed before; note it if it passes.
+
+    Args:
+        config: The scenario, which names this model.
+        key: The model's key in [models].
+        component: The component of that name.
+        model: The model.
+    """
+    from fedrag.weights.model_files import refuse_adapters  # imports transformers
+
+    steps = component.steps()
+    try:
+        refuse_adapters(model.folder)
+        steps.check_base(config, model)
+        yield Finding("settings", True, "the scenario's settings fit the model")
+    except FedragError as error:
+        yield Finding("settings", False, str(error))
+        return
+    all_ok = True
+    for finding in steps.try_base(config, model):
+        all_ok = all_ok and finding.is_ok
+        yield finding
+    if all_ok:
+        _note(_note_path(config, key, model), model)
+
+
+def require_tried(config: Config, key: Component, component: ComponentSpec, model: FetchedModel) -> None:
+    """Refuse a base model that cannot do what the scenario asks of it; one that passed before is not tried again.
+
+    Raises:
+        ModelError: What is wrong, and what to do.
+    """
+    if _note_path(config, key, model).is_file():
+        return
+    wrong = [f for f in check_model(config, key, component, model) if not f.is_ok]
+    if wrong:
+        raise ModelError(f"{model.name}: " + "; ".join(f"{finding.name}: {finding.text}" for finding in wrong))
+
+
+def _note_path(config: Config, key: Component, model: FetchedModel) -> Path:
+    """Return where it is noted that a model passed."""
+    from fedrag.weights.compute import best_device, number_format  # torch: a site's node does without
+
+    trained = {"dropout", "lora", "adapter_from", "generation_settings", "weights"}
+    facts = {
+        "files": _hash_of_small_files(model.folder),
+        "tensors": model.tensors_sha256,
+        "versions": [__version__, *(version(name) for name in _LIBRARIES)],
+        "format": [number_format(config.models.dtype_of(key), best_device()), best_device()],
+        "rag": config.rag.model_dump(mode="json", exclude={"date"}),
+        "settings": getattr(config, key).model_dump(mode="json", include=trained) if hasattr(config, key) else {},
+    }
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+    return fedrag_home() / "checks" / f"{digest[:32]}.json"
+
+
+def _note(path: Path, model: FetchedModel) -> None:
+    if os.access(fedrag_home(), os.W_OK):  # where models are only read, they are tried again
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, {"model": model.name, "passed": True})
+
+
+def _hash_of_small_files(folder: Path) -> str:
+    """Return the sha256 over all files of a model but its weights and its manifest."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*")):
+        if file.is_file() and file.suffix != ".safetensors" and file.name != MANIFEST:
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
+            digest.update(file.read_bytes())
+    return digest.hexdigest()

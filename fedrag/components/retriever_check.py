@@ -1,0 +1,201 @@
+"""Tries a retriever before anything is trained: each thing that a run does with it, once, on three small texts.
+
+What fedrag computes is compared with the stock library's own computation on the same files: `encode_query` and
+`encode_document` of sentence-transformers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import nn
+from transformers import PreTrainedModel
+from transformers.utils.logging import disable_progress_bar
+
+from fedrag.components.finding import Finding, found
+from fedrag.config.scenario import Config
+from fedrag.errors import ModelError
+from fedrag.models.adapters import adapted_weights
+from fedrag.models.retriever import Retriever
+from fedrag.types import Array
+from fedrag.weights.compute import best_device, computing_dtype
+from fedrag.weights.store import FetchedModel
+
+TEXTS = ("When does the pool open?", "The pool opens at seven in the morning and closes at noon.", "The porter.")
+_SAME_VECTOR = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}  # 1 - cosine
+
+
+def try_retriever(config: Config, fetched: FetchedModel) -> Iterator[Finding]:
+    """Try a retriever; each thing is a finding, and what cannot be tried without an earlier one is left out."""
+    kind = found("kind", lambda: require_dense_encoder(fetched))
+    yield kind
+    if not kind.is_ok:
+        return
+    disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers gives it no types
+    loaded: list[Retriever] = []
+    yield found("loading", lambda: _load(config, fetched, loaded))
+    if not loaded:
+        return
+    trial = _Trial(loaded[0])
+    checks: dict[str, Callable[[], str]] = {
+        "tokenizer": trial.tokenizer,
+        "length": trial.length,
+        "adapter": trial.adapter,
+        "vectors": trial.vectors,
+        "training step": trial.gradient,
+    }
+    for name, check in checks.items():
+        yield found(name, check)
+
+
+def require_dense_encoder(fetched: FetchedModel) -> str:
+    """Refuse what sentence-transformers would load as something else than one encoder for both sides.
+
+    Raises:
+        ModelError: It is a Router, a sparse encoder or a cross-encoder.
+    """
+    modules = fetched.folder / "modules.json"
+    types = [str(m.get("type")) for m in json.loads(modules.read_text("utf-8"))] if modules.is_file() else []
+    for kind in types:
+        name = kind.rpartition(".")[2]
+        if name in ("Router", "Asym"):
+            raise ModelError(
+                "is a Router, with modules of its own for each side; fedrag trains one encoder that serves both: "
+                "fetch the folder of one of its sides"
+            )
+        if "sparse_encoder" in kind or name in ("SpladePooling", "MLMTransformer", "SparseAutoEncoder"):
+            raise ModelError("is a sparse encoder; fedrag searches dense vectors")
+    config = json.loads((fetched.folder / "config.json").read_text("utf-8")) if not types else {}
+    architecture = str((config.get("architectures") or [""])[0])
+    if architecture.endswith(("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")):
+        raise ModelError(f"is a {architecture}, such as a cross-encoder, and gives no vectors that can be searched")
+    return "one dense encoder for questions and passages"
+
+
+def _load(config: Config, fetched: FetchedModel, loaded: list[Retriever]) -> str:
+    device = best_device()
+    dtype = computing_dtype(config.models.retriever_dtype, device)
+    loaded.append(Retriever.load(fetched, config.retriever, device, dtype))
+    return f"{' + '.join(type(module).__name__ for module in loaded[0].encoder)} on {device}"
+
+
+class _Trial:
+    """The vectors of one retriever, and those of the stock library.
+
+    Args:
+        retriever: Loaded for the trial alone.
+    """
+
+    def __init__(self, retriever: Retriever) -> None:
+        self._retriever = retriever
+        self._encoder: Any = retriever.encoder
+
+    def tokenizer(self) -> str:
+        """Check that texts can be padded, and the tokens against the embedding's rows."""
+        tokenizer = self._encoder.tokenizer
+        vocabulary: dict[str, int] = tokenizer.get_vocab()
+        if isinstance(self._transformer, PreTrainedModel):
+            if getattr(tokenizer, "pad_token_id", None) is None:
+                raise ModelError(
+                    "has no padding token, so several texts cannot be read at a time; name one as pad_token in its "
+                    "tokenizer_config.json, and fetch it again"
+                )
+            transformer: Any = self._transformer
+            rows = int(transformer.get_input_embeddings().weight.shape[0])
+            beyond = sorted(text for text, number in vocabulary.items() if number >= rows)
+            if beyond:
+                raise ModelError(
+                    f"has {len(beyond)} tokens beyond the {rows} rows of the model's embedding, such as {beyond[0]!r}"
+                )
+        return f"{len(vocabulary):,} tokens"
+
+    def length(self) -> str:
+        """Encode a text of the longest length that the encoder claims to read."""
+        limit = self._encoder.get_max_seq_length()
+        if not isinstance(self._transformer, PreTrainedModel):
+            return "no limit"
+        positions = _positions(self._transformer)
+        if positions is not None and (limit is None or limit > positions):
+            claimed = "no limit" if limit is None else f"{limit} tokens"
+            raise ModelError(
+                f"claims to read {claimed}, but has {positions} positions; set model_max_length = {positions} in its "
+                "tokenizer_config.json (or max_seq_length in sentence_bert_config.json), and fetch it again"
+            )
+        return f"reads {limit or 'any number of'} tokens"
+
+    def adapter(self) -> str:
+        """Tell what of the model the adapter does not act on."""
+        if self._retriever.config.weights == "full":
+            return "all weights are trained"
+        return adapted_weights(self._encoder)
+
+    def vectors(self) -> str:
+        """Compare vectors with those of a model that the stock library loaded, and those of a training step."""
+        folder = str(self._retriever.fetched.folder)
+        options = {"dtype": torch.float32}
+        stock = SentenceTransformer(
+            folder, device=str(self._encoder.device), local_files_only=True, model_kwargs=options
+        )
+        retriever = self._retriever
+        sides: dict[str, tuple[Array, Array, torch.Tensor]] = {
+            "questions": (
+                retriever.encode_queries(TEXTS),
+                _encoded(stock.encode_query),
+                retriever.embed_queries(TEXTS),
+            ),
+            "passages": (
+                retriever.encode_passages(TEXTS),
+                _encoded(stock.encode_document),
+                retriever.embed_passages(TEXTS),
+            ),
+        }
+        learner = next(iter(retriever.parameters().values())).dtype
+        for side, (ours, theirs, trained) in sides.items():
+            if not _cosine_gap(ours, theirs) <= _SAME_VECTOR[torch.float32]:
+                raise ModelError(f"the vectors of {side} are not those of encode: fedrag does not read it rightly")
+            in_training = trained.detach().float().cpu().numpy()
+            if not _cosine_gap(ours, in_training) <= _SAME_VECTOR[learner]:
+                raise ModelError(f"the vectors of {side} are others in training than in search")
+        return f"{ours.shape[1]} dimensions, as sentence-transformers' encode gives them"
+
+    def gradient(self) -> str:
+        """Require that a step would change something."""
+        parameters = list(self._retriever.parameters().values())
+        vectors = self._retriever.embed_queries(TEXTS)
+        loss = (vectors[0] * vectors[1]).sum()
+        gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+        norm = float(np.sqrt(sum(float(g.float().norm()) ** 2 for g in gradients if g is not None)))
+        if not np.isfinite(norm) or norm == 0.0:
+            raise ModelError(f"the gradient has the norm {norm:g}: it would not learn")
+        return f"gradient of norm {norm:.3g}"
+
+    @property
+    def _transformer(self) -> nn.Module | None:
+        return next((m for m in self._encoder.modules() if isinstance(m, PreTrainedModel)), None)
+
+
+def _positions(model: PreTrainedModel) -> int | None:
+    """Return how many tokens a model's learned positions can number; None: it learns none."""
+    rows: int | None = None
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding) and "position_embeddings" in name and "relative" not in name:
+            # RoBERTa and its kin count from the padding token's number on.
+            offset = 0 if module.padding_idx is None else module.padding_idx + 1
+            rows = min(rows or module.num_embeddings, module.num_embeddings - offset)
+    return rows
+
+
+def _encoded(encode: Any) -> Array:
+    vectors = encode(list(TEXTS), normalize_embeddings=True, show_progress_bar=False)
+    return np.asarray(vectors, dtype=np.float32)
+
+
+def _cosine_gap(one: Array, other: Array) -> float:
+    """Return the largest 1 - cosine between rows."""
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return float((1.0 - (one * other).sum(axis=1) / lengths).max())
