@@ -48,7 +48,7 @@ def write_text(path: Path, text: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
+            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
@@ -73,7 +73,7 @@ def replacing_folder(folder: Path) -> Iterator[Path]:
         try:
             yield partial
             for path in [p for p in partial.rglob("*") if p.is_file()]:
-                with path.open("rb") as file:
+                with path.open("r+b") as file:  # Windows flushes only what is open for writing
                     os.fsync(file.fileno())
             if folder.exists():
                 shutil.rmtree(folder)
@@ -111,7 +111,22 @@ def reading_errors(path: Path | str, kind: type[FedragError], missing: str = "no
     except OSError as error:
         raise kind(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise kind(f"{path}: not UTF-8 text (byte {error.start + 1})") from None
+        raise kind(f"{path}: not UTF-8 text (byte {error.start + 1}); save it as UTF-8") from None
+
+
+def read_text_file(path: Path | str, kind: type[FedragError], missing: str = "no such file") -> str:
+    """Read a text file that a person wrote: some editors put a byte order mark before it.
+
+    Args:
+        path: The file.
+        kind: The error to raise.
+        missing: What to say if there is no file.
+
+    Raises:
+        FedragError: Of the kind: the file cannot be read, or is not UTF-8.
+    """
+    with reading_errors(path, kind, missing):
+        return Path(path).read_text(encoding="utf-8-sig")
 
 
 def sha256_of(path: Path) -> str:

@@ -28,12 +28,16 @@ def _free_on_the_gpu() -> float:
 def _free_on_the_machine(proc: Path, group: Path) -> float | None:
     free: list[float] = []
     try:
-        lines = dict(line.split(":", 1) for line in proc.read_text().splitlines())
+        lines = dict(line.split(":", 1) for line in _text(proc).splitlines())
         free.append(1024 * float(lines["MemAvailable"].split()[0]))
-        limit = float((group / "memory.max").read_text())
-        stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-        used = float((group / "memory.current").read_text()) - float(stat["inactive_file"])  # the kernel frees that
+        limit = float(_text(group / "memory.max"))
+        stat = dict(line.split() for line in _text(group / "memory.stat").splitlines())
+        used = float(_text(group / "memory.current")) - float(stat["inactive_file"])  # the kernel frees that
         free.append(limit - used)
     except (OSError, ValueError, KeyError):  # not Linux, no container, or one without a limit ("max")
         pass
     return min(free, default=None)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="ascii")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -25,7 +26,7 @@ ROWS = (
     ("models", "retrieval"),
     ("weights", "federation", "grids", "runs"),
     ("data", "config", "security", "service"),
-    ("types", "errors", "seeding", "files", "display", "text", "memory"),
+    ("types", "errors", "seeding", "files", "display", "text", "memory", "locks"),
 )
 # Inside a row, only where it is natural one way.
 WITHIN_A_ROW = {
@@ -38,6 +39,8 @@ WITHIN_A_ROW = {
     ("training", "rag"),
     ("runs", "weights"),
     ("files", "errors"),
+    ("locks", "errors"),
+    ("locks", "files"),
 }
 
 # Libraries that are imported in some rooms only.
@@ -151,7 +154,7 @@ def test_libraries_stay_in_their_rooms():
 
 def test_the_top_level_holds_rooms_and_a_few_plain_modules():
     plain = {path.stem for path in PACKAGE.glob("*.py")} - {"__init__"}
-    assert plain == {"types", "errors", "seeding", "files", "display", "text", "memory"}
+    assert plain == {"types", "errors", "seeding", "files", "display", "text", "memory", "locks"}
 
 
 def test_every_room_says_in_one_sentence_what_it_is_for():
@@ -182,3 +185,65 @@ def test_imports_inside_functions_stand_in_cli_or_give_their_reason():
             if is_import and not is_in(name, "cli") and "  # " not in module.lines[node.lineno - 1]:
                 wrong.append(f"{name}:{node.lineno}")
     assert not wrong
+
+
+# What a person does on any system: all but a deployment.
+ON_EVERY_SYSTEM = (
+    *("cli.main", "cli.simulate", "cli.data", "cli.data_import", "cli.models", "cli.evaluate", "cli.ask", "cli.report"),
+    *("simulation.simulate", "simulation.plan", "reporting.page", "evaluation.ask", "evaluation.evaluate"),
+)
+OF_UNIX_ALONE = {"fcntl", "grp", "pwd", "pty", "resource", "syslog", "termios", "tty"}
+ATTRIBUTES_OF_UNIX_ALONE = {
+    "os": {"fork", "geteuid", "getgid", "getuid", "killpg", "mkfifo", "pread", "setsid", "statvfs", "uname"},
+    "signal": {"SIGALRM", "SIGCHLD", "SIGHUP", "SIGKILL", "SIGUSR1", "SIGUSR2"},
+    "socket": {"AF_UNIX"},
+}
+
+
+def test_what_runs_on_every_system_needs_nothing_of_unix():
+    """The verbs of a deployment are imported when they are called; what the others import is followed from them."""
+    deployment = ("cli.server", "cli.client", "cli.client_audit", "cli.client_check", "cli.client_models")
+    seen, waiting = set(deployment), list(ON_EVERY_SYSTEM)
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting += own_imports(name) & set(modules()) - seen
+    wrong = [f"{name}: {used}" for name in sorted(seen - set(deployment)) for used in _of_unix(modules()[name])]
+    assert wrong == []
+    at_import = [f"{name}: {used}" for name in deployment for used in modules()[name].imports & OF_UNIX_ALONE]
+    assert at_import == []
+
+
+def _of_unix(module: Module) -> Iterator[str]:
+    yield from sorted(module.imports & OF_UNIX_ALONE)
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and node.attr in ATTRIBUTES_OF_UNIX_ALONE.get(ast.unparse(node.value), ()):
+            yield f"{ast.unparse(node.value)}.{node.attr}"
+
+
+def test_every_text_file_is_opened_with_its_encoding():
+    """Without one, Python takes that of the locale."""
+    wrong = [
+        f"fedrag/{name.replace('.', '/')}.py:{node.lineno}"
+        for name, module in modules().items()
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Call) and _opens_text(node) and "encoding" not in {k.arg for k in node.keywords}
+    ]
+    assert wrong == []
+
+
+def _opens_text(call: ast.Call) -> bool:
+    """Whether a call opens a text file, as far as its words tell."""
+    if any(keyword.arg in ("text", "universal_newlines") for keyword in call.keywords):
+        return True
+    function = call.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    modes = [a.value for a in call.args if isinstance(a, ast.Constant) and re.fullmatch("[rwaxbt+]{1,3}", str(a.value))]
+    if name in ("read_text", "write_text") and isinstance(function, ast.Attribute):
+        return True
+    if name == "fdopen":
+        return "b" not in "".join(modes)
+    if name == "open":
+        builtin = isinstance(function, ast.Name)
+        return "b" not in "".join(modes) if builtin or modes else not (call.args or call.keywords)
+    return False

@@ -11,11 +11,17 @@ import typer
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
 from fedrag.cli.client_models import ask, evaluate, models, purge, rollback
+from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Take part in a federation as a site.", no_args_is_help=True)
 app.command("audit")(audit)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
+
+
+@app.callback()
+def _on_linux() -> None:
+    require_linux("client")
 
 
 @app.command()

@@ -147,7 +147,7 @@ def _lower_priority() -> None:
     """Take the lowest priority, and be the first process to be killed if memory runs out."""
     os.nice(19)
     with suppress(OSError):  # only Linux has this file
-        Path("/proc/self/oom_score_adj").write_text("1000")
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def purge(

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from fedrag.cli.progress import open_display
-from fedrag.cli.tables import print_table
+from fedrag.cli.tables import print_lines, print_table
 
 
 class SplitName(StrEnum):
@@ -39,6 +39,7 @@ def evaluate(
 
     Example: fedrag evaluate runs/tiny-1 --data simulations/data/tiny --json result.json
     """
+    from fedrag.data.questions import distinct_lines
     from fedrag.evaluation.evaluate import evaluate_run
     from fedrag.files import write_json
 
@@ -50,6 +51,7 @@ def evaluate(
         write_json(json_file, result)
     title = f"{run.name}, {result['models']}: {split.value} questions, in per cent"
     print_table(title, {**result["sites"], "overall": result["overall"]}, last_apart=True)
+    print_lines(distinct_lines(result["overall"]["n_questions"], result["question_lines"]))
 
 
 def compare(

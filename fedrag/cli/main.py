@@ -13,8 +13,9 @@ import typer
 from typer.core import TyperGroup
 
 from fedrag.cli import ask, client, data, evaluate, export, models, new, report, server, simulate
+from fedrag.cli.encoding import use_utf8
 from fedrag.errors import FedragError
-from fedrag.service.children import QUIET
+from fedrag.service.environment import QUIET
 
 INTERRUPTED = 130
 
@@ -77,6 +78,7 @@ def _options(
 
 def main() -> None:
     """Run the command line."""
+    use_utf8()
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # it reports its font cache

@@ -9,10 +9,17 @@ from typing import Annotated
 
 import typer
 
+from fedrag.service.environment import require_linux
+
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.callback()
+def _on_linux() -> None:
+    require_linux("server")
 
 
 @app.command()

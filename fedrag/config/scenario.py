@@ -17,7 +17,7 @@ from pydantic_core import PydanticCustomError
 
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.errors import ConfigError
-from fedrag.files import reading_errors
+from fedrag.files import read_text_file
 from fedrag.types import LANGUAGE_PATTERN, ShippedComponent
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -443,8 +443,7 @@ def read_scenario(path: Path | str) -> str:
     Raises:
         ConfigError: It cannot be read.
     """
-    with reading_errors(path, ConfigError, "no such scenario file; fedrag new DIR writes one to start from"):
-        return Path(path).read_text(encoding="utf-8-sig")
+    return read_text_file(path, ConfigError, "no such scenario file; fedrag new DIR writes one to start from")
 
 
 def _prefer_sites_in(tree: dict[str, Any], folder: Path) -> None:

@@ -31,10 +31,10 @@ from pydantic import Field
 from fedrag.config.section import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
 from fedrag.errors import ConfigError, ServiceError
-from fedrag.files import read_json, reading_errors, storage_errors, write_json, write_text
+from fedrag.files import read_json, read_text_file, storage_errors, write_json, write_text
+from fedrag.locks import held_alone
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, public_key_text, read_public_key
-from fedrag.service.children import held_alone
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
@@ -100,8 +100,8 @@ class ServerFolder:
         folder.renew_certificate()
         new_key(path / "signing.key")
         new_secret(path / "executor.secret")
-        write_text(folder.for_sites / "ca.crt", (path / "ca.crt").read_text())
-        write_text(folder.for_sites / "coordinator.pub", (path / "signing.pub").read_text())
+        write_text(folder.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
+        write_text(folder.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
         write_json(path / "sites.json", {"sites": []})
         write_text(path / "server.toml", tomli_w.dumps(config.model_dump()))  # last: with it the folder is whole
         return folder
@@ -115,8 +115,7 @@ class ServerFolder:
         """
         file = path / "server.toml"
         missing = "no such file, so this is not a coordinator's folder; fedrag server init makes one"
-        with reading_errors(file, ConfigError, missing):
-            text = file.read_text(encoding="utf-8-sig")
+        text = read_text_file(file, ConfigError, missing)
         return cls(path.absolute(), parse_section(ServerConfig, text, str(file)))
 
     @property
@@ -247,7 +246,7 @@ class ServerFolder:
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for the one process that serves it; raise ServiceError where another does."""
-        return held_alone(self.path, "a coordinator")
+        return held_alone(self.path, ServiceError(f"{self.path}: a coordinator is running in this folder already"))
 
 
 def _now() -> str:

@@ -24,6 +24,9 @@ def read_objects(path: Path, on_problem: OnProblem = raise_data_error) -> Iterat
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file, start=1):
+                if number == 1 and raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+                    on_problem(f"{path}: is UTF-16 text; save it as UTF-8")
+                    return
                 line = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
                 if not line.strip():
                     continue

@@ -46,3 +46,17 @@ def question_counts(site: Site) -> dict[str, int]:
         "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
         "validation_questions": len(site.validation),
     }
+
+
+def count_lines(sites: Iterable[Site], split: str) -> int:
+    """Return how many questions sites have in a split, or in "all" of them, with those that recur."""
+    return sum(len(site.questions if split == "all" else getattr(site, split)) for site in sites)
+
+
+def distinct_lines(n_distinct: int, n_lines: int) -> list[str]:
+    """Say how many questions are distinct where some recur; no line where none does.
+
+    >>> distinct_lines(2643, 4152)
+    ['2,643 distinct questions, in 4,152 lines']
+    """
+    return [f"{n_distinct:,} distinct questions, in {n_lines:,} lines"] if n_distinct < n_lines else []

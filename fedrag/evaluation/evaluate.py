@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrag.config.scenario import Config
+from fedrag.data.questions import count_lines
 from fedrag.data.site_folder import load_sites
 from fedrag.display import Display, Quiet
 from fedrag.errors import DataError
@@ -38,7 +39,8 @@ def evaluate_run(
         display: Shows lines and progress.
 
     Returns:
-        `run`, `models`, `split`, `overall` and `sites`; see `fedrag.evaluation.records`.
+        `run`, `models`, `split`, `question_lines` (with those that recur), `overall` and `sites`; see
+        `fedrag.evaluation.records`.
 
     Raises:
         RunError: The run is not finished, or damaged.
@@ -50,7 +52,8 @@ def evaluate_run(
     measured = measure_sites(sites, split, run.config, state, not only_retrieval, display, shared_indexes())
     if not measured:
         raise DataError(f"{data}: no site has a question in its {split} split; choose another with --split")
-    identity = {"run": run.identity(), "models": "untouched" if base else "trained", "split": split}
+    identity: dict[str, Any] = {"run": run.identity(), "models": "untouched" if base else "trained", "split": split}
+    identity["question_lines"] = count_lines(sites, split)
     return {**identity, **summarise_by_site(measured)}
 
 

@@ -15,12 +15,17 @@ from fedrag.data.words import UNSPACED, split_words
 ARTICLES = {
     "en": r"\b(?:a|an|the)\b",
     "ar": r"\bال",  # written together with its word; MLQA's script drops these letters inside of words too
+    "ca": r"\b(?:el|la|els|les|un|una|uns|unes)\b",
+    "da": r"\b(?:en|et)\b",
     "de": r"\b(?:ein|eine|einen|einem|eines|einer|der|die|das|den|dem|des)\b",
     "es": r"\b(?:un|una|unos|unas|el|la|los|las)\b",
     "fr": r"\b(?:le|la|les|un|une|des)\b",
+    "hu": r"\b(?:az?|egy)\b",
     "it": r"\b(?:il|lo|la|i|gli|le|un|uno|una)\b",
+    "nb": r"\b(?:en|ei|et)\b",
     "nl": r"\b(?:de|het|een)\b",
     "pt": r"\b(?:o|a|os|as|um|uma|uns|umas)\b",
+    "sv": r"\b(?:en|ett)\b",
     "vi": r"\b(?:của|là|cái|chiếc|những)\b",
 }
 """Articles by language; a language that is not here loses none."""
@@ -32,7 +37,8 @@ _DECIMAL_COMMA = frozenset(
 )
 _SIGN, _POINT = "\ue000", "\ue001"  # stand for what a number keeps while punctuation is dropped
 _BEFORE = rf"(?<![^\W{UNSPACED}])"  # no letter or digit stands before, unless its script writes without spaces
-_NUMBER = re.compile(rf"(?P<sign>{_BEFORE}[-\u2212\u2013])?(?P<body>[0-9]+(?:[.,][0-9]+)*|{_BEFORE}[.,][0-9]+)")
+_NUMBER = re.compile(rf"(?P<sign>{_BEFORE}[-\u2212\u2013])?(?P<body>\d+(?:[.,]\d+)*|{_BEFORE}[.,]\d+)")
+_ARABIC_DECIMAL, _ARABIC_THOUSANDS = "\u066b", "\u066c"
 
 
 def answer_tokens(text: str, language: str = "en") -> list[str]:
@@ -68,6 +74,7 @@ def _without_punctuation(text: str, language: str) -> str:
     if language in _ELISIONS:
         lowered = re.sub(_ELISIONS[language], " ", lowered)
     decimal = "," if language in _DECIMAL_COMMA else "."
+    lowered = lowered.replace(_ARABIC_DECIMAL, decimal).replace(_ARABIC_THOUSANDS, "")
     marked = _NUMBER.sub(lambda found: _plain_number(found, decimal), lowered)
     kept = "".join(char for char in marked if not _is_punctuation(char))
     return kept.replace(_SIGN, "-").replace(_POINT, ".")
@@ -77,7 +84,7 @@ def _plain_number(found: re.Match[str], decimal: str) -> str:
     """Spell a number without thousands separators, with marks for its sign and its decimal point."""
     body = found["body"]
     thousands = "," if decimal == "." else "."
-    grouped = rf"[1-9][0-9]{{0,2}}(?:{re.escape(thousands)}[0-9]{{3}})+(?:{re.escape(decimal)}[0-9]+)?"
+    grouped = rf"(?!0)\d{{1,3}}(?:{re.escape(thousands)}\d{{3}})+(?:{re.escape(decimal)}\d+)?"
     if body.count(thousands) > 1 or re.fullmatch(grouped, body):
         body = body.replace(thousands, "")
     if body[0] in ".,":

@@ -26,6 +26,9 @@ from fedrag.errors import ConfigError
 from fedrag.grids.local import answer
 
 PROBE_TIMEOUT_S = 5.0
+SHORT_TEMP = "/tmp"
+# The system takes sockets of at most 107 bytes, 103 on macOS; Ray adds /ray, its session and a socket's name.
+LONGEST_TEMP_PATH = 103 - len("/ray/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store")
 
 
 class ClientActor:
@@ -181,6 +184,7 @@ def _connect(address: str | None) -> bool:
             ray.init(
                 address=address or "local",
                 include_dashboard=None if address else False,
+                _temp_dir=None if address else short_temp_folder(),
                 logging_level=logging.ERROR,
                 log_to_driver=False,
             )
@@ -189,6 +193,19 @@ def _connect(address: str | None) -> bool:
                 raise
             raise ConfigError(f"no Ray cluster that this machine belongs to answers at {address} ({error})") from error
     return True
+
+
+def short_temp_folder() -> str | None:
+    """Return a folder for Ray's sockets where that of the environment has too long a path; None: it has not."""
+    asked = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or ""
+    if sys.platform == "win32" or len(os.fsencode(asked)) <= LONGEST_TEMP_PATH:
+        return None
+    if not os.access(SHORT_TEMP, os.W_OK):
+        raise ConfigError(
+            f"{asked}: is too long for the sockets of Ray, and {SHORT_TEMP} cannot be written; set RAY_TMPDIR to a "
+            f"folder whose path has at most {LONGEST_TEMP_PATH} bytes"
+        )
+    return f"{SHORT_TEMP}/ray"
 
 
 def _same_environment() -> dict[str, Any]:

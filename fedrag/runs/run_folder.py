@@ -2,6 +2,7 @@
 
 ```
 runs/<scenario>-<n>/
+  .lock                  held by the process that works on the run
   scenario.toml          the resolved scenario
   run.json               format, versions, hashes of models and data, threads, number format
   rounds.jsonl           a line per round
@@ -17,9 +18,11 @@ runs/<scenario>-<n>/
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from safetensors.numpy import load_file, save_file
 from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, RunError, StorageError
 from fedrag.files import read_json, replacing_folder, sha256_of, storage_errors, write_json, write_text
+from fedrag.locks import LOCK_FILE, held_alone
 from fedrag.runs.checkpoint import Checkpoint, join_tensors, read_checkpoint, split_tensors
 from fedrag.types import State
 
@@ -64,9 +68,9 @@ class RunFolder:
             RunError: `path` exists and is not empty.
         """
         if path is None:
-            path = _next_free(root, config.name)
-        elif not exist_ok and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise RunError(f"{path}: exists already; choose another --out, or go on with --resume {path}")
+            path = _reserve_next(root, config.name)
+        elif not exist_ok:
+            require_unused(path)
         with storage_errors(path):
             path.mkdir(parents=True, exist_ok=True)
             run = cls(path, config)
@@ -269,7 +273,31 @@ class RunFolder:
         return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
 
 
-def _next_free(root: Path, name: str) -> Path:
+def require_unused(path: Path) -> None:
+    """Refuse a path that holds something; the lock of a run that was not begun is nothing.
+
+    Raises:
+        RunError: There is a file, or a folder that is not empty.
+    """
+    if path.exists() and (not path.is_dir() or any(entry.name != LOCK_FILE for entry in path.iterdir())):
+        raise RunError(f"{path}: exists already; choose another --out, or go on with --resume {path}")
+
+
+def alone_in_run(path: Path) -> AbstractContextManager[None]:
+    """Hold a run folder for the one process that works on it; raise RunError where another does."""
+    return held_alone(path, RunError(f"{path}: another fedrag works on this run; let it end, or stop it first"))
+
+
+def _reserve_next(root: Path, name: str) -> Path:
+    """Make the folder `<root>/<name>-<n>` of the next free number, which no other process then takes."""
     pattern = re.compile(rf"{re.escape(name)}-(\d+)")
     taken = [int(m[1]) for p in root.glob(f"{name}-*") if (m := pattern.fullmatch(p.name))]
-    return root / f"{name}-{max(taken, default=0) + 1}"
+    for number in itertools.count(max(taken, default=0) + 1):
+        path = root / f"{name}-{number}"
+        with storage_errors(path):
+            try:
+                path.mkdir(parents=True)
+                return path
+            except FileExistsError:
+                continue
+    raise AssertionError("there is always a next number")

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import ctypes
-import fcntl
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedrag.errors import ServiceError
 from fedrag.files import storage_errors
 
 PATIENCE_S = 15.0  # after SIGTERM, before SIGKILL
@@ -25,39 +23,6 @@ STEADY_S = 60.0  # a child that lived this long starts again without waiting
 WATCH_S = 0.5
 LOG_BYTES = 20_000_000
 _PR_SET_PDEATHSIG = 1
-
-QUIET = {
-    "FLWR_TELEMETRY_ENABLED": "0",
-    "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-"""Variables of the command and of every process that a service starts.
-
-No library reports to its makers or looks for updates, and tokenizers start no threads, of which they would warn at
-each fork.
-"""
-
-
-@contextmanager
-def held_alone(folder: Path, who: str) -> Iterator[None]:
-    """Hold a folder for the one process that serves it; the system releases it when that process dies.
-
-    Args:
-        folder: The folder.
-        who: What serves it, such as "a coordinator".
-
-    Raises:
-        ServiceError: Another process serves it.
-    """
-    with storage_errors(folder):
-        file = (folder / ".lock").open("a")
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ServiceError(f"{folder}: {who} is running in this folder already") from None
-        yield
 
 
 @dataclass(slots=True)

@@ -17,6 +17,7 @@ from fedrag.components.base_models import required_models
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
+from fedrag.data.questions import count_lines
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.display import Display, Quiet
 from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, StorageError
@@ -24,13 +25,13 @@ from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.records import Measured, measured_lines, summarise_by_site
 from fedrag.federation.aggregation import Rule
 from fedrag.federation.federate import federate
-from fedrag.files import read_json, write_json, write_text
+from fedrag.files import read_json, storage_errors, write_json, write_text
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.rag.indexing import shared_indexes
 from fedrag.retrieval.index_cache import INDEXES
 from fedrag.runs.facts import collect_facts
-from fedrag.runs.run_folder import RunFolder
+from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.baselines import train_local, train_pooled
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.site.client_app import make_client_app
@@ -111,15 +112,15 @@ def simulate(
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
     folders, facts = _prepare(config, components)  # what is wrong is said before a folder is made
-    run = RunFolder.create(_with_absolute_path(config).on_its_day(), Path(out) if out else None)
-    try:
-        run.record_facts(facts)
-        display.say(f"run folder: {run.path}")
-        pool = nullcontext(ray_pool) if ray_pool else _own_pool(config, folders, ray_address)
-        return _finish(run, folders, _Parts(losses, rule, components, display), pool)
-    except FedragError:
-        run.discard_if_unbegun()
-        raise
+    with _new_run(_with_absolute_path(config).on_its_day(), Path(out) if out else None) as run:
+        try:
+            run.record_facts(facts)
+            display.say(f"run folder: {run.path}")
+            pool = nullcontext(ray_pool) if ray_pool else _own_pool(config, folders, ray_address)
+            return _finish(run, folders, _Parts(losses, rule, components, display), pool)
+        except FedragError:
+            run.discard_if_unbegun()
+            raise
 
 
 def resume(
@@ -134,10 +135,33 @@ def resume(
     """Go on with a run that was interrupted, at whatever moment; its configuration comes from its folder.
 
     Raises:
-        RunError: It is no run, or its data, models or threads are no longer what they were.
+        RunError: It is no run, another process works on it, or its data, models or threads are no longer what they
+            were.
     """
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
+    with alone_in_run(run.path):
+        return _resume(run, _Parts(losses, rule, components, display), ray_address)
+
+
+@contextmanager
+def _new_run(config: Config, path: Path | None) -> Iterator[RunFolder]:
+    """Create a run folder in which this process works alone: at `path`, or at the next free number."""
+    if path is not None:
+        require_unused(path)
+        with storage_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        with alone_in_run(path):
+            yield RunFolder.create(config, path)
+        return
+    run = RunFolder.create(config)
+    with alone_in_run(run.path):
+        yield run
+
+
+def _resume(run: RunFolder, parts: _Parts, ray_address: str | None) -> RunFolder:
+    """Go on with a run that this process holds, if all that it depends on is what it was."""
+    components = parts.components
     folders, facts = _prepare(run.config, components)
     if not run.facts:
         run.record_facts(facts)
@@ -152,8 +176,7 @@ def resume(
                 f"{run.path}: cannot be resumed, its {what} changed: "
                 f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
             )
-    pool = _own_pool(run.config, folders, ray_address)
-    return _finish(run, folders, _Parts(losses, rule, components, display), pool)
+    return _finish(run, folders, parts, _own_pool(run.config, folders, ray_address))
 
 
 def _check_ray(config: Config, address: str | None) -> None:
@@ -262,7 +285,8 @@ def _evaluate(run: RunFolder, clients: _Clients, state: State, parts: _Parts) ->
         arms["local"] = local
     if "pooled" in evaluation.baselines:
         arms["pooled"] = lambda: measure(measured_sites, train_pooled(run, sites, train))
-    return {name: _measure_once(run, name, arm) for name, arm in arms.items()}
+    measured = {name: _measure_once(run, name, arm) for name, arm in arms.items()}
+    return {**measured, "question_lines": count_lines(measured_sites, split)}
 
 
 def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]]) -> dict[str, Any]:

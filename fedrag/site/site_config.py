@@ -19,7 +19,7 @@ from pydantic_core import PydanticCustomError
 from fedrag.config.scenario import Schedule
 from fedrag.config.section import Section, parse_section
 from fedrag.errors import ConfigError
-from fedrag.files import reading_errors
+from fedrag.files import read_text_file
 from fedrag.types import COMPONENTS, ShippedComponent
 
 SITE_FILE = "site.toml"
@@ -215,8 +215,7 @@ def _setting_lines(section: type[Section], values: dict[str, str]) -> Iterator[s
 
 
 def _read(path: Path) -> str:
-    with reading_errors(path, ConfigError, "no such file; fedrag client init DIR makes a site's folder"):
-        return path.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
+    return read_text_file(path, ConfigError, "no such file; fedrag client init DIR makes a site's folder")
 
 
 def choose_device(config: SiteConfig, environment: MutableMapping[str, str] = os.environ) -> None:

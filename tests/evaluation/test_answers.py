@@ -167,6 +167,9 @@ def test_rouge_l_knows_letters_beyond_ascii_and_typographic_marks():
         ("der Turm", "Turm", "en", 0.0),
         ("la torre", "torre", "es-MX", 1.0),
         ("l'hôpital", "hôpital", "fr", 1.0),
+        ("en katt", "katt", "sv", 1.0),
+        ("et hus", "hus", "da", 1.0),
+        ("a ház", "ház", "hu", 1.0),
         ("المكتبة", "مكتبة", "ar", 1.0),
         ("北京。", "北京", "zh", 1.0),
         ("「東京」", "東京", "ja", 1.0),
@@ -199,6 +202,12 @@ def test_punctuation_goes_by_unicode_category_and_articles_by_language(predictio
         ("COVID-19", "covid19", "en", 1.0),
         ("5.", "5", "en", 1.0),
         ("(-5)", "-5", "en", 1.0),
+        ("-५", "५", "hi", 0.0),  # digits of every script
+        ("५.०", "५०", "hi", 0.0),
+        ("१,००,०००", "१०००००", "hi", 1.0),
+        ("-٥", "٥", "ar", 0.0),
+        ("٠٫٥", "٥", "ar", 0.0),
+        ("١٬٠٠٠", "١٠٠٠", "ar", 1.0),
     ],
 )
 def test_numbers_keep_their_sign_and_their_decimals(prediction, answer, language, same):

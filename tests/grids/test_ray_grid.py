@@ -12,7 +12,7 @@ from numpy_clients import ALL_SCALED, NODE_CONFIGS, build_app, messages, numbers
 from fedrag.errors import ConfigError, ModelError
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.grids.ray_actors import RayGrid
-from fedrag.grids.ray_pool import RayPool
+from fedrag.grids.ray_pool import LONGEST_TEMP_PATH, RayPool, short_temp_folder
 
 pytestmark = pytest.mark.slow  # Ray's processes alone take ten seconds to start and to end
 
@@ -52,6 +52,19 @@ def pull_all(grid, ids):
     while waiting := set(ids) - {reply.metadata.reply_to_message_id for reply in replies}:
         replies.append(pull_one(grid, waiting))
     return replies
+
+
+def test_a_path_too_long_for_sockets_is_replaced_by_a_short_one(monkeypatch):
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    monkeypatch.setenv("TMPDIR", "/" + (LONGEST_TEMP_PATH - 1) * "x")
+    assert short_temp_folder() is None
+    monkeypatch.setenv("TMPDIR", "/" + LONGEST_TEMP_PATH * "x")
+    assert short_temp_folder() == "/tmp/ray"
+    monkeypatch.setenv("TMPDIR", "/" + (LONGEST_TEMP_PATH // 2) * "京")  # bytes are counted, not letters
+    assert short_temp_folder() == "/tmp/ray"
+    monkeypatch.setattr("fedrag.grids.ray_pool.SHORT_TEMP", "/none")
+    with pytest.raises(ConfigError, match=r"is too long for the sockets of Ray, and /none cannot be written; set RAY_"):
+        short_temp_folder()
 
 
 def test_both_grids_give_the_same_replies(grid):

@@ -110,10 +110,10 @@ class CountedClients:
             kind.load = partial(self.load, kind.load)
         return make_client_app()
 
-    def load(self, load, fetched, *settings):
+    def load(self, load, fetched, *settings, **named):
         with self.notes.open("a") as file:
             file.write(f"{os.getpid()} {fetched.name}\n")
-        return load(fetched, *settings)
+        return load(fetched, *settings, **named)
 
 
 def test_an_actor_loads_each_base_model_once_however_many_clients_it_serves(tmp_path):

@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from fedrag.errors import ServiceError
 from fedrag.service import children
-from fedrag.service.children import Child, held_alone
+from fedrag.service.children import Child
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
@@ -162,29 +161,3 @@ def test_a_process_that_watches_its_parent_ends_when_that_is_gone(tmp_path):
     parent.kill()
     parent.wait()
     wait(lambda: not is_alive(pid))
-
-
-HOLDER = """
-import sys, time
-from pathlib import Path
-from fedrag.service.children import held_alone
-with held_alone(Path(sys.argv[1]), "a site"):
-    print("held", flush=True)
-    time.sleep(600)
-"""
-
-
-def test_a_folder_is_served_by_one_process_until_that_dies(tmp_path):
-    with subprocess.Popen([sys.executable, "-c", HOLDER, str(tmp_path)], stdout=subprocess.PIPE) as holder:
-        try:
-            assert holder.stdout.readline() == b"held\n"
-            with (
-                pytest.raises(ServiceError, match="a site is running in this folder already"),
-                held_alone(tmp_path, "a site"),
-            ):
-                pass
-        finally:
-            holder.kill()
-        holder.wait()
-        with held_alone(tmp_path, "a site"):
-            pass

@@ -20,7 +20,7 @@ from fedrag.files import read_json
 from fedrag.models.retriever import _PROBE, Retriever
 from fedrag.rag import answer_scores
 from fedrag.rag.answer_scores import mean_log_probabilities
-from fedrag.runs.run_folder import RunFolder
+from fedrag.runs.run_folder import RunFolder, alone_in_run
 from fedrag.simulation.simulate import resume, simulate
 from fedrag.training.losses import Losses, answer_loss
 from fedrag.weights.store import find_model
@@ -389,3 +389,16 @@ def test_a_run_folder_that_is_in_use_is_not_overwritten(begun):
     config = tiny_config(SHIPPED)
     with pytest.raises(RunError, match="exists already"):
         simulate(config, out=begun)
+
+
+def test_a_run_on_which_another_process_works_is_neither_resumed_nor_begun_again(begun, sites, tmp_path):
+    with alone_in_run(begun):
+        before = sorted(path for path in begun.rglob("*"))
+        with pytest.raises(RunError, match=r"another fedrag works on this run; let it end, or stop it first$"):
+            resume(begun)
+        assert sorted(path for path in begun.rglob("*")) == before
+    (tmp_path / "new").mkdir()
+    with alone_in_run(tmp_path / "new"):
+        with pytest.raises(RunError, match="another fedrag works on this run"):
+            simulate(tiny_config(sites), out=tmp_path / "new")
+        assert [path.name for path in (tmp_path / "new").iterdir()] == [".lock"]

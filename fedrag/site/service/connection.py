@@ -213,7 +213,7 @@ def connect(
         NodeAuthHttpInterceptor(key, key.public_key()),
     ]
     with FleetHttpClient.from_server_address(server, False, ca.read_bytes(), interceptors=interceptors) as client:
-        before = address_file.read_text() if address_file.is_file() else ""
+        before = address_file.read_text(encoding="ascii") if address_file.is_file() else ""
         connection = Connection(client, server, Node(node_id=int(before) if before.isdecimal() else 0))
         connection.log_in(public_key_to_bytes(key.public_key()))
         write_text(address_file, str(connection.node.node_id))

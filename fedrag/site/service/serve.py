@@ -7,7 +7,10 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedrag.service.children import QUIET, Child, Stop, held_alone, stop_on_signals
+from fedrag.errors import ServiceError
+from fedrag.locks import held_alone
+from fedrag.service.children import Child, Stop, stop_on_signals
+from fedrag.service.environment import QUIET
 from fedrag.site.service.node import ACCESS_DENIED, UNTRUSTED_SERVER
 from fedrag.site.service.self_evaluation import SelfEvaluation
 from fedrag.site.site_config import SiteConfig
@@ -28,7 +31,7 @@ def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
     Raises:
         ServiceError: Another process serves the folder.
     """
-    with held_alone(folder, "a site"):
+    with held_alone(folder, ServiceError(f"{folder}: a site is running in this folder already")):
         stop_on_signals()
         _serve(folder, config, say)
 

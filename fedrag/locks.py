@@ -1,0 +1,41 @@
+"""Lets one process at a time work in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from fedrag.errors import FedragError, StorageError
+from fedrag.files import storage_errors
+
+LOCK_FILE = ".lock"
+
+
+@contextmanager
+def held_alone(folder: Path, refusal: FedragError) -> Iterator[None]:
+    """Hold an existing folder for this process; the system releases it when the process dies, however that happens.
+
+    The file that is locked stays: one who removed it could let two others each lock a file of that name.
+
+    Args:
+        folder: The folder.
+        refusal: What to raise where another process holds it.
+
+    Raises:
+        StorageError: The folder does not exist or is not writable.
+    """
+    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    if not folder.is_dir():  # the library would make it
+        raise StorageError(f"{folder}: cannot be written: no such folder")
+    with storage_errors(folder):
+        try:
+            lock.acquire()
+        except Timeout:
+            raise refusal from None
+    try:
+        yield
+    finally:
+        lock.release()
