@@ -39,7 +39,7 @@ def check(
     folders: Annotated[list[Path], typer.Argument(help="Site folders, or folders of sites.", show_default=False)],
     json_file: Annotated[Path | None, typer.Option("--json", help="File for the whole report.")] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="Fetched model in whose tokens to count lengths; default: in words.")
+        str | None, typer.Option("--model", help="Fetched model in whose tokens to count lengths and cuts.")
     ] = None,
     scenario: Annotated[
         Path | None,
@@ -47,8 +47,6 @@ def check(
     ] = None,
 ) -> None:
     """Check sites for errors, and for questions in more than one split.
-
-    With --model NAME of a generator or --scenario FILE it also counts passages, prompts and answers that are cut.
 
     Example: fedrag data check simulations/data/tiny
     """

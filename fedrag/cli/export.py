@@ -14,9 +14,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="Folder for the models.", show_default=False)],
 ) -> None:
-    """Write a run's trained models, as PEFT and sentence-transformers read them.
-
-    A run folder keeps only what was trained; this merges it into a copy of the base model where that is needed.
+    """Write a run's models for PEFT and sentence-transformers.
 
     Example: fedrag export runs/tiny-1 models/tiny
     """

@@ -60,7 +60,7 @@ def require_dense_encoder(fetched: FetchedModel) -> str:
         ModelError: It is a Router, a sparse encoder or a cross-encoder.
     """
     modules = fetched.folder / "modules.json"
-    types = [str(m.get("type")) for m in json.loads(modules.read_text("utf-8"))] if modules.is_file() else []
+    types = [str(m.get("type")) for m in json.loads(modules.read_text(encoding="utf-8"))] if modules.is_file() else []
     for kind in types:
         name = kind.rpartition(".")[2]
         if name in ("Router", "Asym"):
@@ -70,7 +70,7 @@ def require_dense_encoder(fetched: FetchedModel) -> str:
             )
         if "sparse_encoder" in kind or name in ("SpladePooling", "MLMTransformer", "SparseAutoEncoder"):
             raise ModelError("is a sparse encoder; fedrag searches dense vectors")
-    config = json.loads((fetched.folder / "config.json").read_text("utf-8")) if not types else {}
+    config = json.loads((fetched.folder / "config.json").read_text(encoding="utf-8")) if not types else {}
     architecture = str((config.get("architectures") or [""])[0])
     if architecture.endswith(("ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")):
         raise ModelError(f"is a {architecture}, such as a cross-encoder, and gives no vectors that can be searched")
