@@ -184,7 +184,7 @@ def test_no_canary_is_in_any_byte_that_leaves(tapped, run):
 def test_what_a_greeting_tells_has_these_names_and_no_others(tapped, run):
     deployment, tap, _ = tapped
     rules = {f"policy.{rule}" for rule in POLICY_RULES}
-    counts = {f"counts.{name}_questions" for name in ("train", "labelled", "validation")}
+    counts = {f"counts.{name}_questions" for name in ("train", "answered", "labelled", "validation")}
     for site, told in (("north", rules | counts), ("south", counts)):
         lines = read_egress(deployment.root / site / "egress.jsonl")
         (greeting, *_) = [line for line in lines if line["kind"] == "greet"]
