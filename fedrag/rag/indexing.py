@@ -78,8 +78,12 @@ def _encode(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> 
     parts = _parts(retriever, passages, overlap)
     texts = ChunkTexts(passages, parts)
     starts = range(0, len(texts), _CHUNKS_AT_A_TIME)
-    blocks = [retriever.encode_passages(texts[start : start + _CHUNKS_AT_A_TIME]) for start in starts]
-    vectors = np.concatenate(blocks) if blocks else np.zeros((0, 0), np.float32)
+    vectors = np.zeros((0, 0), np.float32)
+    for start in starts:
+        block = retriever.encode_passages(texts[start : start + _CHUNKS_AT_A_TIME])
+        if not start:
+            vectors = np.empty((len(texts), block.shape[1]), np.float32)
+        vectors[start : start + len(block)] = block
     return StoredVectors(vectors, parts)
 
 

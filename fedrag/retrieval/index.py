@@ -15,6 +15,8 @@ from fedrag.types import Array, Hit
 
 EXACT_CHUNKS = 100_000
 """Most chunks that are always searched exactly: one core then needs about a second for 1,000 queries."""
+EXACT_QUERIES = 20_000
+"""Most queries that are always searched exactly: to build lists takes as long as some 20,000 exact searches."""
 LISTED_CHUNKS = 200
 """Most chunks per query from inverted lists: further down the ranking, they lie more and more in unprobed lists."""
 _CHUNKS_PER_PASSAGE = 4  # that lists are asked for at first; a query whose best chunks are of fewer passages asks again
@@ -38,19 +40,20 @@ class Ranking:
 class PassageIndex:
     """Ranks passages by the inner product of a query with their best chunk.
 
-    A small corpus is searched exactly. The chunks of a large one lie, in float16, in inverted lists around the centres
-    of k-means, and a query reads the lists nearest to it: this is fast, but can miss a chunk. A query for more passages
-    than the lists can give is always searched exactly, and so are ranks and hard negatives.
+    Search is exact, but for very many queries in a large corpus: its chunks then lie, in float16, in inverted lists
+    around the centres of k-means, and a query reads the lists nearest to it. This is fast, but can miss a chunk. A
+    query for more passages than the lists can give is always searched exactly, and so are ranks and hard negatives.
 
     Args:
         passage_ids: Passage of each chunk.
         texts: Text of each chunk.
         vectors: Vectors of the chunks (chunks, dim).
-        exact_chunks: Most chunks that are searched exactly.
+        exact_chunks: Most chunks that are searched exactly, however many queries there are; None: `EXACT_CHUNKS`, and
+            beyond that up to `EXACT_QUERIES` queries at a time.
     """
 
     def __init__(
-        self, passage_ids: Sequence[str], texts: Sequence[str], vectors: Array, exact_chunks: int = EXACT_CHUNKS
+        self, passage_ids: Sequence[str], texts: Sequence[str], vectors: Array, exact_chunks: int | None = None
     ) -> None:
         self.passage_ids = passage_ids
         self.texts = texts
@@ -63,7 +66,8 @@ class PassageIndex:
         self._order: Numbers | None = None if (np.diff(owners) >= 0).all() else np.argsort(owners, kind="stable")
         self._sorted = vectors if self._order is None else vectors[self._order]
         self._starts = starts_of(owners if self._order is None else owners[self._order])
-        self._has_lists = len(vectors) > exact_chunks
+        self._is_large = len(vectors) > (EXACT_CHUNKS if exact_chunks is None else exact_chunks)
+        self._exact_queries = EXACT_QUERIES if exact_chunks is None else 0
 
     def __len__(self) -> int:
         return len(self._names)
@@ -77,7 +81,7 @@ class PassageIndex:
         """
         if not len(queries) or not len(self):
             return [[] for _ in queries]
-        if not self._has_lists or k > LISTED_CHUNKS:
+        if not self._is_large or len(queries) <= self._exact_queries or k > LISTED_CHUNKS:
             return self._search_exactly(queries, k)
         found: list[list[Hit]] = [[] for _ in queries]
         short = list(range(len(queries)))

@@ -15,7 +15,19 @@ from rich.console import Console
 from rich.table import Table
 
 HERE = Path(__file__).parent
-NAMES = ("machine", "scoring", "ralt", "generation", "retriever", "search", "server", "wire", "simulation", "deployed")
+NAMES = (
+    "machine",
+    "scoring",
+    "ralt",
+    "generation",
+    "retriever",
+    "search",
+    "large_site",
+    "server",
+    "wire",
+    "simulation",
+    "deployed",
+)
 
 
 def main(names: list[str]) -> int:

@@ -95,6 +95,7 @@ def measure() -> list[Row]:
     before = peak_mb()
     start = time.perf_counter()
     index = index_of(vectors, EXACT_CHUNKS)
+    index.search(vectors[:1], K)  # the lists are built when they are first searched
     seconds = time.perf_counter() - start
     figures = {"distinct_sentences": len(base), "vectors": VECTORS, "queries": QUERIES}
     memory = {"vectors_mb": vectors.nbytes / 1e6, "peak_without_index_mb": before}

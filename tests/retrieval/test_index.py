@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from fedrag.retrieval import exact
+from fedrag.retrieval import index as index_module
 from fedrag.retrieval.index import PassageIndex
 from fedrag.retrieval.lists import lists_of
 from fedrag.types import Hit
@@ -159,6 +160,20 @@ def test_beyond_the_border_nearly_all_of_the_best_passages_are_found(large):
             assert len({hit.passage_id for hit in hits}) == 10
             assert scores == sorted(scores, reverse=True)
             np.testing.assert_allclose(scores, vectors[[hit.chunk for hit in hits]] @ query, atol=1e-4)
+
+
+def test_lists_are_built_for_very_many_queries_only(monkeypatch):
+    """For a thousand queries they took longer to build than exact search takes."""
+    monkeypatch.setattr(index_module, "EXACT_CHUNKS", 3_999)
+    monkeypatch.setattr(index_module, "EXACT_QUERIES", 50)
+    vectors = clusters(copies=20, bases=200, seed=3)
+    names = [f"p{row}" for row in range(4000)]
+    index = PassageIndex(names, names, vectors)
+    found = index.search(unit_vectors(50, 16, seed=9), 5)
+    assert found == PassageIndex(names, names, vectors, 4000).search(unit_vectors(50, 16, seed=9), 5)
+    assert "_lists" not in vars(index)
+    index.search(unit_vectors(51, 16, seed=9), 5)
+    assert "_lists" in vars(index)
 
 
 def test_lists_look_into_a_part_of_the_corpus_only(large):
