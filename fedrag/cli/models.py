@@ -6,7 +6,7 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -23,6 +23,9 @@ from fedrag.weights.store import (
     find_model,
     verify_model,
 )
+
+if TYPE_CHECKING:
+    from fedrag.components.finding import Finding
 
 app = typer.Typer(help="Fetch base models to this machine and list them.", no_args_is_help=True)
 
@@ -45,7 +48,7 @@ def fetch(
     name: Annotated[str | None, typer.Option(help="New name for a single model.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch even what is here and intact.")] = False,
 ) -> None:
-    """Fetch models; skip those that are here and intact.
+    """Fetch models, and try them; skip those that are here and intact.
 
     Example: fedrag models fetch Qwen/Qwen2.5-0.5B-Instruct
     """
@@ -53,7 +56,13 @@ def fetch(
         raise ConfigError(f"--name {name} names one model, but {len(names or ())} were given")
     from fedrag.weights.fetch import DEFAULT_MODELS, fetch_models
 
-    fetch_models(names or DEFAULT_MODELS, source, kind, save_as=name, force=force, say=typer.echo)
+    fetched = fetch_models(names or DEFAULT_MODELS, source, kind, save_as=name, force=force, say=typer.echo)
+    from fedrag.components.model_check import wrong_by_itself
+
+    wrong = {model.name: wrong_by_itself(model) for model in fetched}
+    print_lines([_line(finding, f"{model} ") for model, findings in wrong.items() for finding in findings])
+    if any(wrong.values()):
+        raise typer.Exit(FedragError.exit_code)
 
 
 @app.command()
@@ -68,19 +77,23 @@ def check(
     Example: fedrag models check HuggingFaceTB/SmolLM2-135M-Instruct
     """
     model = find_model(name)
-    key = "retriever" if model.kind == "encoder" else "generator"
-    from fedrag.components.model_check import check_model
+    from fedrag.components.model_check import check_model, default_config, key_of
     from fedrag.components.shipped import SHIPPED
     from fedrag.config.scenario import Config
 
-    base = Config.from_file(scenario) if scenario else Config.from_dict({"name": "check", "data": {"sites": "."}})
-    models = base.models.model_copy(update={key: model.name})
+    key = key_of(model)
+    config = Config.from_file(scenario) if scenario else default_config(model)
+    models = config.models.model_copy(update={key: model.name})
     all_ok = True
-    for finding in check_model(base.model_copy(update={"models": models}), key, SHIPPED[key], model):
+    for finding in check_model(config.model_copy(update={"models": models}), key, SHIPPED[key], model):
         all_ok = all_ok and finding.is_ok
-        print_lines([f"{'ok   ' if finding.is_ok else 'WRONG'}  {finding.name}: {finding.text}"])
+        print_lines([_line(finding)])
     if not all_ok:
         raise typer.Exit(FedragError.exit_code)
+
+
+def _line(finding: Finding, model: str = "") -> str:
+    return f"{'ok   ' if finding.is_ok else 'WRONG'}  {model}{finding.name}: {finding.text}"
 
 
 @app.command("list")

@@ -15,11 +15,12 @@ from pathlib import Path
 
 from fedrag import __version__
 from fedrag.components.finding import Finding
+from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import ComponentSpec
-from fedrag.config.scenario import Config
+from fedrag.config.scenario import Config, RagConfig
 from fedrag.errors import FedragError, ModelError
 from fedrag.files import write_json
-from fedrag.types import Component
+from fedrag.types import Component, ShippedComponent
 from fedrag.weights.store import MANIFEST, FetchedModel, fedrag_home
 
 _LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "tokenizers")
@@ -63,6 +64,43 @@ def require_tried(config: Config, key: Component, component: ComponentSpec, mode
     wrong = [f for f in check_model(config, key, component, model) if not f.is_ok]
     if wrong:
         raise ModelError(f"{model.name}: " + "; ".join(f"{finding.name}: {finding.text}" for finding in wrong))
+
+
+def wrong_by_itself(model: FetchedModel) -> list[Finding]:
+    """Return what is wrong with a fetched model, whatever the scenario; nothing is tried again that passed before.
+
+    The settings are the defaults, with prompts that fit the model's positions.
+    """
+    key = key_of(model)
+    config = default_config(model, fits=True)
+    if _note_path(config, key, model).is_file():
+        return []
+    return [finding for finding in check_model(config, key, SHIPPED[key], model) if not finding.is_ok]
+
+
+def key_of(model: FetchedModel) -> ShippedComponent:
+    """Return the key in [models] under which a model can be used."""
+    return "retriever" if model.kind == "encoder" else "generator"
+
+
+def default_config(model: FetchedModel, *, fits: bool = False) -> Config:
+    """Return a scenario of defaults that uses a model.
+
+    Args:
+        model: The model.
+        fits: Shorten prompts to the model's positions.
+    """
+    rag: dict[str, int] = {}
+    if fits and model.kind != "encoder":
+        from transformers import AutoConfig  # takes seconds, which the help text of a verb can do without
+
+        settings = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
+        limit = getattr(settings, "max_position_embeddings", None)
+        if isinstance(limit, int):
+            defaults = RagConfig()
+            rag["prompt_tokens"] = max(1, min(defaults.prompt_tokens, limit - defaults.answer_tokens))
+    models = {key_of(model): model.name}
+    return Config.from_dict({"name": "check", "data": {"sites": "."}, "models": models, "rag": rag})
 
 
 def _note_path(config: Config, key: Component, model: FetchedModel) -> Path:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import platform
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
 from fedrag import __version__
+from fedrag.components.finding import Finding
 from fedrag.data.check import check_sites
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
 from fedrag.memory import free_memory
@@ -34,21 +34,6 @@ FEW_DAYS = 14
 _GIGABYTE = 1e9
 _FULL_BYTES = 20  # per retriever weight in float32: itself, its base, its gradient, AdamW's two moments
 _DELIVERIES = 3  # deliveries that must fit on the disk
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was checked.
-
-    Attributes:
-        name: The thing.
-        is_ok: Whether it is fine.
-        text: What is there, or what to do.
-    """
-
-    name: str
-    is_ok: bool
-    text: str
 
 
 def check_site(folder: Path) -> Iterator[Finding]:
@@ -130,7 +115,7 @@ def _models(config: SiteConfig) -> str:
         raise ModelError("; ".join(faults))
     if not names:
         raise ModelError("no model is fetched; run: fedrag models fetch")
-    return f"{', '.join(names)}: fetched and intact"
+    return f"{', '.join(names)}: fetched, intact and tried"
 
 
 def _check_model(config: SiteConfig, name: str) -> None:
@@ -142,6 +127,10 @@ def _check_model(config: SiteConfig, name: str) -> None:
             f"({allowed[:16]})"
         )
     verify_model(model)
+    from fedrag.components.model_check import wrong_by_itself  # models are loaded: seconds
+
+    if wrong := wrong_by_itself(model):
+        raise ModelError(f"{name}: " + "; ".join(f"{finding.name}: {finding.text}" for finding in wrong))
 
 
 def _device(config: SiteConfig) -> str:

@@ -51,7 +51,10 @@ def test_a_site_that_is_ready_is_told_so_line_by_line(clinic: Path):
     assert all(finding.is_ok for finding in found.values()), found
     assert all(finding.text and "\n" not in finding.text for finding in found.values())
     assert found["data"].text.startswith("8 passages, questions: 16 train, 4 validation, 6 test")
-    assert found["models"].text == "fedrag/tiny-causal, fedrag/tiny-encoder, fedrag/tiny-seq2seq: fetched and intact"
+    assert (
+        found["models"].text
+        == "fedrag/tiny-causal, fedrag/tiny-encoder, fedrag/tiny-seq2seq: fetched, intact and tried"
+    )
     assert found["certificate"].text == f"that of 127.0.0.1:{port} is valid for 29 days"
     assert re.fullmatch(r"[0-3] s away from the coordinator's", found["clock"].text)
     assert re.fullmatch(r"[\d,.]+ GB free, roughly 1.0 GB needed", found["memory"].text)
