@@ -41,8 +41,8 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
     width = max(map(len, prompts))
     rows = [padded(prompt, width, pad, left=left) for prompt in prompts]
     masks = [padded([1] * len(prompt), width, 0, left=left) for prompt in prompts]
-    # `generate` counts what is in the cache as input, but looks at its mask alone: any token will do.
-    rows = [[pad] * len(mask) + row for mask, row in zip(cached, rows, strict=True)]
+    # The model does not read again what is in the cache, but settings against repetition look at its tokens.
+    rows = [_tokens_of(mask, example.prompt, pad) + row for mask, example, row in zip(cached, batch, rows, strict=True)]
     masks = [before + mask for before, mask in zip(cached, masks, strict=True)]
     with torch.inference_mode():
         output = generator.model.generate(  # type: ignore[operator]  # the mixin that brings it is not typed
@@ -52,12 +52,24 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
             do_sample=False,
             num_beams=1,
             tokenizer=generator.tokenizer,  # for settings of a model's own that name strings
+            return_dict_in_generate=False,
+            cache_implementation=None,
             pad_token_id=pad,
             eos_token_id=generator.end_ids,
             **({} if cache is None else {CACHE: cache}),
         )
     start = 1 if generator.seq2seq else len(rows[0])
     return [row[start:] for row in output.tolist()]
+
+
+def _tokens_of(mask: Sequence[int], prompt: Sequence[int], pad: int) -> list[int]:
+    """Return the tokens of a prompt's places in the cache.
+
+    >>> _tokens_of([0, 1, 0, 1], [7, 8, 9], pad=0)
+    [0, 7, 0, 8]
+    """
+    tokens = iter(prompt)
+    return [next(tokens) if place else pad for place in mask]
 
 
 def _read_beginnings(generator: Generator, batch: Sequence[Example]) -> tuple[DynamicCache | None, list[list[int]]]:

@@ -135,7 +135,10 @@ class PromptBuilder:
         return text if self._chat else text.partition("\n")[0].rstrip()
 
     def _answer_ids(self, text: str) -> list[int]:
-        return self._ids(text.strip() if self._chat else f" {text.strip()}")
+        if self._chat:
+            return self._ids(text.strip())
+        line = " ".join(text.splitlines())  # a generated answer ends at the end of its line
+        return self._ids(f" {line.strip()}")
 
     def _ids(self, text: str, *, special: bool = False) -> list[int]:
         """Tokenise a text; only the template's own text may contain special tokens.

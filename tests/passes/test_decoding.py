@@ -87,3 +87,24 @@ def test_a_models_own_generation_settings_change_nothing_unless_they_are_kept(tm
     assert decode(Generator.load(loaded["own"], LoraSection(), torch.float32, "cpu"), prompts, 8) == expected
     kept = Generator.load(loaded["own"], LoraSection(), torch.float32, "cpu", own_settings=True)
     assert decode(kept, prompts, 8)[0][0] != first
+
+
+@pytest.mark.parametrize("from_question", [False, True])
+@pytest.mark.usefixtures("two_threads")
+def test_settings_against_repetition_see_the_whole_prompt_on_every_path(load_generator, from_question):
+    generator = load_generator(prefix_bytes=1e9 if from_question else None)
+    generator.set_adapter(generator.initial_state(seed=0))  # changes nothing: transformers reads the base alone
+    own = generator.model.generation_config
+    own.no_repeat_ngram_size, own.repetition_penalty, own.return_dict_in_generate = 1, 3.0, True
+    own.cache_implementation = "static"
+    prompts = prompts_of(generator)
+    answers = decode(generator, prompts, 8)
+    own.return_dict_in_generate, own.cache_implementation = False, None
+    for prompt, ids in zip(prompts, answers, strict=True):
+        expected = generator.model.generate(
+            input_ids=torch.tensor([prompt.prompt]),
+            attention_mask=torch.ones(1, prompt.length, dtype=torch.long),
+            max_new_tokens=8,
+            pad_token_id=generator.tokenizer.pad_token_id,
+        )[0, prompt.length :].tolist()
+        assert ids[: len(expected)] == expected

@@ -179,3 +179,11 @@ def test_without_a_template_an_answer_ends_at_a_new_line(chat, text):
     builder, tokenizer = builder_of("causal", chat)
     ids = tokenizer(" Mill Lane\nQuestion: Who?", add_special_tokens=False)["input_ids"]
     assert builder.text(ids) == text
+
+
+@pytest.mark.usefixtures("tiny_home")
+def test_without_a_template_an_answer_of_several_lines_is_learnt_in_one():
+    builder, tokenizer = builder_of("causal", chat=False)
+    assert tokenizer.decode(builder.answer("Mill\nLane", end=False)) == " Mill Lane"
+    chat, _ = builder_of("causal")
+    assert tokenizer.decode(chat.answer("Mill\nLane", end=False)) == "Mill\nLane"
