@@ -62,6 +62,10 @@ TABLE_HELP = """Import {what}, one question per row; answers.text is the field t
 
 Example: fedrag data import {kind} {example}
 """
+ROWS_HELP = """Import {what}.
+
+Example: fedrag data import {example}
+"""
 TABLE_EXAMPLE = "data/qa --question q --answer a --passage context --site hospital"
 SHIPPED_EXAMPLE = (  # works unchanged in a clone
     "simulations/data/tiny/north/train.jsonl data/north --question question --answer answers "
@@ -202,8 +206,29 @@ def openai_chat(
     _import(out, split, lambda fractions: import_openai_chat(file, layout, corpus, fractions, seed, encoding))
 
 
-@import_app.command()
-def hotpotqa(
+@import_app.command(
+    "ragas",
+    help=ROWS_HELP.format(
+        what="a test set of ragas: questions, references and the contexts that hold them",
+        example="ragas testset.csv data/testset",
+    ),
+)
+@import_app.command(
+    "triplets",
+    help=ROWS_HELP.format(
+        what="triplets of anchor, positive and negatives (also query, pos and neg), which train the retriever",
+        example="triplets triplets.jsonl data/triplets",
+    ),
+)
+@import_app.command(
+    "hotpotqa",
+    help=ROWS_HELP.format(
+        what="HotpotQA: of each question's passages, those are right that its supporting facts name",
+        example="hotpotqa hotpot_dev_distractor_v1.json data/hotpotqa",
+    ),
+)
+def rows(
+    context: typer.Context,
     file: FileArgument,
     out: OutArgument,
     site: SiteKeyOption = None,
@@ -211,49 +236,14 @@ def hotpotqa(
     seed: SeedOption = 0,
     encoding: EncodingOption = None,
 ) -> None:
-    """Import HotpotQA: of each question's passages, those are right that its supporting facts name.
-
-    Example: fedrag data import hotpotqa hotpot_dev_distractor_v1.json data/hotpotqa
-    """
+    """Import rows whose columns have known names; the command's name is the format."""
     from fedrag.data.importers.hotpotqa import import_hotpotqa
-
-    _import(out, split, lambda fractions: import_hotpotqa(file, site, fractions, seed, encoding))
-
-
-@import_app.command()
-def triplets(
-    file: FileArgument,
-    out: OutArgument,
-    site: SiteKeyOption = None,
-    split: SplitOption = DEFAULT_SPLIT,
-    seed: SeedOption = 0,
-    encoding: EncodingOption = None,
-) -> None:
-    """Import triplets of anchor, positive and negatives (also query, pos and neg), which train the retriever.
-
-    Example: fedrag data import triplets triplets.jsonl data/triplets
-    """
+    from fedrag.data.importers.ragas import import_ragas
     from fedrag.data.importers.triplets import import_triplets
 
-    _import(out, split, lambda fractions: import_triplets(file, site, fractions, seed, encoding=encoding))
-
-
-@import_app.command()
-def ragas(
-    file: FileArgument,
-    out: OutArgument,
-    site: SiteKeyOption = None,
-    split: SplitOption = DEFAULT_SPLIT,
-    seed: SeedOption = 0,
-    encoding: EncodingOption = None,
-) -> None:
-    """Import a test set of ragas: questions, references and the contexts that hold them.
-
-    Example: fedrag data import ragas testset.csv data/testset
-    """
-    from fedrag.data.importers.ragas import import_ragas
-
-    _import(out, split, lambda fractions: import_ragas(file, site, fractions, seed, encoding))
+    importers = {"hotpotqa": import_hotpotqa, "triplets": import_triplets, "ragas": import_ragas}
+    read = importers[str(context.info_name)]
+    _import(out, split, lambda fractions: read(file, site, fractions, seed, encoding))
 
 
 @import_app.command()

@@ -87,19 +87,13 @@ def iterate_chunks(
                 yield Chunk(passage.id, part.of(text), part)
 
 
-def chunk_text(text: str, offsets: Sequence[Span], size: int, overlap: int) -> list[str]:
-    """Cut a text into chunks; see `chunk_spans`.
-
-    >>> chunk_text("a b c d e", [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)], size=3, overlap=1)
-    ['a b c', 'c d e']
-    """
-    return [text[start:end] for start, end in chunk_spans(text, offsets, size, overlap)]
-
-
 def chunk_spans(text: str, offsets: Sequence[Span], size: int, overlap: int) -> list[Span]:
     """Cut a text into chunks of at most `size` tokens; every token is in at least one of them.
 
     Chunks begin and end between words where possible: the halves of a word may have more tokens than the word.
+
+    >>> chunk_spans("a b c d e", [(0, 1), (2, 3), (4, 5), (6, 7), (8, 9)], size=3, overlap=1)
+    [(0, 5), (4, 9)]
 
     Returns:
         Each chunk's first character and the one after its last.

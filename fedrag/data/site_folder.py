@@ -162,7 +162,7 @@ def _read_language(path: Path, on_problem: OnProblem) -> str:
         return ""
     language = content.get("language", "") if isinstance(content, dict) else None
     unknown = sorted(set(content) - {"language"}) if isinstance(content, dict) else []
-    if unknown or not isinstance(language, str) or (language and not re.match(LANGUAGE_PATTERN, language)):
+    if unknown or not isinstance(language, str) or (language and not re.fullmatch(LANGUAGE_PATTERN, language)):
         on_problem(f'{path}: expected {{"language": "vi"}} with the code of a language')
         return ""
     return language

@@ -16,7 +16,7 @@ from fedrag.types import Passage, Question, Site
 
 
 def write_site(folder: Path, site: Site) -> None:
-    """Write one site's four files into a new folder.
+    """Write one site's files into a new folder.
 
     Raises:
         DataError: The folder exists and is not empty.

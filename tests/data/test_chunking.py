@@ -12,9 +12,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 from transformers.utils import logging
 
-from fedrag.data.chunking import Chunk, chunk_passages, chunk_text
+from fedrag.data.chunking import Chunk, chunk_passages, chunk_spans
 from fedrag.errors import ConfigError, ModelError
 from fedrag.types import Passage
+
+
+def chunk_text(text: str, offsets: Sequence[tuple[int, int]], size: int, overlap: int) -> list[str]:
+    return [text[start:end] for start, end in chunk_spans(text, offsets, size, overlap)]
 
 
 @pytest.fixture(scope="module")

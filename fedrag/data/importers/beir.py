@@ -74,11 +74,8 @@ def import_beir(
         return build_sites([draft], skipped, folder, fractions or (1.0, 0.0, 0.0), seed, notes)
     site = draft.build(split_by_text)
     empty: dict[Split, list[str]] = {split: [site.name] for split in SPLITS if not site.split(split)}
-    warnings = [
-        f"{text.partition(':')[0]}: qrels has none; --split 0.6/0.1/0.3 splits the queries anew"
-        for text in lacking_splits(empty)
-    ]
-    return Imported([site], {reason: n for reason, n in skipped.items() if n}, tuple(notes), tuple(warnings))
+    warnings = lacking_splits(empty, "qrels has none; --split 0.6/0.1/0.3 splits the queries anew")
+    return Imported([site], {reason: n for reason, n in skipped.items() if n}, tuple(notes), warnings)
 
 
 def _read_corpus(path: Path, encoding: str | None, skipped: Counter[str]) -> dict[str, Passage]:
@@ -151,7 +148,7 @@ def _id(row: Mapping[str, Any], place: str) -> str:
 
 
 def _text(row: Mapping[str, Any], key: str, place: str) -> str:
-    value = row.get(key) if key in row or key == "title" else None
+    value = row.get(key)
     if key == "text" and not isinstance(value, str):
         raise DataError(f'{place}: "text" must be a string')
     return clean(value) if isinstance(value, str) else ""

@@ -19,8 +19,8 @@ _NO_ANSWER = frozenset(("no answer present", "no answer", "unanswerable", "canno
 """What stands for no answer in MS MARCO, QASPER, QuAC and their like."""
 _NAMES_TOLD = 10
 _NAME_BYTES = 80  # a file system allows 255, and what is written beside a folder adds to its name
-_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))])
 # Windows has no folder of these names.
+_RESERVED = frozenset(["con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +129,16 @@ def build_sites(
     sites = [draft.build(splits.by_text) for draft in asking]
     counts = {**skipped, "sites without a question": len(drafts) - len(asking)}
     counts = {reason: count for reason, count in counts.items() if count}
-    return Imported(sites, counts, tuple(notes), lacking_splits(splits.lacking))
+    warnings = lacking_splits(splits.lacking, "too few questions for every split")
+    return Imported(sites, counts, tuple(notes), warnings)
 
 
-def lacking_splits(lacking: Mapping[Split, Sequence[str]]) -> tuple[str, ...]:
-    """Return a sentence for each split that sites have no question of, which names the sites."""
+def lacking_splits(lacking: Mapping[Split, Sequence[str]], reason: str) -> tuple[str, ...]:
+    """Return a sentence for each split that sites have no question of, which names the sites and the reason."""
     told = []
     for split, names in lacking.items():
         more = f" and {len(names) - _NAMES_TOLD:,} more" if len(names) > _NAMES_TOLD else ""
-        told.append(f"no {split} question at {', '.join(names[:_NAMES_TOLD])}{more}: too few questions for every split")
+        told.append(f"no {split} question at {', '.join(names[:_NAMES_TOLD])}{more}: {reason}")
     return tuple(told)
 
 

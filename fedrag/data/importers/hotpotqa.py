@@ -11,16 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedrag.data.importers.draft import (
-    DEFAULT_FRACTIONS,
-    Imported,
-    SiteDraft,
-    build_sites,
-    told_answers,
-    unique_slugs,
-)
-from fedrag.data.importers.fields import site_of, texts_of
+from fedrag.data.importers.draft import DEFAULT_FRACTIONS, Imported, SiteDraft, build_sites, told_answers
+from fedrag.data.importers.fields import texts_of
 from fedrag.data.importers.row_file import open_rows
+from fedrag.data.importers.site_rows import rows_by_site
 from fedrag.data.splitting import Fractions
 from fedrag.errors import DataError
 
@@ -46,13 +40,11 @@ def import_hotpotqa(
     """
     notes: list[str] = []
     skipped: Counter[str] = Counter()
-    rows = list(open_rows(path, _format(path), encoding, notes.append if path.suffix != ".json" else _say_nothing))
-    titles = [site_of(row, site, place, path.stem) for place, row in rows]
-    names = unique_slugs(titles)
-    drafts = {title: SiteDraft(names[title]) for title in names}
-    for title, (place, row) in zip(titles, rows, strict=True):
-        _add(drafts[title], row, place, skipped)
-    return build_sites(drafts.values(), skipped, path, fractions, seed, notes)
+    on_note = _say_nothing if path.suffix == ".json" else notes.append
+    drafts, rows = rows_by_site(open_rows(path, _format(path), encoding, on_note), site, path.stem)
+    for draft, place, row in rows:
+        _add(draft, row, place, skipped)
+    return build_sites(drafts, skipped, path, fractions, seed, notes)
 
 
 def _format(path: Path) -> str:

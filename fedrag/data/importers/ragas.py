@@ -8,16 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedrag.data.importers.draft import (
-    DEFAULT_FRACTIONS,
-    Imported,
-    SiteDraft,
-    build_sites,
-    told_answers,
-    unique_slugs,
-)
-from fedrag.data.importers.fields import site_of, texts_of
+from fedrag.data.importers.draft import DEFAULT_FRACTIONS, Imported, SiteDraft, build_sites, told_answers
+from fedrag.data.importers.fields import texts_of
 from fedrag.data.importers.row_file import open_rows
+from fedrag.data.importers.site_rows import rows_by_site
 from fedrag.data.splitting import Fractions
 from fedrag.data.words import holds_words
 from fedrag.errors import DataError
@@ -56,12 +50,9 @@ def import_ragas(
     """
     notes: list[str] = []
     skipped: Counter[str] = Counter()
-    drafts: dict[str, SiteDraft] = {}
-    rows = list(open_rows(path, None, encoding, notes.append))
-    titles = [site_of(row, site, place, path.stem) for place, row in rows]
-    names = unique_slugs(titles)
+    drafts, rows = rows_by_site(open_rows(path, None, encoding, notes.append), site, path.stem)
     unlabelled = 0
-    for title, (place, row) in zip(titles, rows, strict=True):
+    for draft, place, row in rows:
         if isinstance(row.get("user_input"), list):
             skipped["conversations of several turns"] += 1
             continue
@@ -70,7 +61,6 @@ def import_ragas(
         if not question or not answers:
             skipped["rows without question or reference"] += 1
             continue
-        draft = drafts.setdefault(title, SiteDraft(names[title]))
         labels = _labels(draft, row, answers, place)
         draft.add_question(question, answers, labels)
         unlabelled += not labels
@@ -78,7 +68,7 @@ def import_ragas(
         notes.append(
             f"{unlabelled:,} questions are labelled with no passage: none that was retrieved holds the reference."
         )
-    return build_sites(drafts.values(), skipped, path, fractions, seed, notes)
+    return build_sites(drafts, skipped, path, fractions, seed, notes)
 
 
 def _labels(draft: SiteDraft, row: Mapping[str, Any], answers: list[str], place: str) -> list[str]:

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fedrag.data.importers.draft import DEFAULT_FRACTIONS, Imported, SiteDraft, build_sites, unique_slugs
-from fedrag.data.importers.fields import site_of, texts_of
+from fedrag.data.importers.draft import DEFAULT_FRACTIONS, Imported, SiteDraft, build_sites
+from fedrag.data.importers.fields import texts_of
 from fedrag.data.importers.row_file import open_rows
+from fedrag.data.importers.site_rows import rows_by_site
 from fedrag.data.questions import question_key
 from fedrag.data.splitting import Fractions
 from fedrag.errors import DataError
@@ -31,9 +32,15 @@ _NAMES = {
 class _Gathered:
     """All that the rows of one query say."""
 
+    draft: SiteDraft
     text: str
     right: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
+
+    def add_to_draft(self) -> None:
+        """Add the query and its passages to its site."""
+        right, wrong = ([self.draft.add_passage(text) for text in texts] for texts in (self.right, self.wrong))
+        self.draft.add_question(self.text, [], right, hard_negative_ids=wrong)
 
 
 def import_triplets(
@@ -41,7 +48,6 @@ def import_triplets(
     site: str | None = None,
     fractions: Fractions = DEFAULT_FRACTIONS,
     seed: int = 0,
-    file_format: str | None = None,
     encoding: str | None = None,
 ) -> Imported:
     """Read triplets into sites. Rows of the same query are merged: a passage that one calls right is never wrong.
@@ -54,7 +60,6 @@ def import_triplets(
         site: Column that names the site; None: one site, named after the file.
         fractions: Shares of the splits.
         seed: Seed of the splits.
-        file_format: A key of READERS; None: the file's ending.
         encoding: Encoding of a text file; None: what its byte order mark says, else UTF-8.
 
     Raises:
@@ -62,28 +67,19 @@ def import_triplets(
     """
     notes: list[str] = []
     skipped: Counter[str] = Counter()
-    by_site: dict[str, dict[str, _Gathered]] = {}
-    for place, row in open_rows(path, file_format, encoding, notes.append):
+    drafts, rows = rows_by_site(open_rows(path, None, encoding, notes.append), site, path.stem)
+    queries: dict[tuple[str, str], _Gathered] = {}
+    for draft, place, row in rows:
         query, right, wrong = _read(row, place, site)
         if not query or not right:
             skipped["rows without query or right passage"] += 1
             continue
-        gathered = by_site.setdefault(site_of(row, site, place, path.stem), {})
-        same = gathered.setdefault(question_key(query), _Gathered(query))
-        same.right += right
-        same.wrong += wrong
-    names = unique_slugs(by_site)
-    drafts = [_draft(names[title], list(gathered.values())) for title, gathered in by_site.items()]
+        gathered = queries.setdefault((draft.name, question_key(query)), _Gathered(draft, query))
+        gathered.right += right
+        gathered.wrong += wrong
+    for gathered in queries.values():
+        gathered.add_to_draft()
     return build_sites(drafts, skipped, path, fractions, seed, notes)
-
-
-def _draft(name: str, queries: list[_Gathered]) -> SiteDraft:
-    draft = SiteDraft(name)
-    for query in queries:
-        right = [draft.add_passage(text) for text in query.right]
-        wrong = [draft.add_passage(text) for text in query.wrong]
-        draft.add_question(query.text, [], right, hard_negative_ids=wrong)
-    return draft
 
 
 def _read(row: Mapping[str, Any], place: str, site: str | None) -> tuple[str, list[str], list[str]]:
