@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from fedrag.errors import FedragError
 
+LONGEST = 600
+"""Most characters of a finding's text."""
+
 
 @dataclass(frozen=True, slots=True)
 class Finding:
@@ -37,6 +40,3 @@ def one_line(text: str) -> str:
     """Return a text without line breaks, cut where it is very long."""
     line = " ".join(text.split())
     return line if len(line) <= LONGEST else f"{line[:LONGEST]} ..."
-
-
-LONGEST = 600

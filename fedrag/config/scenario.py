@@ -7,51 +7,22 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Sequence
-from datetime import UTC, date, datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, Field, PlainValidator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import Field, model_validator
 
 from fedrag.config.section import Section, parse_toml, validate_section
+from fedrag.config.values import ComponentName, Count, DayText, Fraction, Labels, LanguageCode, Positive
 from fedrag.errors import ConfigError
 from fedrag.files import read_text_file
-from fedrag.types import LANGUAGE_PATTERN, ShippedComponent
+from fedrag.types import ShippedComponent
 
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-Count = Annotated[int, Field(ge=1)]
-COMPONENT_PATTERN = r"^[a-z][a-z0-9_]{0,31}$"
 Side = Literal["query", "both"]
 Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
 Baseline = Literal["local", "pooled"]
-LanguageCode = Annotated[str, Field(pattern=LANGUAGE_PATTERN)]
-LABEL_LANGUAGES = ("en", "vi", "zh")
-ComponentName = Annotated[str, Field(pattern=COMPONENT_PATTERN)]
-
-
-def _checked_labels(value: Any) -> str | tuple[str, ...]:
-    words = tuple(value) if isinstance(value, list | tuple) else ()
-    if len(words) == 3 and all(isinstance(word, str) and word.strip() for word in words):
-        return words
-    if value in LABEL_LANGUAGES:
-        return str(value)
-    raise PydanticCustomError("labels", '"en", "vi", "zh" or three words such as ["Kontext", "Frage", "Antwort"]')
-
-
-def _checked_day(value: str) -> str:
-    try:
-        if not value or date.fromisoformat(value).isoformat() == value:
-            return value
-    except ValueError:
-        pass
-    raise PydanticCustomError("day", "a day such as 2026-01-31")
-
-
-Labels = Annotated[str | tuple[str, ...], PlainValidator(_checked_labels)]
-DayText = Annotated[str, AfterValidator(_checked_day)]
 
 
 class DataConfig(Section):

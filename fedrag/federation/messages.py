@@ -15,7 +15,8 @@ from typing import get_args
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedrag.config.scenario import COMPONENT_PATTERN, Schedule
+from fedrag.config.scenario import Schedule
+from fedrag.config.values import COMPONENT_PATTERN
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
 from fedrag.federation.codec import decode, encode, state_wire

@@ -150,14 +150,14 @@ def stock_layers(model: nn.Module) -> Iterator[None]:
 def adapted_weights(model: nn.Module) -> str:
     """Return in words what of a model its adapter acts on, and what not."""
     covered = {id(weight) for layer in _adapter_layers(model) for weight in _weights_of(layer)}
-    acts_on: set[str] = set()
+    base = {name: parameter for name, parameter in model.named_parameters() if ".lora_" not in name}
+    acts_on = {_layer_name(name) for name, parameter in base.items() if id(parameter) in covered}
     left: Counter[str] = Counter()
-    for name, parameter in model.named_parameters():
-        if id(parameter) in covered:
-            acts_on.add(_layer_name(name))
-        elif ".lora_" not in name:
-            left[_layer_name(name)] += parameter.numel()
-    total = sum(parameter.numel() for name, parameter in model.named_parameters() if ".lora_" not in name)
+    for name, parameter in base.items():
+        if id(parameter) not in covered:
+            short = _layer_name(name)
+            left[".".join(name.split(".")[-3:-1]) if short in acts_on else short] += parameter.numel()
+    total = sum(parameter.numel() for parameter in base.values())
     largest = [name for name, _ in left.most_common(_NAMED)] + ["others"] * (len(left) > _NAMED)
     return (
         f"acts on {', '.join(sorted(acts_on))}; not on {', '.join(largest)} ({left.total() / total:.0%} of the weights)"

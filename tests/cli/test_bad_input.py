@@ -168,6 +168,10 @@ def test_a_wrong_set_option_is_named(setting: str, sentence: str):
         (b"", "name is missing"),
         (b'name = "x"\n', "data.sites is missing"),
         (b'name = "x"\n[dta]\nsites = "sites"\n', "unknown key dta (nearest known: data)"),
+        (
+            b'name = "x"\ndata.sites = "sites"\nevaluation.language = "Chinese"\n',
+            'evaluation.language = \'Chinese\': must be the code of a language such as "vi" or "zh-Hant"',
+        ),
         (b'name = "x\n', "not valid TOML: Illegal character '\\n' (at line 1, column 10)"),
         (b'name = "\xff"\n', "not UTF-8 text (byte 9); save it as UTF-8"),
     ],

@@ -15,6 +15,7 @@ from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import (
     Targets,
+    adapted_weights,
     adapter_disabled,
     add_lora,
     initial_lora,
@@ -54,6 +55,12 @@ def adapted(exclude: tuple[str, ...] = ()) -> Net:
 def test_an_excluded_part_has_no_adapter_although_its_layers_share_a_name():
     assert {name.rpartition(".lora_")[0] for name in lora_parameters(adapted(("pooler",)))} == {"dense", "out"}
     assert "pooler.dense.lora_A.weight" in lora_parameters(adapted())
+
+
+def test_what_is_adapted_and_what_is_not_have_different_names():
+    told = adapted_weights(adapted(("pooler",)))
+    assert told.startswith("acts on dense, out; not on ")
+    assert "pooler.dense" in told
 
 
 def test_only_the_adapter_can_be_trained():
