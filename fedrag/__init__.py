@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from fedrag.evaluation.ask import ask
     from fedrag.evaluation.evaluate import evaluate_run
     from fedrag.reporting.page import write_report
-    from fedrag.simulation.simulate import simulate
+    from fedrag.simulation.simulate import resume, simulate
     from fedrag.training.losses import Losses
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ask",
     "evaluate_run",
     "export_run",
+    "resume",
     "simulate",
     "write_report",
 ]
@@ -37,6 +38,7 @@ _MODULES = {
     "ask": "fedrag.evaluation.ask",
     "evaluate_run": "fedrag.evaluation.evaluate",
     "export_run": "fedrag.components.export",
+    "resume": "fedrag.simulation.simulate",
     "simulate": "fedrag.simulation.simulate",
     "write_report": "fedrag.reporting.page",
 }

@@ -84,6 +84,9 @@ class Site:
     test: tuple[Question, ...] = ()
     language: str = ""
     """Code of the language of its answers, such as "vi"; empty: the scenario's."""
+    parts: tuple[Site, ...] = ()
+    """Where the data of several sites was pooled: these sites, each of whose questions is searched among its own
+    passages."""
 
     @property
     def questions(self) -> tuple[Question, ...]:

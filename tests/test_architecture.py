@@ -53,7 +53,7 @@ ONLY_IN = {
         "federation.messages",
         "federation.signing",
         "grids",
-        "simulation.simulate",  # names the Grid and the client app that it hands on
+        "simulation.clients",  # names the Grid and the client app that it hands on
         "site.client_app",
         "site.egress",
         "site.service",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 from transformers import AutoConfig
@@ -46,17 +47,19 @@ def _initial_state(config: Config, seed: int) -> Tensors:
 
 def _prepare(work: Work) -> Prepared | None:
     """Retrieve passages for the site's questions and lay out prompts and answers."""
+    examples = [example for part in work.searches for example in _examples(part)]
+    return Prepared(len(work.bench.site.answered), lambda: _train(work, examples)) if examples else None
+
+
+def _examples(work: Work) -> list[Example]:
     config, site = work.bench.config, work.bench.site
-    if not site.answered:
-        return None
     shown: list[list[Shown]] = [[] for _ in site.answered]
-    if config.rag.passages:
+    if config.rag.passages and site.answered:
         n_found, asked = passages_to_find(config, site.answered), [question.question for question in site.answered]
         hits = retrieve(work.models.retriever, work.index(), asked, n_found)
         seed = derive_seed(work.seed(_NAME), "raft")
         shown = training_passages(site.answered, hits, _by_id(site), work.index(), config, seed)
-    examples = answer_examples(work.models.generator, site.answered, shown, config.rag)
-    return Prepared(len(site.answered), lambda: _train(work, examples))
+    return answer_examples(work.models.generator, site.answered, shown, config.rag)
 
 
 def _train(work: Work, examples: list[Example]) -> TrainingResult:
@@ -77,6 +80,11 @@ def _train(work: Work, examples: list[Example]) -> TrainingResult:
 
 def _validate(work: Work) -> tuple[float, int]:
     """Return the log-probability of the answers and their number of tokens."""
+    totals, counts = zip(*(_validate_part(part) for part in work.searches), strict=True)
+    return math.fsum(totals), sum(counts)
+
+
+def _validate_part(work: Work) -> tuple[float, int]:
     config, site = work.bench.config, work.bench.site
     shown: list[list[Shown]] = [[] for _ in site.validation]
     if config.rag.passages:

@@ -29,6 +29,7 @@ from fedrag.training.retriever_examples import (
     lsr_pairs,
     merge_examples,
     scored_examples,
+    share_labels,
 )
 from fedrag.training.retriever_training import train_retriever
 from fedrag.types import Tensors
@@ -44,6 +45,13 @@ def _initial_state(config: Config, seed: int) -> Tensors:
 
 def _prepare(work: Work) -> Prepared | None:
     """Collect what the retriever learns from in this round."""
+    examples = share_labels([example for part in work.searches for example in _examples(part)])
+    if not examples:
+        return None
+    return Prepared(min(len(examples), len(work.bench.site.train)), lambda: _train(work, examples))
+
+
+def _examples(work: Work) -> list[RetrieverExample]:
     site, settings = work.bench.site, work.bench.config.retriever
     labelled: list[RetrieverExample] = []
     scored: list[RetrieverExample] = []
@@ -55,10 +63,7 @@ def _prepare(work: Work) -> Prepared | None:
             labelled = add_hard_negatives(labelled, queries, work.index(), settings.contrastive)
     if settings.uses_lsr:
         scored = _score_candidates(work)
-    examples = merge_examples(labelled, scored)
-    if not examples:
-        return None
-    return Prepared(min(len(examples), len(site.train)), lambda: _train(work, examples))
+    return merge_examples(labelled, scored)
 
 
 def _score_candidates(work: Work) -> list[RetrieverExample]:
@@ -112,7 +117,8 @@ def _validate(work: Work) -> tuple[float, int]:
     """Return the reciprocal ranks of the first labelled passage and the number of labelled questions."""
     ranks = [
         reciprocal_rank(ranking.ranks)
-        for question, ranking in zip(work.bench.site.validation, work.rankings(), strict=True)
+        for part in work.searches
+        for question, ranking in zip(part.bench.site.validation, part.rankings(), strict=True)
         if question.passage_ids
     ]
     return float(sum(ranks)), len(ranks)

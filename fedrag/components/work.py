@@ -57,6 +57,7 @@ class Work:
         index: Gives the index of the site's passages, encoded when it is first asked for.
         rankings: Gives the passages to show and the ranks of the labelled ones, for each validation question; ranked
             when first asked for.
+        parts: The work at each site whose data was pooled here; at a site of its own, none.
     """
 
     bench: Workbench
@@ -64,6 +65,12 @@ class Work:
     models: RoundModels
     index: Callable[[], PassageIndex]
     rankings: Callable[[], Sequence[Ranking]]
+    parts: tuple[Work, ...] = ()
+
+    @property
+    def searches(self) -> tuple[Work, ...]:
+        """The work at every site whose questions are searched among its own passages: this one, or its parts."""
+        return self.parts or (self,)
 
     def seed(self, component: Component) -> int:
         """Return the seed of a component's training in this round at this site."""

@@ -53,21 +53,25 @@ def _section_lines(section: type[BaseModel], defaults: BaseModel | None, name: s
         defaults: The section that a file gets if it does not name it; None: a file must name it.
         name: Its full name; "" for the whole file.
     """
-    nested: dict[str, type[BaseModel]] = {}
-    if name:
+    nested = {key: kind for key, field in section.model_fields.items() if (kind := _section_of(field))}
+    plain = {key: field for key, field in section.model_fields.items() if key not in nested}
+    if plain and name:
         yield f"### [{name}]\n\n{_one_line(section.__doc__)}\n"
-    yield "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
-    for key, field in section.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            nested[key] = field.annotation
-            continue
-        default = "required" if field.is_required() else f"`{_as_toml(getattr(defaults, key, field.default))}`"
-        yield f"| `{key}` | {_type_text(field)} | {default} | {_one_line(field.description)} |"
-    yield ""
+    if plain:
+        yield "| setting | type | default | meaning |\n| --- | --- | --- | --- |"
+        for key, field in plain.items():
+            default = "required" if field.is_required() else f"`{_as_toml(getattr(defaults, key, field.default))}`"
+            yield f"| `{key}` | {_type_text(field)} | {default} | {_one_line(field.description)} |"
+        yield ""
     for key, kind in nested.items():
         field = section.model_fields[key]
         inner = getattr(defaults, key, None) if field.is_required() else getattr(defaults, key, field.default)
         yield from _section_lines(kind, inner, f"{name}.{key}" if name else key)
+
+
+def _section_of(field: FieldInfo) -> type[BaseModel] | None:
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
 def _type_text(field: FieldInfo) -> str:

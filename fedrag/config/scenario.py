@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from fedrag.config.arm_settings import ArmsConfig, Baseline
 from fedrag.config.section import Section, parse_toml, validate_section
-from fedrag.config.values import ComponentName, Count, DayText, Fraction, Labels, LanguageCode, Positive
+from fedrag.config.values import ComponentName, Count, DayText, Fraction, Labels, LanguageCode, Positive, distinct
 from fedrag.errors import ConfigError
 from fedrag.files import read_text_file
 from fedrag.types import ShippedComponent
 
 Side = Literal["query", "both"]
 Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
-Baseline = Literal["local", "pooled"]
 
 
 class DataConfig(Section):
@@ -278,7 +278,13 @@ class EvaluationConfig(Section):
     untouched: bool = True
     """Whether the untouched models are measured too."""
     baselines: tuple[Baseline, ...] = ()
-    """"local": each site trains alone; "pooled": all data in one place; both with as many epochs as the federation."""
+    """"local": each site trains alone; "pooled": all data in one place; both make the federation's passes over the same
+    questions, each searched among its own site's passages."""
+    rates: Annotated[tuple[Positive, ...], AfterValidator(distinct)] = ()
+    """Learning rates that every arm tries, in place of those of [generator], [retriever] and [evaluation.arms]; for
+    each component it takes the one that scores best on the sites' validation questions, by F1 and MRR."""
+    arms: ArmsConfig = ArmsConfig()
+    """What the baselines train with instead of the scenario's settings."""
     language: LanguageCode = "en"
     """Language of the answers, such as "vi", of sites that name none in their site.json: exact match and F1 know its
     articles and its decimal mark."""
@@ -330,6 +336,10 @@ class Config(Section):
         own = self.federation.components
         return "retriever" in own if own else self.federation.schedule != "generator"
 
+    @property
+    def _trains_generator(self) -> bool:
+        return not self.federation.components and self.federation.schedule != "retriever"
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
         """Refuse combinations that cannot work, and say why."""
@@ -348,9 +358,26 @@ class Config(Section):
             raise ValueError('federation.schedule = "alternate" needs federation.rounds of at least 2')
         if self.evaluation.sites == "held-out" and not self.data.hold_out:
             raise ValueError('evaluation.sites = "held-out" needs names in data.hold_out')
+        self._check_rates()
         if self.data.only and set(self.data.only) <= set(self.data.hold_out):
             raise ValueError("data.hold_out leaves none of the sites in data.only")
         return self
+
+    def _check_rates(self) -> None:
+        """Refuse to choose rates by the questions that they are then measured on, or to choose none."""
+        if not self.evaluation.rates:
+            return
+        if self.evaluation.split == "none":
+            raise ValueError('evaluation.rates needs a final evaluation, but evaluation.split is "none"')
+        if self.evaluation.sites == "taking-part" and self.evaluation.split in ("validation", "all"):
+            raise ValueError(
+                "evaluation.rates are chosen by the validation questions, which then cannot be measured; "
+                'set evaluation.split = "test"'
+            )
+        if self._trains_generator and not self.evaluation.generate:
+            raise ValueError("evaluation.rates chooses the generator's by F1, which needs evaluation.generate = true")
+        if self.federation.components:
+            raise ValueError("evaluation.rates works with federation.schedule alone; leave out federation.components")
 
     def _check_closed_book(self) -> None:
         """Refuse what needs passages in a prompt where there are none."""

@@ -20,6 +20,13 @@ Count = Annotated[int, Field(ge=1)]
 ComponentName = Annotated[str, Field(pattern=COMPONENT_PATTERN)]
 
 
+def distinct(values: tuple[float, ...]) -> tuple[float, ...]:
+    """Refuse a list that names a number twice, or one alone."""
+    if len(values) == 1 or len(set(values)) < len(values):
+        raise PydanticCustomError("distinct", "none, or at least two different numbers")
+    return values
+
+
 def _checked_labels(value: Any) -> str | tuple[str, ...]:
     words = tuple(value) if isinstance(value, list | tuple) else ()
     if len(words) == 3 and all(isinstance(word, str) and word.strip() for word in words):

@@ -14,9 +14,10 @@ from typing import Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fedrag.data.pooling import merge_sites, prefix_ids
 from fedrag.errors import ConfigError, DataError
 from fedrag.seeding import derive_seed
-from fedrag.types import SPLITS, Passage, Question, Site, Split
+from fedrag.types import SPLITS, Question, Site, Split
 
 By = Literal["iid", "dirichlet", "source"]
 Mixes = npt.NDArray[np.float64]
@@ -87,7 +88,7 @@ def _by_source(sites: Sequence[Site], clients: int) -> list[Site]:
         raise DataError(f"{clients} clients are too many: there are only {len(sites)} sources to deal whole")
     counts = [len(site.questions) for site in sites]
     return [
-        _merge(name, [sites[i] for i in group])
+        merge_sites(name, [sites[i] for i in group])
         for name, group in zip(_client_names(clients), balanced_groups(counts, clients), strict=True)
     ]
 
@@ -104,12 +105,12 @@ def _by_mix(sites: Sequence[Site], clients: int, alpha: float | None, seed: int)
     named = set().union(*map(_labels, sites))
     passages = [(pile_of[i], passage) for i, site in enumerate(sites) for passage in site.passages]
     unnamed = _deal([(pile, passage) for pile, passage in passages if passage.id not in named], mixes, rng)
-    language = _common_language(sites)
-    dealt = []
+    whole, dealt = merge_sites("", sites), []
     for client, name in enumerate(_client_names(clients)):
-        site = Site(name, (), **{split: tuple(questions[split][client]) for split in SPLITS}, language=language)
+        train, validation, test = (tuple(questions[split][client]) for split in SPLITS)
+        site = replace(whole, name=name, train=train, validation=validation, test=test)
         own = _labels(site) | {passage.id for passage in unnamed[client]}
-        dealt.append(replace(site, passages=tuple(passage for _, passage in passages if passage.id in own)))
+        dealt.append(replace(site, passages=tuple(passage for passage in whole.passages if passage.id in own)))
     return dealt
 
 
@@ -161,35 +162,7 @@ def _with_distinct_ids(sites: Sequence[Site]) -> list[Site]:
     question_ids = [{question.id for question in site.questions} for site in sites]
     if all(sum(map(len, ids)) == len(set().union(*ids)) for ids in (passage_ids, question_ids)):
         return list(sites)
-    return [_prefixed(site) for site in sites]
-
-
-def _prefixed(site: Site) -> Site:
-    def named(question: Question) -> Question:
-        right, wrong = (
-            tuple(f"{site.name}/{label}" for label in labels)
-            for labels in (question.passage_ids, question.hard_negative_ids)
-        )
-        return replace(question, id=f"{site.name}/{question.id}", passage_ids=right, hard_negative_ids=wrong)
-
-    def named_passage(passage: Passage) -> Passage:
-        return replace(passage, id=f"{site.name}/{passage.id}")
-
-    train, validation, test = (tuple(map(named, site.split(split))) for split in SPLITS)
-    passages = tuple(map(named_passage, site.passages))
-    return replace(site, passages=passages, train=train, validation=validation, test=test)
-
-
-def _merge(name: str, sites: Sequence[Site]) -> Site:
-    questions = {split: tuple(q for site in sites for q in site.split(split)) for split in SPLITS}
-    passages = tuple(passage for site in sites for passage in site.passages)
-    return Site(name, passages, **questions, language=_common_language(sites))
-
-
-def _common_language(sites: Sequence[Site]) -> str:
-    """Return the language that all sites name; "" if they differ."""
-    languages = {site.language for site in sites}
-    return languages.pop() if len(languages) == 1 else ""
+    return [prefix_ids(site) for site in sites]
 
 
 def _client_names(clients: int) -> list[str]:

@@ -48,6 +48,18 @@ def question_counts(site: Site) -> dict[str, int]:
     }
 
 
+def trained_elsewhere(site: Site, questions: Iterable[Question], training: Iterable[Site]) -> frozenset[str]:
+    """Return the ids of those questions of a site whose text is a training question at another site.
+
+    Args:
+        site: Where the questions are from.
+        questions: Distinct ones.
+        training: The sites that train; the site itself may be among them.
+    """
+    seen = {question_key(q.question) for other in training if other.name != site.name for q in other.train}
+    return frozenset(question.id for question in questions if question_key(question.question) in seen)
+
+
 def count_lines(sites: Iterable[Site], split: str) -> int:
     """Return how many questions sites have in a split, or in "all" of them, with those that recur."""
     return sum(len(site.questions if split == "all" else getattr(site, split)) for site in sites)

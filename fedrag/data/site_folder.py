@@ -50,8 +50,8 @@ def load_site(folder: Path) -> Site:
         DataError: The data is malformed; the message names file and line of the first fault.
     """
     rows = read_site(folder, raise_data_error)
-    questions = {split: tuple(rows.questions[split].values()) for split in SPLITS}
-    return Site(site_name(folder), tuple(rows.passages.values()), **questions, language=rows.language)
+    train, validation, test = (tuple(rows.questions[split].values()) for split in SPLITS)
+    return Site(site_name(folder), tuple(rows.passages.values()), train, validation, test, rows.language)
 
 
 def load_sites(root: Path, only: Sequence[str] = (), hold_out: Sequence[str] = ()) -> list[Site]:

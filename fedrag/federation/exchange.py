@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -65,6 +65,7 @@ class Federation:
         components: What can be trained, by name.
         rule: An aggregation rule of one's own instead of the weighted mean.
         display: Shows lines and progress.
+        idle_rounds: Rounds in which nobody trains, and the state stays as it is.
     """
 
     grid: Grid
@@ -72,6 +73,7 @@ class Federation:
     components: Components = field(default_factory=lambda: SHIPPED)
     rule: Rule | None = None
     display: Display = Quiet()
+    idle_rounds: Collection[int] = ()
 
     @property
     def config(self) -> Config:

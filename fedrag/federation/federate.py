@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 
 from flwr.serverapp import Grid
@@ -28,6 +28,7 @@ def federate(
     components: Components = SHIPPED,
     rule: Rule | None = None,
     display: Display = Quiet(),
+    idle_rounds: Collection[int] = (),
 ) -> State:
     """Run the rounds that are left, keep the result and return it; a finished run is only read.
 
@@ -37,6 +38,7 @@ def federate(
         components: What can be trained, by name.
         rule: An aggregation rule of one's own instead of the weighted mean.
         display: Shows lines and progress.
+        idle_rounds: Rounds in which nobody trains, and the state stays as it is.
 
     Raises:
         QuorumError: Too few sites gave a valid reply; the last checkpoint stands.
@@ -44,7 +46,7 @@ def federate(
     if run.is_finished:
         return run.load_result()
     with open_grid() as grid:
-        state = run_rounds(Federation(grid, run, components, rule, display))
+        state = run_rounds(Federation(grid, run, components, rule, display, idle_rounds))
     export_models(run.config, state, run.path / "final", components, copies=False)
     run.save_result(state)
     return state

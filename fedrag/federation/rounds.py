@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedrag.components.spec import find_component
@@ -44,7 +45,8 @@ def run_rounds(federation: Federation) -> State:
         sites = greet_sites(federation)
         run.record_sites({site.name: _told(site.greeting) for site in sites})
         for round_number in left:
-            checkpoint = _run_round(federation, checkpoint, sites, round_number)
+            work = _pass_round if round_number in federation.idle_rounds else _run_round
+            checkpoint = work(federation, checkpoint, sites, round_number)
         if undelivered:
             run.record_delivery(deliver(federation, sites, result_of(config, checkpoint)))
     return result_of(config, checkpoint)
@@ -92,6 +94,23 @@ def _run_round(
     federation.run.save_checkpoint(checkpoint, record)
     federation.display.say(_round_line(record, config.federation.rounds))
     return checkpoint
+
+
+def _pass_round(
+    federation: Federation, checkpoint: Checkpoint, sites: Sequence[KnownSite], round_number: int
+) -> Checkpoint:
+    """Let a round pass in which nobody trains."""
+    passed = replace(checkpoint, round_number=round_number)
+    record = {
+        "round": round_number,
+        "components": [],
+        "seconds": 0.0,
+        "bytes_to_each_site": 0,
+        "asked": [],
+        **{name: {} for name in ("sites", "left_out", "update_norm", "aggregation_error", "validation")},
+    }
+    federation.run.save_checkpoint(passed, record)
+    return passed
 
 
 def _train_request(

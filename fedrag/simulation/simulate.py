@@ -2,80 +2,34 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from flwr.clientapp import ClientApp
-from flwr.serverapp import Grid
 
 from fedrag.components.base_models import required_models
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
-from fedrag.data.questions import count_lines
-from fedrag.data.site_folder import chosen_folders, load_site, site_name
+from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.display import Display, Quiet
 from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, StorageError
-from fedrag.evaluation.evaluate import measure_sites
-from fedrag.evaluation.records import Measured, measured_lines, summarise_by_site
 from fedrag.federation.aggregation import Rule
-from fedrag.federation.federate import federate
-from fedrag.files import read_json, storage_errors, write_json, write_text
-from fedrag.grids.in_process import InProcessGrid
+from fedrag.files import storage_errors, write_json
 from fedrag.passes.choose import planned_paths, reading_text
-from fedrag.rag.indexing import shared_indexes
-from fedrag.retrieval.index_cache import INDEXES
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
-from fedrag.simulation.baselines import train_local, train_pooled
-from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
-from fedrag.site.client_app import make_client_app
-from fedrag.site.site_paths import SCORES
+from fedrag.simulation.train_arms import Arms
+from fedrag.simulation.clients import Clients, Parts
+from fedrag.simulation.comparison import measure_arms
+from fedrag.simulation.preflight import check_scenario
+from fedrag.simulation.rates import try_rates
 from fedrag.training.losses import Losses
-from fedrag.types import Site, State
-from fedrag.weights.store import fedrag_home
 
 if TYPE_CHECKING:
     from fedrag.grids.ray_pool import RayPool
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What of a simulation can be a caller's own.
-
-    Attributes:
-        losses: Loss functions.
-        rule: An aggregation rule instead of the weighted mean.
-        components: What can be trained, by name.
-        display: Shows lines and progress.
-    """
-
-    losses: Losses
-    rule: Rule | None
-    components: Components
-    display: Display
-
-
-@dataclass(frozen=True, slots=True)
-class _Clients:
-    """The clients of a run.
-
-    Attributes:
-        folders: The sites that take part.
-        caches: Folder of what sites are handed.
-        pool: Client processes; None: all clients work in this one.
-        threads: torch threads of a client process.
-    """
-
-    folders: Sequence[Path]
-    caches: Path
-    pool: RayPool | None
-    threads: int
 
 
 def simulate(
@@ -111,13 +65,14 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
-    folders, facts = _prepare(config, components)  # what is wrong is said before a folder is made
+    parts = Parts(losses, rule, components, display)
+    folders, facts = _prepare(config, parts)  # what is wrong is said before a folder is made
     with _new_run(_with_absolute_path(config).on_its_day(), Path(out) if out else None) as run:
         try:
             run.record_facts(facts)
             display.say(f"run folder: {run.path}")
             pool = nullcontext(ray_pool) if ray_pool else _own_pool(config, folders, ray_address)
-            return _finish(run, folders, _Parts(losses, rule, components, display), pool)
+            return _finish(run, folders, parts, pool)
         except FedragError:
             run.discard_if_unbegun()
             raise
@@ -141,7 +96,7 @@ def resume(
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
     with alone_in_run(run.path):
-        return _resume(run, _Parts(losses, rule, components, display), ray_address)
+        return _resume(run, Parts(losses, rule, components, display), ray_address)
 
 
 @contextmanager
@@ -159,10 +114,9 @@ def _new_run(config: Config, path: Path | None) -> Iterator[RunFolder]:
         yield run
 
 
-def _resume(run: RunFolder, parts: _Parts, ray_address: str | None) -> RunFolder:
+def _resume(run: RunFolder, parts: Parts, ray_address: str | None) -> RunFolder:
     """Go on with a run that this process holds, if all that it depends on is what it was."""
-    components = parts.components
-    folders, facts = _prepare(run.config, components)
+    folders, facts = _prepare(run.config, parts)
     if not run.facts:
         run.record_facts(facts)
     for key, what in (
@@ -176,6 +130,8 @@ def _resume(run: RunFolder, parts: _Parts, ray_address: str | None) -> RunFolder
                 f"{run.path}: cannot be resumed, its {what} changed: "
                 f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
             )
+    if run.facts.get("own", {}) != facts["own"]:
+        raise RunError(_other_functions(run.path, run.facts.get("own", {}), facts["own"]))
     return _finish(run, folders, parts, _own_pool(run.config, folders, ray_address))
 
 
@@ -190,12 +146,12 @@ def _check_ray(config: Config, address: str | None) -> None:
     require_cluster(address)
 
 
-def _prepare(config: Config, components: Components) -> tuple[list[Path], dict[str, Any]]:
+def _prepare(config: Config, parts: Parts) -> tuple[list[Path], dict[str, Any]]:
     """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
-    check_scenario(config, [load_site(folder) for folder in folders], components)
-    models = required_models(config, components)
-    facts = collect_facts(config, models, folders)
+    check_scenario(config, [load_site(folder) for folder in folders], parts.components)
+    models = required_models(config, parts.components)
+    facts = collect_facts(config, models, folders) | {"own": parts.own_functions()}
     if "generator" in models:
         facts["passes"] = planned_paths(config, models["generator"], facts["threads"]).facts()
     return folders, facts
@@ -208,7 +164,7 @@ def _with_absolute_path(config: Config) -> Config:
 
 
 def _finish(
-    run: RunFolder, folders: Sequence[Path], parts: _Parts, pool: AbstractContextManager[RayPool | None]
+    run: RunFolder, folders: Sequence[Path], parts: Parts, pool: AbstractContextManager[RayPool | None]
 ) -> RunFolder:
     """Do what is left of a run: rounds, export, baselines, evaluation."""
     torch.set_num_threads(run.facts["threads"])
@@ -216,13 +172,16 @@ def _finish(
         parts.display.say(reading_text(run.facts["passes"]))
     try:
         with pool as opened:
-            clients = _Clients(folders, run.path / "sites", opened, run.facts["threads"])
-            state = _federate(run, clients, parts)
-            results = _evaluate(run, clients, state, parts)
+            clients = Clients(folders, run.path / "sites", opened, run.facts["threads"])
+            arms = Arms(run, clients, parts, [load_site(folder) for folder in folders])
+            if run.config.evaluation.rates:
+                try_rates(arms, "federated")
+            state = arms.train_federated(arms.config("federated"), run.path)
+            results = measure_arms(arms, state)
         write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
         if run.has_begun:
-            parts.display.say(f"go on with: fedrag simulate --resume {run.path}")
+            parts.display.say(f"go on with: {_how_to_resume(run)}")
         raise
     return run
 
@@ -239,97 +198,24 @@ def _own_pool(config: Config, folders: Sequence[Path], ray_address: str | None) 
         yield pool
 
 
-def _federate(run: RunFolder, clients: _Clients, parts: _Parts) -> State:
-    return federate(
-        run,
-        lambda: _open_grid(clients, parts),
-        components=parts.components,
-        rule=parts.rule,
-        display=parts.display,
-    )
-
-
-def _evaluate(run: RunFolder, clients: _Clients, state: State, parts: _Parts) -> dict[str, Any]:
-    """Measure the federation and what the scenario sets beside it, each arm once."""
-    evaluation, display = run.config.evaluation, parts.display
-    if evaluation.split == "none":
-        return {}
-    split = evaluation.split
-    sites = [load_site(folder) for folder in clients.folders]
-    held_out = [load_site(folder) for folder in held_out_folders(run.config)]
-    measured_sites = held_out if evaluation.sites == "held-out" else sites
-
-    def measure(on: Sequence[Site], of: State) -> list[Measured]:
-        return measure_sites(on, split, run.config, of, True, display, shared_indexes())
-
-    def train(baseline: RunFolder, folder: Path) -> State:
-        display.say(f"baseline: {baseline.path.name}")
-        try:
-            return _federate(baseline, replace(clients, folders=[folder]), replace(parts, rule=None))
-        except QuorumError as error:  # a site that diverges alone must not cost the whole run
-            display.say(f"{baseline.path.name} could not be trained and is measured untouched: {error}")
-            return {}
-
-    def local() -> list[Measured]:
-        found: list[Measured] = []
-        able = {site.name for site in sites_that_train(run.config, sites, parts.components)}
-        for folder, site in zip(clients.folders, sites, strict=True):
-            alone = train_local(run, folder, train) if site.name in able else {}
-            found += measure(held_out if evaluation.sites == "held-out" else [site], alone)
-        return found
-
-    arms: dict[str, Callable[[], list[Measured]]] = {"federated": lambda: measure(measured_sites, state)}
-    if evaluation.untouched:
-        arms["untouched"] = lambda: measure(measured_sites, {})
-    if "local" in evaluation.baselines:
-        arms["local"] = local
-    if "pooled" in evaluation.baselines:
-        arms["pooled"] = lambda: measure(measured_sites, train_pooled(run, sites, train))
-    measured = {name: _measure_once(run, name, arm) for name, arm in arms.items()}
-    return {**measured, "question_lines": count_lines(measured_sites, split)}
-
-
-def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]]) -> dict[str, Any]:
-    """Measure one arm, unless an interrupted run has done so already."""
-    path = run.path / "evaluation" / f"{arm}.json"
-    if not path.is_file():
-        measured = measure()
-        write_text(path.with_suffix(".jsonl"), measured_lines(measured))
-        write_json(path, summarise_by_site(measured))
-    return read_json(path)
-
-
-@contextmanager
-def _open_grid(clients: _Clients, parts: _Parts) -> Iterator[Grid]:
-    """Yield a grid with one client per site folder: in this process, or in those of the pool."""
-    # A next run may ask for the same scores and indexes; where models are only read, they stay with this run.
-    home, writable = fedrag_home(), os.access(fedrag_home(), os.W_OK)
-    node_configs = [
-        {
-            "site-name": site_name(folder),
-            "site-folder": str(folder.resolve()),
-            "site-cache": str((clients.caches / site_name(folder)).resolve()),
-            **({"score-cache": str(home / SCORES / site_name(folder))} if writable else {}),
-            **({"index-cache": str(home / INDEXES)} if writable else {}),
-        }
-        for folder in clients.folders
-    ]
-    losses, components = parts.losses, parts.components  # alone: a display cannot be sent to another process
-    if clients.pool is None:
-        yield InProcessGrid(make_client_app(losses, parts.display.progress, components=components), node_configs)
-        return
-    from fedrag.grids.ray_actors import RayGrid  # it imports Ray, which not every run needs
-
-    def client_app() -> ClientApp:
-        return make_client_app(losses, components=components)
-
-    with RayGrid(client_app, node_configs, clients.pool, threads=clients.threads) as grid:
-        yield grid
-
-
 def _first_difference(before: Any, now: Any) -> str:
     if isinstance(before, dict) and isinstance(now, dict):
         for key in sorted({*before, *now}):
             if before.get(key) != now.get(key):
                 return str(key)
     return f"{before} then, {now} now"
+
+
+def _other_functions(path: Path, before: dict[str, str], now: dict[str, str]) -> str:
+    """Return the sentence on a run whose rule or losses are not those that it began with."""
+    told = [", ".join(f"{what}={name}" for what, name in found.items()) or "fedrag's own" for found in (before, now)]
+    return (
+        f"{path}: cannot be resumed: it began with {told[0]}, not with {told[1]}; go on in Python with "
+        "fedrag.resume(RUN, rule=..., losses=...) and the functions it began with"
+    )
+
+
+def _how_to_resume(run: RunFolder) -> str:
+    """Return the command that goes on with a run, or the call where it needs functions that no command knows."""
+    own = "".join(f", {what}=..." for what in dict.fromkeys(what.partition(".")[0] for what in run.facts["own"]))
+    return f'fedrag.resume("{run.path}"{own})' if own else f"fedrag simulate --resume {run.path}"

@@ -21,7 +21,6 @@ from fedrag.components.spec import Components
 from fedrag.components.work import OnProgress, Workbench
 from fedrag.config.scenario import Config
 from fedrag.data.questions import question_counts
-from fedrag.data.site_folder import load_site
 from fedrag.errors import FedragError, TrainingDiverged
 from fedrag.federation.messages import (
     DELIVER,
@@ -104,7 +103,7 @@ def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:
     try:
         config = Config.from_toml(open_request(message).scenario)
         paths = SitePaths.from_node_config(context.node_config, config)
-        site = load_site(paths.folder)
+        site = paths.load()
         hashes = {str(key): digest for key, digest in base_tensor_hashes(config, setup.components).items()}
         greeting = Greeting(paths.name, __version__, question_counts(site), hashes)
         return greeting_content(apply_to_greeting(setup.policy, greeting) if setup.policy else greeting)
@@ -119,7 +118,7 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         request = open_request(message)
         config = Config.from_toml(request.scenario)
         paths = SitePaths.from_node_config(context.node_config, config)
-        site = replace(load_site(paths.folder), name=paths.name)  # seeds come from the name it greets with
+        site = paths.load(request.round_number if message.metadata.message_type == TRAIN else None)
         bench = Workbench(site, paths.cache, paths.scores, config, setup.losses, run=paths.run, indexes=paths.indexes)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedrag.config.scenario import Config
-from fedrag.data.site_folder import chosen_folders, site_name
+from fedrag.data.pooling import pool_sites
+from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.errors import ConfigError
 from fedrag.retrieval.index_cache import INDEXES
+from fedrag.types import Site
 from fedrag.weights.store import fedrag_home
 
 SCORES = "answer-scores"
@@ -26,6 +29,8 @@ class SitePaths:
         scores: The folder of cached answer scores.
         indexes: The folder of indexes.
         run: Name of the run, under which delivered models are saved; empty where it has none.
+        pooled: Folders of the sites whose data a simulation pools in this one; at a site of its own, none.
+        pooled_in: Names of those whose data a round trains on, by round; all of them in a round that is not named.
     """
 
     name: str
@@ -34,12 +39,15 @@ class SitePaths:
     scores: Path
     indexes: Path
     run: str = ""
+    pooled: tuple[Path, ...] = ()
+    pooled_in: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SitePaths:
         """Return the paths of the site that this process serves.
 
-        A launcher sets `site-folder`, and optionally `site-name`, `site-cache`, `score-cache` and `index-cache`.
+        A launcher sets `site-folder`, and optionally `site-name`, `site-cache`, `score-cache` and `index-cache`; a
+        simulation sets `pooled` as well, where one client holds the data of several sites.
         Flower's own simulation sets `partition-id` alone: it numbers the scenario's sites in order of their names.
 
         Raises:
@@ -52,7 +60,24 @@ class SitePaths:
         cache = Path(str(node_config.get("site-cache") or fedrag_home() / "sites" / name))
         scores = Path(str(node_config.get("score-cache") or cache / SCORES))
         indexes = Path(str(node_config.get("index-cache") or cache / INDEXES))
-        return cls(name, folder, cache, scores, indexes, str(node_config.get("run", "")))
+        pooled = json.loads(str(node_config.get("pooled", "{}")))
+        folders = tuple(map(Path, pooled.get("folders", ())))
+        rounds = {int(number): tuple(names) for number, names in pooled.get("rounds", {}).items()}
+        return cls(name, folder, cache, scores, indexes, str(node_config.get("run", "")), folders, rounds)
+
+    def load(self, training_round: int | None = None) -> Site:
+        """Return the site's data, or that of the sites it pools.
+
+        Args:
+            training_round: The round that trains on it; None: all that is there is wanted.
+
+        Raises:
+            DataError: The data is malformed.
+        """
+        if not self.pooled:
+            return replace(load_site(self.folder), name=self.name)  # seeds come from the name it greets with
+        names = self.pooled_in.get(training_round or 0)
+        return pool_sites([load_site(folder) for folder in self.pooled if not names or site_name(folder) in names])
 
 
 def _folder_of_partition(node_config: Mapping[str, object], config: Config) -> Path:

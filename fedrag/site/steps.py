@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 
 from fedrag.components.shipped import SHIPPED
@@ -38,8 +39,10 @@ def train_site(bench: Workbench, request: Request, components: Components = SHIP
 
 def begin_work(bench: Workbench, request: Request) -> Work:
     """Return what components are given: models in the state of the request, an index once one asks for it."""
-    models = RoundModels(bench.config, request.state)
+    return _work_with(bench, request, RoundModels(bench.config, request.state))
 
+
+def _work_with(bench: Workbench, request: Request, models: RoundModels) -> Work:
     @cache
     def index() -> PassageIndex:
         return build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap, bench.indexes)
@@ -48,7 +51,8 @@ def begin_work(bench: Workbench, request: Request) -> Work:
     def rankings() -> list[Ranking]:
         return rank(models.retriever, index(), bench.site.validation, bench.config.rag.passages)
 
-    return Work(bench, request, models, index, rankings)
+    parts = tuple(_work_with(replace(bench, site=part), request, models) for part in bench.site.parts)
+    return Work(bench, request, models, index, rankings, parts)
 
 
 def _reply(

@@ -163,6 +163,17 @@ def merge_examples(labelled: Sequence[RetrieverExample], scored: Sequence[Retrie
     return merged + [example for examples in waiting.values() for example in examples]
 
 
+def share_labels(examples: Sequence[RetrieverExample]) -> list[RetrieverExample]:
+    """Count as right, for every example, what is labelled for its question text in any of them.
+
+    They may come from several sites whose data is pooled; of one site they stay as they are.
+    """
+    right: dict[str, set[str]] = defaultdict(set)
+    for example in examples:
+        right[question_key(example.question)].update(example.right_ids)
+    return [replace(example, right_ids=frozenset(right[question_key(example.question)])) for example in examples]
+
+
 def choose_candidates(ranking: Ranking, config: LsrConfig) -> list[Hit]:
     """Return the top candidates; if the scenario says so, the labelled passages replace the last of them.
 

@@ -47,7 +47,7 @@ MOMENTS = {
     "while the models are exported": lambda run: (run / "final" / ".generator.partial").exists(),
     "in the final evaluation": lambda run: (run / "evaluation" / "federated.json").exists(),
     "in a baseline": lambda run: (run / "baselines" / "local-north" / "rounds.jsonl").exists(),
-    "as the pooled data is written": lambda run: (run / "baselines" / "pooled-data").exists(),
+    "in the pooled baseline": lambda run: (run / "baselines" / "pooled" / "rounds.jsonl").exists(),
 }
 CORE = "in the training of round 2"
 

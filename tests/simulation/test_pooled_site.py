@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from fedrag.data.pooling import pool_sites
 from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_site
-from fedrag.simulation.baselines import pool_sites
 from fedrag.types import Passage, Question, Site
 
 

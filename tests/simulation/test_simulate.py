@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -157,7 +158,7 @@ def test_a_run_with_other_settings_takes_the_scores_of_the_one_before(sites, tmp
 
 
 def test_where_the_folder_of_models_is_only_read_the_scores_stay_with_the_run(sites, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedrag.simulation.simulate.os.access", lambda path, mode: False)
+    monkeypatch.setattr("fedrag.simulation.clients.os.access", lambda path, mode: False)
     settings = {"federation": {"schedule": "retriever"}, "retriever": {"loss": "lsr"}}
     run = simulate(tiny_config(sites, **settings), out=tmp_path / "run")
     assert list((run.path / "sites" / "a" / "answer-scores").rglob("*.npy"))
@@ -196,7 +197,7 @@ def test_ten_rounds_whose_retriever_does_not_learn_encode_once(tiny_home, tmp_pa
 
 
 def test_where_the_folder_of_models_is_only_read_indexes_stay_with_the_run(sites, tmp_path, monkeypatch):
-    monkeypatch.setattr("fedrag.simulation.simulate.os.access", lambda path, mode: False)
+    monkeypatch.setattr("fedrag.simulation.clients.os.access", lambda path, mode: False)
     run = simulate(tiny_config(sites, federation={"schedule": "generator"}), out=tmp_path / "run")
     assert list((run.path / "sites" / "a" / "indexes").rglob("*.npy"))
 
@@ -229,6 +230,9 @@ def interrupted_after(steps):
     return Losses(answer=loss)
 
 
+UNINTERRUPTED = interrupted_after(math.inf)
+
+
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory, sites) -> RunFolder:
     config = tiny_config(sites, evaluation={**WITH_BASELINES, "generate": False})
@@ -244,9 +248,9 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_nothing_had_been(st
     display = Lines()
     with pytest.raises(KeyboardInterrupt):
         simulate(undisturbed.config, out=tmp_path / "run", losses=interrupted_after(steps), display=display)
-    assert display.said[-1] == f"go on with: fedrag simulate --resume {tmp_path / 'run'}"
+    assert display.said[-1] == f'go on with: fedrag.resume("{tmp_path / "run"}", losses=...)'
     assert not (tmp_path / "run" / "results.json").exists()
-    run = resume(tmp_path / "run")
+    run = resume(tmp_path / "run", losses=UNINTERRUPTED)
     final = "final/state.safetensors"
     assert (run.path / final).read_bytes() == (undisturbed.path / final).read_bytes()
     assert read_json(run.path / "results.json") == read_json(undisturbed.path / "results.json")
@@ -260,7 +264,7 @@ def test_too_few_replies_say_how_to_go_on_too(sites, tmp_path):
     config = tiny_config(sites, federation={"schedule": "generator"})
     with pytest.raises(QuorumError, match="round 1: 0 of 2 sites"):
         simulate(config, out=tmp_path / "run", losses=Losses(answer=fails), display=display)
-    assert display.said[-1] == f"go on with: fedrag simulate --resume {tmp_path / 'run'}"
+    assert display.said[-1] == f'go on with: fedrag.resume("{tmp_path / "run"}", losses=...)'
     expected = simulate(config, out=tmp_path / "undisturbed")
     assert_same_state(resume(tmp_path / "run").load_result(), expected.load_result())
 
@@ -328,7 +332,7 @@ def test_of_a_damaged_checkpoint_the_one_before_is_used_and_said(undisturbed, si
         simulate(undisturbed.config, out=tmp_path / "run", losses=interrupted_after(3))
     checkpoint = tmp_path / "run" / "checkpoints" / "round-0001" / "state.safetensors"
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
-    run = resume(tmp_path / "run", display=display)
+    run = resume(tmp_path / "run", losses=UNINTERRUPTED, display=display)
     assert any("round-0001: damaged, the checkpoint before is used" in line for line in display.said)
     assert [record["round"] for record in run.rounds()] == [1, 2]
     assert_same_state(run.load_result(), undisturbed.load_result())
@@ -342,7 +346,7 @@ def test_a_checkpoint_without_its_line_in_the_log_gets_it_back(undisturbed, tmp_
         log = tmp_path / name / "rounds.jsonl"
         line = log.read_text()
         log.write_text(line[:keep])
-        run = resume(tmp_path / name)
+        run = resume(tmp_path / name, losses=UNINTERRUPTED)
         assert json.loads(line) == run.rounds()[0]
         assert [record["round"] for record in run.rounds()] == [1, 2]
 
