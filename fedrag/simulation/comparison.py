@@ -21,9 +21,9 @@ from fedrag.evaluation.records import (
 from fedrag.files import read_json, write_json, write_text
 from fedrag.rag.indexing import shared_indexes
 from fedrag.runs.run_folder import RunFolder
-from fedrag.simulation.train_arms import Arms
 from fedrag.simulation.preflight import held_out_folders
 from fedrag.simulation.rates import try_rates
+from fedrag.simulation.train_arms import Arms
 from fedrag.types import Site, State
 
 SEEN_FILE = "seen_elsewhere.json"

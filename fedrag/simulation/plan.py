@@ -21,6 +21,7 @@ from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.rag.cuts import count_cuts, sum_of_cuts
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.runs.facts import client_threads
+from fedrag.runs.rate_tries import rate_text
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS, Component, Site
@@ -52,6 +53,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         _memory_line(config, sizes, len(sites), components),
         *_reading_lines(config, components),
         *_cut_lines(config, sites, components),
+        *_rate_lines(config),
         _evaluation_line(config),
     ]
 
@@ -146,6 +148,17 @@ def _cut_lines(config: Config, sites: Sequence[Site], components: Components) ->
     builder = PromptBuilder(load_tokenizer(model), config.rag, seq2seq=model.kind == "seq2seq")
     cuts = sum_of_cuts(count_cuts(site, builder, config.rag) for site in sites)
     return [cuts.text(config.rag)] if cuts.any else []
+
+
+def _rate_lines(config: Config) -> list[str]:
+    """Return the line on the trainings that find each arm's learning rate."""
+    rates, arms = config.evaluation.rates, ["federated", *config.evaluation.baselines]
+    if not rates:
+        return []
+    return [
+        X {len(rates)} learning rates ({', '.join(map(rate_text, rates))}), and "
+        f"train once more with the best: {len(arms) * (len(rates) + 1)} trainings in all"
+    ]
 
 
 def _evaluation_line(config: Config) -> str:

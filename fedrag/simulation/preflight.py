@@ -103,6 +103,23 @@ def _check_evaluation(config: Config, sites: Sequence[Site]) -> None:
         raise DataError(
             f'{config.data.sites}: no {which} has a {split} question to measure; evaluation.split = "none" does without'
         )
+    if config.evaluation.rates:
+        _check_rates(config, sites)
+
+
+def _check_rates(config: Config, sites: Sequence[Site]) -> None:
+    """Require the questions by which each component's learning rate is chosen."""
+    questions = [question for site in sites for question in site.validation]
+    trained = trained_components(config.federation)
+    for component, needed, found in (
+        ("generator", "answered", any(question.answers for question in questions)),
+        ("retriever", "labelled", any(question.passage_ids for question in questions)),
+    ):
+        if component in trained and not found:
+            raise DataError(
+                f"evaluation.rates chooses the {component}'s rate by validation questions, but no site has a "
+                f"{needed} validation question in {config.data.sites}"
+            )
 
 
 def _check_kind(key: str, model: FetchedModel, encodes: bool) -> None:

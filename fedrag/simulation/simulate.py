@@ -21,11 +21,11 @@ from fedrag.files import storage_errors, write_json
 from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.runs.facts import collect_facts
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
-from fedrag.simulation.train_arms import Arms
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
 from fedrag.simulation.preflight import check_scenario
 from fedrag.simulation.rates import try_rates
+from fedrag.simulation.train_arms import Arms
 from fedrag.training.losses import Losses
 
 if TYPE_CHECKING:

@@ -257,16 +257,33 @@ def test_an_interrupted_run_says_how_to_go_on_and_ends_as_if_nothing_had_been(st
 
 
 def test_too_few_replies_say_how_to_go_on_too(sites, tmp_path):
-    def fails(logits, labels):
-        raise RuntimeError("no")
+    broken = [True]
+
+    def loss(logits, labels):
+        if broken:
+            raise RuntimeError("no")
+        return answer_loss(logits, labels)
 
     display = Lines()
     config = tiny_config(sites, federation={"schedule": "generator"})
     with pytest.raises(QuorumError, match="round 1: 0 of 2 sites"):
-        simulate(config, out=tmp_path / "run", losses=Losses(answer=fails), display=display)
+        simulate(config, out=tmp_path / "run", losses=Losses(answer=loss), display=display)
     assert display.said[-1] == f'go on with: fedrag.resume("{tmp_path / "run"}", losses=...)'
     expected = simulate(config, out=tmp_path / "undisturbed")
-    assert_same_state(resume(tmp_path / "run").load_result(), expected.load_result())
+    broken.clear()
+    assert_same_state(resume(tmp_path / "run", losses=Losses(answer=loss)).load_result(), expected.load_result())
+
+
+def test_a_run_with_one_s_own_rule_is_not_resumed_with_the_mean(begun, tmp_path):
+    """It once went on in silence with the mean."""
+
+    def first(differences, weights):
+        return differences[0]
+
+    run = RunFolder.open(begun)
+    run.record_facts({**run.facts, "own": {"rule": f"{__name__}.first"}})
+    with pytest.raises(RunError, match=r"it began with rule=\S+first, not with fedrag's own; go on in Python"):
+        fedrag.resume(begun)
 
 
 @pytest.fixture
