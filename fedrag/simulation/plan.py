@@ -155,10 +155,9 @@ def _rate_lines(config: Config) -> list[str]:
     rates, arms = config.evaluation.rates, ["federated", *config.evaluation.baselines]
     if not rates:
         return []
-    return [
-        X {len(rates)} learning rates ({', '.join(map(rate_text, rates))}), and "
-        f"train once more with the best: {len(arms) * (len(rates) + 1)} trainings in all"
-    ]
+    each = f"{len(rates)} learning rates ({', '.join(map(rate_text, rates))})"
+    total = len(arms) * (len(rates) + 1)
+    return [f"first: {', '.join(arms)} each try {each} and train once more with the best: {total} trainings in all"]
 
 
 def _evaluation_line(config: Config) -> str:
