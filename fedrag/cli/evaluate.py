@@ -74,7 +74,7 @@ def compare(
         box=box.SIMPLE_HEAD,
         title_justify="left",
     )
-    for name in ("", first.name, second.name, "Difference", "95 % interval"):
+    for name in ("", first.name, second.name, "Difference", "95 % interval", "by site"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for row in rows:
         means = (
@@ -82,6 +82,6 @@ def compare(
             f"{100 * row.second:.1f}",
             f"{100 * row.difference.mean_difference:+.1f}",
         )
-        interval = f"{100 * row.difference.low:+.1f} to {100 * row.difference.high:+.1f}"
-        table.add_row(COLUMNS[row.metric], *means, interval)
+        intervals = (f"{100 * d.low:+.1f} to {100 * d.high:+.1f}" if d else "-" for d in (row.difference, row.by_site))
+        table.add_row(COLUMNS[row.metric], *means, *intervals)
     show(table)

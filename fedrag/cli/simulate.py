@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -78,6 +78,9 @@ def simulate_command(
     if arms:
         print_table(_title(run.config), arms)
         print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
+        seen = results.get("seen_elsewhere")
+        if seen:
+            print_table(_seen_title(seen, arms["federated"]["n_questions"]), seen["without"])
     else:
         print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])
     print_lines([f"report: {write_report(run)}", f"run folder: {run.path}"])
@@ -101,3 +104,7 @@ def _title(config: Config) -> str:
     split = config.evaluation.split
     sites = "held-out" if config.evaluation.sites == "held-out" else "all"
     return f"{config.name}: {'' if split == 'all' else split + ' '}questions of {sites} sites, in per cent"
+
+
+def _seen_title(seen: Mapping[str, Any], n_questions: int) -> str:
+    return f"without the {seen['n_questions']:,} of {n_questions:,} questions whose text another site trains on"

@@ -20,12 +20,14 @@ class Comparison:
         first: Mean of the first system.
         second: Mean of the second.
         difference: Second minus first, over the questions that both answered.
+        by_site: The same, with an interval over resampled sites; None where there is one site.
     """
 
     metric: str
     first: float
     second: float
     difference: Interval
+    by_site: Interval | None
 
 
 def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Comparison], int]:
@@ -47,12 +49,13 @@ def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Compari
 def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) -> Comparison | None:
     """Compare a metric over the questions that have it in both systems; return None if there are none."""
     common = sorted(first.keys() & second.keys())
-    pairs = [(first[key][metric], second[key][metric]) for key in common]
-    both = [(a, b) for a, b in pairs if a is not None and b is not None]
+    rows = [(key[0], first[key][metric], second[key][metric]) for key in common]
+    both = [(site, a, b) for site, a, b in rows if a is not None and b is not None]
     if not both:
         return None
-    a, b = [pair[0] for pair in both], [pair[1] for pair in both]
-    return Comparison(metric, sum(a) / len(a), sum(b) / len(b), paired_bootstrap(b, a, seed=seed))
+    sites, a, b = zip(*both, strict=True)
+    by_site = paired_bootstrap(b, a, groups=sites, seed=seed) if len(set(sites)) > 1 else None
+    return Comparison(metric, sum(a) / len(a), sum(b) / len(b), paired_bootstrap(b, a, seed=seed), by_site)
 
 
 def _measured(path: Path) -> Scores:

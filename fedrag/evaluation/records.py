@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrag.errors import RunError
+from fedrag.files import read_json, write_json
 
 ANSWER_METRICS = ("exact_match", "f1", "rouge_l")
 RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
@@ -59,6 +60,20 @@ class Measured:
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
         return asdict(self)
+
+
+SEEN_FILE = "seen_elsewhere.json"
+
+
+def write_seen(folder: Path, seen: Iterable[QuestionKey]) -> None:
+    """Write which measured questions have a text that another site trains on."""
+    write_json(folder / SEEN_FILE, [list(key) for key in sorted(seen)])
+
+
+def read_seen(folder: Path) -> set[QuestionKey]:
+    """Read what `write_seen` wrote; nothing where an older run did not look."""
+    path = folder / SEEN_FILE
+    return {(site, identity) for site, identity in read_json(path)} if path.is_file() else set()
 
 
 def measured_lines(measured: Iterable[Measured]) -> str:

@@ -20,13 +20,22 @@ class Interval:
     high: float
 
 
-def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, resamples: int = 10_000, seed: int) -> Interval:
+def paired_bootstrap(
+    a: Sequence[float],
+    b: Sequence[float],
+    *,
+    groups: Sequence[str] | None = None,
+    resamples: int = 10_000,
+    seed: int,
+) -> Interval:
     """Return the mean of `a - b` and its percentile interval over resampled questions (Efron 1979).
 
     Args:
         a: One score per question.
         b: The other system's scores on the same questions, in the same order.
-        resamples: Number of times that the questions are drawn, with replacement.
+        groups: What each question belongs to, such as its site: then groups are drawn, each with all its questions
+            (cluster bootstrap, Davison and Hinkley 1997, 3.8); None: each question is drawn for itself.
+        resamples: Number of times that the questions or groups are drawn, with replacement.
         seed: Seed of the draws.
 
     Raises:
@@ -35,12 +44,13 @@ def paired_bootstrap(a: Sequence[float], b: Sequence[float], *, resamples: int =
     if len(a) != len(b) or len(a) == 0:
         raise ValueError(f"paired scores must be as many and at least one, not {len(a)} and {len(b)}")
     differences = np.asarray(a, dtype=np.float64) - np.asarray(b, dtype=np.float64)
-    questions = len(differences)
+    rows = np.arange(len(differences)) if groups is None else np.unique(groups, return_inverse=True)[1]
+    sums, counts = np.bincount(rows, differences), np.bincount(rows)
     random = np.random.default_rng(seed)
     means = np.empty(resamples)
-    rows = max(1, BLOCK // questions)
-    for start in range(0, resamples, rows):
-        drawn = random.integers(questions, size=(min(rows, resamples - start), questions), dtype=np.int32)
-        means[start : start + rows] = differences[drawn].mean(axis=1)
+    at_a_time = max(1, BLOCK // len(sums))
+    for start in range(0, resamples, at_a_time):
+        drawn = random.integers(len(sums), size=(min(at_a_time, resamples - start), len(sums)), dtype=np.int32)
+        means[start : start + at_a_time] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
     low, high = np.quantile(means, [(1 - COVERAGE) / 2, (1 + COVERAGE) / 2])
     return Interval(float(differences.mean()), float(low), float(high))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedrag.evaluation.compare import compare_scores
 from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, read_measured
@@ -26,12 +26,19 @@ class Line:
         n_questions: Questions that have the metric.
         means: Mean of each arm; None where it has none.
         differences: Federated minus each other arm, question by question.
+        by_site: The same, with intervals over resampled sites; none where the line is of one site.
     """
 
     label: str
     n_questions: int
     means: dict[str, float | None]
     differences: dict[str, Interval | None]
+    by_site: dict[str, Interval | None] = field(default_factory=dict)
+
+    def is_clear(self, arm: str) -> bool:
+        """Return whether the intervals of a difference leave zero out."""
+        found = [interval for interval in (self.differences[arm], self.by_site.get(arm)) if interval is not None]
+        return bool(found) and all(interval.low > 0 or interval.high < 0 for interval in found)
 
 
 def read_arms(run: RunFolder) -> dict[str, list[Measured]]:
@@ -69,9 +76,11 @@ def site_lines(scores: Mapping[str, Scores], metric: str) -> list[Line]:
 def _line(label: str, metric: str, scores: Mapping[str, Scores]) -> Line:
     values = {arm: [v for found in s.values() if (v := found[metric]) is not None] for arm, s in scores.items()}
     differences: dict[str, Interval | None] = {}
+    by_site: dict[str, Interval | None] = {}
     for arm in scores:
         if arm != "federated" and "federated" in scores:
             row = compare_scores(scores[arm], scores["federated"], metric)
             differences[arm] = row.difference if row else None
+            by_site[arm] = row.by_site if row else None
     means = {arm: sum(found) / len(found) if found else None for arm, found in values.items()}
-    return Line(label, max((len(found) for found in values.values()), default=0), means, differences)
+    return Line(label, max((len(found) for found in values.values()), default=0), means, differences, by_site)

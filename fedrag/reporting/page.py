@@ -10,13 +10,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedrag.config.schedule import trained_components
-from fedrag.evaluation.records import TITLES, scores_by_question
+from fedrag.evaluation.records import TITLES, read_seen, scores_by_question
 from fedrag.files import write_text
 from fedrag.reporting import plots, round_log, what_ran
 from fedrag.reporting.arms import ARMS, BY_SITE, Line, measured_metrics, overall_lines, read_arms, site_lines
 from fedrag.reporting.choice import rule
 from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.examples import example_blocks, read_texts
+from fedrag.reporting.fairness import trained as trained_arms
+from fedrag.reporting.fairness import tried, without_seen
 from fedrag.reporting.verdict import headline_metrics, percent, verdict
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import size_text
@@ -73,6 +75,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
     metrics = measured_metrics(scores)
     trained = trained_components(run.config.federation)
     headlines = headline_metrics(trained, metrics)
+    seen, unseen = without_seen(scores, read_seen(run.path / "evaluation"))
     totals, lines = round_log.site_totals(records), overall_lines(scores)
     return {
         "name": run.path.resolve().name,
@@ -85,6 +88,10 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "meanings": what_ran.MEANINGS,
         "notes": what_ran.notes(run, scores),
         "overall": lines,
+        "trained": trained_arms(run),
+        "tried": tried(run),
+        "seen": seen,
+        "unseen": unseen,
         "by_site": {TITLES[metric]: site_lines(scores, metric) for metric in metrics if metric in BY_SITE},
         "dots": plots.dots(scores, lines, headlines),
         "curves": curve_plots(records, trained, run.config.federation.rounds),

@@ -24,8 +24,10 @@ MEANINGS = {
 
 INTERVALS = (
     "Below each difference stands its 95\N{NO-BREAK SPACE}% interval: a paired bootstrap, 10,000 draws over "
-    "the questions. It covers chance in the choice of questions, not in the training, which ran with one seed. "
-    "A difference is bold where its interval leaves zero out; of many intervals, some do by chance alone."
+    "the questions. It covers chance in the choice of questions, not in the training, which ran with one seed. The "
+    "interval by site draws whole sites: where the questions of a site belong together, it is the one to go by, though "
+    "of few sites it is too narrow. A difference is bold where its intervals leave zero out; of many intervals, some "
+    "do by chance alone."
 )
 
 
@@ -147,6 +149,8 @@ def facts(
         if component in models:
             role = "trained" if component in trained else "not trained"
             found[component.capitalize()] = f"{models[component]['name']} ({role})"
+    for what, name in recorded.get("own", {}).items():
+        found["Own aggregation rule" if what == "rule" else f"Own {what.partition('.')[2]} loss"] = name
     found["Sites"] = f"{len(sites)}: {', '.join(sites)}"
     found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))

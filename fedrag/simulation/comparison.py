@@ -17,6 +17,7 @@ from fedrag.evaluation.records import (
     read_measured,
     summarise,
     summarise_by_site,
+    write_seen,
 )
 from fedrag.files import read_json, write_json, write_text
 from fedrag.rag.indexing import shared_indexes
@@ -25,8 +26,6 @@ from fedrag.simulation.preflight import held_out_folders
 from fedrag.simulation.rates import try_rates
 from fedrag.simulation.train_arms import Arms
 from fedrag.types import Site, State
-
-SEEN_FILE = "seen_elsewhere.json"
 
 
 def measure_arms(arms: Arms, state: State) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def _record_seen(
     for site in sites:
         questions = distinct_questions(site.questions if split == "all" else site.split(split))
         seen |= {(site.name, identity) for identity in trained_elsewhere(site, questions, training)}
-    write_json(run.path / "evaluation" / SEEN_FILE, [list(key) for key in sorted(seen)])
+    write_seen(run.path / "evaluation", seen)
     return seen
 
 

@@ -42,9 +42,21 @@ def test_the_difference_is_second_minus_first_over_common_questions_that_both_me
     assert row.second == pytest.approx(sum(b) / 25)
     assert row.difference == paired_bootstrap(b, a, seed=0)
     assert row.difference.mean_difference == pytest.approx(0.2)
+    assert row.by_site is None  # of one site
     assert row.difference.low > 0
     (back,), _ = compare_runs(two, one)
     assert back.difference.mean_difference == pytest.approx(-0.2)
+
+
+def test_where_there_are_several_sites_an_interval_draws_them_whole(tmp_path: Path):
+    keys = [(site, str(i)) for site in "abc" for i in range(4)]
+    one = run_with(tmp_path / "one", {key: {"f1": 0.25} for key in keys})
+    two = run_with(tmp_path / "two", {key: {"f1": {"a": 0.5, "b": 0.25, "c": 1.0}[key[0]]} for key in keys})
+    ((row,), _) = compare_runs(one, two)
+    assert row.by_site == paired_bootstrap(
+        [0.5] * 4 + [0.25] * 4 + [1.0] * 4, [0.25] * 12, groups=[site for site, _ in keys], seed=0
+    )
+    assert row.by_site.low == 0.0 < row.difference.low
 
 
 def test_the_same_id_at_another_site_is_another_question(tmp_path: Path):

@@ -57,3 +57,25 @@ def test_same_seed_gives_the_same_interval_however_the_work_is_divided(monkeypat
 def test_scores_that_are_not_paired_are_refused(a, b):
     with pytest.raises(ValueError, match="paired scores"):
         paired_bootstrap(a, b, seed=0)
+
+
+def test_an_interval_by_group_is_scipy_s_over_the_means_of_groups_of_one_size():
+    random = np.random.default_rng(0)
+    groups = [f"site-{i // 20}" for i in range(300)]
+    a = random.normal(0.0, 0.1, 300) + np.repeat(random.normal(0.2, 0.3, 15), 20)
+    ours = paired_bootstrap(a, np.zeros(300), groups=groups, seed=1)
+    theirs = stats.bootstrap(
+        (a.reshape(15, 20).mean(axis=1),), np.mean, n_resamples=10_000, method="percentile", rng=random
+    )
+    tolerance = 5 * 2**0.5 * 0.027 * theirs.standard_error
+    assert ours.mean_difference == pytest.approx(float(a.mean()))
+    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=tolerance)
+    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=tolerance)
+
+
+def test_questions_that_belong_together_widen_the_interval_and_groups_of_any_size_count_by_their_questions():
+    a, groups = [1.0] * 30 + [0.0] * 10, ["a"] * 30 + ["b"] * 10
+    by_question, by_group = (paired_bootstrap(a, [0.0] * 40, groups=g, seed=0) for g in (None, groups))
+    assert by_question.mean_difference == by_group.mean_difference == 0.75
+    assert (by_group.low, by_group.high) == (0.0, 1.0)  # by hand: 30 of 30, 30 of 40 or 0 of 10
+    assert 0.5 < by_question.low < by_question.high < 1.0

@@ -1,0 +1,92 @@
+"""What tells whether arms were compared fairly: what each trained, which rates it tried, which questions were seen."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from fedrag.evaluation.records import QuestionKey, Scores
+from fedrag.files import read_json
+from fedrag.reporting.arms import ARMS, Line, overall_lines
+from fedrag.reporting.verdict import percent
+from fedrag.runs.rate_tries import RateTries, rate_text
+from fedrag.runs.run_folder import RunFolder
+from fedrag.runs.training_totals import TrainingTotal
+from fedrag.text import plural
+
+SCORES = {"generator": "F1", "retriever": "MRR"}
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What an arm did to train one component.
+
+    Attributes:
+        arm: Title of the arm.
+        component: The component.
+        rate: Its peak learning rate.
+        total: Steps and questions.
+    """
+
+    arm: str
+    component: str
+    rate: str
+    total: TrainingTotal
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """The learning rates that an arm tried for one component.
+
+    Attributes:
+        arm: Title of the arm.
+        component: The component, and what it was scored by.
+        scores: Score of each rate in per cent; None: it could not be trained.
+        best: The rate that was taken.
+    """
+
+    arm: str
+    component: str
+    scores: dict[str, str | None]
+    best: str
+
+
+def trained(run: RunFolder) -> list[Trained]:
+    """Return what each arm trained; nothing where the run is not finished, or an older one did not write it down."""
+    path = run.path / "results.json"
+    told = read_json(path).get("training", {}) if path.is_file() else {}
+    return [
+        Trained(ARMS[arm], component, rate_text(total["learning_rate"]), TrainingTotal(**total))
+        for arm, totals in told.items()
+        for component, total in totals.items()
+    ]
+
+
+def tried(run: RunFolder) -> list[Tried]:
+    """Return the learning rates that the arms tried so far."""
+    rows: list[Tried] = []
+    for arm, title in ARMS.items():
+        tries = RateTries(run.path, arm)
+        for component, best in tries.best().items():
+            told = {rate_text(rate): scores.get(component) for rate, scores in tries.scores().items()}
+            scores = {rate: None if score is None else percent(score) for rate, score in told.items()}
+            rows.append(Tried(title, f"{component}, {SCORES[component]}", scores, rate_text(best)))
+    return rows
+
+
+def without_seen(scores: Mapping[str, Scores], seen: set[QuestionKey]) -> tuple[str, list[Line]]:
+    """Return, in words, how many measured questions other sites train on, and a line for each metric without them.
+
+    Args:
+        scores: The metrics of each question, by arm.
+        seen: The questions whose text another site trains on.
+    """
+    measured = {key for arm in scores.values() for key in arm}
+    seen = seen & measured
+    if not seen:
+        return "", []
+    others = {arm: {key: m for key, m in found.items() if key not in seen} for arm, found in scores.items()}
+    share = f"{len(seen):,} of the {plural(len(measured), 'measured question')} have a text that another site trains on"
+    if len(seen) == len(measured):
+        return f"{share}: none is new.", []
+    return f"{share}. Without them:", overall_lines(others)
