@@ -67,13 +67,14 @@ SEEN_FILE = "seen_elsewhere.json"
 
 def write_seen(folder: Path, seen: Iterable[QuestionKey]) -> None:
     """Write which measured questions have a text that another site trains on."""
-    write_json(folder / SEEN_FILE, [list(key) for key in sorted(seen)])
+    write_json(folder / SEEN_FILE, {"questions": [list(key) for key in sorted(seen)]})
 
 
 def read_seen(folder: Path) -> set[QuestionKey]:
     """Read what `write_seen` wrote; nothing where an older run did not look."""
     path = folder / SEEN_FILE
-    return {(site, identity) for site, identity in read_json(path)} if path.is_file() else set()
+    questions: list[list[str]] = read_json(path)["questions"] if path.is_file() else []
+    return {(site, identity) for site, identity in questions}
 
 
 def measured_lines(measured: Iterable[Measured]) -> str:
