@@ -24,6 +24,7 @@ from fedrag.simulation.simulate import simulate
 
 SECTIONS = (
     "What was measured",
+    "What each arm trained",
     "Site by site",
     "Over the rounds",
     "What each site did",
