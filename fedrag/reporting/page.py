@@ -109,7 +109,7 @@ def verdicts(lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:
     by_title = {line.label: line for line in lines}
     shown = [(metric, by_title[TITLES[metric]]) for metric in metrics]
     return [
-        verdict(metric, federated, line.differences, line.n_questions)
+        verdict(metric, federated, line.differences, line.n_questions, line.by_site)
         for metric, line in shown
         if (federated := line.means.get("federated")) is not None
     ]

@@ -25,7 +25,13 @@ def headline_metrics(trained: Collection[str], measured: Collection[str]) -> lis
     return [metric for metric in wanted if metric in measured]
 
 
-def verdict(metric: str, federated: float, differences: Mapping[str, Interval | None], n_questions: int) -> str:
+def verdict(
+    metric: str,
+    federated: float,
+    differences: Mapping[str, Interval | None],
+    n_questions: int,
+    by_site: Mapping[str, Interval | None] | None = None,
+) -> str:
     """Return, in words, what federation reached in a metric, and whether it beats each other arm.
 
     Args:
@@ -33,6 +39,7 @@ def verdict(metric: str, federated: float, differences: Mapping[str, Interval | 
         federated: Mean of the federated models.
         differences: Federated minus each other arm, by the arm's name.
         n_questions: Questions that were measured.
+        by_site: The same differences, with intervals over resampled sites.
     """
     known = {arm: interval for arm, interval in differences.items() if interval is not None}
     questions = "1 question" if n_questions == 1 else f"{n_questions:,} questions"
@@ -44,10 +51,20 @@ def verdict(metric: str, federated: float, differences: Mapping[str, Interval | 
         for kind, (verb, tell) in _CLAUSES.items()
         if any(outcome(interval) == kind for interval in known.values())
     ]
-    caution = ""
+    caution = _caution_by_site(known, by_site or {})
     if n_questions < FEW_QUESTIONS:
-        caution = " So few questions tell little."
+        caution += " So few questions tell little."
     return f"{reached}. It {'; it '.join(clauses)}.{caution}"
+
+
+def _caution_by_site(known: Mapping[str, Interval], by_site: Mapping[str, Interval | None]) -> str:
+    """Return a sentence on differences that other questions of the same sites would show, and other sites may not."""
+    doubtful = [
+        _NAMES[arm]
+        for arm, interval in known.items()
+        if outcome(interval) in ("more", "less") and (drawn := by_site.get(arm)) and outcome(drawn) == "open"
+    ]
+    return f" Over sites, the interval of the difference to {_joined(doubtful)} holds zero." if doubtful else ""
 
 
 def outcome(difference: Interval) -> str:

@@ -68,3 +68,9 @@ def test_the_verdict_is_about_answers_and_about_retrieval_where_it_was_trained()
     assert headline_metrics(["generator", "retriever"], both) == ["exact_match", "recall_at_1"]
     assert headline_metrics(["generator"], ["recall_at_1", "mrr"]) == ["recall_at_1"]
     assert headline_metrics(["retriever"], []) == []
+
+
+def test_a_difference_that_other_sites_may_not_show_is_said():
+    text = verdict("exact_match", 0.4, {"local": CLEAR, "pooled": OPEN}, 100, {"local": OPEN, "pooled": OPEN})
+    assert text.endswith(" Over sites, the interval of the difference to the local models holds zero.")
+    assert "Over sites" not in verdict("exact_match", 0.4, {"local": CLEAR}, 100, {"local": CLEAR})
