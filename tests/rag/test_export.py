@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokeni
 
 from fedrag.components.export import export_models
 from fedrag.config.scenario import Config
+from fedrag.models.plain_encoder import make_plain, save_side
 from fedrag.models.resident import RoundModels
 from fedrag.passes.reading import answer_logits
 from fedrag.types import Example
@@ -61,7 +62,7 @@ def test_peft_loads_the_generator_and_gets_the_same_logits(load_generator, rando
 @pytest.mark.parametrize("loss", ["contrastive", "lsr"])
 @pytest.mark.parametrize("side", ["query", "both"])
 @pytest.mark.parametrize("weights", ["lora", "full"])
-def test_sentence_transformers_loads_the_retriever_and_encodes_as_trained(
+def test_encode_alone_gives_the_vectors_of_either_side(
     prompted_encoder, random_tensors, tmp_path: Path, weights, side, loss, name
 ):
     settings = {"weights": weights, "loss": loss, loss: {"side": side}, "lora": {"rank": 2}}
@@ -71,19 +72,44 @@ def test_sentence_transformers_loads_the_retriever_and_encodes_as_trained(
     queries, passages = retriever.encode_queries(TEXTS), retriever.encode_passages(TEXTS)
     export_models(config, {"retriever": tensors}, tmp_path / "final")
     assert np.array_equal(retriever.encode_queries(TEXTS), queries)  # exporting changed nothing here
-    exported = SentenceTransformer(str(tmp_path / "final" / "retriever"), device="cpu")
-    ours = exported.encode_query(TEXTS), exported.encode_document(TEXTS)
-    np.testing.assert_allclose(ours[0], queries, atol=1e-5)
-    np.testing.assert_allclose(ours[1], passages, atol=1e-5)
     base = SentenceTransformer(str(find_model(name).folder), device="cpu")
-    untouched = base.encode_query(TEXTS), base.encode_document(TEXTS)
-    assert np.abs(ours[0] - untouched[0]).max() > 1e-3
-    if side == "query":
-        np.testing.assert_allclose(ours[1], untouched[1], atol=1e-6)
-    else:
-        assert np.abs(ours[1] - untouched[1]).max() > 1e-3
-    assert exported.max_seq_length == base.max_seq_length
-    assert exported.similarity_fn_name == base.similarity_fn_name
+    folder = tmp_path / "final" / "retriever"
+    one = side == "both" and name != "prompted"
+    assert (folder / "modules.json").exists() is one
+    for path, ours, untouched in (
+        (folder if one else folder / "query", queries, base.encode_query(TEXTS)),
+        (folder if one else folder / "document", passages, base.encode_document(TEXTS)),
+    ):
+        exported = SentenceTransformer(str(path), device="cpu")
+        np.testing.assert_allclose(exported.encode(TEXTS), ours, atol=1e-5)
+        trained = side == "both" or path.name == "query"
+        assert (np.abs(exported.encode(TEXTS) - untouched).max() > 1e-3) == trained
+        assert exported.max_seq_length == base.max_seq_length
+        assert exported.similarity_fn_name == base.similarity_fn_name
+        assert exported.prompts == base.prompts
+
+
+def test_what_sentence_transformers_does_not_save_becomes_part_of_the_model(tiny_home, tmp_path: Path):
+    """`truncate_dim` is lost in `save`, and an encoder without a last Normalize gives vectors of any length."""
+    encoder = SentenceTransformer(str(find_model("fedrag/tiny-encoder").folder), device="cpu")
+    encoder = SentenceTransformer(modules=list(encoder.children())[:-1], device="cpu", truncate_dim=8)
+    expected = encoder.encode(TEXTS, normalize_embeddings=True)
+    assert np.abs(np.linalg.norm(encoder.encode(TEXTS), axis=1) - 1).min() > 0.1
+    save_side(make_plain(encoder), None, tmp_path / "plain")
+    found = SentenceTransformer(str(tmp_path / "plain"), device="cpu").encode(TEXTS)
+    assert found.shape == (3, 8)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_vectors_that_are_compared_by_their_dot_product_keep_their_length(tiny_home, tmp_path: Path):
+    encoder = SentenceTransformer(str(find_model("fedrag/tiny-encoder").folder), device="cpu")
+    modules = list(encoder.children())[:-1]
+    encoder = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="dot")
+    expected = encoder.encode(TEXTS)
+    save_side(make_plain(encoder), None, tmp_path / "plain")
+    exported = SentenceTransformer(str(tmp_path / "plain"), device="cpu")
+    np.testing.assert_allclose(exported.encode(TEXTS), expected, atol=1e-6)
+    assert exported.similarity_fn_name == "dot"
 
 
 def test_what_was_not_trained_is_not_exported(tiny_home, tmp_path: Path):
