@@ -27,7 +27,12 @@ pytestmark = [
 ]
 
 QUESTIONS = ["Where does the chess club meet?", "naïve café"]
-PASSAGES = ["Phobos orbits Mars.", "The chess club meets above the library."]
+PASSAGES = [
+    "Phobos orbits Mars.",
+    "The chess club meets above the library.",
+    "The pool opens at seven in the morning.",
+    "A flat tyre is repaired for four crowns.",
+]
 
 
 def shown(folder: Path, title: str) -> dict[str, Any]:
@@ -85,13 +90,43 @@ def test_a_library_gets_the_vectors_that_fedrag_searches_with(
         assert (gap(retriever.encode_passages(PASSAGES), passages) > 1e-3) == (side == "both")
 
 
-def test_each_library_finds_with_the_trained_side_what_fedrag_finds(real_models, random_tensors, tmp_path: Path):
-    """The real encoder, of which the query side alone was trained."""
-    name = "sentence-transformers/all-MiniLM-L6-v2"
-    retriever = exported(name, "query", tmp_path, random_tensors)
+def ranking_of_llama_index(folder: Path, question: str) -> list[str]:
+    from llama_index.core import VectorStoreIndex
+    from llama_index.core.schema import TextNode
+
+    names = shown(folder, "LlamaIndex")
+    index = VectorStoreIndex([TextNode(text=text) for text in PASSAGES], embed_model=names["documents"])
+    hits = index.as_retriever(embed_model=names["queries"], similarity_top_k=len(PASSAGES)).retrieve(question)
+    return [hit.text for hit in hits]
+
+
+def ranking_of_langchain(folder: Path, question: str) -> list[str]:
+    from langchain_core.vectorstores import InMemoryVectorStore
+
+    store = InMemoryVectorStore.from_texts(PASSAGES, shown(folder, "LangChain")["embeddings"])
+    return [document.page_content for document in store.similarity_search(question, k=len(PASSAGES))]
+
+
+def ranking_of_haystack(folder: Path, question: str) -> list[str]:
+    from haystack import Document
+    from haystack.document_stores.in_memory import InMemoryDocumentStore
+
+    names, store = shown(folder, "Haystack"), InMemoryDocumentStore()
+    store.write_documents(names["documents"].run([Document(content=text) for text in PASSAGES])["documents"])
+    vector = names["queries"].run(question)["embedding"]
+    return [str(document.content) for document in store.embedding_retrieval(vector, top_k=len(PASSAGES))]
+
+
+def test_each_library_searches_with_the_real_encoder_as_fedrag_does(real_models, random_tensors, tmp_path: Path):
+    """The query side alone was trained, at random: it finds other passages first than the untouched one."""
+    retriever = exported("sentence-transformers/all-MiniLM-L6-v2", "query", tmp_path, random_tensors)
     expected = retriever.encode_queries(QUESTIONS), retriever.encode_passages(PASSAGES)
+    order = [PASSAGES[row] for row in np.argsort(-(expected[1] @ expected[0][0]))]
     for vectors_from in (from_llama_index, from_langchain, from_haystack):
         queries, passages = vectors_from(tmp_path / "retriever")
         assert max(gap(expected[0], queries), gap(expected[1], passages)) < 1e-5, vectors_from.__name__
+    for ranking_of in (ranking_of_llama_index, ranking_of_langchain, ranking_of_haystack):
+        assert ranking_of(tmp_path / "retriever", QUESTIONS[0]) == order, ranking_of.__name__
     with retriever.untouched():
-        assert gap(retriever.encode_queries(QUESTIONS), expected[0]) > 1e-3
+        untouched = retriever.encode_passages(PASSAGES) @ retriever.encode_queries(QUESTIONS)[0]
+    assert [PASSAGES[row] for row in np.argsort(-untouched)] != order
