@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from fedrag.files import write_text
@@ -12,7 +13,7 @@ README = "README.md"
 
 
 def write_retriever_card(
-    folder: Path, base: FetchedModel, *, two_sides: bool, query_prompt: str, document_prompt: str
+    folder: Path, base: FetchedModel, *, two_sides: bool, query_prompt: str, document_prompt: str, similarity: str
 ) -> None:
     """Write how sentence-transformers, LlamaIndex, LangChain and Haystack load a retriever.
 
@@ -22,6 +23,7 @@ def write_retriever_card(
         two_sides: Whether it holds an encoder for each side.
         query_prompt: What is put before questions, or "".
         document_prompt: What is put before passages, or "".
+        similarity: How vectors are compared, in sentence-transformers' words.
     """
     queries, documents = ("retriever/query", "retriever/document") if two_sides else ("retriever", "retriever")
     what = (
@@ -29,13 +31,16 @@ def write_retriever_card(
         if two_sides
         else f"`{queries}` encodes questions and passages."
     )
+    what += f" Vectors are compared by: {similarity}."
     if query_prompt or document_prompt:
         what += " `encode()` puts the prompt of its side before a text; LlamaIndex must be told it."
+    # LlamaIndex replaces the model's own prompts by empty ones, and normalises vectors, unless it is told not to.
+    options = {"query_instruction": query_prompt, "text_instruction": document_prompt}
+    told = [f"{name}={json.dumps(prompt, ensure_ascii=False)}" for name, prompt in options.items() if prompt]
+    told += ["normalize=False"] if similarity != "cosine" else []
     blocks = {
         "sentence-transformers": _sentence_transformers(queries, documents),
-        "LlamaIndex (`pip install llama-index-embeddings-huggingface`)": _llama_index(
-            queries, documents, query_prompt, document_prompt
-        ),
+        "LlamaIndex (`pip install llama-index-embeddings-huggingface`)": _llama_index(queries, documents, told),
         "LangChain (`pip install langchain-huggingface`)": _langchain(queries, documents),
         "Haystack (`pip install sentence-transformers-haystack`)": _haystack(queries, documents),
     }
@@ -61,7 +66,8 @@ def write_generator_card(folder: Path, base: FetchedModel, *, seq2seq: bool, pro
         if merges
         else "It acts from the question on (activated LoRA, `alora_invocation_tokens`) and cannot be merged."
     )
-    learnt = f"It learnt to answer prompts of this form, with such a line for each passage:\n\n````text\n{prompt}\n````"
+    form = "of this form, with such a line for each passage" if "{passage}" in prompt else "of this form"
+    learnt = f"It learnt to answer prompts {form}:\n\n````text\n{prompt}\n````"
     blocks = {"PEFT": _peft(base.name, "AutoModelForSeq2SeqLM" if seq2seq else "AutoModelForCausalLM")}
     write_text(folder / README, _card("generator", "peft", base, what, blocks, f"{use}\n\n{learnt}\n\n"))
 
@@ -107,16 +113,9 @@ from sentence_transformers import SentenceTransformer
 scores = queries.similarity(queries.encode(["A question?"]), documents.encode(["A passage."]))"""
 
 
-def _llama_index(queries: str, documents: str, query_prompt: str, document_prompt: str) -> str:
-    # LlamaIndex replaces the model's own prompts by empty ones unless it is given them.
-    instructions = {"query_instruction": query_prompt, "text_instruction": document_prompt}
-    named = "".join(f", {name}={json.dumps(prompt)}" for name, prompt in instructions.items() if prompt)
-    load = (
-        f'queries = documents = HuggingFaceEmbedding("{queries}"{named})'
-        if queries == documents
-        else f'queries = HuggingFaceEmbedding("{queries}"{named})\n'
-        f'documents = HuggingFaceEmbedding("{documents}"{named})'
-    )
+def _llama_index(queries: str, documents: str, told: Sequence[str]) -> str:
+    asked, shown = (f"HuggingFaceEmbedding({', '.join([json.dumps(side), *told])})" for side in (queries, documents))
+    load = f"queries = documents = {asked}" if queries == documents else f"queries = {asked}\ndocuments = {shown}"
     return f"""\
 from llama_index.embeddings.huggingface import HuggingFaceEmbedding
 

@@ -129,6 +129,7 @@ def _export(config: Config, tensors: Tensors, folder: Path) -> None:
         two_sides=retriever.has_two_sides,
         query_prompt=retriever.prompt("query") or "",
         document_prompt=retriever.prompt("document") or "",
+        similarity=retriever.encoder.similarity_fn_name,
     )
 
 

@@ -14,12 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 from model_card import run_block
+from sentence_transformers import SentenceTransformer
 
 from fedrag.components.export import export_models
+from fedrag.components.model_cards import write_retriever_card
 from fedrag.config.scenario import Config
+from fedrag.models.plain_encoder import make_plain, save_side
 from fedrag.models.resident import RoundModels
 from fedrag.models.retriever import Retriever
 from fedrag.types import Array
+from fedrag.weights.store import find_model
 
 pytestmark = [
     pytest.mark.slow,
@@ -88,6 +92,19 @@ def test_a_library_gets_the_vectors_that_fedrag_searches_with(
     with retriever.untouched():
         assert gap(retriever.encode_queries(QUESTIONS), queries) > 1e-3
         assert (gap(retriever.encode_passages(PASSAGES), passages) > 1e-3) == (side == "both")
+
+
+def test_llama_index_keeps_the_length_of_vectors_that_are_compared_by_their_dot_product(tiny_home, tmp_path: Path):
+    base = find_model("fedrag/tiny-encoder")
+    modules = list(SentenceTransformer(str(base.folder), device="cpu").children())[:-1]
+    encoder = SentenceTransformer(modules=modules, device="cpu", similarity_fn_name="dot")
+    save_side(make_plain(encoder), None, tmp_path / "retriever")
+    card = {"two_sides": False, "query_prompt": "", "document_prompt": "", "similarity": "dot"}
+    write_retriever_card(tmp_path / "retriever", base, **card)
+    queries, passages = from_llama_index(tmp_path / "retriever")
+    assert gap(encoder.encode(QUESTIONS), queries) < 1e-5
+    assert gap(encoder.encode(PASSAGES), passages) < 1e-5
+    assert np.abs(np.linalg.norm(queries, axis=1) - 1).min() > 0.01
 
 
 def ranking_of_llama_index(folder: Path, question: str) -> list[str]:
