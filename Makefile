@@ -1,11 +1,11 @@
-# make setup · make demo · make check · make test · make faults · make bench · make matrix · make lock:
+# make setup · make demo · make check · make test · make faults · make integrations · make bench · make matrix · make lock:
 # each works from a bare clone and says what it does.
 
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: setup demo check test faults bench matrix matrix-oldest matrix-newest matrix-locked lock clean
+.PHONY: setup demo check test faults integrations bench matrix matrix-oldest matrix-newest matrix-locked lock clean
 
 setup: $(READY)
 
@@ -34,10 +34,20 @@ test: $(READY)
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
 	@echo "Left out: faults (processes that are killed): make faults"
+	@echo "Left out: LlamaIndex, LangChain and Haystack: make integrations"
 
 # Every process of a run and of a deployment is killed at some moment; about ten minutes.
 faults: $(READY)
 	$(BIN)/pytest -m faults tests/faults tests/deployed --durations=10
+
+# The libraries that load exported models, 200 MB in an environment on top of the first: langchain-huggingface takes no
+# huggingface_hub 2, which everything else runs with.
+integrations: $(READY)
+	$(BIN)/python -m venv --clear .integrations
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> $$(.integrations/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first_environment.pth
+	.integrations/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[integrations]'
+	.integrations/bin/python -m pytest -m slow tests/integrations
 
 # Needs the machine to itself; the peers it is compared with are installed first.
 bench: $(READY)
@@ -71,4 +81,4 @@ lock: $(READY)
 	$(BIN)/$(LOCK) --python-version 3.11 --python-platform x86_64-manylinux_2_28 $(CPU_TORCH) -o requirements-cpu.lock
 
 clean:
-	rm -rf .venv .matrix build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .matrix .integrations build dist .mypy_cache .ruff_cache .pytest_cache

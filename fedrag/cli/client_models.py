@@ -1,4 +1,4 @@
-"""`fedrag client ask, models, rollback, evaluate, purge`: use the models that a site received."""
+"""`fedrag client ask, export, models, rollback, evaluate, purge`: use the models that a site received."""
 
 from __future__ import annotations
 
@@ -49,6 +49,25 @@ def ask(
         site = load_own_site(config)
         both = BeforeAndAfter(delivered.run, delivered.config, delivered.state, site, passages, delivered.indexes)
     ask_all(both, question, as_json)
+
+
+def export(
+    folder: Folder,
+    out: Annotated[Path, typer.Argument(help="Folder for the models.", show_default=False)],
+) -> None:
+    """Write the site's current models for PEFT and sentence-transformers, with a README on loading them beside each.
+
+    Example: fedrag client export clinic exported
+    """
+    from fedrag.site.delivery import open_current
+    from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
+
+    config = SiteConfig.from_file(folder / SITE_FILE)
+    delivered = open_current(folder)
+    choose_device(config)
+    from fedrag.components.export import export_new
+
+    print_lines([f"{path.name}: {path}" for path in export_new(delivered.config, delivered.state, out)])
 
 
 def models(folder: Folder, as_json: AsJson = False) -> None:

@@ -35,6 +35,19 @@ def export_models(
     return written
 
 
+def export_new(config: Config, state: State, out: Path, components: Components = SHIPPED) -> list[Path]:
+    """Write each component into a new folder of its name, whole models where the library needs one.
+
+    Raises:
+        ConfigError: A folder exists already.
+        ModelError: A base model is not fetched.
+    """
+    for name in state:
+        if (out / name).exists():
+            raise ConfigError(f"{out / name}: exists already; choose another folder")
+    return export_models(config, state, out, components)
+
+
 def export_run(path: Path | str, out: Path | str, *, components: Components = SHIPPED) -> list[Path]:
     """Write a run's trained components below a folder, whole models where the library needs one.
 
@@ -51,9 +64,5 @@ def export_run(path: Path | str, out: Path | str, *, components: Components = SH
         ConfigError: A folder exists already.
         ModelError: A base model is not fetched.
     """
-    run, out = RunFolder.open(Path(path)), Path(out)
-    state = run.load_result()
-    for name in state:
-        if (out / name).exists():
-            raise ConfigError(f"{out / name}: exists already; choose another folder")
-    return export_models(run.config, state, out, components)
+    run = RunFolder.open(Path(path))
+    return export_new(run.config, run.load_result(), Path(out), components)

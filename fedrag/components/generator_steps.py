@@ -8,6 +8,7 @@ from pathlib import Path
 from transformers import AutoConfig
 
 from fedrag.components.generator_check import try_generator
+from fedrag.components.model_cards import write_generator_card
 from fedrag.components.model_errors import naming_model
 from fedrag.components.spec import Steps
 from fedrag.components.work import Prepared, Work
@@ -102,9 +103,10 @@ def _by_id(site: Site) -> dict[str, Passage]:
 
 
 def _export(config: Config, tensors: Tensors, folder: Path) -> None:
-    """Write an adapter for PEFT."""
+    """Write an adapter for PEFT, and how it is loaded."""
     generator = resident_generator(config, best_device())
     builder = PromptBuilder(generator.tokenizer, config.rag, seq2seq=generator.seq2seq)
+    whole = generator.prefix_bytes is None
     save_adapter(
         folder,
         tensors,
@@ -112,9 +114,12 @@ def _export(config: Config, tensors: Tensors, folder: Path) -> None:
         generator.targets,
         generator.fetched.name,
         _TASKS[generator.fetched.kind],
-        None if generator.prefix_bytes is None else builder.question_mark,
+        None if whole else builder.question_mark,
     )
     generator.tokenizer.save_pretrained(folder)
+    prompt = builder.example("{question}", ["{passage}"] if config.rag.passages else []).prompt
+    text = generator.tokenizer.decode(prompt)
+    write_generator_card(folder, generator.fetched, seq2seq=generator.seq2seq, prompt=text, merges=whole)
 
 
 def _check_base(config: Config, model: FetchedModel) -> None:

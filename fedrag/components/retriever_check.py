@@ -66,7 +66,7 @@ def require_dense_encoder(fetched: FetchedModel) -> str:
         if name in ("Router", "Asym"):
             raise ModelError(
                 "is a Router, with modules of its own for each side; fedrag trains one encoder that serves both: "
-                "fetch the folder of one of its sides"
+                "fetch the folder of one of its sides (fedrag 0.1 exported Routers; fedrag export writes such folders)"
             )
         if "sparse_encoder" in kind or name in ("SpladePooling", "MLMTransformer", "SparseAutoEncoder"):
             raise ModelError("is a sparse encoder; fedrag searches dense vectors")

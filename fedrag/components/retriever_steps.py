@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
+from fedrag.components.model_cards import write_retriever_card
 from fedrag.components.model_errors import naming_model
 from fedrag.components.retriever_check import require_dense_encoder, try_retriever
 from fedrag.components.spec import Steps
@@ -125,8 +126,17 @@ def _validate(work: Work) -> tuple[float, int]:
 
 
 def _export(config: Config, tensors: Tensors, folder: Path) -> None:
-    """Write a model for sentence-transformers."""
-    RoundModels(config, {_NAME: tensors}).retriever.export(folder)
+    """Write a model for sentence-transformers, or one for each side, and how other libraries load it."""
+    retriever = RoundModels(config, {_NAME: tensors}).retriever
+    retriever.export(folder)
+    write_retriever_card(
+        folder,
+        retriever.fetched,
+        two_sides=retriever.has_two_sides,
+        query_prompt=retriever.prompt("query") or "",
+        document_prompt=retriever.prompt("document") or "",
+        similarity=retriever.encoder.similarity_fn_name,
+    )
 
 
 def _check_base(config: Config, model: FetchedModel) -> None:

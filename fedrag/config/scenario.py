@@ -159,6 +159,9 @@ class ContrastiveConfig(Section):
     hard_negative_margin: Fraction = 0.05
     """Share of the labelled passage's similarity that a hard negative must lie below it (NV-Retriever, Moreira et al.
     2024: passages that are more similar are often right); 0: no limit."""
+    guide: Literal["none", "untouched"] = "none"
+    """untouched: a passage that the base retriever finds more similar to a question than the labelled passage is no
+    negative of it, in-batch or hard (GISTEmbed, Solatorio 2024)."""
 
 
 class LsrConfig(Section):

@@ -12,7 +12,6 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Router
 from torch import nn
 from transformers import PreTrainedModel
 
@@ -27,6 +26,7 @@ from fedrag.models.adapters import (
     remove_lora,
 )
 from fedrag.models.attention import use_cpu_attention
+from fedrag.models.plain_encoder import make_plain, save_side
 from fedrag.types import Array, Tensors
 from fedrag.weights.store import FetchedModel
 
@@ -217,31 +217,34 @@ class Retriever:
                 return self._embed(self.learner, texts, "document")
         return self._embed(self._passage_encoder, texts, "document")
 
+    @property
+    def has_two_sides(self) -> bool:
+        """Whether questions and passages are encoded with different weights or prompts."""
+        return not self.config.trains_passage_side or self.prompt("query") != self.prompt("document")
+
+    def prompt(self, task: _Task) -> str | None:
+        """Return what is put before the texts of a side."""
+        return _prompt(self.encoder, task)
+
     def export(self, folder: Path) -> None:
-        """Write the trained model, adapter merged, as a sentence-transformers folder.
+        """Write the trained model, adapter merged, for sentence-transformers: `encode()` gives the vectors of a search.
 
-        If the query side alone was trained, the model has a route for queries and one for documents.
+        One folder serves both sides where they are the same. Otherwise it holds two: `query` and `document`.
         """
-        trained = copy.deepcopy(self.encoder)
-        if self._lora:
-            remove_lora(trained, merge=True)
+        encoder = self._without_adapter(self.encoder, merge=True)
+        if not self.has_two_sides:
+            save_side(encoder, self.prompt("query"), folder)
+            return
+        save_side(encoder, self.prompt("query"), folder / "query")
         if not self.config.trains_passage_side:
-            trained = self._two_routes(trained)
-        trained.save(str(folder), create_model_card=False)
+            encoder = self._without_adapter(self._passage_encoder, merge=False)
+        save_side(encoder, self.prompt("document"), folder / "document")
 
-    def _two_routes(self, trained: SentenceTransformer) -> SentenceTransformer:
-        passages = copy.deepcopy(self._passage_encoder)
+    def _without_adapter(self, encoder: SentenceTransformer, *, merge: bool) -> SentenceTransformer:
+        copied = copy.deepcopy(encoder)
         if self._lora:
-            remove_lora(passages, merge=False)
-        queries, documents = (list[Any](side.children()) for side in (trained, passages))
-        prompts = cast(dict[str, str], self.encoder.prompts)
-        return SentenceTransformer(
-            modules=[Router.for_query_document(queries, documents)],
-            prompts=prompts,
-            default_prompt_name=self.encoder.default_prompt_name,
-            similarity_fn_name=self.encoder.similarity_fn_name,
-            device="cpu",
-        )
+            remove_lora(copied, merge=merge)
+        return make_plain(copied)
 
     def _passage_side(self) -> Any:
         frozen = self._lora and not self.config.trains_passage_side

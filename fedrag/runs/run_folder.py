@@ -9,7 +9,7 @@ runs/<scenario>-<n>/
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
   sites.json             each site's greeting: version, numbers of questions, policy
   delivery.json          the sites that received the result
-  final/                 state.safetensors: what was trained; generator/: it as an adapter for PEFT
+  final/                 state.safetensors: what was trained; generator/: an adapter for PEFT, and its README
   evaluation/            the measured questions, one by one
   results.json           the means over them
   report.html            the page about the run

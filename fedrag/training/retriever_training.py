@@ -11,6 +11,7 @@ import torch
 from fedrag.config.scenario import RetrieverConfig
 from fedrag.errors import TrainingDiverged
 from fedrag.models.retriever import Retriever
+from fedrag.training.guide import Guide
 from fedrag.training.losses import Losses, lsr_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.ralt import epoch_batches
@@ -48,6 +49,8 @@ def train_retriever(
     Raises:
         TrainingDiverged: A loss or gradient is not finite.
     """
+    guided = settings.uses_contrastive and settings.contrastive.guide == "untouched"
+    guide = Guide.of(retriever, examples) if guided else None
     start = received if settings.weights == "lora" else None
     optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu)
     passages = _Passages(retriever, examples)
@@ -57,7 +60,7 @@ def train_retriever(
     retriever.learner.train(settings.dropout)
     try:
         for step, rows in enumerate(batches):
-            loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses)
+            loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses, guide)
             optimizer.add(optimizer.gradients(loss))
             history.append(loss.item())  # after the backward pass: reading a number waits for the GPU
             if not math.isfinite(history[-1]):
@@ -86,6 +89,7 @@ def batch_loss(
     batch: Sequence[RetrieverExample],
     settings: RetrieverConfig,
     losses: Losses,
+    guide: Guide | None = None,
 ) -> torch.Tensor:
     """Return the loss of one batch; each part uses the questions that have its inputs."""
     queries = retriever.embed_queries([example.question for example in batch])
@@ -94,7 +98,7 @@ def batch_loss(
     labelled = [i for i, example in enumerate(batch) if example.positive]
     if settings.uses_contrastive and labelled:
         examples = [batch[i] for i in labelled]
-        total = total + _contrastive(queries[labelled], vectors, examples, settings, losses)
+        total = total + _contrastive(queries[labelled], vectors, examples, settings, losses, guide)
     scored = [i for i, example in enumerate(batch) if len(example.candidates) > 1]
     if settings.uses_lsr and scored:
         weight = settings.lsr_weight if settings.loss == "both" else 1.0
@@ -109,6 +113,7 @@ def _contrastive(
     batch: Sequence[RetrieverExample],
     settings: RetrieverConfig,
     losses: Losses,
+    guide: Guide | None,
 ) -> torch.Tensor:
     columns = [example.positive for example in batch if example.positive]
     for example in batch:
@@ -118,8 +123,11 @@ def _contrastive(
         [column != row and passage.passage_id in example.right_ids for column, passage in enumerate(columns)]
         for row, example in enumerate(batch)
     ]
+    mask = torch.tensor(masked)
+    if guide is not None:
+        mask |= guide.vetoes([example.question for example in batch], columns)
     logits = settings.contrastive.scale * queries @ keys.T
-    return losses.contrastive(logits, torch.tensor(masked, device=logits.device))
+    return losses.contrastive(logits, mask.to(logits.device))
 
 
 def _lsr(

@@ -1,4 +1,4 @@
-"""`fedrag client ask, models, rollback, evaluate, purge`, as a person types them."""
+"""`fedrag client ask, export, models, rollback, evaluate, purge`, as a person types them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from clinic import QUESTION, deliver, make_clinic, trained_run
+from sentence_transformers import SentenceTransformer
 from tiny_federation import SHIPPED
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
+from fedrag.models.resident import RoundModels
 from fedrag.runs.run_folder import RunFolder
+from fedrag.site.delivery import open_current
 
 NORTH = str(SHIPPED / "north")
 
@@ -84,6 +88,18 @@ def test_going_back_changes_what_answers(clinic: Path):
     assert "all delivered models were taken back" in refusal("ask", "clinic", QUESTION)
 
 
+def test_a_site_exports_what_it_asks(clinic: Path, tmp_path: Path):
+    assert client("export", "clinic", str(tmp_path / "out")).splitlines() == [
+        f"{name}: {tmp_path / 'out' / name}" for name in ("generator", "retriever")
+    ]
+    delivered = open_current(clinic)
+    ours = RoundModels(delivered.config, delivered.state).retriever.encode_queries([QUESTION])
+    encoder = SentenceTransformer(str(tmp_path / "out" / "retriever"), device="cpu")
+    np.testing.assert_allclose(encoder.encode([QUESTION]), ours, atol=1e-5)
+    assert (tmp_path / "out" / "generator" / "README.md").is_file()
+    assert refusal("export", "clinic", str(tmp_path / "out")).endswith("exists already; choose another folder")
+
+
 def test_the_list_shows_what_was_delivered_and_what_is_current(clinic: Path):
     assert listed() == {"first-1": "earlier", "tiny-1": "current", "": "tiny-1"}
     rows = [line.split() for line in client("models", "clinic").splitlines() if "-1" in line]
@@ -146,7 +162,9 @@ def test_purge_tells_what_it_removes_and_why_it_leaves_the_rest_and_asks(clinic:
     assert "no models of a run 'tiny-1'; there are: none" in refusal("purge", "clinic", "--run", "tiny-1")
 
 
-@pytest.mark.parametrize("verb", [("ask",), ("models",), ("rollback",), ("evaluate",), ("purge", "--yes")])
+@pytest.mark.parametrize(
+    "verb", [("ask",), ("export", "out"), ("models",), ("rollback",), ("evaluate",), ("purge", "--yes")]
+)
 def test_a_folder_that_is_no_site_is_refused(verb: tuple[str, ...], tmp_path: Path):
     (tmp_path / "models" / "precious").mkdir(parents=True)
     name, *options = verb

@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss, MultipleNegativesRankingLoss
 from transformers import PreTrainedModel
 
 from fedrag.config.scenario import RetrieverConfig
 from fedrag.errors import TrainingDiverged
 from fedrag.models.retriever import Retriever
+from fedrag.training.guide import Guide
 from fedrag.training.losses import Losses
 from fedrag.training.retriever_examples import PassageText, RetrieverExample
 from fedrag.training.retriever_training import train_retriever
@@ -224,6 +225,67 @@ def test_after_a_contrastive_step_the_loss_has_fallen_and_a_frozen_side_is_as_it
     assert second < first - 1e-4
     same = np.array_equal(retriever.encode_passages(list(TEXTS.values())), passages)
     assert same == (side == "query")
+
+
+# The untouched retriever as a guide
+
+
+@pytest.mark.parametrize("n_hard", [0, 1])
+@pytest.mark.parametrize(("weights", "side"), COMBINATIONS)
+def test_with_a_guide_it_is_the_gist_loss_of_sentence_transformers(
+    load_retriever, random_tensors, weights, side, n_hard
+):
+    settings = settings_of(weights=weights, contrastive={"guide": "untouched", "side": side})
+    retriever = load_retriever(**settings)
+    state = random_tensors(retriever.initial_state(0), scale=0.1 if weights == "lora" else 0.02)
+    retriever.set_state(state)  # the model that learns is no longer the guide
+    examples = [
+        replace(example, hard_negatives=tuple(PASSAGES[name] for name in hard[:n_hard]))
+        for example, hard in zip(LABELLED, (["owl"], ["chess"], ["owl"]), strict=True)
+    ]
+    columns = [[e.question for e in examples], [e.positive.text for e in examples if e.positive]]
+    columns += [[e.hard_negatives[k].text for e in examples] for k in range(n_hard)]
+    queries, passages = retriever.encode_queries(columns[0]), retriever.encode_passages(sum(columns[1:], []))
+    guide = SentenceTransformer(str(retriever.fetched.folder), device="cpu")
+    options = {"contrast_anchors": False, "contrast_positives": False}  # a question meets passages only
+    theirs = GISTEmbedLoss(_Given(guide, queries, passages), guide, temperature=1 / 20, **options)
+    features = [guide.preprocess(texts) for texts in columns]
+    with torch.no_grad():
+        expected = float(theirs(features, labels=torch.zeros(0)).item())
+    assert first_loss(retriever, examples) == pytest.approx(expected, abs=1e-5)
+    retriever.set_state(state)
+    unguided = RetrieverConfig.model_validate(settings | {"contrastive": {"side": side}, "lora": retriever.config.lora})
+    assert train_retriever(retriever, examples, unguided, seed=0).loss > expected + 0.01  # it vetoed something
+
+
+class _Given(torch.nn.Module):
+    """Gives the vectors that fedrag computes, with either side trained, to a loss that takes one model."""
+
+    def __init__(self, guide: SentenceTransformer, queries: np.ndarray, passages: np.ndarray) -> None:
+        super().__init__()
+        self.tokenizer, self.max_seq_length = guide.tokenizer, guide.max_seq_length
+        self._left = torch.from_numpy(np.concatenate([queries, passages]))
+
+    def forward(self, features: dict[str, Any]) -> dict[str, Any]:
+        """The loss embeds column after column, or all of them at once."""
+        n_rows = len(features["input_ids"])
+        given, self._left = self._left[:n_rows], self._left[n_rows:]
+        return {"sentence_embedding": given}
+
+
+def test_a_guide_reads_the_base_whatever_was_learnt_and_changes_no_state(load_retriever, random_tensors):
+    vetoes = []
+    for scale in (0.0, 0.5):
+        retriever = load_retriever(**settings_of())
+        retriever.set_state(random_tensors(retriever.initial_state(0), scale=scale))
+        before = retriever.encode_queries(["Who?"])
+        guide = Guide.of(retriever, [*LABELLED, *SCORED])
+        np.testing.assert_array_equal(retriever.encode_queries(["Who?"]), before)
+        columns = [example.positive for example in LABELLED if example.positive]
+        vetoes.append(guide.vetoes([example.question for example in LABELLED], [*columns, PASSAGES["rye"]]))
+    assert torch.equal(*vetoes)
+    assert vetoes[0].any()
+    assert not vetoes[0].diagonal().any()
 
 
 # Both
