@@ -95,9 +95,17 @@ def add_lora(model: nn.Module, lora: LoraSection, exclude: Sequence[str] = ()) -
     paths = [name for name, _ in model.named_modules() if any(part in exclude for part in name.split("."))]
     config = peft_config(lora, targets)
     config.exclude_modules = paths or None
-    inject_adapter_in_model(config, model, adapter_name=_ADAPTER)
+    inject_adapter_in_model(config, _for_peft(model), adapter_name=_ADAPTER)
     accumulate_in_place(model)
     return targets
+
+
+def _for_peft(model: nn.Module) -> nn.Module:
+    """Return what PEFT is given: a transformer itself, anything else inside a module without a configuration.
+
+    A sentence-transformers model has its transformer's configuration, and PEFT would take it for a transformer.
+    """
+    return model if isinstance(model, PreTrainedModel) else nn.ModuleDict({"encoder": model})
 
 
 def peft_config(lora: LoraSection, targets: Targets, task_type: str | None = None) -> LoraConfig:
