@@ -9,6 +9,7 @@ from fedrag.components.spec import Components, find_component
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.files import replacing_folder
+from fedrag.runs.facts import require_same_models
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import State
 
@@ -47,7 +48,7 @@ def export_run(path: Path | str, out: Path | str, *, components: Components = SH
         The new folders.
 
     Raises:
-        RunError: The run is not finished, or damaged.
+        RunError: The run is not finished, or damaged, or a base model is no longer the one it was trained with.
         ConfigError: A folder exists already.
         ModelError: A base model is not fetched.
     """
@@ -56,4 +57,5 @@ def export_run(path: Path | str, out: Path | str, *, components: Components = SH
     for name in state:
         if (out / name).exists():
             raise ConfigError(f"{out / name}: exists already; choose another folder")
+    require_same_models(run, state)
     return export_models(run.config, state, out, components)

@@ -30,7 +30,7 @@ from fedrag.grids.in_process import InProcessGrid
 from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.rag.indexing import shared_indexes
 from fedrag.retrieval.index_cache import INDEXES
-from fedrag.runs.facts import collect_facts
+from fedrag.runs.facts import changed_models, collect_facts
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.baselines import train_local, train_pooled
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
@@ -165,16 +165,14 @@ def _resume(run: RunFolder, parts: _Parts, ray_address: str | None) -> RunFolder
     folders, facts = _prepare(run.config, components)
     if not run.facts:
         run.record_facts(facts)
-    for key, what in (
-        ("data", "data"),
-        ("models", "models"),
-        ("threads", "number of threads"),
-        ("dtype", "dtype"),
-    ):
+    changed = {"models": changed_models(run.facts.get("models", {}), facts["models"])}
+    for key, what in (("data", "data"), ("threads", "number of threads"), ("dtype", "dtype")):
         if run.facts.get(key) != facts[key]:
+            changed[what] = _first_difference(run.facts.get(key), facts[key])
+    for what, difference in changed.items():
+        if difference:
             raise RunError(
-                f"{run.path}: cannot be resumed, its {what} changed: "
-                f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
+                f"{run.path}: cannot be resumed, its {what} changed: {difference}; put it back, or start a new run"
             )
     return _finish(run, folders, parts, _own_pool(run.config, folders, ray_address))
 
