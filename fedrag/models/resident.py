@@ -34,7 +34,13 @@ def resident_generator(config: Config, device: str) -> Generator:
     if key not in _RESIDENT:
         fetched = _verified(config.models.generator)
         generator = Generator.load(
-            fetched, settings.lora, dtype, device, four_bits, own_settings=settings.generation_settings == "model"
+            fetched,
+            settings.lora,
+            dtype,
+            device,
+            four_bits,
+            own_settings=settings.generation_settings == "model",
+            whole_texts=settings.adapter_from == "question",
         )
         if settings.adapter_from == "question":
             generator.prefix_bytes = prefix_bytes(config, device)  # of the memory that the weights leave free

@@ -95,7 +95,7 @@ def make_client_app(
 
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
-        return handle(message, context, accept_delivery)
+        return handle(message, context, lambda bench, request: accept_delivery(bench, request, components))
 
     return app
 

@@ -21,6 +21,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from fedrag.components.base_models import base_tensor_hashes
+from fedrag.components.shipped import SHIPPED
+from fedrag.components.spec import Components
 from fedrag.components.work import Workbench
 from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError
@@ -211,11 +213,11 @@ def _write(folder: Path, found: Sequence[Delivery]) -> None:
     write_json(folder / MODELS / HISTORY_FILE, {"history": [asdict(delivery) for delivery in found]})
 
 
-def accept_delivery(bench: Workbench, request: Request) -> Reply:
+def accept_delivery(bench: Workbench, request: Request, components: Components = SHIPPED) -> Reply:
     """Save the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/` and make them current."""
     models: dict[str, dict[str, str]] = {}
     with suppress(ModelError):  # a site that lost a base model keeps what it trained
-        used = {key: find_model(bench.config.models.name_of(key)) for key in base_tensor_hashes(bench.config)}
-        models = {key: model_facts(model) for key, model in used.items()}
+        used = base_tensor_hashes(bench.config, components)
+        models = {key: model_facts(find_model(bench.config.models.name_of(key))) for key in used}
     save_delivery(bench.cache, bench.run or bench.config.name, request.state, request.scenario, models)
     return Reply(metrics={"delivered": len(request.state)})
