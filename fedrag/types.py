@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Literal
 
 import numpy as np
@@ -27,6 +27,38 @@ Tensors = dict[str, Array]
 
 State = dict[Component, Tensors]
 """What the federation trains: the tensors of each component."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelIdentity:
+    """The sha256 of each part of a base model that decides what it computes.
+
+    Attributes:
+        tensors: Its weights.
+        tokenizer: How a text becomes tokens.
+        template: Its chat template.
+        configuration: What else changes what it computes.
+        prompts: What a sentence-transformers model puts before a text of its own accord.
+    """
+
+    tensors: str = ""
+    tokenizer: str = ""
+    template: str = ""
+    configuration: str = ""
+    prompts: str = ""
+
+    def differences(self, other: ModelIdentity) -> list[str]:
+        """Return the parts, in words, in which another model differs.
+
+        >>> ModelIdentity("a", template="b").differences(ModelIdentity("a", template="c"))
+        ['chat template']
+        """
+        names = [part.name for part in fields(self) if getattr(self, part.name) != getattr(other, part.name)]
+        return ["chat template" if name == "template" else name for name in names]
+
+
+IDENTITY_PARTS: tuple[str, ...] = tuple(part.name for part in fields(ModelIdentity))
+"""The names of the parts of an identity."""
 
 
 @dataclass(frozen=True, slots=True)

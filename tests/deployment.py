@@ -32,10 +32,12 @@ class Deployment:
     Args:
         root: Takes all folders.
         sites: Data folder of each site, by name.
+        homes: A FEDRAG_HOME of its own for some of them.
     """
 
-    def __init__(self, root: Path, sites: Mapping[str, Path]) -> None:
+    def __init__(self, root: Path, sites: Mapping[str, Path], homes: Mapping[str, Path] | None = None) -> None:
         self.root = root
+        self._homes = homes or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         port, superlink_port = free_ports(2)
         config = ServerConfig(name="127.0.0.1", listen="127.0.0.1", port=port, superlink_port=superlink_port)
@@ -105,7 +107,7 @@ class Deployment:
                 [FEDRAG, group, "start", str(folder)],
                 stdout=file,
                 stderr=subprocess.STDOUT,
-                env=os.environ | ONE_THREAD,
+                env=os.environ | ONE_THREAD | ({"FEDRAG_HOME": str(self._homes[name])} if name in self._homes else {}),
                 start_new_session=True,
             )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -106,6 +106,7 @@ def list_models(
     """
     rows = [_describe(model) for model in fetched_models()]
     if as_json:
+        rows = [replace(row, identity=_identity(row)) for row in rows]
         typer.echo(json.dumps([asdict(row) for row in rows], indent=2))
     elif not rows:
         typer.echo("No models yet; run: fedrag models fetch")
@@ -127,6 +128,8 @@ class _ListedModel:
     sha256: str
     intact: bool
     folder: str
+    identity: dict[str, str] | None = None
+    """The hash of each part by which sites and coordinator compare models; None where one cannot be read."""
 
 
 def _describe(model: FetchedModel) -> _ListedModel:
@@ -148,6 +151,15 @@ def _describe(model: FetchedModel) -> _ListedModel:
         intact=intact,
         folder=str(model.folder),
     )
+
+
+def _identity(row: _ListedModel) -> dict[str, str] | None:
+    from fedrag.weights.identity import identity_of
+
+    try:
+        return asdict(identity_of(find_model(row.name)))
+    except ModelError:
+        return None
 
 
 def _table(rows: list[_ListedModel]) -> Table:

@@ -1,4 +1,4 @@
-"""Which base models a scenario uses, and the hashes of their tensors. Nothing here loads one."""
+"""Which base models a scenario uses, and what identifies them. Nothing here loads one."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
-from fedrag.types import Component
+from fedrag.types import Component, ModelIdentity
 from fedrag.weights.store import FetchedModel, find_model
 
 
@@ -34,6 +34,19 @@ def base_tensor_hashes(config: Config, components: Components = SHIPPED) -> dict
     """
     used = _in_rounds(config, components)
     return {key: find_model(config.models.name_of(key)).tensors_sha256 for key in _retriever_first(used)}
+
+
+def base_identities(config: Config, components: Components = SHIPPED) -> dict[Component, ModelIdentity]:
+    """Return the identity of each base model that a site's rounds use, as it lies here now.
+
+    Raises:
+        ModelError: One is not fetched, or its tokenizer or configuration cannot be read.
+        ConfigError: The scenario trains a component that is not known.
+    """
+    from fedrag.weights.identity import identity_of  # it imports transformers, which a site's node does without
+
+    used = _in_rounds(config, components)
+    return {key: identity_of(find_model(config.models.name_of(key))) for key in _retriever_first(used)}
 
 
 def _in_rounds(config: Config, components: Components) -> set[str]:

@@ -9,6 +9,7 @@ from fedrag.components.spec import Components, find_component
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.files import replacing_folder
+from fedrag.runs.facts import require_same_models
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import State
 
@@ -60,9 +61,11 @@ def export_run(path: Path | str, out: Path | str, *, components: Components = SH
         The new folders.
 
     Raises:
-        RunError: The run is not finished, or damaged.
+        RunError: The run is not finished, or damaged, or a base model is no longer the one it was trained with.
         ConfigError: A folder exists already.
         ModelError: A base model is not fetched.
     """
     run = RunFolder.open(Path(path))
-    return export_new(run.config, run.load_result(), Path(out), components)
+    state = run.load_result()
+    require_same_models(run, state)
+    return export_new(run.config, state, Path(out), components)

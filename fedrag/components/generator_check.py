@@ -101,8 +101,9 @@ def _load(config: Config, fetched: FetchedModel, loaded: list[Generator]) -> str
     device = best_device()
     dtype = computing_dtype(config.models.generator_dtype, device)
     four_bits = config.models.generator_dtype == "nf4"
-    generator = Generator.load(fetched, config.generator.lora, dtype, device, four_bits)
-    if config.generator.adapter_from == "question":
+    from_question = config.generator.adapter_from == "question"
+    generator = Generator.load(fetched, config.generator.lora, dtype, device, four_bits, whole_texts=from_question)
+    if from_question:
         generator.prefix_bytes = prefix_bytes(config, device)
     loaded.append(generator)
     return f"{type(generator.model).__name__} in {str(dtype).removeprefix('torch.')} on {device}"

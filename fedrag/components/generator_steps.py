@@ -5,8 +5,6 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
-from transformers import AutoConfig
-
 from fedrag.components.generator_check import try_generator
 from fedrag.components.model_cards import write_generator_card
 from fedrag.components.model_errors import naming_model
@@ -15,11 +13,13 @@ from fedrag.components.work import Prepared, Work
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.models.adapters import initial_lora, lora_targets, save_adapter
+from fedrag.models.attention_window import window_of
 from fedrag.models.four_bits import WEIGHT_BYTES, require_bitsandbytes
 from fedrag.models.generator import (
     adapter_shapes,
     check_four_bits,
     count_four_bit_weights,
+    load_config,
     load_tokenizer,
     model_without_weights,
 )
@@ -135,8 +135,7 @@ def _check_base(config: Config, model: FetchedModel) -> None:
 
 def _check_prompt_length(config: Config, model: FetchedModel) -> None:
     """Refuse prompts that are longer than a model's positions reach; some models have no such limit."""
-    settings = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
-    limit = getattr(settings, "max_position_embeddings", None)
+    limit = getattr(load_config(model), "max_position_embeddings", None)
     prompt, answer = config.rag.prompt_tokens, config.rag.answer_tokens
     longest = max(prompt, answer) if model.kind == "seq2seq" else prompt + answer
     if isinstance(limit, int) and longest > limit:
@@ -155,12 +154,23 @@ def _check_adapter(config: Config, model: FetchedModel) -> None:
             'in generator.lora.targets, or set "start"'
         )
     if config.generator.adapter_from == "question":
-        settings = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
-        if not remembers_all(settings):
-            raise ConfigError(
-                f'generator.adapter_from = "question" needs a model that keeps the keys and values of all tokens; '
-                f'{model.name} does not; set "start"'
-            )
+        _check_window(config, model)
+
+
+def _check_window(config: Config, model: FetchedModel) -> None:
+    """Refuse an adapter that acts from the question on where the model does not keep what comes before it."""
+    if not remembers_all(load_config(model, whole_texts=True)):
+        raise ConfigError(
+            f'generator.adapter_from = "question" needs a model that keeps the keys and values of all tokens; '
+            f'{model.name} does not; set "start"'
+        )
+    window, longest = window_of(load_config(model)), config.rag.prompt_tokens + config.rag.answer_tokens
+    if window is not None and longest > window:
+        raise ConfigError(
+            f'generator.adapter_from = "question" needs prompts and answers that fit the window of {model.name}, '
+            f"{window} tokens; rag.prompt_tokens = {config.rag.prompt_tokens} and rag.answer_tokens = "
+            f'{config.rag.answer_tokens} are {longest}: lower them, or set "start"'
+        )
 
 
 def _base_bytes(config: Config, model: FetchedModel) -> float:

@@ -1,6 +1,6 @@
 """Tries the base models of a scenario before anything is trained, and remembers those that passed.
 
-What passed is noted below `FEDRAG_HOME/checks`, by all that the trial depends on: the model's files, the versions of
+What passed is noted below `FEDRAG_HOME/checks`, by all that the trial depends on: the model's identity, the versions of
 the libraries, the machine's number format and the settings that the trial reads.
 """
 
@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from fedrag.config.scenario import Config, RagConfig
 from fedrag.errors import FedragError, ModelError
 from fedrag.files import write_json
 from fedrag.types import Component, ShippedComponent
-from fedrag.weights.store import MANIFEST, FetchedModel, fedrag_home
+from fedrag.weights.store import FetchedModel, fedrag_home
 
 _LIBRARIES = ("torch", "transformers", "peft", "sentence-transformers", "tokenizers")
 
@@ -49,8 +50,9 @@ def check_model(config: Config, key: Component, component: ComponentSpec, model:
     for finding in steps.try_base(config, model):
         all_ok = all_ok and finding.is_ok
         yield finding
-    if all_ok:
-        _note(_note_path(config, key, model), model)
+    note = _note_path(config, key, model)
+    if all_ok and note:
+        _note(note, model)
 
 
 def require_tried(config: Config, key: Component, component: ComponentSpec, model: FetchedModel) -> None:
@@ -59,7 +61,7 @@ def require_tried(config: Config, key: Component, component: ComponentSpec, mode
     Raises:
         ModelError: What is wrong, and what to do.
     """
-    if _note_path(config, key, model).is_file():
+    if _passed_before(config, key, model):
         return
     wrong = [f for f in check_model(config, key, component, model) if not f.is_ok]
     if wrong:
@@ -73,7 +75,7 @@ def wrong_by_itself(model: FetchedModel) -> list[Finding]:
     """
     key = key_of(model)
     config = default_config(model, fits=True)
-    if _note_path(config, key, model).is_file():
+    if _passed_before(config, key, model):
         return []
     return [finding for finding in check_model(config, key, SHIPPED[key], model) if not finding.is_ok]
 
@@ -103,14 +105,24 @@ def default_config(model: FetchedModel, *, fits: bool = False) -> Config:
     return Config.from_dict({"name": "check", "data": {"sites": "."}, "models": models, "rag": rag})
 
 
-def _note_path(config: Config, key: Component, model: FetchedModel) -> Path:
-    """Return where it is noted that a model passed."""
-    from fedrag.weights.compute import best_device, number_format  # torch: a site's node does without
+def _passed_before(config: Config, key: Component, model: FetchedModel) -> bool:
+    """Return whether it is noted that a model passed; an adapter may have been put beside it since."""
+    note = _note_path(config, key, model)
+    return note is not None and note.is_file() and not any(model.folder.rglob("adapter_config.json"))
 
+
+def _note_path(config: Config, key: Component, model: FetchedModel) -> Path | None:
+    """Return where it is noted that a model passed; None where its files cannot be read, so that it is tried."""
+    from fedrag.weights.compute import best_device, number_format  # torch: a site's node does without
+    from fedrag.weights.identity import identity_of  # as above
+
+    try:
+        identity = identity_of(model)
+    except ModelError:
+        return None
     trained = {"dropout", "lora", "adapter_from", "generation_settings", "weights"}
     facts = {
-        "files": _hash_of_small_files(model.folder),
-        "tensors": model.tensors_sha256,
+        "model": asdict(identity),
         "versions": [__version__, *(version(name) for name in _LIBRARIES)],
         "format": [number_format(config.models.dtype_of(key), best_device()), best_device()],
         "rag": config.rag.model_dump(mode="json", exclude={"date"}),
@@ -124,13 +136,3 @@ def _note(path: Path, model: FetchedModel) -> None:
     if os.access(fedrag_home(), os.W_OK):  # where models are only read, they are tried again
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, {"model": model.name, "passed": True})
-
-
-def _hash_of_small_files(folder: Path) -> str:
-    """Return the sha256 over all files of a model but its weights and its manifest."""
-    digest = hashlib.sha256()
-    for file in sorted(folder.rglob("*")):
-        if file.is_file() and file.suffix != ".safetensors" and file.name != MANIFEST:
-            digest.update(f"{file.relative_to(folder).as_posix()}\0{file.stat().st_size}\0".encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()

@@ -128,7 +128,7 @@ class GeneratorConfig(OptimizerSection):
     adapter_from: Literal["start", "question"] = "start"
     """Where in a prompt the adapter begins to act. question (activated LoRA, Greenewald et al. 2025): the base model
     alone reads instruction and passages; its keys and values are cached for all epochs and rounds, in at most a quarter
-    of the free memory."""
+    of the free memory. On a model with a sliding window, prompt_tokens and answer_tokens together must fit into it."""
     generation_settings: Literal["neutral", "model"] = "neutral"
     """Whether answers are generated with the settings that come with the model, such as forbidden repetitions or forced
     first tokens; neutral: without them. Always greedily."""

@@ -27,7 +27,7 @@ from fedrag.federation.exchange import Federation, KnownSite
 from fedrag.federation.federate import federate
 from fedrag.federation.messages import Greeting
 from fedrag.federation.rounds import deliver
-from fedrag.runs.facts import collect_facts
+from fedrag.runs.facts import collect_facts, require_same_models
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import load_private_key
 from fedrag.service.children import Stop, stop_on_signals
@@ -92,6 +92,7 @@ def redeliver(path: Path, name: str) -> None:
 def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> None:
     if not run.facts:
         run.record_facts(collect_facts(run.config, required_models(run.config), folders=()))
+    require_same_models(run)
     federate(run, lambda: _grid(folder, name, display), display=display)
     run.drop_checkpoints()
 

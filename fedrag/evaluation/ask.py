@@ -14,6 +14,7 @@ from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import build_index, shared_indexes
 from fedrag.rag.pipeline import Retrieved, answer_questions, prompt_builder, prompt_groups, retrieve
 from fedrag.retrieval.index import PassageIndex
+from fedrag.runs.facts import require_same_models
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import COMPONENTS, SPLITS, Component, Passage, Site, Split, State
 
@@ -121,13 +122,14 @@ class BeforeAndAfter:
         """Open a run folder and a site's folder, or a folder with a single site.
 
         Raises:
-            RunError: The run is not finished, or damaged.
+            RunError: The run is not finished, or damaged, or a base model is no longer the one it was trained with.
             ConfigError: The folder holds several sites.
             DataError: The site is malformed.
             ModelError: A model is not fetched.
         """
         run = RunFolder.open(Path(path))
         trained = run.load_result()
+        require_same_models(run)
         site = load_site(_only_site(Path(data)))
         return cls(run.path.resolve().name, run.config, trained, site, passages, shared_indexes())
 

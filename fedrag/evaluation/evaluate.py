@@ -15,8 +15,9 @@ from fedrag.evaluation.measure import MeasuredSplit, measure_site
 from fedrag.evaluation.records import Measured, summarise_by_site
 from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import shared_indexes
+from fedrag.runs.facts import require_same_models
 from fedrag.runs.run_folder import RunFolder
-from fedrag.types import Site, State
+from fedrag.types import COMPONENTS, Site, State
 
 
 def evaluate_run(
@@ -43,11 +44,13 @@ def evaluate_run(
         `fedrag.evaluation.records`.
 
     Raises:
-        RunError: The run is not finished, or damaged.
+        RunError: The run is not finished, or damaged, or a base model is no longer the one it was trained with.
         DataError: The data is malformed, or no site has a question in this split.
     """
     run = RunFolder.open(Path(path))
     state: State = {} if base else run.load_result()
+    generates = run.config.evaluation.generate and not only_retrieval
+    require_same_models(run, COMPONENTS if generates else ("retriever",))
     sites = load_sites(Path(data))
     measured = measure_sites(sites, split, run.config, state, not only_retrieval, display, shared_indexes())
     if not measured:

@@ -12,7 +12,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fedrag import __version__
-from fedrag.components.base_models import base_tensor_hashes
+from fedrag.components.base_models import base_identities
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.config.scenario import Config
@@ -35,7 +35,7 @@ from fedrag.federation.messages import (
 )
 from fedrag.federation.update import Manifest, manifest_of
 from fedrag.runs.run_folder import RunFolder
-from fedrag.types import Component
+from fedrag.types import Component, ModelIdentity
 
 POLL_S = 0.05
 IDS_PER_POLL = 4  # Flower fetches every ready reply of a poll into memory at once
@@ -206,11 +206,27 @@ def _sort_lacking(site: KnownSite, federation: Federation) -> str:
     return "".join(f"{sort.removesuffix('_questions')} or " for sort in sorted(sorts)).removesuffix("or ")
 
 
+def _differing_models(
+    told: Mapping[str, ModelIdentity], ours: Mapping[Component, ModelIdentity], config: Config
+) -> str:
+    """Return in which parts a site's base models are not the server's, and what to do; "" where they are the same."""
+    unlike = {key: ours[key].differences(told.get(key, ModelIdentity())) for key in ours}
+    parts = [f"the {' and the '.join(words)} of its {key}" for key, words in unlike.items() if words]
+    names = [config.models.name_of(key) for key, words in unlike.items() if words]
+    if not parts:
+        return ""
+    is_one = len(parts) == 1 and " and " not in parts[0] and not parts[0].startswith(("the tensors", "the prompts"))
+    return (
+        f"{' and '.join(parts)} {'differs' if is_one else 'differ'} from the server's; "
+        f"fetch the same files of {' and '.join(names)} at both, and compare the output of: fedrag models list --json"
+    )
+
+
 def _who_takes_part(sites: Sequence[KnownSite], federation: Federation) -> list[KnownSite]:
     """Leave out, by name, sites without questions to train on, double names and other base models."""
     display = federation.display
     components = trained_components(federation.config.federation)
-    hashes = base_tensor_hashes(federation.config, federation.components)
+    models = base_identities(federation.config, federation.components)
     able: list[KnownSite] = []
     for site in sites:
         if able and able[-1].name == site.name:
@@ -219,8 +235,8 @@ def _who_takes_part(sites: Sequence[KnownSite], federation: Federation) -> list[
             display.say(f"{site.name} sits out: it has no {_sort_lacking(site, federation)}training questions")
         elif minor_version(site.greeting.version) != minor_version(__version__):
             display.say(f"{site.name} takes no part: it runs fedrag {site.greeting.version}, the server {__version__}")
-        elif site.greeting.tensor_hashes != hashes:
-            display.say(f"{site.name} takes no part: its base models have other tensors than the server's")
+        elif differing := _differing_models(site.greeting.models, models, federation.config):
+            display.say(f"{site.name} takes no part: {differing}")
         else:
             able.append(site)
     return able

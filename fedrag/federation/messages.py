@@ -22,7 +22,7 @@ from fedrag.federation.aggregation import WEIGHT_LIMIT
 from fedrag.federation.codec import decode, encode, state_wire
 from fedrag.federation.update import Manifest, all_finite, flatten, manifest_of, unflatten
 from fedrag.seeding import derive_seed
-from fedrag.types import COMPONENTS, Component, State
+from fedrag.types import COMPONENTS, IDENTITY_PARTS, Component, ModelIdentity, State
 from fedrag.types import Array as FlatArray
 
 PROTOCOL = 1
@@ -94,14 +94,14 @@ class Greeting:
         version: Version of fedrag it runs.
         counts: `train_questions`, of these the `answered_questions` and the `labelled_questions`, and
             `validation_questions`.
-        tensor_hashes: sha256 of its base models' tensors, by component.
+        models: Identities of its base models, by component: hashes alone.
         policy: What it allows, by `POLICY_RULES`; empty where it does not tell.
     """
 
     name: str
     version: str
     counts: dict[str, int]
-    tensor_hashes: dict[str, str]
+    models: dict[str, ModelIdentity]
     policy: dict[str, float] = field(default_factory=dict)
 
 
@@ -205,7 +205,7 @@ def open_request(message: Message) -> Request:
 
 def greeting_content(greeting: Greeting) -> RecordDict:
     """Write a site's greeting."""
-    hashes = {f"tensors.{component}": value for component, value in greeting.tensor_hashes.items()}
+    hashes = {f"{part}.{c}": getattr(model, part) for c, model in greeting.models.items() for part in IDENTITY_PARTS}
     config = ConfigRecord({"name": greeting.name, "version": greeting.version, **hashes})
     content = RecordDict({"greeting": config, "counts": MetricRecord(dict(greeting.counts))})
     if greeting.policy:
@@ -222,11 +222,14 @@ def open_greeting(message: Message) -> Greeting:
     _require_content(message)
     try:
         config = message.content.config_records["greeting"]
-        hashes: dict[str, str] = {c: str(config[f"tensors.{c}"]) for c in COMPONENTS if f"tensors.{c}" in config}
+        told = {c: {part: str(config.get(f"{part}.{c}", "")) for part in IDENTITY_PARTS} for c in COMPONENTS}
+        models: dict[str, ModelIdentity] = {
+            c: ModelIdentity(**parts) for c, parts in told.items() if any(parts.values())
+        }
         counts = {name: int(str(value)) for name, value in message.content.metric_records["counts"].items()}
-        told = message.content.metric_records.get("policy", MetricRecord())
-        policy = _finite_numbers({name: told[name] for name in POLICY_RULES if name in told})
-        greeting = Greeting(str(config["name"]), str(config["version"]), counts, hashes, policy)
+        rules = message.content.metric_records.get("policy", MetricRecord())
+        policy = _finite_numbers({name: rules[name] for name in POLICY_RULES if name in rules})
+        greeting = Greeting(str(config["name"]), str(config["version"]), counts, models, policy)
     except (KeyError, ValueError) as error:
         raise MessageError(f"its greeting is malformed ({type(error).__name__})") from error
     if not (greeting.name.isprintable() and 0 < len(greeting.name) <= NAME_LENGTH):

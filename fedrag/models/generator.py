@@ -14,6 +14,7 @@ from transformers import (
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
 )
 
@@ -21,6 +22,7 @@ from fedrag.config.scenario import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import Targets, adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import use_cpu_attention
+from fedrag.models.attention_window import without_window
 from fedrag.models.four_bits import check_packable, count_packable, packing_options, settle_packed
 from fedrag.types import Tensors
 from fedrag.weights.store import FetchedModel
@@ -61,6 +63,7 @@ class Generator:
         device: str,
         four_bits: bool = False,
         own_settings: bool = False,
+        whole_texts: bool = False,
     ) -> Generator:
         """Load a fetched model and inject an adapter that changes nothing yet.
 
@@ -71,18 +74,26 @@ class Generator:
             device: Where it computes.
             four_bits: Pack the weights of its linear layers into 4 bits.
             own_settings: Generate with the settings that come with the model, such as a penalty of repetition.
+            whole_texts: Load it without its window, into which all texts are known to fit; see `fedrag.models.attention_window`.
 
         Raises:
             ModelError: It is not a language model, or cannot be packed into 4 bits.
         """
         if fetched.kind not in _CLASSES:
             raise ModelError(f"{fetched.name} is not a language model and cannot be the generator")
+        config = load_config(fetched, whole_texts=whole_texts)
         packing: dict[str, Any] = {}
         if four_bits:
             check_four_bits(fetched)
             packing = packing_options(dtype, device)
         model = _CLASSES[fetched.kind].from_pretrained(
-            fetched.folder, dtype=dtype, use_safetensors=True, trust_remote_code=False, local_files_only=True, **packing
+            fetched.folder,
+            config=config,
+            dtype=dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            local_files_only=True,
+            **packing,
         )
         if not own_settings:
             model.generation_config = _neutral(model.generation_config)
@@ -170,6 +181,14 @@ def load_tokenizer(fetched: FetchedModel) -> Any:
     return AutoTokenizer.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
 
 
+def load_config(fetched: FetchedModel, *, whole_texts: bool = False) -> PreTrainedConfig:
+    """Load the configuration of a fetched model; `whole_texts` leaves its window out."""
+    config: PreTrainedConfig = AutoConfig.from_pretrained(
+        fetched.folder, local_files_only=True, trust_remote_code=False
+    )
+    return without_window(config) if whole_texts else config
+
+
 def adapter_shapes(fetched: FetchedModel, lora: LoraSection) -> dict[str, tuple[int, ...]]:
     """Return names and shapes of a generator's adapter without reading any weights."""
     model = model_without_weights(fetched)
@@ -192,13 +211,13 @@ def count_four_bit_weights(fetched: FetchedModel) -> int:
     return count_packable(model_without_weights(fetched))
 
 
-def model_without_weights(fetched: FetchedModel) -> PreTrainedModel:
+def model_without_weights(fetched: FetchedModel, *, whole_texts: bool = False) -> PreTrainedModel:
     """Return a generator's model on the meta device: its layers and its configuration alone.
 
     Raises:
         ModelError: It is not a language model.
     """
-    config = AutoConfig.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
+    config = load_config(fetched, whole_texts=whole_texts)
     if fetched.kind not in _CLASSES:
         raise ModelError(f"{fetched.name} is not a language model and cannot be the generator")
     with torch.device("meta"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import astuple
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.types import Component, State
 from fedrag.weights.compute import best_device, computing_dtype, cpu_count, number_format
+from fedrag.weights.identity import identity_of
 from fedrag.weights.store import FetchedModel, find_model, verify_model
 
 # The only module global. A process loads and verifies each base model once, and sets its state before each use.
@@ -32,7 +34,13 @@ def resident_generator(config: Config, device: str) -> Generator:
     if key not in _RESIDENT:
         fetched = _verified(config.models.generator)
         generator = Generator.load(
-            fetched, settings.lora, dtype, device, four_bits, own_settings=settings.generation_settings == "model"
+            fetched,
+            settings.lora,
+            dtype,
+            device,
+            four_bits,
+            own_settings=settings.generation_settings == "model",
+            whole_texts=settings.adapter_from == "question",
         )
         if settings.adapter_from == "question":
             generator.prefix_bytes = prefix_bytes(config, device)  # of the memory that the weights leave free
@@ -111,7 +119,7 @@ class RoundModels:
             for name, tensor in tensors.items():
                 adapter.update(name.encode() + tensor.tobytes())
         parts = (
-            generator.fetched.tensors_sha256,
+            *astuple(identity_of(generator.fetched)),
             adapter.hexdigest(),
             number_format(self._config.models.generator_dtype, self._device),
             self._device,

@@ -6,6 +6,7 @@ import copy
 import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -28,6 +29,7 @@ from fedrag.models.adapters import (
 from fedrag.models.attention import use_cpu_attention
 from fedrag.models.plain_encoder import make_plain, save_side
 from fedrag.types import Array, Tensors
+from fedrag.weights.identity import identity_of
 from fedrag.weights.store import FetchedModel
 
 _Task = Literal["query", "document"]
@@ -174,7 +176,7 @@ class Retriever:
         # Prompt, longest text, pooling and number format show in the vector of any text.
         digest.update(self.encode_passages([_PROBE]).tobytes())
         parts = (
-            self.fetched.tensors_sha256,
+            *astuple(identity_of(self.fetched)),
             digest.hexdigest(),
             self.encoder.device,
             torch.backends.cpu.get_cpu_capability(),

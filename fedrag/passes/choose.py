@@ -186,13 +186,14 @@ def planned_paths(config: Config, generator: FetchedModel, threads: int) -> Read
         generator: Its generator.
         threads: torch's threads in a client's process.
     """
-    model, device = model_without_weights(generator), best_device()
+    from_question, device = config.generator.adapter_from == "question", best_device()
+    model = model_without_weights(generator, whole_texts=from_question)
     on_gpu = device == "cuda"
     weight_bytes = count_parameters(generator.folder) * computing_dtype(config.models.generator_dtype, device).itemsize
     traits = traits_of_model(
         model,
         experts=bool(lora_targets(model, config.generator.lora).parameters),
-        from_question=config.generator.adapter_from == "question",
+        from_question=from_question,
         on_gpu=on_gpu,
         large=on_gpu and not is_launch_bound(weight_bytes, torch.device(device)),
         packed=config.models.generator_dtype == "nf4",

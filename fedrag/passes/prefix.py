@@ -20,6 +20,7 @@ from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, DynamicCache, PreTrainedCo
 
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapter_disabled
+from fedrag.models.attention_window import window_of
 from fedrag.models.cache_keyword import CACHE
 from fedrag.passes.batches import padded
 from fedrag.passes.threads import has_dynamic_rope, passes_at_a_time, thread_pool
@@ -187,10 +188,9 @@ def read_first_prefixes(model: PreTrainedModel, batch: Sequence[Example]) -> tup
 
 
 def remembers_all(config: PreTrainedConfig) -> bool:
-    """Return whether a causal model keeps the keys and values of all tokens: no sliding window, no recurrence."""
-    text: Any = config.get_text_config()
-    layers = set(getattr(text, "layer_types", None) or ["full_attention"])
-    window = getattr(text, "sliding_window", None) and getattr(text, "use_sliding_window", True)
+    """Return whether a causal model attends to all tokens and keeps their keys and values: no window, no recurrence."""
+    layers = set(getattr(config.get_text_config(), "layer_types", None) or ["full_attention"])
+    keeps = layers <= {"full_attention", "sliding_attention"} and window_of(config) is None
     causal: Any = MODEL_FOR_CAUSAL_LM_MAPPING.get(type(config), None)
     parameters = set(inspect.signature(causal.forward).parameters) if causal else set()
-    return layers == {"full_attention"} and not window and {"position_ids", CACHE} <= parameters
+    return keeps and {"position_ids", CACHE} <= parameters

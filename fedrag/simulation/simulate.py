@@ -19,7 +19,7 @@ from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, Stora
 from fedrag.federation.aggregation import Rule
 from fedrag.files import storage_errors, write_json
 from fedrag.passes.choose import planned_paths, reading_text
-from fedrag.runs.facts import collect_facts
+from fedrag.runs.facts import changed_models, collect_facts
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
@@ -119,16 +119,14 @@ def _resume(run: RunFolder, parts: Parts, ray_address: str | None) -> RunFolder:
     folders, facts = _prepare(run.config, parts)
     if not run.facts:
         run.record_facts(facts)
-    for key, what in (
-        ("data", "data"),
-        ("models", "models"),
-        ("threads", "number of threads"),
-        ("dtype", "dtype"),
-    ):
+    changed = {"models": changed_models(run.facts.get("models", {}), facts["models"])}
+    for key, what in (("data", "data"), ("threads", "number of threads"), ("dtype", "dtype")):
         if run.facts.get(key) != facts[key]:
+            changed[what] = _first_difference(run.facts.get(key), facts[key])
+    for what, difference in changed.items():
+        if difference:
             raise RunError(
-                f"{run.path}: cannot be resumed, its {what} changed: "
-                f"{_first_difference(run.facts.get(key), facts[key])}; put it back, or start a new run"
+                f"{run.path}: cannot be resumed, its {what} changed: {difference}; put it back, or start a new run"
             )
     if run.facts.get("own", {}) != facts["own"]:
         raise RunError(_other_functions(run.path, run.facts.get("own", {}), facts["own"]))

@@ -15,7 +15,7 @@ from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
 from fedrag import __version__
-from fedrag.components.base_models import base_tensor_hashes
+from fedrag.components.base_models import base_identities
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.components.work import OnProgress, Workbench
@@ -94,7 +94,7 @@ def make_client_app(
 
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
-        return handle(message, context, accept_delivery)
+        return handle(message, context, lambda bench, request: accept_delivery(bench, request, components))
 
     return app
 
@@ -104,8 +104,8 @@ def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:
         config = Config.from_toml(open_request(message).scenario)
         paths = SitePaths.from_node_config(context.node_config, config)
         site = paths.load()
-        hashes = {str(key): digest for key, digest in base_tensor_hashes(config, setup.components).items()}
-        greeting = Greeting(paths.name, __version__, question_counts(site), hashes)
+        models = base_identities(config, setup.components)
+        greeting = Greeting(paths.name, __version__, question_counts(site), models)
         return greeting_content(apply_to_greeting(setup.policy, greeting) if setup.policy else greeting)
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")

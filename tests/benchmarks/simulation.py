@@ -79,7 +79,7 @@ def no_op_client() -> Any:
     from flwr.clientapp import ClientApp
 
     from fedrag import __version__ as fedrag_version
-    from fedrag.components.base_models import base_tensor_hashes
+    from fedrag.components.base_models import base_identities
     from fedrag.config.scenario import Config
     from fedrag.federation.messages import Greeting, Reply, greeting_content, open_request, reply_content
     from fedrag.federation.update import manifest_of
@@ -88,9 +88,9 @@ def no_op_client() -> Any:
 
     @app.query("greet")
     def greet(message: Message, context: Any) -> Message:
-        hashes = base_tensor_hashes(Config.from_toml(open_request(message).scenario))
+        models = base_identities(Config.from_toml(open_request(message).scenario))
         counts = {"train_questions": 1, "labelled_questions": 1, "validation_questions": 0}
-        content = greeting_content(Greeting(context.node_config["site-name"], fedrag_version, counts, dict(hashes)))
+        content = greeting_content(Greeting(context.node_config["site-name"], fedrag_version, counts, models))
         return Message(content, reply_to=message)
 
     @app.train("round")

@@ -67,6 +67,21 @@ def test_what_passed_is_not_tried_again_until_something_of_it_changes(own_tiny_c
     assert list(notes.iterdir()) == [note]
 
 
+def test_an_adapter_that_is_put_beside_a_model_that_passed_is_refused(own_tiny_causal):
+    require_tried(tiny_config(), "generator", SHIPPED["generator"], find_model(NAME))
+    (own_tiny_causal / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match="this is an adapter, no whole model"):
+        require_tried(tiny_config(), "generator", SHIPPED["generator"], find_model(NAME))
+
+
+def test_what_changes_no_computation_makes_no_second_trial(own_tiny_causal):
+    notes = own_tiny_causal.parents[1] / "checks"
+    for changes in ({}, {"_name_or_path": "elsewhere"}):
+        edit(own_tiny_causal / "config.json", **changes)
+        require_tried(tiny_config(), "generator", SHIPPED["generator"], find_model(NAME))
+    assert len(list(notes.iterdir())) == 1
+
+
 def test_the_learning_rate_makes_no_second_trial_and_the_rank_does(own_tiny_causal):
     notes = own_tiny_causal.parents[1] / "checks"
     for count, settings in ((1, {}), (1, {"learning_rate": 0.5}), (2, {"lora": {"rank": 3}})):

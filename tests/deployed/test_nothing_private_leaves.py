@@ -21,7 +21,7 @@ from fedrag.security.certificates import new_server_certificate
 from fedrag.site.egress import read_egress
 from fedrag.site.policy import policy_numbers
 from fedrag.site.site_config import SiteConfig
-from fedrag.types import Passage, Question, Site
+from fedrag.types import IDENTITY_PARTS, Passage, Question, Site
 from fedrag.weights.store import fetched_models
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
@@ -36,7 +36,7 @@ CANARIES = {
     "model": "kanarienvogel-modell",  # one that a policy names
     "hash": "0c0ffee0" * 8,  # of that model
 }
-GREETING = ("name", "version", "tensors.generator", "tensors.retriever")
+GREETING = ("name", "version", *(f"{part}.{key}" for key in ("generator", "retriever") for part in IDENTITY_PARTS))
 
 
 class Tap:

@@ -13,7 +13,7 @@ from flwr.clientapp import ClientApp
 from tiny_federation import Lines, tiny_config
 
 from fedrag import __version__
-from fedrag.components.base_models import base_tensor_hashes
+from fedrag.components.base_models import base_identities, base_tensor_hashes
 from fedrag.errors import QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites, replies_as_they_come
 from fedrag.federation.messages import (
@@ -52,8 +52,11 @@ def greeter(told):
     return app
 
 
-def greeting(name, counts=COUNTS, **hashes):
-    return Greeting(name, __version__, counts, {**base_tensor_hashes(CONFIG), **hashes})
+def greeting(name, counts=COUNTS, **changed):
+    """Return the greeting of a site; of the models that are named, some parts are others."""
+    models = base_identities(CONFIG)
+    models |= {key: replace(models[key], **dict.fromkeys(parts, "f00")) for key, parts in changed.items()}
+    return Greeting(name, __version__, counts, models)
 
 
 def greet(grid, config, display):
@@ -91,12 +94,45 @@ def test_sites_come_in_order_of_name_whatever_their_nodes():
 @pytest.mark.parametrize("first", ["other", "good"])
 def test_a_site_with_other_base_models_takes_no_part_whoever_comes_first(first):
     """The site first in order of name used to be the measure: a wrong one shut out all the others."""
-    wrong = greeting("a" if first == "other" else "z", retriever="f00")
-    told = {"1": wrong, "2": greeting("m"), "3": greeting("n", generator="f00")}
+    wrong = greeting("a" if first == "other" else "z", retriever=["tensors"])
+    told = {"1": wrong, "2": greeting("m"), "3": greeting("n", generator=["tensors"])}
     display = Lines()
     assert [site.name for site in greet(grid_of(told), CONFIG, display)] == ["m"]
-    for name in (wrong.name, "n"):
-        assert f"{name} takes no part: its base models have other tensors than the server's" in display.said
+    for name, key, model in (
+        (wrong.name, "retriever", "fedrag/tiny-encoder"),
+        ("n", "generator", "fedrag/tiny-causal"),
+    ):
+        assert (
+            f"{name} takes no part: the tensors of its {key} differ from the server's; fetch the same files of {model} "
+            "at both, and compare the output of: fedrag models list --json"
+        ) in display.said
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"generator": ["template"]}, "the chat template of its generator differs from"),
+        ({"generator": ["tokenizer"]}, "the tokenizer of its generator differs from"),
+        ({"generator": ["configuration"]}, "the configuration of its generator differs from"),
+        ({"retriever": ["prompts"]}, "the prompts of its retriever differ from"),
+        (
+            {"retriever": ["prompts"], "generator": ["tokenizer", "template"]},
+            "the prompts of its retriever and the tokenizer and the chat template of its generator differ from",
+        ),
+    ],
+)
+def test_each_part_in_which_a_site_differs_is_named(changed, told):
+    display = Lines()
+    grid = grid_of({"1": greeting("a", **changed), "2": greeting("b")})
+    assert [site.name for site in greet(grid, CONFIG, display)] == ["b"]
+    assert display.said[0].startswith(f"a takes no part: {told} the server's; fetch the same files of")
+
+
+def test_a_site_that_tells_nothing_of_its_models_takes_no_part():
+    display = Lines()
+    silent = Greeting("a", __version__, COUNTS, {})
+    assert [site.name for site in greet(grid_of({"1": silent, "2": greeting("b")}), CONFIG, display)] == ["b"]
+    assert "the tensors and the tokenizer and the chat template" in display.said[0]
 
 
 def test_a_site_of_another_minor_version_is_refused_by_name():

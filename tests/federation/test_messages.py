@@ -30,6 +30,7 @@ from fedrag.federation.messages import (
     request_content,
 )
 from fedrag.federation.update import flatten, manifest_of
+from fedrag.types import ModelIdentity
 
 STATE = {
     "generator": {"q.lora_B.weight": np.arange(6, dtype=np.float32).reshape(3, 2), "a": np.ones(1, np.float32)},
@@ -238,7 +239,7 @@ def test_of_a_failed_client_only_a_plain_name_is_told(reason, told):
 
 
 def test_a_greeting_comes_back_as_it_was_written():
-    greeting = Greeting("clinic-a", "1.0", {"train_questions": 3}, {"retriever": "ab"})
+    greeting = Greeting("clinic-a", "1.0", {"train_questions": 3}, {"retriever": ModelIdentity(*"abcde")})
     assert open_greeting(message(greeting_content(greeting))) == greeting
 
 

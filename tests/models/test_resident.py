@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
+from tiny_federation import tiny_config
 
 from fedrag.config.scenario import SimulationConfig
 from fedrag.models import resident
@@ -26,3 +29,14 @@ def test_clients_in_ray_actors_share_the_free_memory(monkeypatch, simulation, de
     assert resident.free_share(SimulationConfig.model_validate(simulation), device) == share
     monkeypatch.setattr(resident, "free_memory", lambda device: None)
     assert resident.free_share(SimulationConfig.model_validate(simulation), device) is None
+
+
+def test_scores_are_not_taken_from_a_model_of_another_configuration(own_tiny_causal, monkeypatch):
+    """Rotary positions and the like stand in no tensor: the key of kept scores was the same without them."""
+    keys = set()
+    for epsilon in (1e-6, 1e-5):
+        file = own_tiny_causal / "config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"rms_norm_eps": epsilon}))
+        monkeypatch.setattr(resident, "_RESIDENT", {})
+        keys.add(resident.RoundModels(tiny_config(), {}).generator_key(untouched=True))
+    assert len(keys) == 2

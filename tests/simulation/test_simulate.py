@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,7 @@ from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.runs.run_folder import RunFolder, alone_in_run
 from fedrag.simulation.simulate import resume, simulate
 from fedrag.training.losses import Losses, answer_loss
+from fedrag.weights.identity import identity_of
 from fedrag.weights.store import find_model
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
@@ -62,7 +64,8 @@ def test_a_run_folder_holds_the_resolved_scenario_and_what_the_run_depends_on(fi
     assert facts["dtype"] == {"generator": "float32", "retriever": "float32"}
     assert facts["data"] == {name: hash_site(sites / name) for name in ("a", "b")}
     for component, name in {"generator": "fedrag/tiny-causal", "retriever": "fedrag/tiny-encoder"}.items():
-        assert facts["models"][component] == {"name": name, "tensors_sha256": find_model(name).tensors_sha256}
+        identity = asdict(identity_of(find_model(name)))
+        assert facts["models"][component] == {"name": name, **{f"{part}_sha256": h for part, h in identity.items()}}
     assert {"python", "torch", "transformers", "peft", "sentence-transformers", "flwr"} <= set(facts["versions"])
 
 
@@ -319,10 +322,19 @@ def test_a_run_with_another_number_of_threads_is_not_resumed(begun):
 
 def test_a_run_with_other_models_is_not_resumed_and_the_component_is_named(begun):
     facts = read_json(begun / "run.json")
-    facts["models"]["retriever"]["tensors_sha256"] = "0" * 64
+    facts["models"]["retriever"] |= {"tensors_sha256": "0" * 64, "prompts_sha256": "0" * 64}
+    facts["models"]["generator"]["template_sha256"] = "0" * 64
     (begun / "run.json").write_text(json.dumps(facts))
-    with pytest.raises(RunError, match="its models changed: retriever"):
+    changed = r"its models changed: generator \(chat template\), retriever \(tensors, prompts\); put it back"
+    with pytest.raises(RunError, match=changed):
         resume(begun)
+
+
+def test_a_run_that_recorded_the_tensors_alone_is_resumed(begun):
+    facts = read_json(begun / "run.json")
+    facts["models"] = {c: {k: m[k] for k in ("name", "tensors_sha256")} for c, m in facts["models"].items()}
+    (begun / "run.json").write_text(json.dumps(facts))
+    assert resume(begun).rounds()
 
 
 def test_a_run_of_another_format_is_not_read(begun):

@@ -20,7 +20,7 @@ from fedrag.site.policy import policy_numbers
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.site_config import Policy
 from fedrag.training.losses import Losses
-from fedrag.types import Passage, Question, Site
+from fedrag.types import IDENTITY_PARTS, Passage, Question, Site
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
@@ -121,7 +121,9 @@ def test_a_reply_holds_arrays_numbers_digests_and_codes_and_nothing_else(replies
                     assert re.fullmatch("[0-9a-f]{8}", record["error-id"])
                     assert len(record) == 2
                 case "greeting":
-                    assert set(record) == {"name", "version", "tensors.generator", "tensors.retriever"}
+                    hashes = {f"{part}.{model}" for part in IDENTITY_PARTS for model in ("generator", "retriever")}
+                    assert set(record) == {"name", "version", *hashes}
+                    assert all(re.fullmatch("[0-9a-f]{64}", record[name]) for name in hashes)
                 case _:
                     pytest.fail(f"a reply holds a record {name}")
 

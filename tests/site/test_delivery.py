@@ -10,7 +10,9 @@ import pytest
 from tiny_federation import assert_same_state, tiny_config
 
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError, StorageError
+from fedrag.runs.facts import model_facts
 from fedrag.site.delivery import current_delivery, deliveries, open_current, remove_deliveries, roll_back, save_delivery
+from fedrag.weights.store import find_model
 
 SCENARIO = tiny_config().to_toml()
 
@@ -40,6 +42,18 @@ def test_the_latest_delivery_is_current_and_holds_exactly_what_was_delivered(tmp
         ("a-1", ("generator",)),
         ("b-1", ("generator", "retriever")),
     ]
+
+
+def test_models_whose_base_has_changed_since_are_not_used(own_tiny_causal, tmp_path):
+    """With another chat template the adapter reads prompts on which it was not trained."""
+    models = {"generator": model_facts(find_model("fedrag/tiny-causal"))}
+    save_delivery(tmp_path, "a-1", {"generator": tensors(1.0)}, SCENARIO, models)
+    assert open_current(tmp_path).run == "a-1"
+    (own_tiny_causal / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    with pytest.raises(
+        ModelError, match=r"its base models changed since it was delivered: generator \(chat template\)"
+    ):
+        open_current(tmp_path)
 
 
 def test_going_back_leads_step_by_step_to_the_untouched_models(tmp_path):
@@ -150,7 +164,7 @@ def test_a_damaged_list_is_named_and_not_taken_for_an_empty_one(tmp_path, text):
 def test_the_list_holds_names_times_and_hashes_and_nothing_of_the_data(tmp_path):
     receive(tmp_path, "a-1", 1.0)
     [entry] = json.loads((tmp_path / "models" / "current.json").read_text())["history"]
-    assert set(entry) == {"run", "time", "sha256", "taken_back"}
+    assert set(entry) == {"run", "time", "sha256", "models", "taken_back"}
 
 
 def test_a_run_that_is_forgotten_gives_way_to_the_one_before(tmp_path):

@@ -44,6 +44,7 @@ from fedrag.site.egress import (
     read_egress,
 )
 from fedrag.site.site_config import site_toml
+from fedrag.types import ModelIdentity
 
 WHEN = datetime(2026, 3, 2, 14, 30).timestamp()  # local time, as in the log
 MANIFEST = manifest_of({"w": np.zeros(3, np.float32)})
@@ -51,7 +52,11 @@ REPLY = Reply(
     {"generator": np.array([1.0, 2.0, 3.0], np.float32)}, {"generator": 4}, {"seconds": 1.5, "generator.loss": 0.25}
 )
 TRAINED = reply_content(REPLY, {"generator": MANIFEST}, "float32")
-GREETED = greeting_content(Greeting("clinic", "0.1.0", {"train_questions": 4}, {"retriever": "b" * 64}))
+GREETED = greeting_content(
+    Greeting(
+        "clinic", "0.1.0", {"train_questions": 4}, {"retriever": ModelIdentity(*(letter * 64 for letter in "bcdef"))}
+    )
+)
 REFUSED = reply_content(Reply(refusal="deadline", error_id="0123abcd"), {}, "float32")
 
 
@@ -100,6 +105,10 @@ def test_arrays_are_told_by_size_and_hash_and_all_else_in_clear():
         "greeting.name": "clinic",
         "greeting.version": "0.1.0",
         "greeting.tensors.retriever": "b" * 64,
+        "greeting.tokenizer.retriever": "c" * 64,
+        "greeting.template.retriever": "d" * 64,
+        "greeting.configuration.retriever": "e" * 64,
+        "greeting.prompts.retriever": "f" * 64,
     }
     assert describe(REFUSED)["texts"] == {"refusal.code": "deadline", "refusal.error-id": "0123abcd"}
 
@@ -266,6 +275,10 @@ def test_an_audit_has_a_row_a_reply_by_run(log):
         "name clinic",
         "version 0.1.0",
         f"tensors.retriever {'b' * 12}...",
+        f"tokenizer.retriever {'c' * 12}...",
+        f"template.retriever {'d' * 12}...",
+        f"configuration.retriever {'e' * 12}...",
+        f"prompts.retriever {'f' * 12}...",
     )
     assert (trained.when, trained.round_number, trained.kind) == ("2026-03-02 14:30", 1, "train")
     assert (trained.components, trained.n_bytes) == (("generator",), array_bytes(TRAINED))

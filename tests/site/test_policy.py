@@ -23,7 +23,7 @@ from fedrag.site.policy import (
     refusal_of_request,
 )
 from fedrag.site.site_config import Policy
-from fedrag.types import Passage, Question, Site
+from fedrag.types import ModelIdentity, Passage, Question, Site
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 HASHES = {"generator": "a" * 64, "retriever": "b" * 64}
@@ -330,9 +330,10 @@ def test_a_validation_without_counts_is_a_mean_that_counts_once():
 
 def test_a_greeting_without_counts_tells_whether_there_are_questions():
     counts = {"train_questions": 40, "labelled_questions": 0, "validation_questions": 1}
-    left = apply_to_greeting(Policy(tell_counts=False), Greeting("clinic", "0.1.0", counts, {"retriever": "b" * 64}))
+    models = {"retriever": ModelIdentity("b" * 64)}
+    left = apply_to_greeting(Policy(tell_counts=False), Greeting("clinic", "0.1.0", counts, models))
     assert left.counts == {"train_questions": 1, "labelled_questions": 0, "validation_questions": 1}
-    assert (left.name, left.version, left.tensor_hashes) == ("clinic", "0.1.0", {"retriever": "b" * 64})
+    assert (left.name, left.version, left.models) == ("clinic", "0.1.0", models)
 
 
 def test_a_site_that_keeps_its_rules_to_itself_greets_without_them():

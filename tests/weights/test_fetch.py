@@ -78,6 +78,23 @@ def test_a_folder_is_copied_without_code_pickles_and_copies_for_other_programs(t
     verify_model(find_model("my-model"))
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "part"),
+    [
+        ("tokenizer_config.json", {"eos_token": "<|endoftext|>"}, "tokenizer"),
+        ("config.json", {"rms_norm_eps": 1e-5}, "configuration"),
+    ],
+)
+def test_a_folder_whose_small_files_were_changed_is_not_taken_for_the_one_that_is_here(
+    tiny_folder: Path, own_home: Path, file: str, changes: dict[str, object], part: str
+):
+    fetch_folder(tiny_folder)
+    edit_json(tiny_folder / file, **changes)
+    with pytest.raises(ModelError, match=f"my-model was fetched from path:.* and differs from .*: {part}; choose"):
+        fetch_folder(tiny_folder)
+    assert fetch_folder(tiny_folder, force=True).name == "my-model"
+
+
 def test_a_folder_is_recognised_without_naming_the_source(tiny_folder: Path, own_home: Path):
     fetch_models([str(tiny_folder)])
     assert find_model(str(tiny_folder)) == find_model("my-model")
