@@ -108,6 +108,7 @@ def _note_path(config: Config, key: Component, model: FetchedModel) -> Path:
     from fedrag.weights.compute import best_device, number_format  # torch: a site's node does without
 
     trained = {"dropout", "lora", "adapter_from", "generation_settings", "weights"}
+    trained |= {"query_prompt", "passage_prompt", "similarity", "truncate_dim"}
     facts = {
         "files": _hash_of_small_files(model.folder),
         "tensors": model.tensors_sha256,

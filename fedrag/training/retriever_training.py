@@ -53,6 +53,7 @@ def train_retriever(
     passages = _Passages(retriever, examples)
     torch.manual_seed(seed)
     batches = _batches(examples, settings, seed)
+    temperatures = _temperatures(retriever, settings)  # found by encoding some texts, so before training begins
     history: list[float] = []
     retriever.learner.train(settings.dropout)
     try:
@@ -71,7 +72,17 @@ def train_retriever(
         retriever.set_state(
             optimizer.state()
         )  # the float32 encoder, which searches, takes over what its short copy has learnt
-    return TrainingResult.of(optimizer.update(), history)
+    return TrainingResult.of(optimizer.update(), history, temperatures=temperatures)
+
+
+def _temperatures(retriever: Retriever, settings: RetrieverConfig) -> dict[str, float]:
+    """Return the scale and the temperature of the losses in use."""
+    used: dict[str, float] = {}
+    if settings.uses_contrastive:
+        used["scale"] = retriever.scale(settings.contrastive.scale)
+    if settings.uses_lsr:
+        used["tau_r"] = retriever.tau_r(settings.lsr.tau_r)
+    return used
 
 
 def _batches(examples: Sequence[RetrieverExample], settings: RetrieverConfig, seed: int) -> list[list[int]]:
@@ -94,16 +105,17 @@ def batch_loss(
     labelled = [i for i, example in enumerate(batch) if example.positive]
     if settings.uses_contrastive and labelled:
         examples = [batch[i] for i in labelled]
-        total = total + _contrastive(queries[labelled], vectors, examples, settings, losses)
+        total = total + _contrastive(retriever, queries[labelled], vectors, examples, settings, losses)
     scored = [i for i, example in enumerate(batch) if len(example.candidates) > 1]
     if settings.uses_lsr and scored:
         weight = settings.lsr_weight if settings.loss == "both" else 1.0
         examples = [batch[i] for i in scored]
-        total = total + weight * _lsr(queries[scored], vectors, examples, settings, losses)
+        total = total + weight * _lsr(retriever, queries[scored], vectors, examples, settings, losses)
     return total
 
 
 def _contrastive(
+    retriever: Retriever,
     queries: torch.Tensor,
     vectors: _Embedded,
     batch: Sequence[RetrieverExample],
@@ -118,11 +130,13 @@ def _contrastive(
         [column != row and passage.passage_id in example.right_ids for column, passage in enumerate(columns)]
         for row, example in enumerate(batch)
     ]
-    logits = settings.contrastive.scale * queries @ keys.T
+    scale = retriever.scale(settings.contrastive.scale)
+    logits = scale * queries @ keys.T
     return losses.contrastive(logits, torch.tensor(masked, device=logits.device))
 
 
 def _lsr(
+    retriever: Retriever,
     queries: torch.Tensor,
     vectors: _Embedded,
     batch: Sequence[RetrieverExample],
@@ -136,7 +150,7 @@ def _lsr(
     similarities = torch.einsum("qd,qkd->qk", queries, keys)
     scores = torch.tensor([scores for _, scores, _ in padded], device=queries.device)
     valid = torch.tensor([valid for _, _, valid in padded], device=queries.device)
-    logits, targets = similarities / settings.lsr.tau_r, scores / settings.lsr.tau_lm
+    logits, targets = similarities / retriever.tau_r(settings.lsr.tau_r), scores / settings.lsr.tau_lm
     if losses.lsr is not None:
         return losses.lsr(logits, targets, valid)
     return lsr_loss(logits, targets, valid, settings.lsr.divergence)

@@ -255,5 +255,5 @@ def test_the_passage_side_is_trained_where_a_loss_in_use_trains_it(loss, contras
 def test_the_documented_defaults_stand():
     assert GeneratorConfig().lora.rank == 16
     lsr = RetrieverConfig().lsr
-    assert (lsr.tau_lm, lsr.tau_r, lsr.side, lsr.divergence) == (0.1, 0.05, "query", "forward")
-    assert (RetrieverConfig().contrastive.scale, RetrieverConfig().contrastive.side) == (20.0, "both")
+    assert (lsr.tau_lm, lsr.tau_r, lsr.side, lsr.divergence) == (0.1, "auto", "query", "forward")
+    assert (RetrieverConfig().contrastive.scale, RetrieverConfig().contrastive.side) == ("auto", "both")

@@ -41,7 +41,7 @@ def test_there_is_an_example_for_every_question_and_labelled_passage(load_retrie
         Question("c", "who  is IT?", ("x",), ("p0",)),
     ]
     passages = [Passage(f"p{i}", f"passage {i}") for i in range(4)]
-    examples = labelled_examples(load_retriever(), questions, passages, train_tokens=32)
+    examples = labelled_examples(load_retriever(), questions, passages, 0, train_tokens=32)
     assert [(e.question, e.positive) for e in examples] == [
         ("Who is it?", PassageText("p1", "passage 1")),
         ("Who is it?", PassageText("p2", "passage 2")),
@@ -55,12 +55,12 @@ def test_a_long_passage_stands_for_itself_by_its_chunk_with_the_answer(load_retr
     retriever = load_retriever()
     text = "The dough rests. " * 6 + "Caraway is added on Fridays. " + "The oven is hot. " * 6
     question = Question("q", "When?", ("on  Mondays", "FRIDAYS"), ("p",))
-    (example,) = labelled_examples(retriever, [question], [Passage("p", text)], train_tokens=34)
+    (example,) = labelled_examples(retriever, [question], [Passage("p", text)], 0, train_tokens=34)
     assert example.positive is not None
     assert "Fridays" in example.positive.text
     assert len(example.positive.text) <= 32  # a token a byte, two of them special
     lost = Question("q", "When?", ("nowhere to be found",), ("p",))
-    (example,) = labelled_examples(retriever, [lost], [Passage("p", text)], train_tokens=34)
+    (example,) = labelled_examples(retriever, [lost], [Passage("p", text)], 0, train_tokens=34)
     assert example.positive is not None
     assert text.startswith(example.positive.text)
 
@@ -186,6 +186,6 @@ def test_the_hard_negatives_that_a_site_names_come_first_and_none_is_right_for_t
         Question("a", "Who?", (), ("p0",), ("p3", "p1")),
         Question("b", "who?", ("x",), ("p1",), ("p2",)),
     ]
-    first, second = labelled_examples(load_retriever(), questions, passages, train_tokens=32)
+    first, second = labelled_examples(load_retriever(), questions, passages, 0, train_tokens=32)
     assert first.hard_negatives == (PassageText("p3", "passage 3"),)
     assert second.hard_negatives == (PassageText("p2", "passage 2"),)

@@ -151,9 +151,9 @@ def test_a_question_with_a_single_candidate_teaches_nothing(load_retriever):
 # Contrastive
 
 
-def reference_loss(retriever: Retriever, columns: list[list[str]], scale: float = 20.0) -> float:
+def reference_loss(retriever: Retriever, columns: list[list[str]], scale: float | None = None) -> float:
     """Return sentence-transformers' own loss on texts in columns: questions, positives, hard negatives."""
-    loss = MultipleNegativesRankingLoss(retriever.encoder, scale=scale)
+    loss = MultipleNegativesRankingLoss(retriever.encoder, scale=scale or retriever.fitting_scale)
     features = [retriever.encoder.preprocess(texts) for texts in columns]
     with torch.no_grad():
         return float(loss(features, labels=torch.zeros(0)).item())
@@ -185,7 +185,7 @@ def infonce_by_hand(retriever: Retriever, rows: list[tuple[str, str, list[str]]]
     for question, right, wrong in rows:
         query = retriever.encode_queries([question])[0].astype(np.float64)
         vectors = retriever.encode_passages([TEXTS[name] for name in (right, *wrong)]).astype(np.float64)
-        terms.append(-np.log(softmax64((20.0 * vectors @ query).tolist())[0]))
+        terms.append(-np.log(softmax64((retriever.fitting_scale * vectors @ query).tolist())[0]))
     return float(np.mean(terms))
 
 
