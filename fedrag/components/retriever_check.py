@@ -48,8 +48,8 @@ def try_retriever(config: Config, fetched: FetchedModel) -> Iterator[Finding]:
         "length": trial.length,
         "adapter": trial.adapter,
         "vectors": trial.vectors,
-        "prompts": trial.prompts,
-        "similarity": trial.similarity,
+        "prompts": lambda: prompts_text(loaded[0]),
+        "similarity": lambda: similarity_text(loaded[0]),
         "training step": trial.gradient,
     }
     for name, check in checks.items():
@@ -172,26 +172,6 @@ class _Trial:
                 raise ModelError(f"the vectors of {side} are others in training than in search")
         return f"{ours.shape[1]} dimensions, as sentence-transformers' encode gives them"
 
-    def prompts(self) -> str:
-        """Tell what is put before questions and passages."""
-        query, passage = (prompt_of(self._encoder, task) or "" for task in ("query", "document"))
-        if query or passage:
-            return f'"{query}" before questions, "{passage}" before passages'
-        config = self._retriever.config
-        trained = known_prompts(self._retriever.fetched.name)
-        if trained is None or "auto" not in (config.query_prompt, config.passage_prompt):
-            return "none"
-        return (
-            f'none, though models of this name were trained with some: set retriever.query_prompt = "{trained[0]}" and '
-            f'retriever.passage_prompt = "{trained[1]}"'
-        )
-
-    def similarity(self) -> str:
-        """Tell how vectors are compared, and the temperatures that fit them."""
-        retriever = self._retriever
-        scale, tau_r = (retriever.scale("auto"), retriever.tau_r("auto"))
-        return f"{retriever.similarity}; to its spread fit a contrastive scale of {scale:g} and tau_r = {tau_r:g}"
-
     def _encoded(self, encode: Any) -> Array:
         normalised = self._retriever.similarity == "cosine"
         vectors = encode(list(TEXTS), normalize_embeddings=normalised, show_progress_bar=False)
@@ -211,6 +191,27 @@ class _Trial:
     @property
     def _transformer(self) -> nn.Module | None:
         return next((m for m in self._encoder.modules() if isinstance(m, PreTrainedModel)), None)
+
+
+def prompts_text(retriever: Retriever) -> str:
+    """Tell what is put before questions and passages."""
+    query, passage = (prompt_of(retriever.encoder, task) or "" for task in ("query", "document"))
+    if query or passage:
+        return f'"{query}" before questions, "{passage}" before passages'
+    trained = known_prompts(retriever.fetched.name)
+    if trained is None or "auto" not in (retriever.config.query_prompt, retriever.config.passage_prompt):
+        return "none"
+    return (
+        f'none, though models of this name were trained with some: set retriever.query_prompt = "{trained[0]}" and '
+        f'retriever.passage_prompt = "{trained[1]}"'
+    )
+
+
+def similarity_text(retriever: Retriever) -> str:
+    """Tell how vectors are compared, and the temperatures of training."""
+    settings = retriever.config
+    scale, tau_r = retriever.scale(settings.contrastive.scale), retriever.tau_r(settings.lsr.tau_r)
+    return f"{retriever.similarity}, contrastive scale {scale:g}, tau_r {tau_r:g}"
 
 
 def _positions(model: PreTrainedModel) -> int | None:

@@ -1,4 +1,4 @@
-"""Unrelated questions and passages, the same in five languages: how far apart an encoder puts them shows its spread."""
+"""Unrelated questions and passages in three languages: how far apart an encoder puts them shows its spread."""
 
 from __future__ import annotations
 
@@ -12,26 +12,6 @@ QUESTIONS: dict[str, tuple[str, ...]] = {
         "Why did the old harbour lose its importance?",
         "How many players are in a volleyball team?",
         "Where are the passwords of a customer stored?",
-    ),
-    "de": (
-        "Wann öffnet das Schwimmbad am Sonntag?",
-        "Wie lange muss Brotteig vor dem Backen ruhen?",
-        "Welcher Planet hat die meisten Monde?",
-        "Was ist nach einem Bienenstich zu tun?",
-        "Wer bezahlt die Reparatur einer defekten Waschmaschine?",
-        "Warum verlor der alte Hafen seine Bedeutung?",
-        "Wie viele Spieler hat eine Volleyballmannschaft?",
-        "Wo werden die Passwörter eines Kunden gespeichert?",
-    ),
-    "es": (
-        "¿Cuándo abre la piscina los domingos?",
-        "¿Cuánto tiempo debe reposar la masa del pan antes de hornearla?",
-        "¿Qué planeta tiene el mayor número de lunas?",
-        "¿Qué hay que hacer después de la picadura de una abeja?",
-        "¿Quién paga la reparación de una lavadora averiada?",
-        "¿Por qué perdió su importancia el antiguo puerto?",
-        "¿Cuántos jugadores tiene un equipo de voleibol?",
-        "¿Dónde se guardan las contraseñas de un cliente?",
     ),
     "vi": (
         "Bể bơi mở cửa lúc mấy giờ vào Chủ nhật?",
@@ -66,26 +46,6 @@ PASSAGES: dict[str, tuple[str, ...]] = {
         "When the river filled with sand in the fifteenth century, merchants moved their ships to the coast.",
         "Each side sends six people to the court, and a match is won by the first to take three sets.",
         "Only a salted hash of the secret is kept in the database; the text that was typed is never written down.",
-    ),
-    "de": (
-        "An Sonn- und Feiertagen öffnet das Bad um neun und schließt um sechs; Kinder unter sechs brauchen Begleitung.",
-        "Mehl, Wasser, Salz und Hefe zehn Minuten kneten, den Teig zudecken und zwei Stunden gehen lassen.",
-        "Astronomen haben mehr als hundert Monde des Saturn bestätigt, die meisten nur wenige Kilometer groß.",
-        "Den Stachel sofort entfernen, die Haut mit Eis kühlen und einen Arzt rufen, wenn das Gesicht anschwillt.",
-        "Der Verkäufer behebt Mängel eines Geräts innerhalb von zwei Jahren nach dem Kauf kostenlos.",
-        "Als der Fluss im fünfzehnten Jahrhundert versandete, verlegten die Kaufleute ihre Schiffe an die Küste.",
-        "Jede Seite schickt sechs Personen auf das Feld; wer zuerst drei Sätze gewinnt, hat das Spiel gewonnen.",
-        "In der Datenbank liegt nur ein gesalzener Hash des Geheimnisses; der getippte Text wird nie gespeichert.",
-    ),
-    "es": (
-        "Los domingos y festivos abre a las nueve y cierra a las seis; los menores de seis años van con un adulto.",
-        "Amase la harina, el agua, la sal y la levadura diez minutos, tape la masa y déjela crecer dos horas.",
-        "Los astrónomos han confirmado más de cien satélites de Saturno, la mayoría de pocos kilómetros de ancho.",
-        "Retire el aguijón enseguida, enfríe la piel con hielo y llame a un médico si la cara empieza a hincharse.",
-        "El vendedor arregla gratis un aparato defectuoso durante los dos años siguientes a la compra.",
-        "Cuando el río se llenó de arena en el siglo quince, los mercaderes llevaron sus barcos a la costa.",
-        "Cada lado envía a seis personas a la cancha y gana el partido quien obtiene antes tres sets.",
-        "En la base de datos solo queda un resumen con sal del secreto; el texto escrito nunca se anota.",
     ),
     "vi": (
         "Chủ nhật và ngày lễ, bể mở cửa lúc chín giờ, đóng cửa lúc sáu giờ; trẻ dưới sáu tuổi phải đi cùng người lớn.",

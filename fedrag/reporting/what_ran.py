@@ -10,7 +10,7 @@ from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS
-from fedrag.reporting.round_log import Records, SiteTotals
+from fedrag.reporting.round_log import Records, SiteTotals, temperatures
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import plural, size_text
 from fedrag.types import COMPONENTS
@@ -147,6 +147,8 @@ def facts(
         if component in models:
             role = "trained" if component in trained else "not trained"
             found[component.capitalize()] = f"{models[component]['name']} ({role})"
+    if told := temperatures(records):
+        found["Losses"] = ", ".join(told)
     found["Sites"] = f"{len(sites)}: {', '.join(sites)}"
     found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
