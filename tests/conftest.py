@@ -99,9 +99,11 @@ def load_retriever(tiny_home: Path) -> Callable[..., Retriever]:
     from fedrag.config.scenario import RetrieverConfig
     from fedrag.models.retriever import Retriever
 
-    def load(name: str = "fedrag/tiny-encoder", device: str = "cpu", **settings: Any) -> Retriever:
+    def load(
+        name: str = "fedrag/tiny-encoder", device: str = "cpu", chunk_tokens: int = 0, **settings: Any
+    ) -> Retriever:
         config = RetrieverConfig.model_validate({"lora": {"rank": 4, "alpha": 8.0}} | settings)
-        retriever = Retriever.load(find_model(name), config, device)
+        retriever = Retriever.load(find_model(name), config, device, chunk_tokens=chunk_tokens)
         for module in retriever.encoder.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
