@@ -146,7 +146,7 @@ def _searching_lines(config: Config, components: Components) -> list[str]:
         return []
     retriever = resident_retriever(config, "cpu")
     return [
-        f"retriever: {similarity_text(retriever)}; chunks of at most {retriever.chunk_tokens} tokens; "
+        f"search: {similarity_text(retriever)}; chunks of at most {retriever.chunk_tokens} tokens; "
         f"prompts: {prompts_text(retriever)}"
     ]
 
