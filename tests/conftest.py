@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -98,9 +99,11 @@ def load_retriever(tiny_home: Path) -> Callable[..., Retriever]:
     from fedrag.config.scenario import RetrieverConfig
     from fedrag.models.retriever import Retriever
 
-    def load(name: str = "fedrag/tiny-encoder", device: str = "cpu", **settings: Any) -> Retriever:
+    def load(
+        name: str = "fedrag/tiny-encoder", device: str = "cpu", chunk_tokens: int = 0, **settings: Any
+    ) -> Retriever:
         config = RetrieverConfig.model_validate({"lora": {"rank": 4, "alpha": 8.0}} | settings)
-        retriever = Retriever.load(find_model(name), config, device)
+        retriever = Retriever.load(find_model(name), config, device, chunk_tokens=chunk_tokens)
         for module in retriever.encoder.modules():
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
@@ -122,21 +125,56 @@ def own_tiny_causal(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.fixture
-def prompted_encoder(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def prompted_encoder(made_encoder: Callable[..., str]) -> str:
     """Add to a store of this test alone the tiny encoder with prompts for queries and documents; return its name."""
+    return made_encoder("prompted", prompts={"query": "search for: ", "document": "passage: "})
+
+
+@pytest.fixture
+def made_encoder(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return a function that adds the tiny encoder, changed, to a store of this test alone, and returns its name."""
+    import torch
     from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Dense
 
     from fedrag.weights.fetch import fetch_models
     from fedrag.weights.store import model_folder
 
-    folder = tmp_path / "prompted"
-    encoder = SentenceTransformer(str(model_folder("fedrag/tiny-encoder")), device="cpu")
-    encoder.prompts = {"query": "search for: ", "document": "passage: "}
-    encoder.save(str(folder), create_model_card=False)
+    def make(
+        name: str,
+        prompts: dict[str, str] | None = None,
+        similarity: str | None = None,
+        normalise: bool = True,
+        shift: float = 0.0,
+    ) -> str:
+        """Make an encoder.
+
+        Args:
+            name: Its name.
+            prompts: Its prompts by name, as they stand in its file.
+            similarity: Its similarity function; None: its file names none.
+            normalise: Whether it has a module that gives its vectors unit length.
+            shift: What is added to each dimension of a vector: it brings all vectors close to one another.
+        """
+        encoder = SentenceTransformer(str(model_folder("fedrag/tiny-encoder")), device="cpu")
+        last = encoder.pop(2)
+        encoder.similarity_fn_name = similarity
+        if shift:
+            dim = encoder.get_embedding_dimension()
+            encoder.append(Dense(dim, dim, True, torch.nn.Identity(), torch.eye(dim), torch.full((dim,), shift)))
+        if normalise:
+            encoder.append(last)
+        folder = tmp_path / name
+        encoder.save(str(folder), create_model_card=False)
+        settings = json.loads((folder / "config_sentence_transformers.json").read_text())
+        settings |= {"prompts": prompts or {}, "similarity_fn_name": similarity}
+        (folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+        fetch_models([str(folder)], "path")
+        return name
+
     shutil.copytree(tiny_home / "models", tmp_path / "home" / "models", symlinks=True)
     monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
-    fetch_models([str(folder)], "path")
-    return "prompted"
+    return make
 
 
 @pytest.fixture

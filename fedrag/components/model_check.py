@@ -121,6 +121,7 @@ def _note_path(config: Config, key: Component, model: FetchedModel) -> Path | No
     except ModelError:
         return None
     trained = {"dropout", "lora", "adapter_from", "generation_settings", "weights"}
+    trained |= {"query_prompt", "passage_prompt", "similarity", "truncate_dim"}
     facts = {
         "model": asdict(identity),
         "versions": [__version__, *(version(name) for name in _LIBRARIES)],

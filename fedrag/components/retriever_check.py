@@ -21,6 +21,7 @@ from fedrag.components.finding import Finding, found
 from fedrag.config.scenario import Config
 from fedrag.errors import ModelError
 from fedrag.models.adapters import adapted_weights
+from fedrag.models.encoder_settings import known_prompts, prompt_of
 from fedrag.models.retriever import Retriever
 from fedrag.types import Array
 from fedrag.weights.compute import best_device, computing_dtype
@@ -47,6 +48,8 @@ def try_retriever(config: Config, fetched: FetchedModel) -> Iterator[Finding]:
         "length": trial.length,
         "adapter": trial.adapter,
         "vectors": trial.vectors,
+        "prompts": lambda: prompts_text(loaded[0]),
+        "similarity": lambda: similarity_text(loaded[0]),
         "training step": trial.gradient,
     }
     for name, check in checks.items():
@@ -80,7 +83,7 @@ def require_dense_encoder(fetched: FetchedModel) -> str:
 def _load(config: Config, fetched: FetchedModel, loaded: list[Retriever]) -> str:
     device = best_device()
     dtype = computing_dtype(config.models.retriever_dtype, device)
-    loaded.append(Retriever.load(fetched, config.retriever, device, dtype))
+    loaded.append(Retriever.load(fetched, config.retriever, device, dtype, config.rag.chunk_tokens))
     return f"{' + '.join(type(module).__name__ for module in loaded[0].encoder)} on {device}"
 
 
@@ -139,29 +142,40 @@ class _Trial:
         folder = str(self._retriever.fetched.folder)
         options = {"dtype": torch.float32}
         stock = SentenceTransformer(
-            folder, device=str(self._encoder.device), local_files_only=True, model_kwargs=options
+            folder,
+            prompts=self._encoder.prompts,
+            similarity_fn_name=self._encoder.similarity_fn_name,
+            truncate_dim=self._encoder.truncate_dim,
+            device=str(self._encoder.device),
+            local_files_only=True,
+            model_kwargs=options,
         )
         retriever = self._retriever
         sides: dict[str, tuple[Array, Array, torch.Tensor]] = {
             "questions": (
                 retriever.encode_queries(TEXTS),
-                _encoded(stock.encode_query),
+                self._encoded(stock.encode_query),
                 retriever.embed_queries(TEXTS),
             ),
             "passages": (
                 retriever.encode_passages(TEXTS),
-                _encoded(stock.encode_document),
+                self._encoded(stock.encode_document),
                 retriever.embed_passages(TEXTS),
             ),
         }
         learner = next(iter(retriever.parameters().values())).dtype
         for side, (ours, theirs, trained) in sides.items():
-            if not _cosine_gap(ours, theirs) <= _SAME_VECTOR[torch.float32]:
+            if not _gap(ours, theirs) <= _SAME_VECTOR[torch.float32]:
                 raise ModelError(f"the vectors of {side} are not those of encode: fedrag does not read it rightly")
             in_training = trained.detach().float().cpu().numpy()
-            if not _cosine_gap(ours, in_training) <= _SAME_VECTOR[learner]:
+            if not _gap(ours, in_training) <= _SAME_VECTOR[learner]:
                 raise ModelError(f"the vectors of {side} are others in training than in search")
         return f"{ours.shape[1]} dimensions, as sentence-transformers' encode gives them"
+
+    def _encoded(self, encode: Any) -> Array:
+        normalised = self._retriever.similarity == "cosine"
+        vectors = encode(list(TEXTS), normalize_embeddings=normalised, show_progress_bar=False)
+        return np.asarray(vectors, dtype=np.float32)
 
     def gradient(self) -> str:
         """Require that a step would change something."""
@@ -179,6 +193,27 @@ class _Trial:
         return next((m for m in self._encoder.modules() if isinstance(m, PreTrainedModel)), None)
 
 
+def prompts_text(retriever: Retriever) -> str:
+    """Tell what is put before questions and passages."""
+    query, passage = (prompt_of(retriever.encoder, task) or "" for task in ("query", "document"))
+    if query or passage:
+        return f'"{query}" before questions, "{passage}" before passages'
+    trained = known_prompts(retriever.fetched.name)
+    if trained is None or "auto" not in (retriever.config.query_prompt, retriever.config.passage_prompt):
+        return "none"
+    return (
+        f'none, though models of this name were trained with some: set retriever.query_prompt = "{trained[0]}" and '
+        f'retriever.passage_prompt = "{trained[1]}"'
+    )
+
+
+def similarity_text(retriever: Retriever) -> str:
+    """Tell how vectors are compared, and the temperatures of training."""
+    settings = retriever.config
+    scale, tau_r = retriever.scale(settings.contrastive.scale), retriever.tau_r(settings.lsr.tau_r)
+    return f"{retriever.similarity}, contrastive scale {scale:g}, tau_r {tau_r:g}"
+
+
 def _positions(model: PreTrainedModel) -> int | None:
     """Return how many tokens a model's learned positions can number; None: it learns none."""
     rows: int | None = None
@@ -190,12 +225,7 @@ def _positions(model: PreTrainedModel) -> int | None:
     return rows
 
 
-def _encoded(encode: Any) -> Array:
-    vectors = encode(list(TEXTS), normalize_embeddings=True, show_progress_bar=False)
-    return np.asarray(vectors, dtype=np.float32)
-
-
-def _cosine_gap(one: Array, other: Array) -> float:
-    """Return the largest 1 - cosine between rows."""
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return float((1.0 - (one * other).sum(axis=1) / lengths).max())
+def _gap(one: Array, other: Array) -> float:
+    """Return the largest difference between rows, in shares of their squared length: 1 - cosine for unit vectors."""
+    squares = (one * one).sum(axis=1) + (other * other).sum(axis=1)
+    return float((np.square(one - other).sum(axis=1) / squares).max())

@@ -31,6 +31,7 @@ from fedrag.training.retriever_examples import (
     merge_examples,
     scored_examples,
     share_labels,
+    shortener,
 )
 from fedrag.training.retriever_training import train_retriever
 from fedrag.types import Tensors
@@ -58,10 +59,12 @@ def _examples(work: Work) -> list[RetrieverExample]:
     scored: list[RetrieverExample] = []
     if settings.uses_contrastive:
         retriever = work.models.retriever
-        labelled = labelled_examples(retriever, site.train, site.passages, settings.train_tokens)
+        overlap, size = work.bench.config.rag.chunk_overlap, settings.train_tokens
+        labelled = labelled_examples(retriever, site.train, site.passages, overlap, size)
         if settings.contrastive.hard_negatives and labelled:
             queries = encode_questions(retriever, [example.question for example in labelled])
-            labelled = add_hard_negatives(labelled, queries, work.index(), settings.contrastive)
+            shorten = shortener(retriever, size)
+            labelled = add_hard_negatives(labelled, queries, work.index(), settings.contrastive, shorten)
     if settings.uses_lsr:
         scored = _score_candidates(work)
     return merge_examples(labelled, scored)
@@ -147,12 +150,19 @@ def _check_base(config: Config, model: FetchedModel) -> None:
 
 def _check_chunks(config: Config, retriever: Retriever) -> None:
     """Require that passages can be cut into what the retriever reads."""
+    name, reads = retriever.fetched.name, retriever.tokens_read
+    if config.rag.chunk_tokens > reads:
+        raise ConfigError(
+            f"rag.chunk_tokens = {config.rag.chunk_tokens}: must be at most the {reads} tokens of a passage that "
+            f"{name} reads"
+        )
     if config.rag.chunk_overlap >= retriever.chunk_tokens:
+        of = f"a passage that {name} reads" if retriever.chunk_tokens == reads else "a chunk"
         raise ConfigError(
             f"rag.chunk_overlap = {config.rag.chunk_overlap}: must be smaller than the {retriever.chunk_tokens} "
-            f"tokens of a passage that {retriever.fetched.name} reads"
+            f"tokens of {of}"
         )
-    if config.retriever.train_tokens <= retriever.special_tokens:
+    if config.retriever.train_tokens and config.retriever.train_tokens <= retriever.special_tokens:
         raise ConfigError(
             f"retriever.train_tokens = {config.retriever.train_tokens}: {retriever.fetched.name} adds "
             f"{retriever.special_tokens} special tokens, nothing of a passage would be left"

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import tomli_w
 from pydantic import BaseModel
@@ -92,7 +92,7 @@ def _type_text(field: FieldInfo) -> str:
 
 
 def _kind_text(kind: Any) -> str:
-    if get_origin(kind) is UnionType:
+    if get_origin(kind) in (UnionType, Union):
         return " or ".join("list of texts" if get_origin(one) is tuple else _kind_text(one) for one in get_args(kind))
     if get_origin(kind) is Literal:
         return ", ".join(f'`"{value}"`' for value in get_args(kind))

@@ -16,7 +16,17 @@ from pydantic import AfterValidator, Field, model_validator
 
 from fedrag.config.arm_settings import ArmsConfig, Baseline
 from fedrag.config.section import Section, parse_toml, validate_section
-from fedrag.config.values import ComponentName, Count, DayText, Fraction, Labels, LanguageCode, Positive, distinct
+from fedrag.config.values import (
+    AutoPositive,
+    ComponentName,
+    Count,
+    DayText,
+    Fraction,
+    Labels,
+    LanguageCode,
+    Positive,
+    distinct,
+)
 from fedrag.errors import ConfigError
 from fedrag.files import read_text_file
 from fedrag.types import ShippedComponent
@@ -83,6 +93,9 @@ class RagConfig(Section):
     question that takes more than half of the room, the beginning."""
     answer_tokens: Count = 32
     """Longest answer in training and generation, in tokens; a longer one is cut, and does not end there."""
+    chunk_tokens: Annotated[int, Field(ge=0)] = 0
+    """Most tokens of a chunk, without special tokens and the passages' prompt: long passages are cut into chunks, which
+    are indexed, searched and trained on; 0: 256, or as many as the retriever reads if these are fewer."""
     chunk_overlap: Annotated[int, Field(ge=0)] = 32
     """Tokens that neighbouring chunks of a long passage share."""
     include_labelled: bool = False
@@ -150,8 +163,9 @@ class GeneratorConfig(OptimizerSection):
 class ContrastiveConfig(Section):
     """In-batch negatives (InfoNCE) on labelled passages."""
 
-    scale: Positive = 20.0
-    """Factor on the cosine similarity."""
+    scale: AutoPositive = "auto"
+    """Factor on the similarity, one over the temperature; auto: fits the spread of the base model's similarities, such
+    as 20 for all-MiniLM-L6-v2 and 100 for multilingual-e5-small."""
     side: Side = "both"
     """Encoder side that learns."""
     hard_negatives: Annotated[int, Field(ge=0)] = 0
@@ -177,8 +191,9 @@ class LsrConfig(Section):
     """Generator that scores: this round's, or the base for the whole run (RA-DIT)."""
     tau_lm: Positive = 0.1
     """Temperature on the mean log-probability of the answer."""
-    tau_r: Positive = 0.05
-    """Temperature on the cosine similarity."""
+    tau_r: AutoPositive = "auto"
+    """Temperature on the similarity; auto: fits the spread of the base model's similarities, such as 0.05 for
+    all-MiniLM-L6-v2 and 0.01 for multilingual-e5-small."""
     divergence: Literal["forward", "reverse"] = "forward"
     """forward: KL(target || retriever), as in Atlas; reverse: KL(retriever || target), as in REPLUG."""
     side: Side = "query"
@@ -203,8 +218,18 @@ class RetrieverConfig(OptimizerSection):
     """The loss; both: contrastive + lsr_weight * LSR, each on the questions that it can use."""
     lsr_weight: Annotated[float, Field(ge=0.0)] = 1.0
     """Weight of LSR where loss = "both"."""
-    train_tokens: Count = 128
-    """Tokens of a passage that a training step reads: its chunk with the answer."""
+    query_prompt: str = "auto"
+    """What stands before every question, such as "query: " for E5; auto: the model's own prompt, if it has one."""
+    passage_prompt: str = "auto"
+    """What stands before every passage, such as "passage: " for E5; auto: the model's own prompt, if it has one."""
+    similarity: Literal["auto", "cosine", "dot"] = "auto"
+    """How vectors are compared, in training, search and the exported model; auto: as the model says, else cosine."""
+    truncate_dim: Annotated[int, Field(ge=0)] = 0
+    """Dimensions of a vector that are kept, in training, search and the exported model (Matryoshka, Kusupati et al.
+    2022); 0: all."""
+    train_tokens: Annotated[int, Field(ge=0)] = 0
+    """Most tokens of a labelled passage or hard negative that the contrastive loss reads, special tokens included; 0:
+    the chunks of the index as they are."""
     dropout: bool = False
     """Whether the encoder's own dropout is on in training; off: about 30 % less work."""
     batch_size: Count = 32
@@ -349,6 +374,8 @@ class Config(Section):
         if self.rag.passages_per_prompt > self.rag.passages:
             raise ValueError("rag.passages_per_prompt is larger than rag.passages")
         self._check_closed_book()
+        if 0 < self.rag.chunk_tokens <= self.rag.chunk_overlap:
+            raise ValueError("rag.chunk_overlap must be smaller than rag.chunk_tokens")
         if self.generator.adapter_from == "question" and self.generator.activation_checkpointing == "on":
             raise ValueError(
                 'generator.activation_checkpointing = "on" does not work with generator.adapter_from = "question", '

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from datetime import date
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
@@ -25,6 +26,15 @@ def distinct(values: tuple[float, ...]) -> tuple[float, ...]:
     if len(values) == 1 or len(set(values)) < len(values):
         raise PydanticCustomError("distinct", "none, or at least two different numbers")
     return values
+
+
+def _checked_auto_positive(value: Any) -> float | Literal["auto"]:
+    if value == "auto":
+        return "auto"
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if is_number and value > 0 and math.isfinite(value):
+        return float(value)
+    raise PydanticCustomError("auto_positive", '"auto" or a number above 0')
 
 
 def _checked_labels(value: Any) -> str | tuple[str, ...]:
@@ -50,6 +60,9 @@ def _checked_language(value: str) -> str:
         raise PydanticCustomError("language", 'the code of a language such as "vi" or "zh-Hant"')
     return value
 
+
+AutoPositive = Annotated[float | Literal["auto"], PlainValidator(_checked_auto_positive)]
+"""A number above 0, or "auto" where fedrag finds one that fits the model."""
 
 Labels = Annotated[str | tuple[str, ...], PlainValidator(_checked_labels)]
 """The words before passages, question and answer, or the language of the standard ones."""

@@ -27,7 +27,7 @@ class Found:
 
     Attributes:
         passage: The passage.
-        score: Cosine similarity to the question.
+        score: Similarity to the question, by which passages are ranked.
         is_given: Whether it was given to the generator.
         is_labelled: Whether the site's files label it as holding the answer.
     """
@@ -173,9 +173,8 @@ class BeforeAndAfter:
         passages = {passage.id: passage for passage in self._site.passages}
         given = hits[: config.rag.passages]
         asked = Retrieved.of(question, given, passages, index)
-        [answer] = answer_questions(
-            models.generator, [asked], config.rag, config.evaluation.batch_tokens, config.retriever.lsr.tau_r
-        )
+        temperature = models.retriever.tau_r(config.retriever.lsr.tau_r) if index is not None else 1.0
+        [answer] = answer_questions(models.generator, [asked], config.rag, config.evaluation.batch_tokens, temperature)
         [(_, first), *_] = prompt_groups(asked.passages, config.rag)
         fitted = prompt_builder(models.generator, config.rag).fit(question, first)
         found = (

@@ -66,7 +66,7 @@ def measure_site(
             asked,
             config.rag,
             config.evaluation.batch_tokens,
-            config.retriever.lsr.tau_r,
+            retriever.tau_r(config.retriever.lsr.tau_r) if retriever is not None else 1.0,
             lambda done, total: on_progress(f"answers of {site.name}", done, total),
         )
         left = iter(told)

@@ -82,7 +82,7 @@ quiet hours in minutes of the day, both 0 where none is quiet.
 NAME_LENGTH = 100
 # Any other name would be text that a site chose.
 _METRICS = {"seconds", "delivered"}
-_METRICS_OF_A_COMPONENT = ("loss", "last_loss", "steps", "tokens", "norm", "sum", "count")
+_METRICS_OF_A_COMPONENT = ("loss", "last_loss", "steps", "tokens", "norm", "sum", "count", "scale", "tau_r")
 
 
 @dataclass(frozen=True, slots=True)

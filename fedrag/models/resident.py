@@ -53,10 +53,11 @@ def resident_generator(config: Config, device: str) -> Generator:
 def resident_retriever(config: Config, device: str) -> Retriever:
     """Return the retriever of a scenario with the state that was set last; the first call loads it."""
     dtype = computing_dtype(config.models.retriever_dtype, device)
-    key = ("retriever", config.models.retriever, config.retriever.model_dump_json(), dtype, device)
+    used = (config.retriever.model_dump_json(), config.rag.chunk_tokens)
+    key = ("retriever", config.models.retriever, used, dtype, device)
     if key not in _RESIDENT:
         fetched = _verified(config.models.retriever)
-        _RESIDENT[key] = Retriever.load(fetched, config.retriever, device, dtype)
+        _RESIDENT[key] = Retriever.load(fetched, config.retriever, device, dtype, config.rag.chunk_tokens)
     found = _RESIDENT[key]
     assert isinstance(found, Retriever)
     return found

@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -27,12 +28,17 @@ from fedrag.models.adapters import (
     remove_lora,
 )
 from fedrag.models.attention import use_cpu_attention
+from fedrag.models.encoder_settings import Similarity, Task, apply_settings, kept, prompt_of, similarity_of
 from fedrag.models.plain_encoder import make_plain, save_side
+from fedrag.models.probe_texts import PASSAGES, QUESTIONS
+from fedrag.models.temperature import fitting_scale
 from fedrag.types import Array, Tensors
 from fedrag.weights.identity import identity_of
 from fedrag.weights.store import FetchedModel
 
-_Task = Literal["query", "document"]
+MOST_CHUNK_TOKENS = 256
+"""Most tokens of a chunk where a scenario names no number."""
+
 _PROBE = "A text whose vector tells one way of encoding passages from another."
 # sentence-transformers pools token embeddings itself and ignores a transformer's own pooler.
 _UNUSED = ("pooler",)
@@ -50,6 +56,7 @@ class Retriever:
         config: Says what is trained.
         fetched: Where the model came from.
         dtype: Number format in which an adapter trains.
+        chunk_tokens: Most tokens of a chunk; 0: `MOST_CHUNK_TOKENS`. Never more than the encoder reads.
     """
 
     def __init__(
@@ -58,6 +65,7 @@ class Retriever:
         config: RetrieverConfig,
         fetched: FetchedModel,
         dtype: torch.dtype = torch.float32,
+        chunk_tokens: int = 0,
     ) -> None:
         self.encoder = encoder.eval()
         shorter = config.weights == "lora" and dtype != torch.float32
@@ -65,6 +73,7 @@ class Retriever:
         """The encoder that trains."""
         self.config = config
         self.fetched = fetched
+        self._most_chunk_tokens = chunk_tokens or MOST_CHUNK_TOKENS
         self._lora = config.weights == "lora"
         self._at_base = False
         self._embeddings = {} if config.token_embeddings else _token_embeddings(encoder)
@@ -77,7 +86,12 @@ class Retriever:
 
     @classmethod
     def load(
-        cls, fetched: FetchedModel, config: RetrieverConfig, device: str, dtype: torch.dtype = torch.float32
+        cls,
+        fetched: FetchedModel,
+        config: RetrieverConfig,
+        device: str,
+        dtype: torch.dtype = torch.float32,
+        chunk_tokens: int = 0,
     ) -> Retriever:
         """Load a fetched encoder, ready to train as the configuration says."""
         if fetched.kind != "encoder":
@@ -89,16 +103,22 @@ class Retriever:
             trust_remote_code=False,
             model_kwargs={"dtype": torch.float32},  # some are stored in half precision
         )
+        apply_settings(encoder, config, fetched.name)
         if config.weights == "lora":
             add_lora(encoder, config.lora, exclude=_UNUSED)
-        retriever = cls(encoder, config, fetched, dtype)
+        retriever = cls(encoder, config, fetched, dtype, chunk_tokens)
         retriever.set_state(retriever.initial_state(seed=0))
         return retriever
 
     @property
     def chunk_tokens(self) -> int:
+        """Most tokens of a chunk of a passage, without special tokens and the passages' prompt."""
+        return min(self._most_chunk_tokens, self.tokens_read)
+
+    @property
+    def tokens_read(self) -> int:
         """Tokens of a passage that the encoder reads, without special tokens and the passages' prompt."""
-        prompt = self.encoder.tokenizer(_prompt(self.encoder, "document") or "", add_special_tokens=False)
+        prompt = self.encoder.tokenizer(prompt_of(self.encoder, "document") or "", add_special_tokens=False)
         taken = self.special_tokens + len(prompt["input_ids"])
         return int(self.encoder.get_max_seq_length() or 512) - taken
 
@@ -106,6 +126,30 @@ class Retriever:
     def special_tokens(self) -> int:
         """The number of special tokens that every text gets."""
         return len(self.encoder.tokenizer("")["input_ids"])
+
+    @property
+    def similarity(self) -> Similarity:
+        """How vectors are compared; those of a dot product keep their lengths."""
+        return similarity_of(self.encoder)
+
+    @cached_property
+    def fitting_scale(self) -> float:
+        """The contrastive scale that fits the spread of the base model's similarities."""
+        questions = [text for texts in QUESTIONS.values() for text in texts]
+        passages = [text for texts in PASSAGES.values() for text in texts]
+        with self.untouched():
+            queries, found = self.encode_queries(questions), self.encode_passages(passages)
+        n = len(QUESTIONS)
+        pairs = zip(np.split(queries, n), np.split(found, n), strict=True)
+        return fitting_scale([some @ others.T for some, others in pairs], self.similarity)
+
+    def scale(self, setting: float | Literal["auto"]) -> float:
+        """Return the factor on similarities in the contrastive loss."""
+        return self.fitting_scale if setting == "auto" else setting
+
+    def tau_r(self, setting: float | Literal["auto"]) -> float:
+        """Return the temperature of similarities in LSR, and where answers are weighed by their passages."""
+        return 1.0 / self.fitting_scale if setting == "auto" else setting
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """Return the trained parameters by name."""
@@ -173,11 +217,14 @@ class Retriever:
         digest = hashlib.sha256()
         for name, parameter in self._trained_passage_weights().items():
             digest.update(name.encode() + parameter.detach().float().cpu().numpy().tobytes())
-        # Prompt, longest text, pooling and number format show in the vector of any text.
+        # Longest text, pooling and number format show in the vector of any text.
         digest.update(self.encode_passages([_PROBE]).tobytes())
         parts = (
             *astuple(identity_of(self.fetched)),
             digest.hexdigest(),
+            repr(prompt_of(self.encoder, "document")),
+            self.similarity,
+            self.encoder.truncate_dim,
             self.encoder.device,
             torch.backends.cpu.get_cpu_capability(),
             torch.get_num_threads(),
@@ -199,20 +246,20 @@ class Retriever:
         return {} if all(torch.equal(weights[name], base) for name, base in self._base.items()) else weights
 
     def encode_queries(self, texts: Sequence[str]) -> Array:
-        """Return unit vectors (texts, dim) of questions."""
+        """Return vectors (texts, dim) of questions, of unit length if compared by cosine."""
         return self._encode(self.encoder.encode_query, texts)
 
     def encode_passages(self, texts: Sequence[str]) -> Array:
-        """Return unit vectors (texts, dim) of passages or their chunks."""
+        """Return vectors (texts, dim) of passages or their chunks, of unit length if compared by cosine."""
         with self._passage_side():
             return self._encode(self._passage_encoder.encode_document, texts)
 
     def embed_queries(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return unit vectors (texts, dim) through which gradients flow."""
+        """Return the vectors of `encode_queries`, through which gradients flow."""
         return self._embed(self.learner, texts, "query")
 
     def embed_passages(self, texts: Sequence[str]) -> torch.Tensor:
-        """Return unit vectors (texts, dim); gradients flow if the passage side is trained."""
+        """Return the vectors of `encode_passages`; gradients flow if the passage side is trained."""
         if self._lora:
             frozen = not self.config.trains_passage_side
             with adapter_disabled(self.learner) if frozen else nullcontext():
@@ -224,9 +271,9 @@ class Retriever:
         """Whether questions and passages are encoded with different weights or prompts."""
         return not self.config.trains_passage_side or self.prompt("query") != self.prompt("document")
 
-    def prompt(self, task: _Task) -> str | None:
+    def prompt(self, task: Task) -> str | None:
         """Return what is put before the texts of a side."""
-        return _prompt(self.encoder, task)
+        return prompt_of(self.encoder, task)
 
     def export(self, folder: Path) -> None:
         """Write the trained model, adapter merged, for sentence-transformers: `encode()` gives the vectors of a search.
@@ -262,16 +309,16 @@ class Retriever:
             list(texts),
             batch_size=64,
             convert_to_numpy=True,
-            normalize_embeddings=True,
+            normalize_embeddings=self.similarity == "cosine",
             show_progress_bar=False,
         )
         return cast(Array, np.ascontiguousarray(vectors, dtype=np.float32))
 
-    def _embed(self, encoder: SentenceTransformer, texts: Sequence[str], task: _Task) -> torch.Tensor:
-        features = encoder.preprocess(list(texts), prompt=_prompt(encoder, task), task=task)
+    def _embed(self, encoder: SentenceTransformer, texts: Sequence[str], task: Task) -> torch.Tensor:
+        features = encoder.preprocess(list(texts), prompt=prompt_of(encoder, task), task=task)
         features = {k: v.to(encoder.device) if torch.is_tensor(v) else v for k, v in features.items()}
         vectors: torch.Tensor = encoder(features, task=task)["sentence_embedding"]
-        return nn.functional.normalize(vectors.float(), dim=-1)
+        return kept(vectors, encoder)
 
 
 def _token_embeddings(encoder: SentenceTransformer) -> dict[str, nn.Parameter]:
@@ -293,11 +340,3 @@ def _in_short_format(encoder: SentenceTransformer, dtype: torch.dtype) -> Senten
         if isinstance(module, PreTrainedModel):
             use_cpu_attention(module)
     return learner
-
-
-def _prompt(encoder: SentenceTransformer, task: _Task) -> str | None:
-    """Return the prompt that `encode_query` or `encode_document` puts before a text."""
-    names = ("query",) if task == "query" else ("document", "passage", "corpus")
-    prompts = encoder.prompts or {}
-    fallback = prompts.get(encoder.default_prompt_name) if encoder.default_prompt_name else None
-    return next((prompts[name] for name in names if name in prompts), fallback) or None

@@ -97,6 +97,19 @@ def curve(records: Records, key: str, component: str) -> Points:
     return [(r["round"], r[key][component]) for r in records if component in r[key]]
 
 
+def temperatures(records: Records) -> list[str]:
+    """Return, in words, the scale and temperature with which the retriever's losses compared, where sites told them.
+
+    >>> temperatures([{"sites": {"a": {"retriever.scale": 20.0}, "b": {"retriever.scale": 20.0}}}])
+    ['contrastive scale 20']
+    """
+    found = []
+    for key, name in (("retriever.scale", "contrastive scale"), ("retriever.tau_r", "tau_r")):
+        used = {told[key] for record in records for told in record["sites"].values() if key in told}
+        found += [f"{name} {' or '.join(f'{value:g}' for value in sorted(used))}"] if used else []
+    return found
+
+
 def failures(records: Records) -> list[Failure]:
     """Return which replies were left out, by site and reason, whatever the ids of their errors."""
     rounds: dict[tuple[str, str], list[int]] = defaultdict(list)

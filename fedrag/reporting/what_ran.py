@@ -10,7 +10,7 @@ from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS
-from fedrag.reporting.round_log import Records, SiteTotals
+from fedrag.reporting.round_log import Records, SiteTotals, temperatures
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import plural, size_text
 from fedrag.types import COMPONENTS
@@ -151,6 +151,8 @@ def facts(
             found[component.capitalize()] = f"{models[component]['name']} ({role})"
     for what, name in recorded.get("own", {}).items():
         found["Own aggregation rule" if what == "rule" else f"Own {what.partition('.')[2]} loss"] = name
+    if told := temperatures(records):
+        found["Losses"] = ", ".join(told)
     found["Sites"] = f"{len(sites)}: {', '.join(sites)}"
     found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedrag.components.base_models import required_models
+from fedrag.components.retriever_check import prompts_text, similarity_text
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
@@ -16,7 +17,7 @@ from fedrag.data.questions import count_distinct, question_counts
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.generator import load_tokenizer
-from fedrag.models.resident import prefix_bytes
+from fedrag.models.resident import prefix_bytes, resident_retriever
 from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.rag.cuts import count_cuts, sum_of_cuts
 from fedrag.rag.prompt import PromptBuilder
@@ -52,6 +53,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         _byte_line(config, sizes, len(able)),
         _memory_line(config, sizes, len(sites), components),
         *_reading_lines(config, components),
+        *_searching_lines(config, components),
         *_cut_lines(config, sites, components),
         *_rate_lines(config),
         _evaluation_line(config),
@@ -138,6 +140,17 @@ def _reading_lines(config: Config, components: Components) -> list[str]:
     """Return the line on how the generator's batches are read; none without a generator."""
     generator, threads = required_models(config, components).get("generator"), client_threads(config.simulation)
     return [reading_text(planned_paths(config, generator, threads).facts())] if generator else []
+
+
+def _searching_lines(config: Config, components: Components) -> list[str]:
+    """Return the line on how the retriever compares questions and passages; none without a retriever."""
+    if "retriever" not in required_models(config, components):
+        return []
+    retriever = resident_retriever(config, "cpu")
+    return [
+        f"search: {similarity_text(retriever)}; chunks of at most {retriever.chunk_tokens} tokens; "
+        f"prompts: {prompts_text(retriever)}"
+    ]
 
 
 def _cut_lines(config: Config, sites: Sequence[Site], components: Components) -> list[str]:

@@ -17,7 +17,7 @@ from fedrag.types import COMPONENTS, Component, Site
 
 MEGABYTE = 1_000_000
 
-NOT_FROM_QUESTIONS = ("seconds", "delivered")
+NOT_FROM_QUESTIONS = ("seconds", "delivered", "retriever.scale", "retriever.tau_r")
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,5 +65,6 @@ def _reply(
         metrics[f"{component}.steps"] = result.steps
         metrics[f"{component}.tokens"] = result.tokens
         metrics[f"{component}.norm"] = norm(result.update)
+        metrics |= {f"{component}.{name}": value for name, value in result.temperatures.items()}
     update = {c: flatten(result.update, manifest_of(request.state[c])) for c, result in results.items()}
     return Reply(update, num_examples, metrics)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fedrag.types import Tensors
 
@@ -21,6 +21,7 @@ class TrainingResult:
         last_loss: Mean over the last tenth of the steps.
         steps: Optimizer steps taken.
         tokens: Tokens read; 0: not counted.
+        temperatures: The scale or temperature that each loss used, by its name; they depend on the base model alone.
     """
 
     update: Tensors
@@ -28,9 +29,13 @@ class TrainingResult:
     last_loss: float
     steps: int
     tokens: int = 0
+    temperatures: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, update: Tensors, losses: Sequence[float], tokens: int = 0) -> TrainingResult:
+    def of(
+        cls, update: Tensors, losses: Sequence[float], tokens: int = 0, temperatures: Mapping[str, float] | None = None
+    ) -> TrainingResult:
         """Return the result of steps with these losses."""
         tail = losses[-max(1, len(losses) // 10) :]
-        return cls(update, sum(losses) / len(losses), sum(tail) / len(tail), len(losses), tokens)
+        means = sum(losses) / len(losses), sum(tail) / len(tail)
+        return cls(update, *means, len(losses), tokens, temperatures or {})

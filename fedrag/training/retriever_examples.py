@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from fedrag.config.scenario import ContrastiveConfig, LsrConfig, RagConfig
-from fedrag.data.chunking import chunk_passages
+from fedrag.data.chunking import chunk_passages, chunk_spans
 from fedrag.data.questions import question_key
 from fedrag.data.words import holds_words
 from fedrag.models.generator import Generator
@@ -50,18 +50,30 @@ class RetrieverExample:
 
 
 def labelled_examples(
-    retriever: Retriever, questions: Sequence[Question], passages: Sequence[Passage], train_tokens: int
+    retriever: Retriever,
+    questions: Sequence[Question],
+    passages: Sequence[Passage],
+    overlap: int,
+    train_tokens: int = 0,
 ) -> list[RetrieverExample]:
     """Return one example for each question and labelled passage, with the hard negatives that the site names.
 
     The first chunk that contains an answer represents a long passage, the first chunk a passage that the question
     names as a hard negative.
+
+    Args:
+        retriever: Says how large a chunk is.
+        questions: The site's training questions.
+        passages: The site's passages.
+        overlap: Tokens that neighbouring chunks of the index share.
+        train_tokens: Most tokens of a text, special tokens included; 0: the chunks are those of the index.
     """
     labelled = {i for question in questions for i in question.passage_ids + question.hard_negative_ids}
-    size = min(train_tokens - retriever.special_tokens, retriever.chunk_tokens)
+    size = size_in_training(retriever, train_tokens)
     chunks: dict[str, list[str]] = defaultdict(list)
     used = [passage for passage in passages if passage.id in labelled]
-    for chunk in chunk_passages(used, retriever.encoder.tokenizer, size, overlap=size // 4):
+    overlap = overlap if size == retriever.chunk_tokens else size // 4
+    for chunk in chunk_passages(used, retriever.encoder.tokenizer, size, overlap):
         chunks[chunk.passage_id].append(chunk.text)
     right = right_passages(questions)
     return [
@@ -80,6 +92,13 @@ def labelled_examples(
     ]
 
 
+def size_in_training(retriever: Retriever, train_tokens: int) -> int:
+    """Return the most tokens of a passage's text that the contrastive loss reads."""
+    return (
+        min(train_tokens - retriever.special_tokens, retriever.chunk_tokens) if train_tokens else retriever.chunk_tokens
+    )
+
+
 def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
     """Return, by question text, all passages that are labelled for it; a question may occur several times."""
     right: dict[str, set[str]] = defaultdict(set)
@@ -89,17 +108,22 @@ def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
 
 
 def add_hard_negatives(
-    examples: Sequence[RetrieverExample], queries: Array, index: PassageIndex, config: ContrastiveConfig
+    examples: Sequence[RetrieverExample],
+    queries: Array,
+    index: PassageIndex,
+    config: ContrastiveConfig,
+    shorten: Callable[[str], str] = str,
 ) -> list[RetrieverExample]:
     """Add to each example the best retrieved passages that are not labelled for its question.
 
-    Those that the site names come first, whatever their number and similarity.
+    Those that the site names come first, whatever their number and similarity. Of a passage, its best chunk is added.
 
     Args:
         examples: Labelled examples.
         queries: Vector of each example's question (examples, dim).
         index: Holds the vectors and texts of the chunks.
         config: Their number, and by how much they must be less similar than the labelled passage.
+        shorten: Cuts a chunk to the size of the labelled passages.
     """
     margin = config.hard_negative_margin
     found = index.hard_negatives(
@@ -109,10 +133,28 @@ def add_hard_negatives(
         [example.right_ids | {text.passage_id for text in example.hard_negatives} for example in examples],
         lambda positive: positive - margin * abs(positive) if margin else math.inf,
     )
+
+    def wrong(hit: Hit) -> PassageText:
+        return PassageText(hit.passage_id, shorten(index.texts[hit.chunk]))
+
     return [
-        replace(example, hard_negatives=example.hard_negatives + tuple(_text_of(hit, index) for hit in hits))
+        replace(example, hard_negatives=example.hard_negatives + tuple(wrong(hit) for hit in hits))
         for example, hits in zip(examples, found, strict=True)
     ]
+
+
+def shortener(retriever: Retriever, train_tokens: int) -> Callable[[str], str]:
+    """Return a function that cuts a chunk of the index to the size of the texts in the contrastive loss."""
+    size, tokenizer = size_in_training(retriever, train_tokens), retriever.encoder.tokenizer
+    if size == retriever.chunk_tokens:
+        return str
+
+    def shorten(text: str) -> str:
+        encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)
+        start, end = chunk_spans(text, encoded["offset_mapping"], size, overlap=0)[0]
+        return text[start:end]
+
+    return shorten
 
 
 def lsr_pairs(

@@ -56,6 +56,7 @@ def train_retriever(
     passages = _Passages(retriever, examples)
     torch.manual_seed(seed)
     batches = _batches(examples, settings, seed)
+    temperatures = _temperatures(retriever, settings)  # found by encoding some texts, so before training begins
     history: list[float] = []
     retriever.learner.train(settings.dropout)
     try:
@@ -74,7 +75,17 @@ def train_retriever(
         retriever.set_state(
             optimizer.state()
         )  # the float32 encoder, which searches, takes over what its short copy has learnt
-    return TrainingResult.of(optimizer.update(), history)
+    return TrainingResult.of(optimizer.update(), history, temperatures=temperatures)
+
+
+def _temperatures(retriever: Retriever, settings: RetrieverConfig) -> dict[str, float]:
+    """Return the scale and the temperature of the losses in use."""
+    used: dict[str, float] = {}
+    if settings.uses_contrastive:
+        used["scale"] = retriever.scale(settings.contrastive.scale)
+    if settings.uses_lsr:
+        used["tau_r"] = retriever.tau_r(settings.lsr.tau_r)
+    return used
 
 
 def _batches(examples: Sequence[RetrieverExample], settings: RetrieverConfig, seed: int) -> list[list[int]]:
@@ -98,16 +109,17 @@ def batch_loss(
     labelled = [i for i, example in enumerate(batch) if example.positive]
     if settings.uses_contrastive and labelled:
         examples = [batch[i] for i in labelled]
-        total = total + _contrastive(queries[labelled], vectors, examples, settings, losses, guide)
+        total = total + _contrastive(retriever, queries[labelled], vectors, examples, settings, losses, guide)
     scored = [i for i, example in enumerate(batch) if len(example.candidates) > 1]
     if settings.uses_lsr and scored:
         weight = settings.lsr_weight if settings.loss == "both" else 1.0
         examples = [batch[i] for i in scored]
-        total = total + weight * _lsr(queries[scored], vectors, examples, settings, losses)
+        total = total + weight * _lsr(retriever, queries[scored], vectors, examples, settings, losses)
     return total
 
 
 def _contrastive(
+    retriever: Retriever,
     queries: torch.Tensor,
     vectors: _Embedded,
     batch: Sequence[RetrieverExample],
@@ -126,11 +138,12 @@ def _contrastive(
     mask = torch.tensor(masked)
     if guide is not None:
         mask |= guide.vetoes([example.question for example in batch], columns)
-    logits = settings.contrastive.scale * queries @ keys.T
+    logits = retriever.scale(settings.contrastive.scale) * queries @ keys.T
     return losses.contrastive(logits, mask.to(logits.device))
 
 
 def _lsr(
+    retriever: Retriever,
     queries: torch.Tensor,
     vectors: _Embedded,
     batch: Sequence[RetrieverExample],
@@ -144,7 +157,7 @@ def _lsr(
     similarities = torch.einsum("qd,qkd->qk", queries, keys)
     scores = torch.tensor([scores for _, scores, _ in padded], device=queries.device)
     valid = torch.tensor([valid for _, _, valid in padded], device=queries.device)
-    logits, targets = similarities / settings.lsr.tau_r, scores / settings.lsr.tau_lm
+    logits, targets = similarities / retriever.tau_r(settings.lsr.tau_r), scores / settings.lsr.tau_lm
     if losses.lsr is not None:
         return losses.lsr(logits, targets, valid)
     return lsr_loss(logits, targets, valid, settings.lsr.divergence)

@@ -32,16 +32,15 @@ from fedrag.training.retriever_training import train_retriever
 from fedrag.weights.compute import best_device, computing_dtype
 from fedrag.weights.store import find_model
 
-BATCH, EPOCHS, TURNS = 32, 2, 3
+BATCH, EPOCHS, TURNS, TOKENS = 32, 2, 3, 128
 CONTENDERS = ("ours", "peer", "peer_with_dropout")
 
 
 def training_examples(retriever: Retriever) -> list[RetrieverExample]:
     """Return an example of each labelled passage, whole batches of them, in the order in which they are trained."""
-    settings = config().retriever
     by_passage: dict[tuple[str, str], RetrieverExample] = {}
     for site in sites():
-        for example in labelled_examples(retriever, site.train, site.passages, settings.train_tokens):
+        for example in labelled_examples(retriever, site.train, site.passages, 32, TOKENS):
             assert example.positive
             by_passage.setdefault((site.name, example.positive.passage_id), example)
     examples = list(by_passage.values())
@@ -84,7 +83,7 @@ def peer(weights: str, dropout: bool = False) -> dict[str, Any]:
     settings = config()
     folder, learning = find_model(settings.models.retriever).folder, settings.retriever
     model = SentenceTransformer(str(folder), device=best_device(), local_files_only=True)
-    model.max_seq_length = learning.train_tokens
+    model.max_seq_length = TOKENS
     if weights == "lora":
         adapter = LoraConfig(
             r=learning.lora.rank,
@@ -127,7 +126,7 @@ def peer(weights: str, dropout: bool = False) -> dict[str, Any]:
                     "positive": [example.positive.text for example in examples if example.positive],
                 }
             ),
-            loss=MultipleNegativesRankingLoss(model, scale=learning.contrastive.scale),
+            loss=MultipleNegativesRankingLoss(model, scale=20.0),
             callbacks=[Clock()],
         ).train()
     return _rate(clock)

@@ -228,6 +228,14 @@ def test_a_scenario_file_that_is_not_there_is_named():
             "rag.chunk_overlap = 62: must be smaller than the 62 tokens of a passage that fedrag/tiny-encoder reads",
         ),
         (
+            "rag.chunk_tokens=63",
+            "rag.chunk_tokens = 63: must be at most the 62 tokens of a passage that fedrag/tiny-encoder reads",
+        ),
+        (
+            "retriever.truncate_dim=33",
+            "retriever.truncate_dim = 33: vectors of fedrag/tiny-encoder have 32 dimensions",
+        ),
+        (
             "retriever.train_tokens=2",
             "retriever.train_tokens = 2: fedrag/tiny-encoder adds 2 special tokens, nothing of a passage would be left",
         ),

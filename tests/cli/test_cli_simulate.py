@@ -146,8 +146,11 @@ def test_a_dry_run_shows_sites_examples_bytes_and_memory_and_makes_no_folder(fed
     assert re.fullmatch(r"memory: base models [\d.]+ kB and training [\d.]+ kB in this process, .*", lines[11])
     assert lines[12] == PASSES
     cut = "cut to fit 320 tokens of a prompt and 16 of an answer: 24 of 24 passages, 78 of 78 prompts, 23 of 78 answers"
-    assert lines[13] == cut
-    assert lines[14] == (
+    assert lines[13] == (
+        "search: cosine, contrastive scale 200, tau_r 0.005; chunks of at most 62 tokens; prompts: none"
+    )
+    assert lines[14] == cut
+    assert lines[15] == (
         "then: untouched, federated, local, pooled measured on the test questions of the sites that take part"
     )
 

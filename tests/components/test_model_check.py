@@ -137,3 +137,25 @@ def test_a_router_is_refused_as_one(own_tiny_encoder):
 def test_an_adapter_left_in_a_models_folder_is_refused(own_tiny_encoder):
     (own_tiny_encoder / "adapter_config.json").write_text("{}")
     assert "this is an adapter, no whole model" in wrong_encoder()["settings"]
+
+
+def test_a_known_model_without_its_prompts_is_told_of_them(tiny_home, made_encoder):
+    for name, prompts, expected in (
+        ("my-e5-small", None, 'set retriever.query_prompt = "query: " and retriever.passage_prompt = "passage: "'),
+        ("my-e5-base", {"query": "query: "}, '"query: " before questions, "" before passages'),
+    ):
+        config = tiny_config(models={"retriever": made_encoder(name, prompts)})
+        findings = check_model(config, "retriever", SHIPPED["retriever"], find_model(name))
+        [found] = [finding for finding in findings if finding.name == "prompts"]
+        assert found.is_ok
+        assert expected in found.text
+
+
+@pytest.mark.parametrize("settings", [{"similarity": "dot"}, {"truncate_dim": 8}, {"query_prompt": "Q: "}])
+def test_another_way_of_encoding_makes_a_second_trial(own_tiny_encoder, settings):
+    notes = own_tiny_encoder.parents[1] / "checks"
+    for count, chosen in ((1, {}), (2, settings)):
+        require_tried(
+            tiny_config(retriever=chosen), "retriever", SHIPPED["retriever"], find_model("fedrag/tiny-encoder")
+        )
+        assert len(list(notes.iterdir())) == count

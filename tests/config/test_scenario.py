@@ -94,6 +94,13 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(key, nearest):
         "retriever.lsr.candidates=1",
         "retriever.lsr.tau_lm=0.0",
         "retriever.lsr.tau_r=-1.0",
+        "retriever.contrastive.scale=0",
+        "retriever.contrastive.scale=automatic",
+        "retriever.contrastive.scale=true",
+        "retriever.contrastive.scale=inf",
+        "retriever.similarity=euclidean",
+        "retriever.truncate_dim=-1",
+        "rag.chunk_tokens=-1",
         "retriever.lsr.divergence=backward",
         "retriever.contrastive.side=passage",
         "rag.passages=-1",
@@ -115,6 +122,7 @@ def test_a_value_out_of_range_is_refused_with_its_key(override):
         (("rag.passages=2", "rag.passages_per_prompt=3"), "passages_per_prompt is larger than rag.passages"),
         (("federation.schedule=staged", "federation.rounds=2", "federation.stage_rounds=2"), "stage_rounds must be"),
         (("federation.schedule=alternate", "federation.rounds=1"), "needs federation.rounds of at least 2"),
+        (("rag.chunk_tokens=32",), "rag.chunk_overlap must be smaller than rag.chunk_tokens"),
         (('data.only=["a"]', 'data.hold_out=["a", "b"]'), "leaves none of the sites"),
         (("generator.adapter_from=question", "generator.activation_checkpointing=on"), "does not work with"),
     ],
@@ -255,5 +263,5 @@ def test_the_passage_side_is_trained_where_a_loss_in_use_trains_it(loss, contras
 def test_the_documented_defaults_stand():
     assert GeneratorConfig().lora.rank == 16
     lsr = RetrieverConfig().lsr
-    assert (lsr.tau_lm, lsr.tau_r, lsr.side, lsr.divergence) == (0.1, 0.05, "query", "forward")
-    assert (RetrieverConfig().contrastive.scale, RetrieverConfig().contrastive.side) == (20.0, "both")
+    assert (lsr.tau_lm, lsr.tau_r, lsr.side, lsr.divergence) == (0.1, "auto", "query", "forward")
+    assert (RetrieverConfig().contrastive.scale, RetrieverConfig().contrastive.side) == ("auto", "both")

@@ -85,7 +85,7 @@ def plain_loop(config, site, subtracting):
         learnt = train_generator(
             models.generator, examples, config.generator, seed=seed, progress=progress, received=state["generator"]
         )
-        pairs = labelled_examples(models.retriever, site.train, site.passages, config.retriever.train_tokens)
+        pairs = labelled_examples(models.retriever, site.train, site.passages, config.rag.chunk_overlap)
         seed = derive_seed(config.seed, number, site.name, "retriever")
         found = train_retriever(
             models.retriever, pairs, config.retriever, seed=seed, progress=progress, received=state["retriever"]

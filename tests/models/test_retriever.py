@@ -82,6 +82,19 @@ def test_a_chunk_of_most_tokens_is_read_whole_with_its_prompt(load_retriever, pr
         assert np.abs(vectors[0] - vectors[2]).max() > 1e-4
 
 
+def test_a_chunk_has_256_tokens_at_most_unless_the_scenario_says_otherwise(load_retriever):
+    """A model that reads 512 tokens once got chunks twice as long as any that was measured."""
+    retriever = load_retriever()
+    assert retriever.chunk_tokens == retriever.tokens_read == 62
+    retriever.encoder.max_seq_length = 512
+    assert (retriever.tokens_read, retriever.chunk_tokens) == (510, 256)
+    chosen = load_retriever(chunk_tokens=300)
+    assert chosen.chunk_tokens == 62
+    chosen.encoder.max_seq_length = 512
+    assert chosen.chunk_tokens == 300
+    assert load_retriever(chunk_tokens=20).chunk_tokens == 20
+
+
 @pytest.mark.parametrize(("weights", "side"), COMBINATIONS)
 def test_a_state_changes_the_query_side_and_the_passage_side_where_it_is_trained(
     load_retriever, random_tensors, weights, side

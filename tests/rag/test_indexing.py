@@ -96,6 +96,26 @@ def test_another_overlap_length_or_prompt_is_another_index(load_retriever: Load,
     assert len(indexes(tmp_path)) == 4
 
 
+@pytest.mark.parametrize(
+    ("settings", "indexes_then"),
+    [
+        ({"chunk_tokens": 30}, 2),
+        ({"passage_prompt": "p"}, 2),
+        ({"truncate_dim": 16}, 2),
+        ({"similarity": "dot"}, 2),
+        ({"query_prompt": "query: "}, 1),
+        ({"contrastive": {"scale": 3.0}}, 1),
+    ],
+)
+def test_settings_that_change_the_vectors_of_passages_make_another_index(
+    load_retriever: Load, tmp_path: Path, settings: dict[str, object], indexes_then: int
+) -> None:
+    build_index(load_retriever(), PASSAGES, 8, tmp_path)
+    index = build_index(load_retriever(**settings), PASSAGES, 8, tmp_path)
+    assert len(indexes(tmp_path)) == indexes_then
+    np.testing.assert_array_equal(index.vectors, build_index(load_retriever(**settings), PASSAGES, 8).vectors)
+
+
 @pytest.mark.parametrize("weights", ["lora", "full"])
 def test_a_trained_passage_side_is_another_index_and_the_untouched_one_stays(
     load_retriever: Load, tmp_path: Path, weights: str

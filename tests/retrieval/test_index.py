@@ -162,6 +162,14 @@ def test_beyond_the_border_nearly_all_of_the_best_passages_are_found(large):
             np.testing.assert_allclose(scores, vectors[[hit.chunk for hit in hits]] @ query, atol=1e-4)
 
 
+def test_lists_find_the_best_by_dot_product_where_vectors_have_lengths_of_their_own():
+    lengths = np.random.default_rng(4).uniform(5.0, 15.0, (12_000, 1)).astype(np.float32)
+    vectors, ids = lengths * clusters(copies=60, bases=200, seed=3), [str(row) for row in range(12_000)]
+    lists, exact = (PassageIndex(ids, ids, vectors, most) for most in (11_999, 12_000))
+    queries = 10.0 * clusters(copies=1, bases=200, seed=3)
+    assert recall(lists.search(queries, 10), exact.search(queries, 10)) >= 0.95
+
+
 def test_lists_are_built_for_very_many_queries_only(monkeypatch):
     """For a thousand queries they took longer to build than exact search takes."""
     monkeypatch.setattr(index_module, "EXACT_CHUNKS", 3_999)

@@ -257,6 +257,13 @@ def test_numbers_from_few_questions_are_not_told():
     assert set(apply_to_reply(Policy(min_examples_for_metrics=41), REPLY, 40).metrics) == {"seconds"}
 
 
+def test_temperatures_are_told_whatever_the_number_of_questions():
+    """They are found without a text of the site."""
+    reply = replace(REPLY, metrics={"retriever.scale": 20.0, "retriever.tau_r": 0.05, "retriever.loss": 1.0})
+    left = apply_to_reply(Policy(min_examples_for_metrics=41, tell_counts=False), reply, 40)
+    assert left.metrics == {"retriever.scale": 20.0, "retriever.tau_r": 0.05}
+
+
 def test_no_more_questions_than_the_site_has_are_behind_a_number():
     """A component may count several examples a question."""
     assert set(apply_to_reply(Policy(min_examples_for_metrics=11), REPLY, 10).metrics) == {"seconds"}

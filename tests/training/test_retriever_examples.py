@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fedrag.config.scenario import ContrastiveConfig, LsrConfig, RagConfig
+from fedrag.rag.indexing import build_index
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.training.retriever_examples import (
     PassageText,
@@ -19,6 +20,7 @@ from fedrag.training.retriever_examples import (
     lsr_pairs,
     merge_examples,
     scored_examples,
+    shortener,
 )
 from fedrag.types import Hit, Passage, Question
 
@@ -41,7 +43,7 @@ def test_there_is_an_example_for_every_question_and_labelled_passage(load_retrie
         Question("c", "who  is IT?", ("x",), ("p0",)),
     ]
     passages = [Passage(f"p{i}", f"passage {i}") for i in range(4)]
-    examples = labelled_examples(load_retriever(), questions, passages, train_tokens=32)
+    examples = labelled_examples(load_retriever(), questions, passages, 0, train_tokens=32)
     assert [(e.question, e.positive) for e in examples] == [
         ("Who is it?", PassageText("p1", "passage 1")),
         ("Who is it?", PassageText("p2", "passage 2")),
@@ -55,14 +57,48 @@ def test_a_long_passage_stands_for_itself_by_its_chunk_with_the_answer(load_retr
     retriever = load_retriever()
     text = "The dough rests. " * 6 + "Caraway is added on Fridays. " + "The oven is hot. " * 6
     question = Question("q", "When?", ("on  Mondays", "FRIDAYS"), ("p",))
-    (example,) = labelled_examples(retriever, [question], [Passage("p", text)], train_tokens=34)
+    (example,) = labelled_examples(retriever, [question], [Passage("p", text)], 0, train_tokens=34)
     assert example.positive is not None
     assert "Fridays" in example.positive.text
     assert len(example.positive.text) <= 32  # a token a byte, two of them special
     lost = Question("q", "When?", ("nowhere to be found",), ("p",))
-    (example,) = labelled_examples(retriever, [lost], [Passage("p", text)], train_tokens=34)
+    (example,) = labelled_examples(retriever, [lost], [Passage("p", text)], 0, train_tokens=34)
     assert example.positive is not None
     assert text.startswith(example.positive.text)
+
+
+LONG = Passage("p", "The dough rests. " * 6 + "Caraway is added on Fridays. " + "The oven is hot. " * 6, "Rye bread")
+
+
+@pytest.mark.parametrize("chunk_tokens", [0, 40])
+def test_training_reads_the_chunks_of_the_index(load_retriever, chunk_tokens):
+    """Labelled passages were once cut to 128 tokens in training, whatever was searched and put against them."""
+    retriever = load_retriever(chunk_tokens=chunk_tokens)
+    size = chunk_tokens or 62
+    index = build_index(retriever, (LONG,), 8)
+    assert max(map(len, index.texts)) in range(size - 8, size + 1)  # a token a byte; chunks end between words
+    (example,) = labelled_examples(retriever, [Question("q", "When?", ("Fridays",), ("p",))], [LONG], 8)
+    assert example.positive is not None
+    assert example.positive.text in list(index.texts)
+    assert "Fridays" in example.positive.text
+    candidates = scored_examples([Question("q", "When?", ("x",))], [[Hit("p", 1.0, 1)]], [-1.0], index)
+    assert candidates[0].candidates == (PassageText("p", index.texts[1]),)
+
+
+def test_a_hard_negative_is_as_long_as_a_labelled_passage(load_retriever):
+    """Hard negatives were whole chunks beside labelled passages of half their size."""
+    retriever = load_retriever()
+    index = build_index(retriever, (LONG, Passage("other", "short")), 8)
+    question = Question("q", "When?", ("short",), ("other",))
+    for train_tokens, most in ((0, 62), (34, 32)):
+        examples = labelled_examples(retriever, [question], [LONG, Passage("other", "short")], 8, train_tokens)
+        shorten, queries = shortener(retriever, train_tokens), retriever.encode_queries(["When?"])
+        settings = ContrastiveConfig(hard_negatives=1, hard_negative_margin=0.0)
+        (found,) = add_hard_negatives(examples, queries, index, settings, shorten)
+        (negative,) = found.hard_negatives
+        assert len(negative.text) <= most
+        assert any(text.startswith(negative.text) for text in index.texts)
+        assert (negative.text in list(index.texts)) == (train_tokens == 0)
 
 
 # Hard negatives
@@ -94,6 +130,16 @@ def test_hard_negatives_are_the_best_retrieved_that_are_not_labelled():
 def test_a_hard_negative_is_less_similar_by_a_share_of_the_right_passages_similarity(margin, expected):
     example = example_with(frozenset({"p1"}), "p1")  # its similarity is 0.8
     assert hard_ids(example, hard_negatives=4, hard_negative_margin=margin) == expected
+
+
+@pytest.mark.parametrize(("margin", "expected"), [(0, ["b", "c"]), (0.05, ["c"]), (0.5, ["d"]), (1.0, [])])
+def test_the_share_of_a_negative_dot_product_lies_below_it_too(margin, expected):
+    """95 % of -10 is -9.5, above it: every passage as similar as the right one would have been a hard negative."""
+    index = PassageIndex(list("abcd"), list("abcd"), np.array([[-10.0], [-10.2], [-11.0], [-16.0]], np.float32))
+    example = RetrieverExample("Who?", frozenset("a"), PassageText("a", "a"))
+    settings = ContrastiveConfig(hard_negatives=2 if not margin else 1, hard_negative_margin=margin)
+    (found,) = add_hard_negatives([example], np.ones((1, 1), np.float32), index, settings)
+    assert [negative.passage_id for negative in found.hard_negatives] == expected
 
 
 def test_the_sites_own_hard_negatives_come_first_and_are_not_found_again():
@@ -186,6 +232,6 @@ def test_the_hard_negatives_that_a_site_names_come_first_and_none_is_right_for_t
         Question("a", "Who?", (), ("p0",), ("p3", "p1")),
         Question("b", "who?", ("x",), ("p1",), ("p2",)),
     ]
-    first, second = labelled_examples(load_retriever(), questions, passages, train_tokens=32)
+    first, second = labelled_examples(load_retriever(), questions, passages, 0, train_tokens=32)
     assert first.hard_negatives == (PassageText("p3", "passage 3"),)
     assert second.hard_negatives == (PassageText("p2", "passage 2"),)
