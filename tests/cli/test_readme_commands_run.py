@@ -44,6 +44,8 @@ LEAVES = {
         "runs/one-round/results.json",
         "result.json",
         "exported/retriever/modules.json",
+        "exported/retriever/README.md",
+        "exported/generator/README.md",
         "tiny.html",
     ),
     "simulations/RESULTS.md": ("runs/demo-1/report.html", "runs/xquad-1/final", "runs/policyqa-1/results.json"),
