@@ -19,6 +19,7 @@ from fedrag.models.generator import (
     check_four_bits,
     count_four_bit_weights,
     load_tokenizer,
+    longest_text,
     model_without_weights,
 )
 from fedrag.models.resident import free_share, resident_generator
@@ -122,11 +123,10 @@ def _check_base(config: Config, model: FetchedModel) -> None:
 
 def _check_prompt_length(config: Config, model: FetchedModel) -> None:
     """Refuse prompts that are longer than a model's positions reach; some models have no such limit."""
-    settings = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
-    limit = getattr(settings, "max_position_embeddings", None)
+    limit = longest_text(model)
     prompt, answer = config.rag.prompt_tokens, config.rag.answer_tokens
     longest = max(prompt, answer) if model.kind == "seq2seq" else prompt + answer
-    if isinstance(limit, int) and longest > limit:
+    if limit is not None and longest > limit:
         raise ConfigError(
             f"rag.prompt_tokens = {prompt} and rag.answer_tokens = {answer} are more than the {limit} tokens "
             f"that {model.name} reads; lower them"
