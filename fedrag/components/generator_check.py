@@ -67,7 +67,10 @@ def try_generator(config: Config, fetched: FetchedModel) -> Iterator[Finding]:
             "generation": trial.generation,
         }
         for name, check in checks.items():
-            yield found(name, check)
+            finding = found(name, check)
+            yield finding
+            if not finding.is_ok:  # what follows would be wrong for the same reason
+                return
 
 
 def _tokenizer(fetched: FetchedModel) -> str:

@@ -6,6 +6,7 @@ Tokens beyond the embedding, no end or padding token, lengths, routers and adapt
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,24 @@ def test_a_decoder_without_a_token_to_start_from_is_refused(bad, sites):
         "loading: its configuration names no decoder_start_token_id: its decoder has no token to start from; "
         "name one in its config.json, and fetch it again"
     ]
+
+
+NUMBERS = r"-?[\d.]+, transformers computes -?[\d.]+"
+TOKENS = r"token \d of an answer is '.+', transformers' generate gives '.+'"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("bart", f"loss: the loss is {NUMBERS}"),  # its decoder alone: transformers computes its loss unlike others
+        ("bert", f"scoring: the score of an answer is {NUMBERS}"),  # a token sees those after it, padding too
+        ("rwkv", f"generation: {TOKENS}"),  # reads padding as text
+    ],
+)
+def test_a_model_that_fedrag_reads_wrongly_is_refused(bad, sites, name, said):
+    model = bad("causal", name, Architecture("bytes"))
+    [found] = wrong(scenario("generator", model, sites), "generator", model)
+    assert re.fullmatch(f"{said}: fedrag does not read this model rightly; choose another", found)
 
 
 def test_an_encoder_without_linear_layers_is_told_to_train_all_its_weights(bad, sites):
