@@ -67,7 +67,10 @@ def try_generator(config: Config, fetched: FetchedModel) -> Iterator[Finding]:
             "generation": trial.generation,
         }
         for name, check in checks.items():
-            yield found(name, check)
+            finding = found(name, check)
+            yield finding
+            if not finding.is_ok:  # what follows would be wrong for the same reason
+                return
 
 
 def _tokenizer(fetched: FetchedModel) -> str:
@@ -105,8 +108,21 @@ def _load(config: Config, fetched: FetchedModel, loaded: list[Generator]) -> str
     generator = Generator.load(fetched, config.generator.lora, dtype, device, four_bits, whole_texts=from_question)
     if from_question:
         generator.prefix_bytes = prefix_bytes(config, device)
+    if generator.seq2seq:
+        _check_start(generator)
     loaded.append(generator)
     return f"{type(generator.model).__name__} in {str(dtype).removeprefix('torch.')} on {device}"
+
+
+def _check_start(generator: Generator) -> None:
+    """Require that the decoder starts from a token that the model has."""
+    model: Any = generator.model
+    rows = int(model.get_input_embeddings().weight.shape[0])
+    if not 0 <= generator.start_id < rows:
+        raise ModelError(
+            f"its decoder starts from token {generator.start_id}, beyond the {rows} rows of the model's embedding; "
+            "correct decoder_start_token_id in its config.json and generation_config.json, and fetch it again"
+        )
 
 
 class _Trial:
@@ -176,7 +192,10 @@ class _Trial:
             stock = _flat(torch.autograd.grad(self._stock_loss(), parameters, allow_unused=True), parameters)
         cosine = float(nn.functional.cosine_similarity(ours, stock, dim=0))
         if not 1 - cosine <= _SAME_GRADIENT[self._generator.dtype]:
-            raise ModelError(f"its gradient is not that of transformers (cosine {cosine:.4f}): it would learn wrongly")
+            raise ModelError(
+                f"its gradient is not that of transformers (cosine {cosine:.4f}): it would learn wrongly; "
+                "choose another"
+            )
         return f"gradient of norm {norm:.3g}, as transformers computes it"
 
     def scores(self) -> str:
@@ -258,7 +277,8 @@ class _Trial:
         """Require two numbers to be the same, up to the number format."""
         if not abs(ours - stock) <= _SAME_LOSS[self._generator.dtype] * max(1.0, abs(stock)):
             raise ModelError(
-                f"the {what} is {ours:.4f}, transformers computes {stock:.4f}: fedrag does not read this model rightly"
+                f"the {what} is {ours:.4f}, transformers computes {stock:.4f}: "
+                "fedrag does not read this model rightly; choose another"
             )
 
     def _compare_answers(self, prompt: Sequence[int], ours: Sequence[int], stock: Sequence[int]) -> None:
@@ -272,7 +292,7 @@ class _Trial:
                     tokens = self._generator.tokenizer.convert_ids_to_tokens([mine, theirs])
                     raise ModelError(
                         f"token {place + 1} of an answer is {tokens[0]!r}, transformers' generate gives {tokens[1]!r}: "
-                        "fedrag does not read this model rightly"
+                        "fedrag does not read this model rightly; choose another"
                     )
                 return
             if mine in ends:

@@ -21,6 +21,7 @@ from fedrag.models.generator import (
     count_four_bit_weights,
     load_config,
     load_tokenizer,
+    longest_text,
     model_without_weights,
 )
 from fedrag.models.resident import free_share, resident_generator
@@ -135,10 +136,10 @@ def _check_base(config: Config, model: FetchedModel) -> None:
 
 def _check_prompt_length(config: Config, model: FetchedModel) -> None:
     """Refuse prompts that are longer than a model's positions reach; some models have no such limit."""
-    limit = getattr(load_config(model), "max_position_embeddings", None)
+    limit = longest_text(model)
     prompt, answer = config.rag.prompt_tokens, config.rag.answer_tokens
     longest = max(prompt, answer) if model.kind == "seq2seq" else prompt + answer
-    if isinstance(limit, int) and longest > limit:
+    if limit is not None and longest > limit:
         raise ConfigError(
             f"rag.prompt_tokens = {prompt} and rag.answer_tokens = {answer} are more than the {limit} tokens "
             f"that {model.name} reads; lower them"

@@ -94,11 +94,10 @@ def default_config(model: FetchedModel, *, fits: bool = False) -> Config:
     """
     rag: dict[str, int] = {}
     if fits and model.kind != "encoder":
-        from transformers import AutoConfig  # takes seconds, which the help text of a verb can do without
+        from fedrag.models.generator import longest_text  # takes seconds, which the help text of a verb can do without
 
-        settings = AutoConfig.from_pretrained(model.folder, local_files_only=True, trust_remote_code=False)
-        limit = getattr(settings, "max_position_embeddings", None)
-        if isinstance(limit, int):
+        limit = longest_text(model)
+        if limit is not None:
             defaults = RagConfig()
             rag["prompt_tokens"] = max(1, min(defaults.prompt_tokens, limit - defaults.answer_tokens))
     models = {key_of(model): model.name}

@@ -28,6 +28,7 @@ from fedrag.weights.compute import best_device, computing_dtype
 from fedrag.weights.store import FetchedModel
 
 TEXTS = ("When does the pool open?", "The pool opens at seven in the morning and closes at noon.", "The porter.")
+_NO_LIMIT = 10**9  # tokenizers that name no limit give a far larger number
 _SAME_VECTOR = {torch.float32: 1e-4, torch.bfloat16: 2e-2, torch.float16: 5e-3}  # 1 - cosine
 
 
@@ -124,12 +125,12 @@ class _Trial:
             return "no limit"
         positions = _positions(self._transformer)
         if positions is not None and (limit is None or limit > positions):
-            claimed = "no limit" if limit is None else f"{limit} tokens"
+            claimed = f"{limit} tokens" if limit and limit < _NO_LIMIT else "texts of any length"
             raise ModelError(
                 f"claims to read {claimed}, but has {positions} positions; set model_max_length = {positions} in its "
                 "tokenizer_config.json (or max_seq_length in sentence_bert_config.json), and fetch it again"
             )
-        return f"reads {limit or 'any number of'} tokens"
+        return f"reads {limit if limit and limit < _NO_LIMIT else 'any number of'} tokens"
 
     def adapter(self) -> str:
         """Tell what of the model the adapter does not act on."""
@@ -166,7 +167,9 @@ class _Trial:
         learner = next(iter(retriever.parameters().values())).dtype
         for side, (ours, theirs, trained) in sides.items():
             if not _gap(ours, theirs) <= _SAME_VECTOR[torch.float32]:
-                raise ModelError(f"the vectors of {side} are not those of encode: fedrag does not read it rightly")
+                raise ModelError(
+                    f"the vectors of {side} are not those of encode: fedrag does not read it rightly; choose another"
+                )
             in_training = trained.detach().float().cpu().numpy()
             if not _gap(ours, in_training) <= _SAME_VECTOR[learner]:
                 raise ModelError(f"the vectors of {side} are others in training than in search")
@@ -215,12 +218,14 @@ def similarity_text(retriever: Retriever) -> str:
 
 
 def _positions(model: PreTrainedModel) -> int | None:
-    """Return how many tokens a model's learned positions can number; None: it learns none."""
+    """Return how many tokens a model's table of positions can number; None: it has none."""
     rows: int | None = None
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Embedding) and "position_embeddings" in name and "relative" not in name:
-            # RoBERTa and its kin count from the padding token's number on.
-            offset = 0 if module.padding_idx is None else module.padding_idx + 1
+    for path, module in model.named_modules():
+        name = path.rpartition(".")[2]
+        numbers = name == "wpe" or ("position" in name and "relative" not in name)  # wpe: GPT-2
+        if isinstance(module, nn.Embedding) and numbers:
+            # RoBERTa and its kin count from the padding token's number on; BART and OPT skip some rows.
+            offset = getattr(module, "offset", 0) if module.padding_idx is None else module.padding_idx + 1
             rows = min(rows or module.num_embeddings, module.num_embeddings - offset)
     return rows
 

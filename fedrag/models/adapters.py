@@ -263,7 +263,7 @@ def _linear_names(model: nn.Module, exclude: Sequence[str]) -> tuple[str, ...]:
     others: list[str] = []
     for name, module in model.named_modules():
         excluded = module is head or any(part in exclude for part in name.split("."))
-        is_linear = isinstance(module, (nn.Linear, Conv1D)) and not excluded and not _is_bypassed(model, name)
+        is_linear = isinstance(module, (nn.Linear, Conv1D)) and not excluded and not _takes_no_adapter(model, name)
         (linear if is_linear else others).append(name)
     return tuple(sorted({_shortest_name(name, others) for name in linear}))
 
@@ -279,12 +279,15 @@ def _shortest_name(path: str, others: Sequence[str]) -> str:
     return next((end for end in ends if not any(f".{other}".endswith(f".{end}") for other in others)), path)
 
 
-def _is_bypassed(model: nn.Module, path: str) -> bool:
-    """Return whether a model multiplies by a layer's weight without calling the layer, so that no adapter acts there.
+def _takes_no_adapter(model: nn.Module, path: str) -> bool:
+    """Return whether an adapter cannot act on a linear layer.
 
-    State-space layers hand these weights to kernels of their own; PEFT refuses the first two.
+    A router of experts is a linear layer that returns a tuple. State-space layers multiply by the weight of some layers
+    without calling them; PEFT refuses two of these.
     """
     parts = path.split(".")
+    if "router" in type(model.get_submodule(path)).__name__.lower():
+        return True
     kind = getattr(getattr(model, "config", None), "model_type", "")
     return "mamba" in f"{kind} {type(model.get_submodule('.'.join(parts[:-1]))).__name__}".lower() and parts[-1] in (
         "out_proj",

@@ -61,7 +61,7 @@ def cpu_attention(
         query: (batch, heads, tokens, dim).
         key: (batch, key heads, keys, dim); each serves heads / key heads neighbouring heads. The keys of earlier tokens
             come first, so there may be more keys than tokens.
-        value: As key.
+        value: (batch, key heads, keys, width); DeepSeek's is narrower than a key.
         attention_mask: Booleans (batch or 1, 1, tokens, keys), true where a position attends to a key. None: in a
             causal layer a position attends to itself and to those before it, in any other layer to all.
         dropout: Probability of dropping a weight.
@@ -69,7 +69,7 @@ def cpu_attention(
         options: Further arguments of the fused kernel.
 
     Returns:
-        (batch, tokens, heads, dim), and no weights.
+        (batch, tokens, heads, width), and no weights.
     """
     if is_plain_softmax(dropout, options) and _is_usual(query, key, attention_mask):
         factor = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -112,17 +112,17 @@ def _is_causal(module: torch.nn.Module, mask: torch.Tensor | None, options: Mapp
 
 
 def _causal_products(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
-    """Return causal attention (batch, tokens, heads, dim); the arguments are those of `cpu_attention`."""
+    """Return causal attention (batch, tokens, heads, width); the arguments are those of `cpu_attention`."""
     batch, heads, tokens, dim = query.shape
     keys, values = _by_pair(key), _by_pair(value)
     mixed = causal_attention(query.reshape(len(keys), -1, tokens, dim), keys, values, scaling)
-    return mixed.view(batch, heads, tokens, dim).transpose(1, 2)
+    return mixed.view(batch, heads, tokens, -1).transpose(1, 2)
 
 
 def _masked_products(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, mask: torch.Tensor | None, scaling: float
 ) -> torch.Tensor:
-    """Return attention under any mask (batch, tokens, heads, dim); the arguments are those of `cpu_attention`."""
+    """Return attention under any mask (batch, tokens, heads, width); the arguments are those of `cpu_attention`."""
     batch, heads, tokens, dim = query.shape
     keys, values = _by_pair(key), _by_pair(value)
     queries = query.reshape(len(keys), -1, dim)  # the heads that share keys, one below the other
@@ -132,7 +132,7 @@ def _masked_products(
         hidden.masked_fill_(~mask, torch.finfo(query.dtype).min)  # finite: a row may be hidden whole
         scores.view(batch, heads, tokens, -1).add_(hidden)
     mixed = torch.bmm(torch.softmax(scores, dim=-1), values)
-    return mixed.view(batch, heads, tokens, dim).transpose(1, 2)
+    return mixed.view(batch, heads, tokens, -1).transpose(1, 2)
 
 
 def _by_pair(part: torch.Tensor) -> torch.Tensor:
@@ -153,11 +153,11 @@ def causal_attention(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor
     Args:
         query: (pairs, group, tokens, dim): the heads that share the keys of one pair.
         key: (pairs, keys, dim); the last keys are those of the tokens themselves.
-        value: As key.
+        value: (pairs, keys, width).
         scaling: Factor on the scores.
 
     Returns:
-        (pairs, group, tokens, dim).
+        (pairs, group, tokens, width).
     """
     result: torch.Tensor = _CausalAttention.apply(query, key, value, scaling)  # type: ignore[no-untyped-call]
     return result
@@ -176,7 +176,7 @@ class _CausalAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
         pairs, group, tokens, _ = query.shape
-        out = query.new_empty(query.shape)
+        out = query.new_empty(*query.shape[:-1], value.shape[-1])
         saved: list[torch.Tensor] = []
         for block, visible in _blocks(tokens, key.shape[1]):
             queries = _rows(query, block)
@@ -196,7 +196,7 @@ class _CausalAttention(torch.autograd.Function):
     def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         key, value, *saved = ctx.saved_tensors
         pairs, group, tokens, _ = gradient.shape
-        query_grad = gradient.new_empty(gradient.shape)
+        query_grad = gradient.new_empty(pairs, group, tokens, key.shape[-1])
         key_grad, value_grad = torch.zeros_like(key), torch.zeros_like(value)
         for i, (block, visible) in enumerate(_blocks(tokens, key.shape[1])):
             queries, weights = saved[2 * i : 2 * i + 2]

@@ -160,7 +160,10 @@ class Generator:
                 token = getattr(config, name, None)
                 if isinstance(token, int):
                     return token
-        raise ModelError("its configuration names no decoder_start_token_id: its decoder has no token to start from")
+        raise ModelError(
+            "its configuration names no decoder_start_token_id: its decoder has no token to start from; name one in "
+            "its config.json, and fetch it again"
+        )
 
     @property
     def end_ids(self) -> list[int]:
@@ -224,6 +227,14 @@ def model_without_weights(fetched: FetchedModel, *, whole_texts: bool = False) -
     with torch.device("meta"):
         model: PreTrainedModel = _CLASSES[fetched.kind].from_config(config)
     return model
+
+
+def longest_text(fetched: FetchedModel) -> int | None:
+    """Return how many tokens a language model reads by its configuration, or None where that names no limit."""
+    config = AutoConfig.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
+    limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
+    # XLNet and others write -1 where there is none.
+    return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
 
 
 def _neutral(settings: GenerationConfig) -> GenerationConfig:

@@ -29,16 +29,17 @@ def attend(
     return cpu_attention(layer, query, key, value, mask, scaling=scaling)
 
 
-def inputs(heads: int, key_heads: int, tokens: int, dtype: torch.dtype) -> list[torch.Tensor]:
+def inputs(heads: int, key_heads: int, tokens: int, dtype: torch.dtype, width: int = 16) -> list[torch.Tensor]:
+    """Return query, key and value; the values have a width of their own."""
     random = torch.Generator().manual_seed(0)
-    shapes = [(2, heads, tokens, 16), (2, key_heads, tokens, 16), (2, key_heads, tokens, 16)]
+    shapes = [(2, heads, tokens, 16), (2, key_heads, tokens, 16), (2, key_heads, tokens, width)]
     return [torch.randn(shape, generator=random).to(dtype).requires_grad_() for shape in shapes]
 
 
 def by_hand(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling: float) -> torch.Tensor:
     """Attention position by position in float64; (batch, tokens, heads, dim)."""
     group = query.shape[1] // key.shape[1]
-    out = torch.zeros(query.shape, dtype=torch.float64)
+    out = torch.zeros(*query.shape[:-1], value.shape[-1], dtype=torch.float64)
     for head in range(query.shape[1]):
         for t in range(query.shape[2]):
             scores = torch.einsum("bd,bkd->bk", query[:, head, t].double(), key[:, head // group, : t + 1].double())
@@ -49,15 +50,17 @@ def by_hand(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scaling
 
 @pytest.mark.parametrize(("heads", "key_heads"), [(4, 4), (6, 2), (4, 1)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 3e-2)])
-def test_it_is_attention_by_hand(heads: int, key_heads: int, dtype: torch.dtype, tolerance: float):
-    query, key, value = inputs(heads, key_heads, 23, dtype)
+@pytest.mark.parametrize("width", [16, 8, 24])
+def test_it_is_attention_by_hand(heads: int, key_heads: int, dtype: torch.dtype, tolerance: float, width: int):
+    query, key, value = inputs(heads, key_heads, 23, dtype, width)
     out, _ = attend(Layer(heads // key_heads), query, key, value, None, scaling=0.3)
-    assert out.shape == (2, 23, heads, 16)
+    assert out.shape == (2, 23, heads, width)
     torch.testing.assert_close(out.double(), by_hand(query, key, value, 0.3), atol=tolerance, rtol=tolerance)
 
 
-def test_gradients_are_those_of_the_fused_kernel():
-    plain, fused = inputs(6, 2, 31, torch.float64), inputs(6, 2, 31, torch.float64)
+@pytest.mark.parametrize("width", [16, 8])  # DeepSeek's values are narrower than its keys
+def test_gradients_are_those_of_the_fused_kernel(width: int):
+    plain, fused = inputs(6, 2, 31, torch.float64, width), inputs(6, 2, 31, torch.float64, width)
     attend(Layer(3), *plain, None)[0].square().sum().backward()
     keys, values = (t.repeat_interleave(3, dim=1) for t in fused[1:])
     torch.nn.functional.scaled_dot_product_attention(fused[0], keys, values, is_causal=True).square().sum().backward()

@@ -39,11 +39,13 @@ class Architecture:
         tokenizer: Byte-level BPE as of GPT-2, unigram pieces as of SentencePiece, or lower-case word pieces as of BERT.
         settings: Of its configuration, beside the small sizes.
         chat: Whether it has a chat template.
+        model_type: The name that transformers has for it, if it is not that in the table.
     """
 
     tokenizer: Tokenizer
     settings: dict[str, Any] = field(default_factory=dict)
     chat: bool = False
+    model_type: str = ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,16 @@ class Encoder(Architecture):
     similarity: Literal["cosine", "dot"] = "cosine"
     weights: Literal["lora", "full"] = "lora"
 
+
+FALCON_RW = {"alibi": True, "multi_query": False, "num_kv_heads": 4, "parallel_attn": False, "bias": True}
+YARN = {"rope_type": "yarn", "factor": 8.0, "rope_theta": 10000.0, "original_max_position_embeddings": 64}
+ONE_LAYER_ATTENDS = {"attn_layer_period": 2, "attn_layer_offset": 1, "expert_layer_period": 2}
+LATENT_ATTENTION: dict[str, Any] = {
+    **dict.fromkeys(("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"), 8),
+    **dict.fromkeys(("q_lora_rank", "kv_lora_rank"), 16),
+    **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace"), 1),
+    **dict.fromkeys(("n_routed_experts", "num_key_value_heads"), 4),
+}
 
 CAUSAL: dict[str, Architecture] = {
     "llama": Architecture("pieces", chat=True),
@@ -88,6 +100,8 @@ CAUSAL: dict[str, Architecture] = {
     "bloom": Architecture("bytes"),
     "mpt": Architecture("bytes"),
     "falcon": Architecture("bytes"),
+    "falcon-alibi": Architecture("bytes", {"alibi": True}, model_type="falcon"),
+    "falcon-rw": Architecture("bytes", FALCON_RW, model_type="falcon"),
     "olmo": Architecture("bytes"),
     "olmo2": Architecture("bytes"),
     "olmoe": Architecture("bytes"),
@@ -101,6 +115,16 @@ CAUSAL: dict[str, Architecture] = {
     "exaone4": Architecture("bytes", {"sliding_window": WINDOW}),
     "xglm": Architecture("pieces"),
     "biogpt": Architecture("bytes"),
+    "gpt_oss": Architecture("bytes", {"sliding_window": WINDOW}),
+    "llama4_text": Architecture("bytes"),
+    "phimoe": Architecture("pieces"),
+    "granitemoe": Architecture("bytes"),
+    "deepseek_v3": Architecture("bytes", LATENT_ATTENTION),
+    "mamba": Architecture("bytes"),
+    "mamba2": Architecture("bytes", {"num_heads": 8, "state_size": 8, "n_groups": 2}),
+    "jamba": Architecture("bytes", ONE_LAYER_ATTENDS | {"mamba_dt_rank": 4, "use_mamba_kernels": False}),
+    "opt-350m": Architecture("bytes", {"word_embed_proj_dim": 16, "do_layer_norm_before": False}, model_type="opt"),
+    "llama-yarn": Architecture("pieces", {"rope_parameters": YARN}, model_type="llama"),
 }
 SEQ2SEQ: dict[str, Architecture] = {
     "t5": Architecture("pieces"),
@@ -109,6 +133,8 @@ SEQ2SEQ: dict[str, Architecture] = {
     "longt5": Architecture("pieces", {"local_radius": 7}),
     "switch_transformers": Architecture("pieces", {"num_sparse_encoder_layers": 1, "num_sparse_decoder_layers": 1}),
     "bart": Architecture("bytes"),
+    "mbart": Architecture("pieces"),
+    "led": Architecture("bytes", {"attention_window": WINDOW, "max_encoder_position_embeddings": POSITIONS}),
     "blenderbot": Architecture("bytes"),
     "pegasus": Architecture("pieces"),
     "marian": Architecture("pieces"),

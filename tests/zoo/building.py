@@ -63,6 +63,7 @@ def build_encoder(name: str, model: Encoder, folder: Path) -> Path:
 
 def _config(name: str, model: Architecture, tokenizer: PreTrainedTokenizerFast) -> PreTrainedConfig:
     """Return a configuration in which every size that it knows is small."""
+    name = model.model_type or name
     standard = AutoConfig.for_model(name)
     computed = {key for key, value in vars(type(standard)).items() if isinstance(value, property)}
     known = {*vars(standard), *standard.attribute_map} - computed

@@ -33,7 +33,7 @@ def scenario(part: ShippedComponent, model: FetchedModel, sites: Path, **setting
 
 def fetched(folder: Path, kind: ModelKind, name: str) -> FetchedModel:
     """Take a model into the store."""
-    [model] = fetch_models([str(folder)], "path", kind, save_as=f"{kind}/{name}")
+    [model] = fetch_models([str(folder)], "path", kind, save_as=f"{kind}/{name}", force=True)
     return model
 
 
