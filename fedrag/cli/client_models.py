@@ -142,7 +142,7 @@ def evaluate(
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
     choose_device(config)
-    from fedrag.evaluation.records import summarise
+    from fedrag.evaluation.records import cut_lines, summarise
     from fedrag.files import write_json
     from fedrag.reporting.site_page import write_site_report
     from fedrag.site.admin.evaluate_delivered import load_own_site, measure_delivered
@@ -155,10 +155,9 @@ def evaluate(
     write_json(
         delivered.folder / RESULTS_FILE, {"run": delivered.run, "site": site.name, "split": split.value, **means}
     )
-    print_table(
-        f"{delivered.run} at {site.name}: {split.value} questions, in per cent",
-        {"untouched": means["untouched"], "delivered": means["federated"]},
-    )
+    rows = {"untouched": means["untouched"], "delivered": means["federated"]}
+    print_table(f"{delivered.run} at {site.name}: {split.value} questions, in per cent", rows)
+    print_lines(cut_lines(rows, delivered.config.rag))
     print_lines([f"report: {report} (it quotes this site's data and stays here)"])
 
 

@@ -41,7 +41,9 @@ def evaluate(
     """
     from fedrag.data.questions import distinct_lines
     from fedrag.evaluation.evaluate import evaluate_run
+    from fedrag.evaluation.records import cut_lines
     from fedrag.files import write_json
+    from fedrag.runs.run_folder import RunFolder
 
     with open_display() as display:
         result = evaluate_run(
@@ -52,6 +54,7 @@ def evaluate(
     title = f"{run.name}, {result['models']}: {split.value} questions, in per cent"
     print_table(title, {**result["sites"], "overall": result["overall"]}, last_apart=True)
     print_lines(distinct_lines(result["overall"]["n_questions"], result["question_lines"]))
+    print_lines(cut_lines({"overall": result["overall"]}, RunFolder.open(run).config.rag))
 
 
 def compare(

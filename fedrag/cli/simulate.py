@@ -69,6 +69,7 @@ def simulate_command(
             assert resume_run is not None
             run = resume(resume_run, display=display, ray_address=ray_address)
     from fedrag.data.questions import distinct_lines
+    from fedrag.evaluation.records import cut_lines
     from fedrag.reporting.page import write_report
 
     results = run.results()
@@ -78,8 +79,8 @@ def simulate_command(
     if arms:
         print_table(_title(run.config), arms)
         print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
-        seen = results.get("seen_elsewhere")
-        if seen:
+        print_lines(cut_lines(arms, run.config.rag))
+        if seen := results.get("seen_elsewhere"):
             print_table(_seen_title(seen, arms["federated"]["n_questions"]), seen["without"])
     else:
         print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])

@@ -89,8 +89,9 @@ class RagConfig(Section):
     date: DayText = ""
     """Today's date to chat templates that show one, as 2026-01-31; empty: the day on which the run begins."""
     prompt_tokens: Count = 1024
-    """Longest prompt, in tokens. Of a passage that does not fit, a window around what was found in it is shown; of a
-    question that takes more than half of the room, the beginning."""
+    """Longest prompt, in tokens. Of a passage that does not fit, a window around what was found in it is shown (of a
+    chunk that does not fit either, its beginning); of a question that takes more than half of the room, the
+    beginning."""
     answer_tokens: Count = 32
     """Longest answer in training and generation, in tokens; a longer one is cut, and does not end there."""
     chunk_tokens: Annotated[int, Field(ge=0)] = 0

@@ -10,11 +10,11 @@ from fedrag.config.scenario import Config
 from fedrag.data.questions import distinct_questions
 from fedrag.evaluation.answers import exact_match, rouge_l, token_f1
 from fedrag.evaluation.ranking import ndcg_at, recall_at, reciprocal_rank
-from fedrag.evaluation.records import METRICS, Measured
+from fedrag.evaluation.records import CUTS, METRICS, Measured
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.indexing import build_index
-from fedrag.rag.pipeline import Retrieved, answer_questions, rank
+from fedrag.rag.pipeline import Answered, Retrieved, generate_answers, rank
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.types import Question, Site, Split
 
@@ -54,14 +54,14 @@ def measure_site(
         index = build_index(retriever, site.passages, config.rag.chunk_overlap, indexes)
         rankings = rank(retriever, index, questions, config.rag.passages)
     passages = {passage.id: passage for passage in site.passages}
-    answers: Sequence[str | None] = [None] * len(questions)
+    answers: Sequence[Answered | None] = [None] * len(questions)
     if generator is not None:
         asked = [
             Retrieved.of(question.question, ranking.best, passages, index)
             for question, ranking in zip(questions, rankings, strict=True)
             if question.answers  # an answer to the others could not be measured
         ]
-        told = answer_questions(
+        told = generate_answers(
             generator,
             asked,
             config.rag,
@@ -76,16 +76,25 @@ def measure_site(
             site.name,
             question.id,
             tuple(hit.passage_id for hit in ranking.best),
-            answer,
+            answer.text if answer else None,
             _metrics(
                 question,
                 ranking.ranks if index is not None else None,
-                answer,
+                answer.text if answer else None,
                 site.language or config.evaluation.language,
             ),
+            _cut(answer),
         )
         for question, ranking, answer in zip(questions, rankings, answers, strict=True)
     ]
+
+
+def _cut(answer: Answered | None) -> dict[str, int]:
+    """Return what of a question's texts was cut, by `CUTS`."""
+    if answer is None:
+        return {}
+    counts = zip(CUTS, (answer.cut_prompts, answer.cut_passages, int(answer.is_cut)), strict=True)
+    return {what: count for what, count in counts if count}
 
 
 def _metrics(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fedrag.config.scenario import RagConfig
 from fedrag.errors import RunError
 from fedrag.files import read_json, write_json
+from fedrag.text import plural
 
 ANSWER_METRICS = ("exact_match", "f1", "rouge_l")
 RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
@@ -26,6 +28,9 @@ TITLES = {
     "ndcg_at_10": "nDCG@10",
 }
 """The metrics' names in tables."""
+
+CUTS = ("prompts", "passages", "answers")
+"""What can be cut to fit: prompts whose question or one of whose passages is; these passages; answers."""
 
 QuestionKey = tuple[str, str]
 """A site's name and a question's id there."""
@@ -44,6 +49,7 @@ class Measured:
         retrieved: Ids of the passages that were given to the generator, best first.
         answer: The generated answer; None where none was generated.
         metrics: Values by name, each in [0, 1] or None where it was not measured.
+        cut: How many of its prompts, the passages in them and its answers were cut, by `CUTS`; without zeros.
     """
 
     site: str
@@ -51,6 +57,7 @@ class Measured:
     retrieved: tuple[str, ...]
     answer: str | None
     metrics: dict[str, float | None]
+    cut: dict[str, int] = field(default_factory=dict)
 
     @property
     def key(self) -> QuestionKey:
@@ -99,7 +106,9 @@ def _parse(line: str, where: str) -> Measured:
     try:
         row = json.loads(line)
         metrics = dict.fromkeys(METRICS) | row["metrics"]
-        return Measured(row["site"], row["question_id"], tuple(row["retrieved"]), row["answer"], metrics)
+        return Measured(
+            row["site"], row["question_id"], tuple(row["retrieved"]), row["answer"], metrics, dict(row.get("cut", {}))
+        )
     except (ValueError, KeyError, TypeError):
         raise RunError(f"{where}: expected the JSON record of a measured question") from None
 
@@ -121,9 +130,34 @@ def mean(measured: Iterable[Measured], metric: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def summarise(measured: Sequence[Measured]) -> dict[str, float | int | None]:
-    """Return the mean of each metric over the questions that have it, and the number of questions."""
-    return {"n_questions": len(measured), **{name: mean(measured, name) for name in METRICS}}
+def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
+    """Return the mean of each metric over the questions that have it, the number of questions, and what was cut.
+
+    `cut` holds the numbers of prompts, passages and answers; it is left out where nothing was cut.
+    """
+    cut = {what: sum(item.cut.get(what, 0) for item in measured) for what in CUTS}
+    means = {name: mean(measured, name) for name in METRICS}
+    return {"n_questions": len(measured), **means, **({"cut": cut} if any(cut.values()) else {})}
+
+
+def cut_lines(summaries: Mapping[str, Mapping[str, Any]], rag: RagConfig) -> list[str]:
+    """Return a line about what was cut for each summary, by its name; none where nothing was.
+
+    >>> cut_lines({"all": {"cut": {"prompts": 3, "passages": 5, "answers": 1}}, "none": {}}, RagConfig())
+    ['all: cut to fit 1,024 tokens: 3 prompts, in them 5 passages; cut at 32 tokens: 1 answer']
+    """
+    cut = {name: found["cut"] for name, found in summaries.items() if found.get("cut")}
+    return [f"{name}: {_cut_text(counts, rag)}" for name, counts in cut.items()]
+
+
+def _cut_text(counts: Mapping[str, int], rag: RagConfig) -> str:
+    said = []
+    if counts["prompts"]:
+        inside = f", in them {plural(counts['passages'], 'passage')}" if counts["passages"] else ""
+        said.append(f"cut to fit {rag.prompt_tokens:,} tokens: {plural(counts['prompts'], 'prompt')}{inside}")
+    if counts["answers"]:
+        said.append(f"cut at {rag.answer_tokens:,} tokens: {plural(counts['answers'], 'answer')}")
+    return "; ".join(said)
 
 
 def summarise_by_site(measured: Sequence[Measured]) -> dict[str, Any]:

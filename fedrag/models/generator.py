@@ -74,8 +74,7 @@ class Generator:
             device: Where it computes.
             four_bits: Pack the weights of its linear layers into 4 bits.
             own_settings: Generate with the settings that come with the model, such as a penalty of repetition.
-            whole_texts: Load it without its window, into which all texts are known to fit; see
-                `fedrag.models.attention_window`.
+            whole_texts: Load it without its window, into which all texts fit; see `fedrag.models.attention_window`.
 
         Raises:
             ModelError: It is not a language model, or cannot be packed into 4 bits.

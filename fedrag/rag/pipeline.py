@@ -14,7 +14,7 @@ from fedrag.passes.batches import plan_batches
 from fedrag.passes.decoding import decode
 from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.rag.answer_scores import score_answers
-from fedrag.rag.prompt import PromptBuilder
+from fedrag.rag.prompt import Fitted, PromptBuilder
 from fedrag.rag.window import Shown, shown_hits
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.types import Array, Example, Hit, Passage, Question
@@ -68,6 +68,23 @@ class Retrieved:
         return cls(question, tuple(shown), tuple(hit.score for hit in hits))
 
 
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The answer to a question, and what of its texts was cut.
+
+    Attributes:
+        text: The answer.
+        cut_prompts: Prompts of the question in which it, or one of the passages, does not stand whole.
+        cut_passages: Passages of which a prompt shows a part.
+        is_cut: Whether the answer was stopped before it ended.
+    """
+
+    text: str
+    cut_prompts: int = 0
+    cut_passages: int = 0
+    is_cut: bool = False
+
+
 def answer_questions(
     generator: Generator,
     asked: Sequence[Retrieved],
@@ -76,6 +93,19 @@ def answer_questions(
     temperature: float,
     on_progress: OnProgress | None = None,
 ) -> list[str]:
+    """Return the text of each answer that `generate_answers` gives."""
+    answered = generate_answers(generator, asked, config, batch_tokens, temperature, on_progress)
+    return [answer.text for answer in answered]
+
+
+def generate_answers(
+    generator: Generator,
+    asked: Sequence[Retrieved],
+    config: RagConfig,
+    batch_tokens: int,
+    temperature: float,
+    on_progress: OnProgress | None = None,
+) -> list[Answered]:
     """Return the generator's answer to each question, decoded greedily in batches of similar length.
 
     If a question has several prompts (`passages_per_prompt` below `passages`), each yields an answer; the one with the
@@ -89,35 +119,57 @@ def answer_questions(
         temperature: Temperature of the softmax over retrieval scores, for questions with several prompts.
         on_progress: Called after each batch with (prompts done, prompts in all).
     """
-    builder, end_ids = prompt_builder(generator, config), set(generator.end_ids)
+    builder = prompt_builder(generator, config)
     owners: list[int] = []
-    prompts: list[Example] = []
+    fits: list[Fitted] = []
     weights: list[float] = []
     for i, item in enumerate(asked):
         for start, group in prompt_groups(item.passages, config):
             owners.append(i)
-            prompts.append(builder.example(item.question, group))
+            fits.append(builder.fit(item.question, group))
             weights.append(item.scores[start] / temperature if item.scores else 0.0)
+    prompts = [builder.fitted_example(fitted) for fitted in fits]
     most = tokens_at_a_time(generator, batch_tokens, _BATCH_TOKENS)
     decoded = _decode_all(generator, prompts, config.answer_tokens, most, on_progress)
     texts = [builder.text(ids[: config.answer_tokens]) for ids in decoded]
-    if len(owners) == len(asked):
-        return texts
-    ended = [not end_ids.isdisjoint(ids) for ids in decoded]
-    # An answer of nothing but special tokens has no text, and may not end either: then these tokens are the answer.
-    answered = [
-        builder.answer(text, end=end) or ids[: config.answer_tokens]
-        for text, end, ids in zip(texts, ended, decoded, strict=True)
+    ended = [builder.is_whole(ids, generator.end_ids) for ids in decoded]
+    best = list(range(len(asked)))
+    if len(owners) > len(asked):
+        # An answer of nothing but special tokens has no text, and may not end either: then these tokens are the answer.
+        answers = [
+            builder.answer(text, end=end) or ids[: config.answer_tokens]
+            for text, end, ids in zip(texts, ended, decoded, strict=True)
+        ]
+        examples = [replace(prompt, answer=answer) for prompt, answer in zip(prompts, answers, strict=True)]
+        means = score_answers(generator, examples, batch_tokens)
+        best = _likeliest(
+            owners, [w + float(m) * len(e.answer) for w, m, e in zip(weights, means, examples, strict=True)]
+        )
+    own: list[list[Fitted]] = [[] for _ in asked]
+    for owner, fitted in zip(owners, fits, strict=True):
+        own[owner].append(fitted)
+    return [
+        Answered(
+            texts[row],
+            sum(fitted.cuts_question or fitted.cut_passages > 0 for fitted in mine),
+            sum(fitted.cut_passages for fitted in mine),
+            not ended[row],
+        )
+        for row, mine in zip(best, own, strict=True)
     ]
-    examples = [replace(prompt, answer=answer) for prompt, answer in zip(prompts, answered, strict=True)]
-    means = score_answers(generator, examples, batch_tokens)
-    answers = [""] * len(asked)
-    best = np.full(len(asked), -np.inf)
-    for owner, text, example, mean, weight in zip(owners, texts, examples, means, weights, strict=True):
-        score = weight + float(mean) * len(example.answer)
-        if score > best[owner]:
-            best[owner], answers[owner] = score, text
-    return answers
+
+
+def _likeliest(owners: Sequence[int], scores: Sequence[float]) -> list[int]:
+    """Return the row of the best score of each owner, the first of equals.
+
+    >>> _likeliest([0, 0, 1], [-3.0, -2.0, -5.0])
+    [1, 2]
+    """
+    best: dict[int, int] = {}
+    for row, owner in enumerate(owners):
+        if owner not in best or scores[row] > scores[best[owner]]:
+            best[owner] = row
+    return [best[owner] for owner in sorted(best)]
 
 
 def prompt_groups(passages: Sequence[Shown], config: RagConfig) -> list[tuple[int, Sequence[Shown]]]:

@@ -6,7 +6,7 @@ with the same passages share a prefix.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,16 @@ class Fitted:
     question_tokens: int
     passages: list[list[int]]
     passage_tokens: list[int]
+
+    @property
+    def cuts_question(self) -> bool:
+        """Whether the end of the question is not read."""
+        return len(self.question) < self.question_tokens
+
+    @property
+    def cut_passages(self) -> int:
+        """The number of passages of which a part is read."""
+        return sum(len(read) < whole for read, whole in zip(self.passages, self.passage_tokens, strict=True))
 
 
 class PromptBuilder:
@@ -81,7 +91,10 @@ class PromptBuilder:
             passages: The passages; of a text alone the beginning is shown where it does not fit.
             answer: Token ids.
         """
-        fitted = self.fit(question, passages)
+        return self.fitted_example(self.fit(question, passages), answer)
+
+    def fitted_example(self, fitted: Fitted, answer: Sequence[int] = ()) -> Example:
+        """Return the prompt of a question and its passages, and the answer that follows it."""
         prompt, ends = list(self._head), [len(self._head)]
         for passage in fitted.passages:
             prompt += passage
@@ -122,6 +135,17 @@ class PromptBuilder:
         ids = self._answer_ids(text)
         most = self._config.answer_tokens
         return [*ids, self.end_id] if end and len(ids) <= most else ids[:most]
+
+    def is_whole(self, ids: Sequence[int], end_ids: Collection[int]) -> bool:
+        """Return whether a generated answer ended of its own accord, at an end token or where `text` ends it.
+
+        Args:
+            ids: Its tokens, with one more than an answer may have.
+            end_ids: The tokens that end an answer.
+        """
+        if not set(end_ids).isdisjoint(ids):
+            return True
+        return not self._chat and "\n" in str(self._tokenizer.decode(ids, skip_special_tokens=True)).lstrip()
 
     def text(self, ids: Sequence[int]) -> str:
         """Return a generated answer as text, up to the end token.

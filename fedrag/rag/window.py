@@ -82,9 +82,9 @@ class PassageReader:
         whole = self.whole(shown)
         if len(whole) <= limit:
             return whole
-        limit = limit // WINDOW_STEP * WINDOW_STEP or limit
+        even = limit // WINDOW_STEP * WINDOW_STEP or limit
         opening = self._tokenise(self._opening + shown.text[: shown.head])
-        if 2 * len(opening) > limit:  # no room for the title
+        if 2 * len(opening) > even:  # no room for the title
             opening = self._tokenise(self._opening)
         closing = self._tokenise("\n\n")
         first, last = self._near(shown)
@@ -92,7 +92,9 @@ class PassageReader:
             self._tokenise,
             (shown.text[first:last], shown.text[first : shown.start], shown.text[shown.start : shown.end]),
         )
-        room = limit - len(opening) - len(closing)
+        around = len(opening) + len(closing)
+        # Of a part that does not fit, as much as possible is shown, even where questions then leave different windows.
+        room = (even if len(inside) <= even - around else limit) - around
         if room <= 0:
             return body[:limit]
         start = window_start(len(body), len(before), len(inside), room)

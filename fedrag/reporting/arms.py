@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from fedrag.config.scenario import RagConfig
 from fedrag.evaluation.compare import compare_scores
-from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, read_measured
+from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, cut_lines, read_measured, summarise
 from fedrag.evaluation.significance import Interval
 from fedrag.runs.run_folder import RunFolder
 
@@ -56,6 +57,11 @@ def measured_metrics(scores: Mapping[str, Scores]) -> list[str]:
     """Return the metrics that any question of any arm has."""
     questions = [metrics for arm in scores.values() for metrics in arm.values()]
     return [metric for metric in METRICS if any(metrics[metric] is not None for metrics in questions)]
+
+
+def cut_notes(arms: Mapping[str, Sequence[Measured]], rag: RagConfig) -> list[str]:
+    """Return for each arm how many prompts, passages and answers were cut; nothing where none was."""
+    return cut_lines({ARMS[arm]: summarise(measured) for arm, measured in arms.items()}, rag)
 
 
 def overall_lines(scores: Mapping[str, Scores]) -> list[Line]:

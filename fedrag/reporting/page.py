@@ -13,7 +13,7 @@ from fedrag.config.schedule import trained_components
 from fedrag.evaluation.records import TITLES, read_seen, scores_by_question
 from fedrag.files import write_text
 from fedrag.reporting import plots, round_log, what_ran
-from fedrag.reporting.arms import ARMS, BY_SITE, Line, measured_metrics, overall_lines, read_arms, site_lines
+from fedrag.reporting.arms import ARMS, BY_SITE, Line, cut_notes, measured_metrics, overall_lines, read_arms, site_lines
 from fedrag.reporting.choice import rule
 from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.examples import example_blocks, read_texts
@@ -86,7 +86,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "command": what_ran.command(run),
         "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
         "meanings": what_ran.MEANINGS,
-        "notes": what_ran.notes(run, scores),
+        "notes": [*what_ran.notes(run, scores), *cut_notes(arms, run.config.rag)],
         "overall": lines,
         "trained": trained_arms(run),
         "tried": tried(run),

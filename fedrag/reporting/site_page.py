@@ -13,7 +13,7 @@ from fedrag.config.schedule import schedule_text
 from fedrag.evaluation.records import Measured, scores_by_question
 from fedrag.files import write_text
 from fedrag.reporting import what_ran
-from fedrag.reporting.arms import ARMS, measured_metrics, overall_lines
+from fedrag.reporting.arms import ARMS, cut_notes, measured_metrics, overall_lines
 from fedrag.reporting.choice import rule
 from fedrag.reporting.examples import example_blocks, texts_of_site
 from fedrag.reporting.page import fill, verdicts
@@ -58,7 +58,7 @@ def _content(
         "command": f"fedrag client evaluate {shlex.quote(str(folder))} --split {split}",
         "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
         "meanings": what_ran.MEANINGS,
-        "notes": [what_ran.INTERVALS],
+        "notes": [what_ran.INTERVALS, *cut_notes(arms, config.rag)],
         "overall": lines,
         "examples": example_blocks(arms, lambda name: texts_of_site(site, split)),
         "rule": rule(compared=True, answers="exact_match" in metrics),

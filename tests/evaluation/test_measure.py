@@ -81,6 +81,17 @@ def test_with_a_generator_every_question_has_an_answer_and_its_metrics(load_retr
     assert done[-1] == ("answers of east", 3, 3)
 
 
+def test_what_was_cut_is_counted_where_answers_are_generated(load_retriever, load_generator):
+    retriever, generator = load_retriever(), load_generator()
+    config = config_of(rag={"passages": 2, "chunk_overlap": 8, "prompt_tokens": 330, "answer_tokens": 4})
+    items = measure_site(SITE, "test", config, retriever, generator)
+    rye = [item.question_id for item in items if "rye" in item.retrieved]
+    assert rye  # the only passage that does not fit beside another
+    assert [item.question_id for item in items if item.cut.get("passages")] == rye
+    assert summarise(items)["cut"] == {"prompts": len(rye), "passages": len(rye), "answers": 3}
+    assert all(item.cut == {} for item in measure_site(SITE, "test", config, retriever, None))
+
+
 def test_a_split_without_questions_measures_nothing(load_retriever):
     assert measure_site(SITE, "validation", config_of(), load_retriever(), None) == []
 

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from fedrag.config.scenario import RagConfig
 from fedrag.errors import RunError
-from fedrag.evaluation.records import METRICS, Measured, measured_lines, read_measured, scores_by_question
+from fedrag.evaluation.records import (
+    METRICS,
+    Measured,
+    cut_lines,
+    measured_lines,
+    read_measured,
+    scores_by_question,
+    summarise,
+)
 
 
 def measured(question: str, answer: str | None = None, **metrics: float) -> Measured:
@@ -19,6 +29,24 @@ def test_what_is_written_is_read_back(tmp_path: Path):
     records = [measured("q1", "a\u2028b\x85c\nd", f1=0.5), measured("q2", mrr=1.0)]
     (tmp_path / "x.jsonl").write_text(measured_lines(records), encoding="utf-8")
     assert read_measured(tmp_path / "x.jsonl") == records
+
+
+def test_what_was_cut_is_written_and_read_and_older_records_tell_nothing_of_it(tmp_path: Path):
+    item = replace(measured("q1", "a"), cut={"prompts": 1, "passages": 2})
+    line = measured_lines([item])
+    (tmp_path / "x.jsonl").write_text(line + line.replace(', "cut": {"prompts": 1, "passages": 2}', ""))
+    assert [found.cut for found in read_measured(tmp_path / "x.jsonl")] == [item.cut, {}]
+
+
+def test_the_summary_tells_what_was_cut_where_anything_was():
+    cut = [replace(measured("q1"), cut={"prompts": 1, "passages": 2}), replace(measured("q2"), cut={"answers": 1})]
+    assert summarise(cut)["cut"] == {"prompts": 1, "passages": 2, "answers": 1}
+    assert "cut" not in summarise([measured("q1")])
+    rag = RagConfig(prompt_tokens=64, answer_tokens=8)
+    assert cut_lines({"a": summarise(cut), "b": summarise([measured("q1")]), "c": summarise(cut[1:])}, rag) == [
+        "a: cut to fit 64 tokens: 1 prompt, in them 2 passages; cut at 8 tokens: 1 answer",
+        "c: cut at 8 tokens: 1 answer",
+    ]
 
 
 @pytest.mark.parametrize("line", ["{", "[]", "{}", '{"site": "a"}'])

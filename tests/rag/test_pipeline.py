@@ -9,7 +9,7 @@ from fedrag.config.scenario import RagConfig
 from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.indexing import build_index
-from fedrag.rag.pipeline import Retrieved, answer_questions, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.pipeline import Retrieved, answer_questions, generate_answers, prompt_builder, prompt_groups, retrieve
 from fedrag.rag.window import shown_passage
 from fedrag.types import Example, Passage
 
@@ -122,6 +122,37 @@ def test_progress_counts_prompts(load_generator):
     answer_questions(generator, asked, config, 400, 0.05, lambda so_far, total: done.append((so_far, total)))
     assert done[-1] == (6, 6)
     assert [so_far for so_far, _ in done] == sorted({so_far for so_far, _ in done})
+
+
+@pytest.mark.parametrize(
+    ("question", "passages", "size", "prompts", "cut_passages"),
+    [
+        ("Who?", SHOWN[1:], 0, 0, 0),
+        ("Who?", SHOWN, 0, 1, 1),
+        ("Who?", SHOWN, 1, 0, 0),
+        ("Who? " * 60, SHOWN[1:], 0, 1, 0),
+        ("Who? " * 60, SHOWN[1:], 1, 2, 0),
+    ],
+)
+def test_what_is_cut_of_a_question_and_its_passages_is_counted(
+    load_generator, question, passages, size, prompts, cut_passages
+):
+    generator = load_generator()
+    config = RagConfig(instruction="Answer.", passages=3, passages_per_prompt=size, prompt_tokens=330, answer_tokens=3)
+    scores = tuple(0.5 for _ in passages)
+    [answered] = generate_answers(generator, [Retrieved(question, tuple(passages), scores)], config, 4000, 0.05)
+    assert (answered.cut_prompts, answered.cut_passages) == (prompts, cut_passages)
+
+
+def test_an_answer_is_cut_unless_it_ended_by_then(load_generator):
+    generator = load_generator()
+    asked = [Retrieved("Who?", tuple(SHOWN), (0.3, 0.2, 0.1))]
+    [cut] = generate_answers(generator, asked, RagConfig(answer_tokens=3), 4000, 0.05)
+    assert cut.is_cut
+    third = decode(generator, [prompt_builder(generator, RagConfig()).example("Who?", SHOWN)], 3)[0][2]
+    generator.model.generation_config.eos_token_id = third  # what it says third ends it
+    [whole] = generate_answers(generator, asked, RagConfig(answer_tokens=3), 4000, 0.05)
+    assert not whole.is_cut
 
 
 def test_an_answer_has_at_most_the_tokens_that_were_asked_for(load_generator):

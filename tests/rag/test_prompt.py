@@ -181,6 +181,26 @@ def test_without_a_template_an_answer_ends_at_a_new_line(chat, text):
     assert builder.text(ids) == text
 
 
+@pytest.mark.parametrize(
+    ("chat", "generated", "whole"),
+    [
+        (True, "Mill Lane", False),
+        (True, "Mill\nLane", False),
+        (True, "Mill Lane<|im_end|>", True),
+        (False, "Mill Lane", False),
+        (False, "\n Mill Lane", False),
+        (False, "Mill Lane\nQuestion", True),
+        (False, "Mill Lane<|im_end|>", True),
+    ],
+)
+@pytest.mark.usefixtures("tiny_home")
+def test_an_answer_is_whole_if_it_ended_before_its_tokens_ran_out(chat, generated, whole):
+    """One that a new line ended was scored as one that was cut."""
+    builder, tokenizer = builder_of("causal", chat)
+    ids = tokenizer(generated, add_special_tokens=False)["input_ids"]
+    assert builder.is_whole(ids, [builder.end_id]) is whole
+
+
 @pytest.mark.usefixtures("tiny_home")
 def test_without_a_template_an_answer_of_several_lines_is_learnt_in_one():
     builder, tokenizer = builder_of("causal", chat=False)

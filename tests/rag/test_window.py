@@ -54,6 +54,20 @@ def test_of_a_part_that_is_longer_than_the_window_the_beginning_is_shown():
     assert window(shown_passage(LONG, f"{FACT} {STAIRS}"), 96) == f"Passage: The old mill\n{FACT} {STAIRS[:19]}\n\n"
 
 
+def test_a_part_that_does_not_fit_has_the_room_to_the_last_token():
+    """Up to 15 tokens were left unused, of a part of which too little can be shown anyway."""
+    shown = shown_passage(LONG, f"{FACT} {STAIRS}")
+    for limit in range(96, 96 + WINDOW_STEP):
+        assert window(shown, limit) == f"Passage: The old mill\n{FACT} {STAIRS[: 19 + limit - 96]}\n\n"
+
+
+def test_a_part_that_just_fits_is_shown_whole():
+    shown = shown_passage(LONG, FACT)
+    around = len("Passage: The old mill\n\n\n")
+    for limit in range(around + len(FACT), around + len(FACT) + WINDOW_STEP):
+        assert FACT in window(shown, limit)
+
+
 def test_a_title_without_room_is_left_out_and_the_part_is_not():
     titled = Passage("p", LONG.text, "A title that goes on and on and on and on and on")
     assert window(shown_passage(titled, FACT), 64) == f"Passage: {FACT} \n\n"

@@ -18,9 +18,11 @@ from typer.testing import CliRunner
 import fedrag
 from fedrag.cli.main import app
 from fedrag.errors import RunError
+from fedrag.reporting.arms import ARMS
 from fedrag.reporting.page import render
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.simulate import simulate
+from fedrag.text import plural
 
 SECTIONS = (
     "What was measured",
@@ -114,6 +116,15 @@ def test_the_page_agrees_with_the_results(whole_run: RunFolder):
         assert f"{site}: {', '.join(values)}" in told
     sent = sum(record["sites"]["b"]["bytes"] for record in whole_run.rounds())
     assert f"b: {sent / 1e3:.1f} kB received, {sent / 1e3:.1f} kB sent" in page.labels[-1]
+
+
+def test_the_page_tells_what_was_cut_of_each_arm(whole_run: RunFolder):
+    page, results = Page(render(whole_run)), whole_run.results()
+    for arm, title in ARMS.items():
+        cut = results[arm]["overall"]["cut"]
+        assert cut["answers"] > 0  # random models do not end their answers
+        prompts = f"cut to fit 192 tokens: {plural(cut['prompts'], 'prompt')}"
+        assert f"{title}: {prompts}, in them {plural(cut['passages'], 'passage')}; cut at 8 tokens:" in page.text
 
 
 def test_what_comes_from_data_is_text_and_no_markup(whole_run: RunFolder):
