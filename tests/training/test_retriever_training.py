@@ -235,7 +235,8 @@ def test_after_a_contrastive_step_the_loss_has_fallen_and_a_frozen_side_is_as_it
 def test_with_a_guide_it_is_the_gist_loss_of_sentence_transformers(
     load_retriever, random_tensors, weights, side, n_hard
 ):
-    settings = settings_of(weights=weights, contrastive={"guide": "untouched", "side": side})
+    contrastive = {"scale": 20.0, "side": side}
+    settings = settings_of(weights=weights, contrastive=contrastive | {"guide": "untouched"})
     retriever = load_retriever(**settings)
     state = random_tensors(retriever.initial_state(0), scale=0.1 if weights == "lora" else 0.02)
     retriever.set_state(state)  # the model that learns is no longer the guide
@@ -254,7 +255,7 @@ def test_with_a_guide_it_is_the_gist_loss_of_sentence_transformers(
         expected = float(theirs(features, labels=torch.zeros(0)).item())
     assert first_loss(retriever, examples) == pytest.approx(expected, abs=1e-5)
     retriever.set_state(state)
-    unguided = RetrieverConfig.model_validate(settings | {"contrastive": {"side": side}, "lora": retriever.config.lora})
+    unguided = RetrieverConfig.model_validate(settings | {"contrastive": contrastive, "lora": retriever.config.lora})
     assert train_retriever(retriever, examples, unguided, seed=0).loss > expected + 0.01  # it vetoed something
 
 
