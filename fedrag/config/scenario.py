@@ -176,7 +176,7 @@ class ContrastiveConfig(Section):
     2024: passages that are more similar are often right); 0: no limit."""
     guide: Literal["none", "untouched"] = "none"
     """untouched: a passage that the base retriever finds more similar to a question than the labelled passage is no
-    negative of it, in-batch or hard (GISTEmbed, Solatorio 2024)."""
+    negative of it, in-batch or hard (GISTEmbed, Solatorio 2024). RESULTS.md has figures: a weak base makes it worse."""
 
 
 class LsrConfig(Section):
