@@ -54,7 +54,10 @@ def try_retriever(config: Config, fetched: FetchedModel) -> Iterator[Finding]:
         "training step": trial.gradient,
     }
     for name, check in checks.items():
-        yield found(name, check)
+        finding = found(name, check)
+        yield finding
+        if not finding.is_ok:  # what follows would be wrong for the same reason
+            return
 
 
 def require_dense_encoder(fetched: FetchedModel) -> str:

@@ -5,6 +5,7 @@ Tokens beyond the embedding, no end or padding token, lengths, routers and adapt
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from collections.abc import Callable
@@ -15,6 +16,8 @@ import pytest
 from architectures import CAUSAL, ENCODERS, SEQ2SEQ, Architecture, Encoder
 from building import build_encoder, build_generator
 from life import fetched, scenario, two_sites, wrong
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Router
 
 from fedrag.weights.store import FetchedModel, ModelKind
 
@@ -123,3 +126,15 @@ def test_a_roberta_without_model_max_length_is_refused(bad, sites):
     model = bad("encoder", "roberta", ENCODERS["roberta"], tokenizer_config={"model_max_length": None})
     [said] = wrong(scenario("retriever", model, sites), "retriever", model)
     assert said.startswith("length: claims to read 512 tokens, but has 509 positions; set model_max_length = 509 in")
+
+
+def test_a_router_is_refused(sites, tmp_path):
+    one = SentenceTransformer(str(build_encoder("bert", ENCODERS["bert"], tmp_path / "one")), device="cpu")
+    sides = (list(copy.deepcopy(one).children()) for _ in range(2))
+    router = SentenceTransformer(modules=[Router.for_query_document(*sides)], device="cpu")
+    router.save(str(tmp_path / "router"), create_model_card=False)
+    model = fetched(tmp_path / "router", "encoder", "bad-router")
+    assert wrong(scenario("retriever", model, sites), "retriever", model) == [
+        "settings: encoder/bad-router: is a Router, with modules of its own for each side; fedrag trains one encoder "
+        "that serves both: fetch the folder of one of its sides"
+    ]
