@@ -24,6 +24,7 @@ from fedrag.training.retriever_examples import (
     RetrieverExample,
     add_hard_negatives,
     choose_candidates,
+    draw_hard_negatives,
     draw_questions,
     labelled_examples,
     lsr_pairs,
@@ -50,7 +51,9 @@ def _prepare(work: Work) -> Prepared | None:
     if settings.uses_contrastive:
         retriever = work.models.retriever
         labelled = labelled_examples(retriever, site.train, site.passages, settings.train_tokens)
-        if settings.contrastive.hard_negatives and labelled:
+        most = settings.contrastive.hard_negatives
+        labelled = draw_hard_negatives(labelled, most, derive_seed(work.seed(_NAME), "hard negatives"))
+        if any(len(example.hard_negatives) < most for example in labelled):
             queries = encode_questions(retriever, [example.question for example in labelled])
             labelled = add_hard_negatives(labelled, queries, work.index(), settings.contrastive)
     if settings.uses_lsr:

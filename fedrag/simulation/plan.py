@@ -94,6 +94,13 @@ def _training_lines(
             f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
             f"{plural(component.epochs(config), 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
         )
+    named = sum(bool(question.hard_negative_ids) for site in able for question in site.train)
+    uses_none = config.retriever.uses_contrastive and not config.retriever.contrastive.hard_negatives
+    if named and uses_none and "retriever" in sizes:
+        lines.append(
+            f"{plural(named, 'question names', 'questions name')} hard negatives, and none is used: "
+            "retriever.contrastive.hard_negatives = 0"
+        )
     if config.federation.fraction < 1:
         lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
     return lines

@@ -80,6 +80,17 @@ def labelled_examples(
     ]
 
 
+def draw_hard_negatives(examples: Sequence[RetrieverExample], most: int, seed: int) -> list[RetrieverExample]:
+    """Return examples with at most so many of the hard negatives that the site names, drawn with the seed."""
+    chance = random.Random(seed)
+    return [
+        replace(example, hard_negatives=tuple(chance.sample(example.hard_negatives, most)))
+        if len(example.hard_negatives) > most
+        else example
+        for example in examples
+    ]
+
+
 def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
     """Return, by question text, all passages that are labelled for it; a question may occur several times."""
     right: dict[str, set[str]] = defaultdict(set)
@@ -91,15 +102,15 @@ def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
 def add_hard_negatives(
     examples: Sequence[RetrieverExample], queries: Array, index: PassageIndex, config: ContrastiveConfig
 ) -> list[RetrieverExample]:
-    """Add to each example the best retrieved passages that are not labelled for its question.
+    """Fill up the hard negatives of each example with the best retrieved passages that are not labelled for it.
 
-    Those that the site names come first, whatever their number and similarity.
+    Those that the site names come first, whatever their similarity.
 
     Args:
         examples: Labelled examples.
         queries: Vector of each example's question (examples, dim).
         index: Holds the vectors and texts of the chunks.
-        config: Their number, and by how much they must be less similar than the labelled passage.
+        config: The number of all of them, and by how much retrieved ones must be less similar than the labelled one.
     """
     margin = config.hard_negative_margin
     found = index.hard_negatives(
@@ -110,7 +121,10 @@ def add_hard_negatives(
         lambda positive: positive - margin * abs(positive) if margin else math.inf,
     )
     return [
-        replace(example, hard_negatives=example.hard_negatives + tuple(_text_of(hit, index) for hit in hits))
+        replace(
+            example,
+            hard_negatives=(*example.hard_negatives, *(_text_of(hit, index) for hit in hits))[: config.hard_negatives],
+        )
         for example, hits in zip(examples, found, strict=True)
     ]
 

@@ -170,6 +170,21 @@ def test_a_dry_run_tells_who_sits_out_and_who_is_held_out(fedrag: Fedrag, tmp_pa
     assert any(line.startswith("bytes (float32): in a round at most 127.0 kB to a site") for line in lines)
 
 
+def test_a_dry_run_tells_of_hard_negatives_that_are_named_and_not_used(fedrag: Fedrag, tmp_path: Path):
+    sites = tmp_path / "sites"
+    shutil.copytree(ROOT / "simulations" / "data" / "tiny", sites)
+    file = sites / "north" / "train.jsonl"
+    first, *others = file.read_text().splitlines()
+    question = json.loads(first)
+    wrong = next(id for id in ("north-1", "north-2") if id not in question["passage_ids"])
+    file.write_text("\n".join([json.dumps(question | {"hard_negative_ids": [wrong]}), *others]) + "\n")
+    told = "1 question names hard negatives, and none is used: retriever.contrastive.hard_negatives = 0"
+    overrides = [f"data.sites={sites}", "retriever.loss=contrastive"]
+    assert told in plan_lines(Config.from_file(SCENARIO, overrides))
+    used = Config.from_file(SCENARIO, [*overrides, "retriever.contrastive.hard_negatives=1"])
+    assert told not in plan_lines(used)
+
+
 @pytest.mark.parametrize(("grid", "share"), [("in-process", 4), ("ray", 8)])
 def test_a_dry_run_tells_how_much_memory_the_passages_that_were_read_may_take(fedrag, monkeypatch, grid, share):
     """A quarter of what is free; of two actors each takes half of that."""
