@@ -18,7 +18,7 @@ from fedrag.cli.main import app
 from fedrag.config.scenario import Config
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.plan import plan_lines
-from fedrag.text import size_text
+from fedrag.text import plural, size_text
 
 PASSES = "passes: training, scoring tree, 1 at a time; decoding plain, 1 at a time"
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,14 @@ def test_the_table_shows_the_results_in_per_cent(finished: tuple[str, RunFolder]
         assert row[1] == str(overall["n_questions"]) == "18"
         shown = ("exact_match", "f1", "rouge_l", "recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
         assert row[2:] == [f"{100 * overall[name]:.1f}" for name in shown]
+
+
+def test_below_the_table_stands_what_was_cut(finished: tuple[str, RunFolder]):
+    output, run = finished
+    for arm in ("untouched", "local", "federated", "pooled"):
+        cut, rag = run.results()[arm]["overall"]["cut"], run.config.rag
+        [line] = [line for line in output.splitlines() if line.startswith(f"{arm}: cut")]
+        assert f"cut at {rag.answer_tokens} tokens: {plural(cut['answers'], 'answer')}" in line
 
 
 def test_a_finished_run_holds_what_it_used_and_made(finished: tuple[str, RunFolder], folder: Path):
