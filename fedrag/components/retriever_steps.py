@@ -25,6 +25,7 @@ from fedrag.training.retriever_examples import (
     RetrieverExample,
     add_hard_negatives,
     choose_candidates,
+    draw_hard_negatives,
     draw_questions,
     labelled_examples,
     lsr_pairs,
@@ -61,7 +62,9 @@ def _examples(work: Work) -> list[RetrieverExample]:
         retriever = work.models.retriever
         overlap, size = work.bench.config.rag.chunk_overlap, settings.train_tokens
         labelled = labelled_examples(retriever, site.train, site.passages, overlap, size)
-        if settings.contrastive.hard_negatives and labelled:
+        most = settings.contrastive.hard_negatives
+        labelled = draw_hard_negatives(labelled, most, derive_seed(work.seed(_NAME), "hard negatives"))
+        if any(len(example.hard_negatives) < most for example in labelled):
             queries = encode_questions(retriever, [example.question for example in labelled])
             shorten = shortener(retriever, size)
             labelled = add_hard_negatives(labelled, queries, work.index(), settings.contrastive, shorten)

@@ -170,7 +170,8 @@ class ContrastiveConfig(Section):
     side: Side = "both"
     """Encoder side that learns."""
     hard_negatives: Annotated[int, Field(ge=0)] = 0
-    """Retrieved but unlabelled passages added per question, beside those that its hard_negative_ids name."""
+    """Hard negatives per question: passages that its hard_negative_ids name, drawn anew each round where there are
+    more, then retrieved ones that are not labelled. 0: none, not even those that are named."""
     hard_negative_margin: Fraction = 0.05
     """Share of the labelled passage's similarity that a hard negative must lie below it (NV-Retriever, Moreira et al.
     2024: passages that are more similar are often right); 0: no limit."""

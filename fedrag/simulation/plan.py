@@ -23,7 +23,7 @@ from fedrag.rag.cuts import count_cuts, sum_of_cuts
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.runs.facts import client_threads
 from fedrag.runs.rate_tries import rate_text
-from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train
+from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train, unused_negatives
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS, Component, Site
 from fedrag.weights.compute import best_device, cpu_count
@@ -98,6 +98,7 @@ def _training_lines(
             f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
             f"{plural(component.epochs(config), 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
         )
+    lines += unused_negatives(config, able)
     if config.federation.fraction < 1:
         lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
     return lines

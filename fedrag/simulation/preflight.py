@@ -17,6 +17,7 @@ from fedrag.config.schedule import trained_components
 from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.errors import ConfigError, DataError
+from fedrag.text import plural
 from fedrag.types import SPLITS, Component, Site
 from fedrag.weights.store import FetchedModel, verify_model
 
@@ -54,6 +55,18 @@ def sites_that_train(config: Config, sites: Sequence[Site], components: Componen
     """Return the sites with questions that train a component of the scenario; the others sit out."""
     trained = [find_component(components, name) for name in trained_components(config.federation)]
     return [site for site in sites if any(c.can_train(question_counts(site), config) for c in trained)]
+
+
+def unused_negatives(config: Config, sites: Sequence[Site]) -> list[str]:
+    """Return a line on hard negatives that questions name and no training uses; none where all is as one expects."""
+    named = sum(bool(question.hard_negative_ids) for site in sites for question in site.train)
+    settings, trains = config.retriever, "retriever" in trained_components(config.federation)
+    if not named or not trains or not settings.uses_contrastive or settings.contrastive.hard_negatives:
+        return []
+    return [
+        f"{plural(named, 'question names', 'questions name')} hard negatives, and none is used: "
+        "retriever.contrastive.hard_negatives = 0"
+    ]
 
 
 def held_out_folders(config: Config) -> list[Path]:

@@ -23,7 +23,7 @@ from fedrag.runs.facts import changed_models, collect_facts
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
-from fedrag.simulation.preflight import check_scenario
+from fedrag.simulation.preflight import check_scenario, unused_negatives
 from fedrag.simulation.rates import try_rates
 from fedrag.simulation.train_arms import Arms
 from fedrag.training.losses import Losses
@@ -172,6 +172,8 @@ def _finish(
         with pool as opened:
             clients = Clients(folders, run.path / "sites", opened, run.facts["threads"])
             arms = Arms(run, clients, parts, [load_site(folder) for folder in folders])
+            for line in unused_negatives(run.config, arms.sites):
+                parts.display.say(line)
             if run.config.evaluation.rates:
                 try_rates(arms, "federated")
             state = arms.train_federated(arms.config("federated"), run.path)

@@ -99,6 +99,17 @@ def size_in_training(retriever: Retriever, train_tokens: int) -> int:
     )
 
 
+def draw_hard_negatives(examples: Sequence[RetrieverExample], most: int, seed: int) -> list[RetrieverExample]:
+    """Return examples with at most so many of the hard negatives that the site names, drawn with the seed."""
+    chance = random.Random(seed)
+    return [
+        replace(example, hard_negatives=tuple(chance.sample(example.hard_negatives, most)))
+        if len(example.hard_negatives) > most
+        else example
+        for example in examples
+    ]
+
+
 def right_passages(questions: Sequence[Question]) -> dict[str, frozenset[str]]:
     """Return, by question text, all passages that are labelled for it; a question may occur several times."""
     right: dict[str, set[str]] = defaultdict(set)
@@ -114,15 +125,15 @@ def add_hard_negatives(
     config: ContrastiveConfig,
     shorten: Callable[[str], str] = str,
 ) -> list[RetrieverExample]:
-    """Add to each example the best retrieved passages that are not labelled for its question.
+    """Fill up the hard negatives of each example with the best retrieved passages that are not labelled for it.
 
-    Those that the site names come first, whatever their number and similarity. Of a passage, its best chunk is added.
+    Those that the site names come first, whatever their similarity. Of a passage, its best chunk is added.
 
     Args:
         examples: Labelled examples.
         queries: Vector of each example's question (examples, dim).
         index: Holds the vectors and texts of the chunks.
-        config: Their number, and by how much they must be less similar than the labelled passage.
+        config: The number of all of them, and by how much retrieved ones must be less similar than the labelled one.
         shorten: Cuts a chunk to the size of the labelled passages.
     """
     margin = config.hard_negative_margin
@@ -138,7 +149,7 @@ def add_hard_negatives(
         return PassageText(hit.passage_id, shorten(index.texts[hit.chunk]))
 
     return [
-        replace(example, hard_negatives=example.hard_negatives + tuple(wrong(hit) for hit in hits))
+        replace(example, hard_negatives=(*example.hard_negatives, *map(wrong, hits))[: config.hard_negatives])
         for example, hits in zip(examples, found, strict=True)
     ]
 

@@ -18,7 +18,7 @@ from fedrag.cli.main import app
 from fedrag.config.scenario import Config
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.plan import plan_lines
-from fedrag.text import size_text
+from fedrag.text import plural, size_text
 
 PASSES = "passes: training, scoring tree, 1 at a time; decoding plain, 1 at a time"
 ROOT = Path(__file__).parents[2]
@@ -89,6 +89,14 @@ def test_the_table_shows_the_results_in_per_cent(finished: tuple[str, RunFolder]
         assert row[1] == str(overall["n_questions"]) == "18"
         shown = ("exact_match", "f1", "rouge_l", "recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
         assert row[2:] == [f"{100 * overall[name]:.1f}" for name in shown]
+
+
+def test_below_the_table_stands_what_was_cut(finished: tuple[str, RunFolder]):
+    output, run = finished
+    for arm in ("untouched", "local", "federated", "pooled"):
+        cut, rag = run.results()[arm]["overall"]["cut"], run.config.rag
+        [line] = [line for line in output.splitlines() if line.startswith(f"{arm}: cut")]
+        assert f"cut at {rag.answer_tokens} tokens: {plural(cut['answers'], 'answer')}" in line
 
 
 def test_a_finished_run_holds_what_it_used_and_made(finished: tuple[str, RunFolder], folder: Path):
@@ -171,6 +179,21 @@ def test_a_dry_run_tells_who_sits_out_and_who_is_held_out(fedrag: Fedrag, tmp_pa
     assert "  held out: east" in lines
     assert any("learn from 16 questions" in line for line in lines)
     assert any(line.startswith("bytes (float32): in a round at most 127.0 kB to a site") for line in lines)
+
+
+def test_a_dry_run_tells_of_hard_negatives_that_are_named_and_not_used(fedrag: Fedrag, tmp_path: Path):
+    sites = tmp_path / "sites"
+    shutil.copytree(ROOT / "simulations" / "data" / "tiny", sites)
+    file = sites / "north" / "train.jsonl"
+    first, *others = file.read_text().splitlines()
+    question = json.loads(first)
+    wrong = next(id for id in ("north-1", "north-2") if id not in question["passage_ids"])
+    file.write_text("\n".join([json.dumps(question | {"hard_negative_ids": [wrong]}), *others]) + "\n")
+    told = "1 question names hard negatives, and none is used: retriever.contrastive.hard_negatives = 0"
+    overrides = [f"data.sites={sites}", "retriever.loss=contrastive"]
+    assert told in plan_lines(Config.from_file(SCENARIO, overrides))
+    used = Config.from_file(SCENARIO, [*overrides, "retriever.contrastive.hard_negatives=1"])
+    assert told not in plan_lines(used)
 
 
 @pytest.mark.parametrize(("grid", "share"), [("in-process", 4), ("ray", 8)])

@@ -151,6 +151,8 @@ def test_the_list_tells_an_altered_model(tmp_path: Path, tiny_home: Path, monkey
         ("fedrag/tiny-causal", "causal", 28928, True),
         ("fedrag/tiny-encoder", "encoder", None, False),
     ]
+    assert rows[0]["identity"]["tensors"] == rows[0]["sha256"]
+    assert set(rows[0]["identity"]) == {"tensors", "tokenizer", "template", "configuration", "prompts"}
     table = runner.invoke(app, ["models", "list"]).output
     assert "fedrag/tiny-causal" in table
     assert "NO" in table

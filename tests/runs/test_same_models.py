@@ -10,6 +10,8 @@ import pytest
 from tiny_federation import SHIPPED, tiny_config
 
 import fedrag
+from fedrag.coordinator import executor
+from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 from fedrag.errors import RunError
 from fedrag.evaluation.ask import BeforeAndAfter
 from fedrag.runs.run_folder import RunFolder
@@ -51,6 +53,14 @@ def test_with_another_chat_template_it_is_refused_and_the_template_is_named(run,
     with pytest.raises(RunError, match=changed):
         fedrag.export_run(run.path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_coordinator_does_not_go_on_with_a_run_on_other_models(run, models, tmp_path):
+    begun = RunFolder.create(run.config, tmp_path / "begun")
+    begun.record_facts({"models": run.facts["models"]})
+    change_template(models)
+    with pytest.raises(RunError, match=r"generator \(chat template\)"):
+        executor._run(ServerFolder(tmp_path, ServerConfig(name="127.0.0.1")), "begun", begun, executor.TimedLog())
 
 
 def test_the_retriever_alone_is_measured_whatever_the_generator_is(run, models):

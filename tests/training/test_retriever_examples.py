@@ -15,6 +15,7 @@ from fedrag.training.retriever_examples import (
     RetrieverExample,
     add_hard_negatives,
     choose_candidates,
+    draw_hard_negatives,
     draw_questions,
     labelled_examples,
     lsr_pairs,
@@ -144,7 +145,21 @@ def test_the_share_of_a_negative_dot_product_lies_below_it_too(margin, expected)
 
 def test_the_sites_own_hard_negatives_come_first_and_are_not_found_again():
     example = replace(example_with(frozenset({"p0"}), "p0"), hard_negatives=(PassageText("p1", "text of p1"),))
-    assert hard_ids(example, hard_negatives=1, hard_negative_margin=0) == ["p1", "p2"]
+    assert hard_ids(example, hard_negatives=2, hard_negative_margin=0) == ["p1", "p2"]
+    assert hard_ids(example, hard_negatives=1, hard_negative_margin=0) == ["p1"]
+
+
+def test_of_many_hard_negatives_that_a_site_names_as_many_as_the_scenario_says_are_drawn():
+    """All were used, whatever their number: thirty for each question make a batch that fits nowhere."""
+    named = tuple(PassageText(f"p{i}", f"text of p{i}") for i in range(30))
+    many, few = replace(example_with(frozenset(), "q"), hard_negatives=named), example_with(frozenset(), "q")
+    drawn = [draw_hard_negatives([many, few, many], 3, seed) for seed in range(20)]
+    assert drawn == [draw_hard_negatives([many, few, many], 3, seed) for seed in range(20)]
+    first, second, third = drawn[0]
+    assert (len(first.hard_negatives), second, len(third.hard_negatives)) == (3, few, 3)
+    assert {text for some in drawn for example in some for text in example.hard_negatives} == set(named)
+    assert [len(example.hard_negatives) for example in draw_hard_negatives([many, few], 0, 0)] == [0, 0]
+    assert draw_hard_negatives([many], 30, 0) == [many]
 
 
 # Candidates and scores

@@ -207,6 +207,17 @@ def test_an_encoder_that_was_used_and_saved_is_the_same_model(tiny_home: Path, t
     assert differences(tmp_path / "encoder") == []
 
 
+def test_an_encoder_without_modules_is_what_sentence_transformers_makes_of_it(copy_of, tmp_path: Path) -> None:
+    plain, saved = copy_of("encoder"), tmp_path / "saved"
+    for file in ("modules.json", "sentence_bert_config.json", "config_sentence_transformers.json"):
+        (plain / file).unlink()
+    SentenceTransformer(str(plain), device="cpu").save(str(saved), create_model_card=False)
+    assert (saved / "modules.json").is_file()
+    found = [folder_identity(folder, "encoder", "0" * 64) for folder in (plain, saved)]
+    assert found[0].differences(found[1]) == []
+    assert differences(plain) == ["configuration"]  # the tiny encoder makes its vectors of length 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["HuggingFaceTB/SmolLM2-135M-Instruct", "sentence-transformers/all-MiniLM-L6-v2"])
 def test_the_real_models_loaded_and_saved_are_the_same(real_models: Path, tmp_path: Path, name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -118,6 +119,15 @@ def test_a_model_that_was_altered_is_named_and_so_is_every_other(clinic: Path, h
     told = faults(clinic)["models"]
     assert told.count("is not the model that was fetched") == 2
     assert "run: fedrag models fetch fedrag/tiny-encoder --force" in told
+
+
+def test_a_model_whose_positions_hold_no_prompt_is_named_whatever_the_scenario(clinic: Path, home: Path):
+    """The budget of a run stands in its scenario, which a site does not know: here all that the model can read."""
+    file = home / "models" / "fedrag--tiny-causal" / "config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 64}))
+    told = faults(clinic)["models"]
+    assert "fedrag/tiny-causal: settings: " in told
+    assert "rag.prompt_tokens = 32 cannot hold the instruction and its surroundings" in told
 
 
 def test_of_the_models_those_that_the_policy_allows_are_checked(clinic: Path, home: Path):
