@@ -119,9 +119,9 @@ def _load_config(folder: Path) -> PreTrainedConfig:
 def _settings(folder: Path, kind: ModelKind) -> dict[str, Any]:
     """Return what of config.json is not at its default and changes what is computed."""
     config = _load_config(folder)
-    defaults = _defaults(type(config))
-    told = {name: value for name, value in config.to_dict().items() if name not in defaults or value != defaults[name]}
-    return {**_without(told, _NO_COMPUTATION), "model_type": config.model_type, "kind": kind}
+    whole, defaults = (_without(told, _NO_COMPUTATION) for told in (config.to_dict(), _defaults(type(config))))
+    told = {name: value for name, value in whole.items() if name not in defaults or value != defaults[name]}
+    return {**told, "model_type": config.model_type, "kind": kind}
 
 
 def _defaults(architecture: type[PreTrainedConfig]) -> dict[str, Any]:
