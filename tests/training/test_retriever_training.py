@@ -152,9 +152,9 @@ def test_a_question_with_a_single_candidate_teaches_nothing(load_retriever):
 # Contrastive
 
 
-def reference_loss(retriever: Retriever, columns: list[list[str]], scale: float = 20.0) -> float:
+def reference_loss(retriever: Retriever, columns: list[list[str]], scale: float | None = None) -> float:
     """Return sentence-transformers' own loss on texts in columns: questions, positives, hard negatives."""
-    loss = MultipleNegativesRankingLoss(retriever.encoder, scale=scale)
+    loss = MultipleNegativesRankingLoss(retriever.encoder, scale=scale or retriever.fitting_scale)
     features = [retriever.encoder.preprocess(texts) for texts in columns]
     with torch.no_grad():
         return float(loss(features, labels=torch.zeros(0)).item())
@@ -186,7 +186,7 @@ def infonce_by_hand(retriever: Retriever, rows: list[tuple[str, str, list[str]]]
     for question, right, wrong in rows:
         query = retriever.encode_queries([question])[0].astype(np.float64)
         vectors = retriever.encode_passages([TEXTS[name] for name in (right, *wrong)]).astype(np.float64)
-        terms.append(-np.log(softmax64((20.0 * vectors @ query).tolist())[0]))
+        terms.append(-np.log(softmax64((retriever.fitting_scale * vectors @ query).tolist())[0]))
     return float(np.mean(terms))
 
 
@@ -323,6 +323,67 @@ def test_a_frozen_contrastive_side_gets_no_gradient_from_it_where_lsr_trains_bot
         retriever = load_retriever(**settings)
         updates.append(train_retriever(retriever, BOTH, retriever.config, seed=0).update)
     assert any(np.abs(updates[0][name] - updates[1][name]).max() > 1e-4 for name in updates[0])
+
+
+# The model's own similarity, prompts and dimensions
+
+
+KINDS = [("cosine", 0), ("cosine", 8), ("dot", 0), ("dot", 8)]
+
+
+def similarities_of(retriever: Retriever, similarity: str, truncate_dim: int) -> tuple[np.ndarray, list[str]]:
+    """Return the float64 similarities of the labelled questions with all texts, by the stock library's vectors."""
+    stock = SentenceTransformer(str(retriever.fetched.folder), device="cpu", truncate_dim=truncate_dim or None)
+    questions = [example.question for example in LABELLED]
+    sides = stock.encode(questions, prompt="Q: "), stock.encode(list(TEXTS.values()), prompt="P: ")
+    queries, passages = (vectors.astype(np.float64) for vectors in sides)
+    if similarity == "cosine":
+        queries, passages = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (queries, passages))
+    return queries @ passages.T, list(TEXTS)
+
+
+def kind_of_model(similarity: str, truncate_dim: int) -> dict[str, Any]:
+    return {"similarity": similarity, "truncate_dim": truncate_dim, "query_prompt": "Q: ", "passage_prompt": "P: "}
+
+
+@pytest.mark.parametrize(("similarity", "truncate_dim"), KINDS)
+def test_the_contrastive_loss_is_that_of_the_models_own_similarity(
+    load_retriever, made_encoder, similarity, truncate_dim
+):
+    name = made_encoder("plain", normalise=False)
+    retriever = load_retriever(name, **settings_of(**kind_of_model(similarity, truncate_dim)))
+    scores, names = similarities_of(retriever, similarity, truncate_dim)
+    columns = [names.index(example.positive.passage_id) for example in LABELLED if example.positive]
+    logits = retriever.fitting_scale * scores[:, columns]
+    expected = np.mean([-np.log(softmax64(row.tolist())[i]) for i, row in enumerate(logits)])
+    assert first_loss(retriever, LABELLED) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(("similarity", "truncate_dim"), KINDS)
+def test_the_lsr_loss_is_that_of_the_models_own_similarity(load_retriever, made_encoder, similarity, truncate_dim):
+    name = made_encoder("plain", normalise=False)
+    kind = kind_of_model(similarity, truncate_dim)
+    retriever = load_retriever(name, **settings_of(loss="lsr", **kind))
+    scores, names = similarities_of(retriever, similarity, truncate_dim)
+    expected = []
+    for row, example in zip(scores, BOTH, strict=True):
+        own = row[[names.index(candidate.passage_id) for candidate in example.candidates]]
+        p = softmax64((own * retriever.fitting_scale).tolist())
+        target = softmax64([score / 0.1 for score in example.answer_scores])
+        expected.append(float((target * np.log(target / p)).sum()))
+    assert first_loss(retriever, BOTH) == pytest.approx(np.mean(expected), abs=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["contrastive", "lsr", "both"])
+def test_the_result_tells_the_temperatures_that_were_used(load_retriever, loss):
+    retriever = load_retriever(**settings_of(loss=loss, lsr={"tau_r": 0.3}))
+    found = train_retriever(retriever, BOTH, retriever.config, seed=0).temperatures
+    expected = {"scale": retriever.fitting_scale, "tau_r": 0.3}
+    assert found == {
+        name: expected[name]
+        for name in ("scale", "tau_r")
+        if loss == "both" or (name == "scale") == (loss == "contrastive")
+    }
 
 
 # Training
