@@ -14,7 +14,7 @@ def export(
     run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
     out: Annotated[Path, typer.Argument(help="Folder for the models.", show_default=False)],
 ) -> None:
-    """Write a run's models for PEFT and sentence-transformers, with a README on loading them beside each.
+    """Write a run's models for PEFT and sentence-transformers.
 
     Example: fedrag export runs/tiny-1 models/tiny
     """

@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("tiny_home")
 def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
     """Collect the texts of prompts, and the passages that are encoded."""
     seen: dict[str, list[Any]] = {"prompts": [], "encoded": []}
-    example, encode = PromptBuilder.example, Retriever.encode_passages
+    example, encode = PromptBuilder.fitted_example, Retriever.encode_passages
 
     def kept(builder: PromptBuilder, *given: Any) -> Example:
         prompt = example(builder, *given)
@@ -42,7 +42,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Any]]:
         seen["encoded"].append(texts)
         return encode(retriever, texts)
 
-    monkeypatch.setattr(PromptBuilder, "example", kept)
+    monkeypatch.setattr(PromptBuilder, "fitted_example", kept)
     monkeypatch.setattr(Retriever, "encode_passages", noted)
     return seen
 

@@ -32,14 +32,14 @@ SITE = Site("mill", PASSAGES, train=(ASKED,), validation=(ASKED,), test=(ASKED,)
 def prompts(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keep the text of every prompt that is built."""
     built: list[str] = []
-    example = PromptBuilder.example
+    example = PromptBuilder.fitted_example
 
     def kept(builder: PromptBuilder, *given: Any) -> Example:
         prompt = example(builder, *given)
         built.append(builder._tokenizer.decode(prompt.prompt))
         return prompt
 
-    monkeypatch.setattr(PromptBuilder, "example", kept)
+    monkeypatch.setattr(PromptBuilder, "fitted_example", kept)
     return built
 
 

@@ -136,5 +136,6 @@ def test_a_router_is_refused(sites, tmp_path):
     model = fetched(tmp_path / "router", "encoder", "bad-router")
     assert wrong(scenario("retriever", model, sites), "retriever", model) == [
         "settings: encoder/bad-router: is a Router, with modules of its own for each side; fedrag trains one encoder "
-        "that serves both: fetch the folder of one of its sides"
+        "that serves both: fetch the folder of one of its sides (fedrag 0.1 exported Routers; fedrag export writes "
+        "such folders)"
     ]
