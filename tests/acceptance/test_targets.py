@@ -16,7 +16,7 @@ from fedrag.config.scenario import Config
 from fedrag.display import LogDisplay
 from fedrag.evaluation.compare import compare_scores
 from fedrag.evaluation.records import scores_by_question
-from fedrag.reporting.arms import read_arms
+from fedrag.reporting.arms import ARMS, read_arms
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.simulate import simulate
 
@@ -37,7 +37,7 @@ def run(scenario: str, overrides: list[str], out: Path) -> dict[str, Any]:
         pytest.fail(f"{config.data.sites} is missing; import it as simulations/README.md says")
     simulate(config, out=out, display=LogDisplay())
     results: dict[str, Any] = json.loads((out / "results.json").read_text())
-    return {arm: results[arm]["overall"] for arm in results if arm != "run"}
+    return {arm: results[arm]["overall"] for arm in ARMS if arm in results}
 
 
 def test_demo_beats_the_untouched_models_and_each_site_alone(tmp_path: Path) -> None:
