@@ -81,7 +81,7 @@ def simulate_command(
         print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
         print_lines(cut_lines(arms, run.config.rag))
         if seen := results.get("seen_elsewhere"):
-            print_table(_seen_title(seen, arms["federated"]["n_questions"]), seen["without"])
+            _print_unseen(seen, arms["federated"]["n_questions"])
     else:
         print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])
     print_lines([f"report: {write_report(run)}", f"run folder: {run.path}"])
@@ -107,5 +107,10 @@ def _title(config: Config) -> str:
     return f"{config.name}: {'' if split == 'all' else split + ' '}questions of {sites} sites, in per cent"
 
 
-def _seen_title(seen: Mapping[str, Any], n_questions: int) -> str:
-    return f"without the {seen['n_questions']:,} of {n_questions:,} questions whose text another site trains on"
+def _print_unseen(seen: Mapping[str, Any], n_questions: int) -> None:
+    """Print the figures without the questions that another site trains on."""
+    if seen["n_questions"] == n_questions:
+        print_lines([f"the text of each of the {n_questions:,} questions is trained on at another site: none is new"])
+        return
+    title = f"without the {seen['n_questions']:,} of {n_questions:,} questions whose text another site trains on"
+    print_table(title, seen["without"])

@@ -12,7 +12,7 @@ from fedrag.data.site_folder import load_site, site_folders
 from fedrag.errors import ConfigError
 from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import build_index, shared_indexes
-from fedrag.rag.pipeline import Retrieved, answer_questions, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.pipeline import Retrieved, answer_temperature, generate_answers, prompt_builder, prompt_groups, retrieve
 from fedrag.retrieval.index import PassageIndex
 from fedrag.runs.facts import require_same_models
 from fedrag.runs.run_folder import RunFolder
@@ -173,15 +173,17 @@ class BeforeAndAfter:
         passages = {passage.id: passage for passage in self._site.passages}
         given = hits[: config.rag.passages]
         asked = Retrieved.of(question, given, passages, index)
-        temperature = models.retriever.tau_r(config.retriever.lsr.tau_r) if index is not None else 1.0
-        [answer] = answer_questions(models.generator, [asked], config.rag, config.evaluation.batch_tokens, temperature)
+        retriever = models.retriever if index is not None else None
+        temperature = answer_temperature(retriever, config.rag, config.retriever.lsr.tau_r)
+        batch_tokens = config.evaluation.batch_tokens
+        [answered] = generate_answers(models.generator, [asked], config.rag, batch_tokens, temperature)
         [(_, first), *_] = prompt_groups(asked.passages, config.rag)
         fitted = prompt_builder(models.generator, config.rag).fit(question, first)
         found = (
             Found(passages[hit.passage_id], hit.score, rank < len(given), hit.passage_id in labelled)
             for rank, hit in enumerate(hits)
         )
-        return RagAnswer(answer, tuple(found), fitted.question_tokens - len(fitted.question))
+        return RagAnswer(answered.text, tuple(found), fitted.question_tokens - len(fitted.question))
 
     def _stands_in(self, question: str, split: Split) -> bool:
         return any(question_key(other.question) == question_key(question) for other in self._site.split(split))

@@ -14,7 +14,7 @@ from fedrag.evaluation.records import CUTS, METRICS, Measured
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.rag.indexing import build_index
-from fedrag.rag.pipeline import Answered, Retrieved, generate_answers, rank
+from fedrag.rag.pipeline import Answered, Retrieved, answer_temperature, generate_answers, rank
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.types import Question, Site, Split
 
@@ -66,7 +66,7 @@ def measure_site(
             asked,
             config.rag,
             config.evaluation.batch_tokens,
-            retriever.tau_r(config.retriever.lsr.tau_r) if retriever is not None else 1.0,
+            answer_temperature(retriever, config.rag, config.retriever.lsr.tau_r),
             lambda done, total: on_progress(f"answers of {site.name}", done, total),
         )
         left = iter(told)

@@ -230,7 +230,7 @@ def model_without_weights(fetched: FetchedModel, *, whole_texts: bool = False) -
 
 def longest_text(fetched: FetchedModel) -> int | None:
     """Return how many tokens a language model reads by its configuration, or None where that names no limit."""
-    config = AutoConfig.from_pretrained(fetched.folder, local_files_only=True, trust_remote_code=False)
+    config = load_config(fetched)
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
     # XLNet and others write -1 where there is none.
     return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)

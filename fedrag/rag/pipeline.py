@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 
@@ -85,19 +86,6 @@ class Answered:
     is_cut: bool = False
 
 
-def answer_questions(
-    generator: Generator,
-    asked: Sequence[Retrieved],
-    config: RagConfig,
-    batch_tokens: int,
-    temperature: float,
-    on_progress: OnProgress | None = None,
-) -> list[str]:
-    """Return the text of each answer that `generate_answers` gives."""
-    answered = generate_answers(generator, asked, config, batch_tokens, temperature, on_progress)
-    return [answer.text for answer in answered]
-
-
 def generate_answers(
     generator: Generator,
     asked: Sequence[Retrieved],
@@ -170,6 +158,18 @@ def _likeliest(owners: Sequence[int], scores: Sequence[float]) -> list[int]:
         if owner not in best or scores[row] > scores[best[owner]]:
             best[owner] = row
     return [best[owner] for owner in sorted(best)]
+
+
+def answer_temperature(retriever: Retriever | None, config: RagConfig, tau_r: float | Literal["auto"]) -> float:
+    """Return the temperature by which `generate_answers` weighs several prompts of a question.
+
+    Args:
+        retriever: Found the passages; None: nothing was searched.
+        config: Says whether questions have several prompts; where each has one, no temperature need be found.
+        tau_r: The scenario's setting.
+    """
+    several = 0 < config.passages_per_prompt < config.passages
+    return retriever.tau_r(tau_r) if retriever is not None and several else 1.0
 
 
 def prompt_groups(passages: Sequence[Shown], config: RagConfig) -> list[tuple[int, Sequence[Shown]]]:

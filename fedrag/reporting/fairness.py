@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from fedrag.evaluation.records import QuestionKey, Scores
+from fedrag.evaluation.records import TITLES, QuestionKey, Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS, Line, overall_lines
 from fedrag.reporting.verdict import percent
-from fedrag.runs.rate_tries import RateTries, rate_text
+from fedrag.runs.rate_tries import SCORED_BY, RateTries, rate_text
 from fedrag.runs.run_folder import RunFolder
 from fedrag.runs.training_totals import TrainingTotal
 from fedrag.text import plural
-
-SCORES = {"generator": "F1", "retriever": "MRR"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class Tried:
     best: str
 
 
-def trained(run: RunFolder) -> list[Trained]:
+def trainings(run: RunFolder) -> list[Trained]:
     """Return what each arm trained; nothing where the run is not finished, or an older one did not write it down."""
     path = run.path / "results.json"
     told = read_json(path).get("training", {}) if path.is_file() else {}
@@ -62,7 +60,7 @@ def trained(run: RunFolder) -> list[Trained]:
     ]
 
 
-def tried(run: RunFolder) -> list[Tried]:
+def tried_rates(run: RunFolder) -> list[Tried]:
     """Return the learning rates that the arms tried so far."""
     rows: list[Tried] = []
     for arm, title in ARMS.items():
@@ -70,7 +68,7 @@ def tried(run: RunFolder) -> list[Tried]:
         for component, best in tries.best().items():
             told = {rate_text(rate): scores.get(component) for rate, scores in tries.scores().items()}
             scores = {rate: None if score is None else percent(score) for rate, score in told.items()}
-            rows.append(Tried(title, f"{component}, {SCORES[component]}", scores, rate_text(best)))
+            rows.append(Tried(title, f"{component}, {TITLES[SCORED_BY[component]]}", scores, rate_text(best)))
     return rows
 
 

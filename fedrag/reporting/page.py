@@ -17,8 +17,7 @@ from fedrag.reporting.arms import ARMS, BY_SITE, Line, cut_notes, measured_metri
 from fedrag.reporting.choice import rule
 from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.examples import example_blocks, read_texts
-from fedrag.reporting.fairness import trained as trained_arms
-from fedrag.reporting.fairness import tried, without_seen
+from fedrag.reporting.fairness import trainings, tried_rates, without_seen
 from fedrag.reporting.verdict import headline_metrics, percent, verdict
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import size_text
@@ -88,8 +87,8 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "meanings": what_ran.MEANINGS,
         "notes": [*what_ran.notes(run, scores), *cut_notes(arms, run.config.rag)],
         "overall": lines,
-        "trained": trained_arms(run),
-        "tried": tried(run),
+        "trained": trainings(run),
+        "tried": tried_rates(run),
         "seen": seen,
         "unseen": unseen,
         "by_site": {TITLES[metric]: site_lines(scores, metric) for metric in metrics if metric in BY_SITE},

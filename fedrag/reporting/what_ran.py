@@ -24,10 +24,13 @@ MEANINGS = {
 
 INTERVALS = (
     "Below each difference stands its 95\N{NO-BREAK SPACE}% interval: a paired bootstrap, 10,000 draws over "
-    "the questions. It covers chance in the choice of questions, not in the training, which ran with one seed. The "
-    "interval by site draws whole sites: where the questions of a site belong together, it is the one to go by, though "
-    "of few sites it is too narrow. A difference is bold where its intervals leave zero out; of many intervals, some "
-    "do by chance alone."
+    "the questions. It covers chance in the choice of questions, not in the training, which ran with one seed. "
+    "A difference is bold where its interval leaves zero out; of many intervals, some do by chance alone."
+)
+
+BY_SITE = (
+    "The interval by site draws whole sites: where the questions of a site belong together, it is the one to go by, "
+    "though of few sites it is too narrow. A difference over several sites is bold where both leave zero out."
 )
 
 
@@ -113,6 +116,8 @@ def notes(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
     said = []
     if "federated" in scores and len(scores) > 1:
         said.append(INTERVALS)
+        if len({site for site, _ in scores["federated"]}) > 1:
+            said.append(BY_SITE)
     if "local" in scores:
         untrained = sorted(name for name in run.facts.get("data", {}) if not _was_trained_alone(run, name))
         if untrained:

@@ -16,6 +16,9 @@ from pathlib import Path
 from fedrag.files import read_json, write_json
 from fedrag.types import Component
 
+SCORED_BY = {"generator": "f1", "retriever": "mrr"}
+"""The metric by which the rate of each component is chosen."""
+
 Scores = Mapping[Component, float | None]
 """Score of each component on validation questions, higher is better; None: there is none."""
 
@@ -33,11 +36,11 @@ class RateTries:
 
     def folder(self, rate: float) -> Path:
         """Return the folder in which a try is trained."""
-        return self._folder / f"{rate:g}"
+        return self._folder / repr(rate)
 
     def record(self, rate: float, scores: Scores) -> None:
         """Write what a try scored."""
-        write_json(self._folder / f"{rate:g}.json", dict(scores))
+        write_json(self._folder / f"{rate!r}.json", dict(scores))
 
     def scores(self) -> dict[float, Scores]:
         """Return what each try that was measured scored, by rate, from the smallest."""

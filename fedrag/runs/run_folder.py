@@ -160,11 +160,11 @@ class RunFolder:
 
     @property
     def has_begun(self) -> bool:
-        """Whether there is a checkpoint to resume from."""
-        return bool(self._checkpoint_folders())
+        """Whether there is something to resume from: a checkpoint, or learning rates that were tried."""
+        return bool(self._checkpoint_folders()) or (self.path / "tries").is_dir()
 
     def discard_if_unbegun(self) -> None:
-        """Remove the folder of a run that failed before its first checkpoint."""
+        """Remove the folder of a run that failed before there was anything to resume from."""
         if not self.has_begun:
             shutil.rmtree(self.path, ignore_errors=True)
 

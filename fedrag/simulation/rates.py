@@ -10,12 +10,9 @@ from fedrag.errors import QuorumError
 from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.records import TITLES, Measured, mean
 from fedrag.rag.indexing import shared_indexes
-from fedrag.runs.rate_tries import RateTries, Scores, rate_text
+from fedrag.runs.rate_tries import SCORED_BY, RateTries, Scores, rate_text
 from fedrag.simulation.train_arms import Arm, Arms
 from fedrag.types import COMPONENTS, State
-
-SCORED_BY = {"generator": "f1", "retriever": "mrr"}
-"""The metric by which the rate of each component is chosen."""
 
 
 def try_rates(arms: Arms, arm: Arm) -> None:
@@ -53,7 +50,10 @@ def _try_rate(arms: Arms, arm: Arm, rate: float, folder: Path) -> Scores:
             for name, state in arms.train_local(config, folder).items():
                 measured += measure({name}, state)
         elif arm == "pooled":
-            measured = measure(everyone, arms.train_pooled(config, folder))
+            state = arms.train_pooled(config, folder)
+            if not state:  # it diverged, and would score as the untouched models do
+                return dict.fromkeys(components)
+            measured = measure(everyone, state)
         else:
             undelivered = config.federation.model_copy(update={"deliver": False})
             state = arms.train_federated(config.model_copy(update={"federation": undelivered}), folder)

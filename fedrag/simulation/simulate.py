@@ -217,5 +217,6 @@ def _other_functions(path: Path, before: dict[str, str], now: dict[str, str]) ->
 
 def _how_to_resume(run: RunFolder) -> str:
     """Return the command that goes on with a run, or the call where it needs functions that no command knows."""
-    own = "".join(f", {what}=..." for what in dict.fromkeys(what.partition(".")[0] for what in run.facts["own"]))
+    arguments = dict.fromkeys(what.partition(".")[0] for what in run.facts.get("own", {}))  # an older run has none
+    own = "".join(f", {argument}=..." for argument in arguments)
     return f'fedrag.resume("{run.path}"{own})' if own else f"fedrag simulate --resume {run.path}"

@@ -17,7 +17,7 @@ from models import config, load_generator, load_retriever, sites
 
 from fedrag.models.generator import Generator
 from fedrag.rag.indexing import build_index
-from fedrag.rag.pipeline import Retrieved, answer_questions, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.pipeline import Retrieved, generate_answers, prompt_builder, prompt_groups, retrieve
 
 QUESTIONS, TURNS, PEERS_SHARE = 48, 3, 8
 
@@ -40,7 +40,8 @@ def asked() -> list[Retrieved]:
 def in_batches(generator: Generator, questions: Sequence[Retrieved]) -> list[str]:
     """Answer as an evaluation does."""
     settings = config()
-    return answer_questions(generator, questions, settings.rag, settings.evaluation.batch_tokens, 1.0)
+    answered = generate_answers(generator, questions, settings.rag, settings.evaluation.batch_tokens, 1.0)
+    return [answer.text for answer in answered]
 
 
 def one_at_a_time(generator: Generator, questions: Sequence[Retrieved]) -> list[str]:

@@ -9,7 +9,7 @@ from fedrag.config.scenario import RagConfig
 from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.indexing import build_index
-from fedrag.rag.pipeline import Retrieved, answer_questions, generate_answers, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.pipeline import Retrieved, generate_answers, prompt_builder, prompt_groups, retrieve
 from fedrag.rag.window import shown_passage
 from fedrag.types import Example, Passage
 
@@ -19,6 +19,10 @@ PASSAGES = [
     Passage("owl", "A copper owl sits on the roof of the clock tower."),
 ]
 SHOWN = [shown_passage(passage) for passage in PASSAGES]
+
+
+def answer_texts(*given):
+    return [answered.text for answered in generate_answers(*given)]
 
 
 def test_a_long_passage_is_found_by_its_best_chunk(load_retriever):
@@ -70,8 +74,8 @@ def test_answers_in_batches_are_those_of_one_question_at_a_time(load_generator, 
     generator = load_generator(kind)
     config = RagConfig(answer_tokens=6)
     asked = [Retrieved(q, tuple(SHOWN[i:]), (0.9, 0.5, 0.1)[i:]) for i, q in enumerate(QUESTIONS)]
-    together = answer_questions(generator, asked, config, 100_000, 0.05)
-    alone = [answer_questions(generator, [item], config, 1, 0.05)[0] for item in asked]
+    together = answer_texts(generator, asked, config, 100_000, 0.05)
+    alone = [answer_texts(generator, [item], config, 1, 0.05)[0] for item in asked]
     assert together == alone
     assert any(together)
 
@@ -96,7 +100,7 @@ def test_with_a_prompt_a_passage_the_likeliest_pair_of_passage_and_answer_wins(l
             p_answer = np.exp(np.float64(mean_log_probabilities(generator, [Example(prompt, answer)])[0]) * len(answer))
             joint[text] = max(joint.get(text, 0.0), p_passage * p_answer)
         expected.append(max(joint, key=joint.__getitem__))
-    assert answer_questions(generator, asked, config, 1000, temperature) == expected
+    assert answer_texts(generator, asked, config, 1000, temperature) == expected
 
 
 def test_the_retriever_has_a_say_in_which_answer_wins(load_generator):
@@ -104,14 +108,14 @@ def test_the_retriever_has_a_say_in_which_answer_wins(load_generator):
     generator = load_generator()
     config = RagConfig(passages=1, answer_tokens=5)
     alone = {
-        p.id: answer_questions(generator, [Retrieved("Who?", (shown,), (0.5,))], config, 1000, 1.0)[0]
+        p.id: answer_texts(generator, [Retrieved("Who?", (shown,), (0.5,))], config, 1000, 1.0)[0]
         for p, shown in zip(PASSAGES, SHOWN, strict=True)
     }
     assert len(set(alone.values())) > 1
     config = RagConfig(passages=3, passages_per_prompt=1, answer_tokens=5)
     for order in ((0, 1, 2), (1, 2, 0), (2, 0, 1)):
         asked = [Retrieved("Who?", tuple(SHOWN[i] for i in order), (0.3, 0.2, 0.1))]
-        assert answer_questions(generator, asked, config, 1000, 1e-4) == [alone[PASSAGES[order[0]].id]]
+        assert answer_texts(generator, asked, config, 1000, 1e-4) == [alone[PASSAGES[order[0]].id]]
 
 
 def test_progress_counts_prompts(load_generator):
@@ -119,7 +123,7 @@ def test_progress_counts_prompts(load_generator):
     config = RagConfig(passages=2, passages_per_prompt=1, answer_tokens=2)
     asked = [Retrieved(question, tuple(SHOWN[1:]), (0.2, 0.1)) for question in QUESTIONS]
     done: list[tuple[int, int]] = []
-    answer_questions(generator, asked, config, 400, 0.05, lambda so_far, total: done.append((so_far, total)))
+    answer_texts(generator, asked, config, 400, 0.05, lambda so_far, total: done.append((so_far, total)))
     assert done[-1] == (6, 6)
     assert [so_far for so_far, _ in done] == sorted({so_far for so_far, _ in done})
 
@@ -161,4 +165,4 @@ def test_an_answer_has_at_most_the_tokens_that_were_asked_for(load_generator):
     builder = prompt_builder(generator, config)
     ids = decode(generator, [builder.example("Who?", [])], 9)[0]
     assert generator.tokenizer.eos_token_id not in ids
-    assert answer_questions(generator, [Retrieved("Who?", (), ())], config, 1000, 0.05) == [builder.text(ids[:3])]
+    assert answer_texts(generator, [Retrieved("Who?", (), ())], config, 1000, 0.05) == [builder.text(ids[:3])]

@@ -6,7 +6,7 @@ import pytest
 
 from fedrag.evaluation.records import METRICS
 from fedrag.files import write_json
-from fedrag.reporting.fairness import trained, tried, without_seen
+from fedrag.reporting.fairness import trainings, tried_rates, without_seen
 from fedrag.runs.rate_tries import RateTries
 from fedrag.runs.run_folder import RunFolder
 
@@ -28,16 +28,16 @@ def test_figures_without_the_questions_that_another_site_trains_on():
 
 def test_what_each_arm_trained_and_tried(tmp_path):
     run = RunFolder(tmp_path, config=None)
-    assert (trained(run), tried(run)) == ([], [])
+    assert (trainings(run), tried_rates(run)) == ([], [])
     total = {"learning_rate": 5e-4, "batch_size": 8, "steps": 12, "questions": 96}
     write_json(tmp_path / "results.json", {"training": {"local": {"retriever": total}}})
-    (row,) = trained(run)
+    (row,) = trainings(run)
     assert (row.arm, row.component, row.rate, row.total.steps) == ("Local", "retriever", "5e-4", 12)
     tries = RateTries(tmp_path, "local")
     tries.record(1e-3, {"retriever": 0.5})
     tries.record(5e-4, {"retriever": 0.625})
     tries.record(1e-1, {"retriever": None})
-    (row,) = tried(run)
+    (row,) = tried_rates(run)
     assert row.component == "retriever, MRR"
     assert row.scores == {"5e-4": "62.5", "1e-3": "50.0", "1e-1": None}
     assert row.best == "5e-4"

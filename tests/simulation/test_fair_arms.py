@@ -112,3 +112,12 @@ def test_a_rule_and_losses_of_one_s_own_are_recorded(tmp_path):
     run = fedrag.simulate(config, out=tmp_path / "run", rule=largest)
     assert run.facts["own"] == {"rule": f"{__name__}.test_a_rule_and_losses_of_one_s_own_are_recorded.<locals>.largest"}
     assert fedrag.resume(run.path, rule=largest).path == run.path
+
+
+def test_a_pooled_site_without_validation_questions_costs_no_validation(tmp_path):
+    root = write_small_sites(tmp_path / "sites", a=4, b=4)
+    (root / "a" / "validation.jsonl").unlink()
+    evaluation = {**BASELINES, "baselines": ["pooled"]}
+    run = simulate(tiny_config(root, federation={"validate_every": 1}, evaluation=evaluation), out=tmp_path / "run")
+    records = RunFolder.open(run.path / "baselines" / "pooled").rounds()
+    assert all(set(record["validation"]) == {"generator", "retriever"} for record in records)

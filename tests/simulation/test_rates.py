@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tiny_federation import assert_same_state, tiny_config, write_small_sites
+from tiny_federation import Lines, assert_same_state, tiny_config, write_small_sites
 
 from fedrag.config.scenario import Config
-from fedrag.errors import ConfigError, DataError, RunError
+from fedrag.errors import ConfigError, DataError, QuorumError, RunError
 from fedrag.evaluation.evaluate import evaluate_run
 from fedrag.runs.rate_tries import RateTries
 from fedrag.runs.run_folder import RunFolder
@@ -118,3 +118,33 @@ def test_without_a_validation_question_nothing_is_begun(tmp_path):
     assert not (tmp_path / "run").exists()
     with pytest.raises(RunError):
         RunFolder.open(tmp_path / "run")
+
+
+def test_tries_are_kept_where_a_run_ends_before_its_own_first_round(sites, tmp_path):
+    """They took long, and nobody was told how to go on."""
+    config, display = tiny_config(sites, federation=FEDERATION, evaluation=EVALUATION), Lines()
+    with pytest.raises(KeyboardInterrupt):
+        simulate(config, out=tmp_path / "run", losses=interrupted_at(6), display=display)
+    assert not RunFolder.open(tmp_path / "run").rounds()
+    assert (tmp_path / "run" / "tries" / "federated" / "0.001.json").is_file()
+    assert display.said[-1].startswith("go on with: fedrag.resume(")
+
+
+def test_an_arm_that_no_rate_can_train_says_so_and_keeps_what_was_tried(sites, tmp_path):
+    """The run's folder was once removed with them."""
+
+    def fails(logits, masked):
+        raise RuntimeError("no")
+
+    config = tiny_config(sites, federation=FEDERATION, evaluation=EVALUATION)
+    with pytest.raises(QuorumError, match="the federated arm could be trained with none of evaluation.rates"):
+        simulate(config, out=tmp_path / "run", losses=Losses(contrastive=fails))
+    assert RateTries(tmp_path / "run", "federated").scores() == {rate: {"retriever": None} for rate in RATES}
+
+
+def test_rates_of_many_digits_are_told_apart(tmp_path):
+    tries = RateTries(tmp_path, "local")
+    for rate in (0.00123456789, 0.00123456788):
+        tries.record(rate, {"retriever": rate})
+    assert list(tries.scores()) == [0.00123456788, 0.00123456789]
+    assert tries.best() == {"retriever": 0.00123456789}
