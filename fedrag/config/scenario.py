@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from fedrag.config.arm_settings import ArmsConfig, Baseline
 from fedrag.config.section import Section, parse_toml, validate_section
@@ -25,7 +25,7 @@ from fedrag.config.values import (
     Labels,
     LanguageCode,
     Positive,
-    distinct,
+    Rates,
 )
 from fedrag.errors import ConfigError
 from fedrag.files import read_text_file
@@ -310,7 +310,7 @@ class EvaluationConfig(Section):
     baselines: tuple[Baseline, ...] = ()
     """"local": each site trains alone; "pooled": all data in one place; both make the federation's passes over the same
     questions, each searched among its own site's passages."""
-    rates: Annotated[tuple[Positive, ...], AfterValidator(distinct)] = ()
+    rates: Rates = ()
     """Learning rates that every arm tries, in place of those of [generator], [retriever] and [evaluation.arms]; for
     each component it takes the one that scores best on the sites' validation questions, by F1 and MRR."""
     arms: ArmsConfig = ArmsConfig()

@@ -7,7 +7,7 @@ import re
 from datetime import date
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PlainValidator
+from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from fedrag.types import LANGUAGE_PATTERN
@@ -21,8 +21,13 @@ Count = Annotated[int, Field(ge=1)]
 ComponentName = Annotated[str, Field(pattern=COMPONENT_PATTERN)]
 
 
-def distinct(values: tuple[float, ...]) -> tuple[float, ...]:
-    """Refuse a list that names a number twice, or one alone."""
+def _checked_list(value: Any) -> Any:
+    if isinstance(value, list | tuple):
+        return value
+    raise PydanticCustomError("rates", "a list such as [1e-3, 2e-3]")
+
+
+def _distinct(values: tuple[float, ...]) -> tuple[float, ...]:
     if len(values) == 1 or len(set(values)) < len(values):
         raise PydanticCustomError("distinct", "none, or at least two different numbers")
     return values
@@ -72,3 +77,6 @@ DayText = Annotated[str, AfterValidator(_checked_day)]
 
 LanguageCode = Annotated[str, AfterValidator(_checked_language)]
 """The code of a language."""
+
+Rates = Annotated[tuple[Positive, ...], BeforeValidator(_checked_list), AfterValidator(_distinct)]
+"""Learning rates to choose from: none, or at least two."""

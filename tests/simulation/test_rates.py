@@ -96,6 +96,7 @@ def test_a_run_interrupted_in_a_try_ends_as_if_nothing_had_been(call, tried, tmp
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
+        ({"rates": "fast"}, r"evaluation.rates = 'fast': must be a list such as \[1e-3, 2e-3\]"),
         ({"rates": [1e-3]}, "none, or at least two different numbers"),
         ({"rates": [1e-3, 1e-3]}, "none, or at least two different numbers"),
         ({"rates": RATES, "split": "validation"}, "chosen by the validation questions"),
