@@ -18,6 +18,13 @@ Component = str
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
+Origin = Literal["", "generated", "pseudo", "feedback"]
+ORIGINS: tuple[Origin, ...] = ("", "generated", "pseudo", "feedback")
+"""Where a question comes from: a person; a model that wrote it from a passage; a person, and a model answered it; a
+person who corrected an answer."""
+MADE_BY_A_MODEL: frozenset[Origin] = frozenset(["generated", "pseudo"])
+"""Origins of questions that train only: no figure is measured on them."""
+
 LANGUAGE_PATTERN = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
 """What the code of a language looks like: `vi`, `zh-Hant`."""
 
@@ -63,11 +70,16 @@ IDENTITY_PARTS: tuple[str, ...] = tuple(part.name for part in fields(ModelIdenti
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """A text that can be retrieved."""
+    """A text that can be retrieved.
+
+    Attributes:
+        source: Where a reader finds it, such as "handbook.pdf, page 3"; no model reads it.
+    """
 
     id: str
     text: str
     title: str | None = None
+    source: str = ""
 
     @property
     def full_text(self) -> str:
@@ -87,6 +99,7 @@ class Question:
 
     Attributes:
         hard_negative_ids: Passages that look right and are wrong; the contrastive loss learns from them.
+        origin: Where it comes from, one of `ORIGINS`.
     """
 
     id: str
@@ -94,6 +107,7 @@ class Question:
     answers: tuple[str, ...]
     passage_ids: tuple[str, ...] = ()
     hard_negative_ids: tuple[str, ...] = ()
+    origin: Origin = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from fedrag.types import Question, Site
+from fedrag.types import ORIGINS, Question, Site
 
 
 def question_key(text: str) -> str:
@@ -17,7 +17,10 @@ def question_key(text: str) -> str:
 
 
 def distinct_questions(questions: Iterable[Question]) -> list[Question]:
-    """Merge questions with the same text; all their answers and labelled passages count as right."""
+    """Merge questions with the same text; all their answers and labelled passages count as right.
+
+    What a person asked is asked by a person, whoever else has it.
+    """
     merged: dict[str, Question] = {}
     for question in questions:
         key = question_key(question.question)
@@ -29,7 +32,8 @@ def distinct_questions(questions: Iterable[Question]) -> list[Question]:
             passages = tuple(dict.fromkeys(before.passage_ids + question.passage_ids))
             wrong = dict.fromkeys(before.hard_negative_ids + question.hard_negative_ids)
             negatives = tuple(identity for identity in wrong if identity not in passages)
-            merged[key] = Question(before.id, before.question, answers, passages, negatives)
+            origin = min(before.origin, question.origin, key=ORIGINS.index)
+            merged[key] = Question(before.id, before.question, answers, passages, negatives, origin)
     return list(merged.values())
 
 

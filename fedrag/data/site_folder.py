@@ -3,10 +3,10 @@
 A site is a folder named after it:
 
 ```
-passages.jsonl     {"id", "text", "title"?}                          at least one
-train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "hard_negative_ids"?: [..]}
+passages.jsonl     {"id", "text", "title"?, "source"?}               at least one
+train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "hard_negative_ids"?: [..], "origin"?}
 validation.jsonl   the same                                          absent or empty: no such questions
-test.jsonl         the same
+test.jsonl         the same; here and in validation.jsonl no question that a model wrote or answered
 site.json          {"language"}                                      absent: the scenario's language
 ```
 """
@@ -20,12 +20,13 @@ import os
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fedrag.data.jsonl import OnProblem, raise_data_error, read_objects
 from fedrag.errors import DataError
-from fedrag.types import LANGUAGE_PATTERN, SPLITS, Passage, Question, Site, Split
+from fedrag.types import LANGUAGE_PATTERN, MADE_BY_A_MODEL, ORIGINS, SPLITS, Passage, Question, Site, Split
 
 PASSAGES_FILE = "passages.jsonl"
 SITE_FILE = "site.json"
@@ -139,16 +140,24 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
             f'{passages_file}: no such file; a site needs one, a line per passage: {{"id": "p1", "text": "..."}}'
         )
 
-    def parse(row: dict[str, Any]) -> Question:
-        return parse_question(row, passage_ids)
-
     questions: dict[Split, dict[int, Question]] = {}
     for split, name in QUESTION_FILES.items():
-        path = folder / name
+        path, parse = folder / name, partial(_parse_split, split, passage_ids)
         questions[split] = _read_rows(path, parse, on_problem)[0] if path.exists() else {}
     if not any(questions.values()):
         on_problem(f"{folder}: no question in {', '.join(QUESTION_FILES.values())}; a site needs at least one")
     return NumberedRows(passages, questions, _read_language(folder / SITE_FILE, on_problem))
+
+
+def _parse_split(split: Split, passage_ids: Collection[str], row: dict[str, Any]) -> Question:
+    """Parse one row of a split's file; what a model made may stand in training alone."""
+    question = parse_question(row, passage_ids)
+    if split != "train" and question.origin in MADE_BY_A_MODEL:
+        raise ValueError(
+            f'"origin" is "{question.origin}": a model made this question or its answer, so it may stand in '
+            f"{QUESTION_FILES['train']} alone"
+        )
+    return question
 
 
 def _read_language(path: Path, on_problem: OnProblem) -> str:
@@ -179,14 +188,18 @@ def parse_passage(row: dict[str, Any]) -> Passage:
     if title is not None and not isinstance(title, str):
         raise ValueError('"title" must be a string')
     has_title = title is not None and bool(title.strip())
-    return Passage(_text(row, "id"), _text(row, "text"), _text(row, "title") if has_title else None)
+    source = _text(row, "source") if row.get("source") else ""
+    return Passage(_text(row, "id"), _text(row, "text"), _text(row, "title") if has_title else None, source)
 
 
 def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Question:
     """Parse one row of a question file; a ValueError says what is wrong with it."""
     labels, negatives = _ids(row, "passage_ids"), _ids(row, "hard_negative_ids")
     answers = () if labels and row.get("answers") is None else _texts(row, "answers")
-    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives)
+    origin = row.get("origin") or ""
+    if origin not in ORIGINS:
+        raise ValueError(f'"origin" must be one of {", ".join(filter(None, ORIGINS))}, or absent: people asked it')
+    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin)
     if not answers and not labels:
         raise ValueError('"answers" must be a non-empty list of strings, unless "passage_ids" names the right passages')
     for label in labels + negatives:

@@ -87,12 +87,13 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _passage_row(passage: Passage) -> dict[str, Any]:
-    row = {"id": passage.id, "text": passage.text}
-    return row | {"title": passage.title} if passage.title else row
+    row = {"id": passage.id, "text": passage.text, "title": passage.title, "source": passage.source}
+    return {key: value for key, value in row.items() if value}
 
 
 def _question_row(question: Question) -> dict[str, Any]:
     row: dict[str, Any] = {"id": question.id, "question": question.question}
     lists = {"answers": question.answers, "passage_ids": question.passage_ids}
     lists["hard_negative_ids"] = question.hard_negative_ids
-    return row | {key: list(values) for key, values in lists.items() if values}
+    row |= {key: list(values) for key, values in lists.items() if values}
+    return row | {"origin": question.origin} if question.origin else row

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from fedrag.data.questions import distinct_questions
 from fedrag.data.site_folder import chosen_folders, hash_site, load_site, load_sites, site_folders
 from fedrag.errors import DataError
 from fedrag.types import Passage, Question
@@ -48,6 +49,25 @@ def test_the_same_question_id_may_stand_in_two_splits(site: Path) -> None:
     assert load_site(site).test[0].id == load_site(site).train[0].id == "q1"
 
 
+@pytest.mark.parametrize("origin", ["generated", "pseudo"])
+def test_what_a_model_made_trains_and_is_never_measured_on(site: Path, origin: str) -> None:
+    (site / "train.jsonl").write_text(question_row(origin=origin))
+    assert load_site(site).train[0].origin == origin
+    (site / "test.jsonl").write_text(QUESTION + question_row(id="q2", origin=origin))
+    with pytest.raises(DataError, match=rf'test.jsonl:2: "origin" is "{origin}": a model made .* train.jsonl alone$'):
+        load_site(site)
+
+
+def test_a_corrected_answer_may_be_measured_on(site: Path) -> None:
+    (site / "test.jsonl").write_text(question_row(origin="feedback"))
+    assert load_site(site).test[0].origin == "feedback"
+
+
+def test_a_question_that_a_person_asked_too_is_a_persons(site: Path) -> None:
+    (site / "train.jsonl").write_text(question_row(origin="generated") + question_row(id="q2", origin=None))
+    assert [question.origin for question in distinct_questions(load_site(site).train)] == [""]
+
+
 ANSWERS = '"answers" must be a non-empty list of strings'
 FAULTS = [
     (
@@ -57,6 +77,7 @@ FAULTS = [
     ('{"id": "q1"\n', "not valid JSON: Expecting ',' delimiter at column 12"),
     ("[1]\n", "must be a JSON object"),
     ("[" * 100_000 + "\n", "not valid JSON: nested too deeply"),
+    (question_row(origin="web"), '"origin" must be one of generated, pseudo, feedback, or absent: people asked it'),
     (question_row(id=""), '"id" must be a non-empty string'),
     (question_row(id=7), '"id" must be a non-empty string'),
     (question_row(question=" "), '"question" must be a non-empty string'),

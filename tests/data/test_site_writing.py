@@ -15,8 +15,8 @@ from fedrag.types import Passage, Question, Site
 
 SITE = Site(
     "a",
-    (Passage("p1", 'Line one.\nLine "two" – ü 漢.', "Title"), Passage("p2", "Plain.")),
-    train=(Question("q1", "What?", ("x", "y"), ("p1", "p2")),),
+    (Passage("p1", 'Line one.\nLine "two" – ü 漢.', "Title", "guide.pdf, page 3"), Passage("p2", "Plain.")),
+    train=(Question("q1", "What?", ("x", "y"), ("p1", "p2"), origin="generated"),),
     test=(Question("q2", "Why?", ("z",)),),
 )
 
