@@ -37,7 +37,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
         return f"unknown key {where} (nearest known: {nearest_setting(where, root)})"
     if first["type"] == "missing":
         return " and ".join(_required(where, root)) + " is missing"
-    if not where:
+    if first["type"] == "value_error":
         return first["msg"].removeprefix("Value error, ")
     expected = _EXPECTED.get(first["type"], first["msg"].removeprefix("Input should be "))
     if first["type"] == "model_type":

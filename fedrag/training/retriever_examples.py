@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from fedrag.config.scenario import ContrastiveConfig, LsrConfig, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.training_settings import ContrastiveConfig, LsrConfig
 from fedrag.data.chunking import chunk_passages, chunk_spans
 from fedrag.data.questions import question_key
 from fedrag.data.words import holds_words

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from fedrag.config.scenario import Config, FederationConfig, GeneratorConfig, RetrieverConfig
+from fedrag.config.run_settings import FederationConfig
+from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, trained_components
+from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
 from fedrag.errors import ConfigError
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "simulations" / "scenarios").glob("*.toml"))

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedrag.config.scenario import ContrastiveConfig, LsrConfig, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.training_settings import ContrastiveConfig, LsrConfig
 from fedrag.rag.indexing import build_index
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.training.retriever_examples import (
