@@ -68,7 +68,7 @@ def load_generator(tiny_home: Path) -> Callable[..., Generator]:
     """Return a function that loads a tiny generator anew, its adapter random: nothing is zero by chance."""
     import torch
 
-    from fedrag.config.scenario import LoraSection
+    from fedrag.config.training_settings import LoraSection
     from fedrag.models.generator import Generator
 
     def load(
@@ -96,7 +96,7 @@ def load_retriever(tiny_home: Path) -> Callable[..., Retriever]:
     """Return a function that loads the tiny retriever anew, untouched and without dropout."""
     import torch
 
-    from fedrag.config.scenario import RetrieverConfig
+    from fedrag.config.training_settings import RetrieverConfig
     from fedrag.models.retriever import Retriever
 
     def load(

@@ -15,7 +15,7 @@ from fedrag.errors import FedragError
 from fedrag.types import SPLITS
 
 if TYPE_CHECKING:
-    from fedrag.config.scenario import RagConfig
+    from fedrag.config.rag_settings import RagConfig
     from fedrag.data.check import Lengths, Report, SiteReport
     from fedrag.rag.cuts import Cuts
 
@@ -50,7 +50,8 @@ def check(
 
     Example: fedrag data check simulations/data/tiny
     """
-    from fedrag.config.scenario import Config, RagConfig
+    from fedrag.config.rag_settings import RagConfig
+    from fedrag.config.scenario import Config
     from fedrag.data.check import check_sites
     from fedrag.data.site_folder import site_folders
     from fedrag.files import write_json

@@ -18,7 +18,8 @@ from fedrag import __version__
 from fedrag.components.finding import Finding
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import ComponentSpec
-from fedrag.config.scenario import Config, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.scenario import Config
 from fedrag.errors import FedragError, ModelError
 from fedrag.files import write_json
 from fedrag.types import Component, ShippedComponent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedrag.config.scenario import FederationConfig
+from fedrag.config.run_settings import FederationConfig
 from fedrag.types import COMPONENTS, Component, ShippedComponent
 
 

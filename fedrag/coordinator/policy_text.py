@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import get_args
 
-from fedrag.config.scenario import Schedule
+from fedrag.config.run_settings import Schedule
 from fedrag.types import COMPONENTS
 
 USUAL_MESSAGE_MB = 500.0  # a site's default, which is not shown

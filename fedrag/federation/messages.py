@@ -15,7 +15,7 @@ from typing import get_args
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
-from fedrag.config.scenario import Schedule
+from fedrag.config.run_settings import Schedule
 from fedrag.config.values import COMPONENT_PATTERN
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT

@@ -21,7 +21,7 @@ import ray
 from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
-from fedrag.config.scenario import SimulationConfig
+from fedrag.config.run_settings import SimulationConfig
 from fedrag.errors import ConfigError
 from fedrag.grids.local import answer
 

@@ -24,7 +24,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from fedrag.config.scenario import LoraSection
+from fedrag.config.training_settings import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.lora_linear import LoraLinear, accumulate_in_place
 from fedrag.types import Tensors

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedModel,
 )
 
-from fedrag.config.scenario import LoraSection
+from fedrag.config.training_settings import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import Targets, adapter_disabled, add_lora, as_tensor, initial_lora, lora_parameters
 from fedrag.models.attention import use_cpu_attention

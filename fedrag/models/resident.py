@@ -9,7 +9,8 @@ from typing import Any
 import torch
 import transformers
 
-from fedrag.config.scenario import Config, SimulationConfig
+from fedrag.config.run_settings import SimulationConfig
+from fedrag.config.scenario import Config
 from fedrag.memory import free_memory
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever

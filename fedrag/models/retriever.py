@@ -17,7 +17,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import PreTrainedModel
 
-from fedrag.config.scenario import RetrieverConfig
+from fedrag.config.training_settings import RetrieverConfig
 from fedrag.errors import ModelError
 from fedrag.models.adapters import (
     adapter_disabled,

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.errors import ModelError
 from fedrag.rag.wording import wording_of
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Collection, Iterable
 from dataclasses import astuple, dataclass
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.rag.budget import share_out
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.text import plural

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.passes.batches import plan_batches

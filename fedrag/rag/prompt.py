@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.rag.budget import check_budget, share_out
 from fedrag.rag.chat_frame import frame_of
 from fedrag.rag.window import PassageReader, Shown

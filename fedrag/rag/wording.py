@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 
 _WIDE_COLON = "\uff1a"  # the colon of Chinese and Japanese, which no space follows
 

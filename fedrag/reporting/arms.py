@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.evaluation.compare import compare_scores
 from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, cut_lines, read_measured, summarise
 from fedrag.evaluation.significance import Interval

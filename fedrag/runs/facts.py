@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedrag import __version__
-from fedrag.config.scenario import Config, SimulationConfig
+from fedrag.config.run_settings import SimulationConfig
+from fedrag.config.scenario import Config
 from fedrag.data.site_folder import hash_site, site_name
 from fedrag.errors import RunError
 from fedrag.runs.run_folder import RunFolder

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from fedrag.config.scenario import Config, OptimizerSection
+from fedrag.config.scenario import Config
+from fedrag.config.training_settings import OptimizerSection
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import COMPONENTS, Component
 

@@ -8,7 +8,8 @@ from datetime import datetime
 from typing import Any, get_args
 
 from fedrag.components.shipped import SHIPPED
-from fedrag.config.scenario import Config, Schedule
+from fedrag.config.run_settings import Schedule
+from fedrag.config.scenario import Config
 from fedrag.data.questions import question_counts
 from fedrag.federation.messages import Greeting, Reply
 from fedrag.federation.update import norm

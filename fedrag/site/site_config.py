@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from fedrag.config.scenario import Schedule
+from fedrag.config.run_settings import Schedule
 from fedrag.config.section import Section, parse_section
 from fedrag.errors import ConfigError
 from fedrag.files import read_text_file

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from fedrag.config.scenario import OptimizerSection
+from fedrag.config.training_settings import OptimizerSection
 from fedrag.errors import TrainingDiverged
 from fedrag.types import Tensors
 

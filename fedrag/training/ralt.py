@@ -11,7 +11,8 @@ from functools import partial
 
 import torch
 
-from fedrag.config.scenario import GeneratorConfig, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.training_settings import GeneratorConfig
 from fedrag.errors import TrainingDiverged
 from fedrag.memory import free_memory
 from fedrag.models.generator import Generator

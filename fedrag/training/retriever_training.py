@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from fedrag.config.scenario import RetrieverConfig
+from fedrag.config.training_settings import RetrieverConfig
 from fedrag.errors import TrainingDiverged
 from fedrag.models.retriever import Retriever
 from fedrag.training.guide import Guide

@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from fedrag.config.scenario import Config, FederationConfig, GeneratorConfig, RetrieverConfig
+from fedrag.config.run_settings import FederationConfig
+from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, trained_components
+from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
 from fedrag.errors import ConfigError
 
 SCENARIOS = sorted((Path(__file__).parents[2] / "simulations" / "scenarios").glob("*.toml"))
@@ -66,6 +68,11 @@ def test_what_is_missing_or_no_toml_is_said_in_one_sentence(text, message):
 def test_an_unknown_key_is_named_with_the_nearest_known_one(key, nearest):
     with pytest.raises(ConfigError, match=rf"^scenario: unknown key {key} \(nearest known: {nearest}\)$"):
         config_of(f"{key}=1")
+
+
+def test_an_unknown_key_like_no_known_one_is_answered_with_what_its_section_has():
+    with pytest.raises(ConfigError, match=r"unknown key evaluation.arms.federated \(known there: local, pooled\)$"):
+        config_of("evaluation.arms.federated.generator.learning_rate=1")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedrag.config.scenario import RetrieverConfig
+from fedrag.config.training_settings import RetrieverConfig
 from fedrag.data.check import check_sites
 from fedrag.data.site_folder import load_site, site_folders
 from fedrag.data.splitting import split_of

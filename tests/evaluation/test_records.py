@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.errors import RunError
 from fedrag.evaluation.records import (
     METRICS,

@@ -22,7 +22,8 @@ from torch import nn
 from transformers import AutoModelForCausalLM
 
 from fedrag.components.export import export_models
-from fedrag.config.scenario import Config, GeneratorConfig, LoraSection
+from fedrag.config.scenario import Config
+from fedrag.config.training_settings import GeneratorConfig, LoraSection
 from fedrag.data.site_folder import load_sites
 from fedrag.errors import ModelError, RunError
 from fedrag.files import read_json

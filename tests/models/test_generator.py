@@ -8,7 +8,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
-from fedrag.config.scenario import LoraSection
+from fedrag.config.training_settings import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.attention import use_cpu_attention
 from fedrag.models.generator import Generator, adapter_shapes

@@ -10,7 +10,7 @@ from peft.tuners.lora.layer import Linear
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from fedrag.config.scenario import LoraSection
+from fedrag.config.training_settings import LoraSection
 from fedrag.models.adapters import add_lora, lora_parameters
 from fedrag.models.lora_linear import LoraLinear
 

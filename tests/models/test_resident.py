@@ -7,7 +7,7 @@ import json
 import pytest
 from tiny_federation import tiny_config
 
-from fedrag.config.scenario import SimulationConfig
+from fedrag.config.run_settings import SimulationConfig
 from fedrag.models import resident
 
 

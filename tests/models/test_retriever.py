@@ -9,7 +9,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 
-from fedrag.config.scenario import RetrieverConfig
+from fedrag.config.training_settings import RetrieverConfig
 from fedrag.errors import ModelError
 from fedrag.models.retriever import Retriever
 from fedrag.weights.store import find_model

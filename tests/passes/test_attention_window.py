@@ -28,7 +28,8 @@ from transformers import (
 from fedrag.components.generator_steps import STEPS
 from fedrag.components.model_check import check_model
 from fedrag.components.shipped import SHIPPED
-from fedrag.config.scenario import LoraSection, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.training_settings import LoraSection
 from fedrag.errors import ConfigError
 from fedrag.models.adapters import save_adapter
 from fedrag.models.attention_window import window_of, without_window

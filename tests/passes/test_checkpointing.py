@@ -7,7 +7,7 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from fedrag.config.scenario import LoraSection
+from fedrag.config.training_settings import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.generator import Generator
 from fedrag.passes.checkpointing import layers_checkpointed

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from fedrag.config.scenario import LoraSection, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.training_settings import LoraSection
 from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.decoding import decode, read_prompts

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fedrag.config.scenario import GeneratorConfig, LoraSection, RetrieverConfig
+from fedrag.config.training_settings import GeneratorConfig, LoraSection, RetrieverConfig
 from fedrag.models.generator import Generator
 from fedrag.passes.cuda_graph import GraphCapture
 from fedrag.passes.cuda_graph_training import CapturedPasses

@@ -16,7 +16,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, Qwen2Config, T5Config
 
-from fedrag.config.scenario import LoraSection, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.training_settings import LoraSection
 from fedrag.errors import ModelError
 from fedrag.models.adapters import save_adapter
 from fedrag.models.cache_keyword import CACHE

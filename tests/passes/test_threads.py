@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from fedrag.config.scenario import GeneratorConfig
+from fedrag.config.training_settings import GeneratorConfig
 from fedrag.models.generator import Generator
 from fedrag.passes.reading import reader_of
 from fedrag.passes.threads import has_dynamic_rope, passes_at_a_time, thread_pool

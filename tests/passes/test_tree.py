@@ -13,7 +13,7 @@ import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedrag.config.scenario import GeneratorConfig, LoraSection
+from fedrag.config.training_settings import GeneratorConfig, LoraSection
 from fedrag.models.adapters import add_lora
 from fedrag.models.attention import use_cpu_attention
 from fedrag.models.generator import Generator

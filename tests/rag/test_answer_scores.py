@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedrag.config.scenario import Config, LoraSection
+from fedrag.config.scenario import Config
+from fedrag.config.training_settings import LoraSection
 from fedrag.models.generator import Generator
 from fedrag.models.resident import RoundModels
 from fedrag.rag.answer_scores import ScoreCache, mean_log_probabilities, score_answers

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoTokenizer
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.errors import ConfigError
 from fedrag.rag.budget import LEAST_TOKENS, check_budget, share_out
 from fedrag.rag.prompt import PromptBuilder

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.config.values import LABEL_LANGUAGES
 from fedrag.errors import ModelError
 from fedrag.rag.chat_frame import Frame, frame_of

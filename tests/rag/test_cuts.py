@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoTokenizer
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.rag.cuts import Cuts, count_cuts, sum_of_cuts
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.types import Passage, Question, Site

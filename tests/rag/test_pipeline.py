@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.passes.decoding import decode
 from fedrag.rag.answer_scores import mean_log_probabilities
 from fedrag.rag.indexing import build_index

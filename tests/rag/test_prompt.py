@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.rag.window import WINDOW_STEP
 from fedrag.rag.wording import wording_of

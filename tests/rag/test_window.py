@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.rag.window import WINDOW_STEP, PassageReader, Shown, shown_hits, shown_passage
 from fedrag.retrieval.index import PassageIndex

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedrag.config.scenario import OptimizerSection
+from fedrag.config.training_settings import OptimizerSection
 from fedrag.errors import TrainingDiverged
 from fedrag.training.optimizer import MasterOptimizer, Progress, learning_rate
 

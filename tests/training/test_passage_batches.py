@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedrag.config.scenario import GeneratorConfig, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.training_settings import GeneratorConfig
 from fedrag.passes.tree import PromptTree
 from fedrag.rag.window import shown_passage
 from fedrag.training.passage_batches import passage_batches

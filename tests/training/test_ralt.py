@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from fedrag.config.scenario import GeneratorConfig, LoraSection, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.training_settings import GeneratorConfig, LoraSection
 from fedrag.errors import ModelError, TrainingDiverged
 from fedrag.models.generator import Generator
 from fedrag.passes.decoding import decode

@@ -13,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import GISTEmbedLoss, MultipleNegativesRankingLoss
 from transformers import PreTrainedModel
 
-from fedrag.config.scenario import RetrieverConfig
+from fedrag.config.training_settings import RetrieverConfig
 from fedrag.errors import TrainingDiverged
 from fedrag.models.retriever import Retriever
 from fedrag.training.guide import Guide

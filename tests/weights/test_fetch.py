@@ -418,7 +418,7 @@ def test_pypi_is_asked_for_nothing_it_does_not_carry(own_home: Path):
 
 
 def test_the_default_models_are_the_scenario_defaults():
-    from fedrag.config.scenario import ModelsConfig
+    from fedrag.config.inputs import ModelsConfig
 
     assert {ModelsConfig().generator, ModelsConfig().retriever} <= set(fetch.DEFAULT_MODELS)
 

@@ -1,0 +1,103 @@
+"""The settings of a run: its rounds, what is measured at the end, and how clients share a machine."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from fedrag.config.arm_settings import ArmsConfig, Baseline
+from fedrag.config.section import Section
+from fedrag.config.values import ComponentName, Count, Fraction, LanguageCode, Positive, Rates
+from fedrag.types import ShippedComponent
+
+Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
+
+
+class FederationConfig(Section):
+    """The rounds."""
+
+    rounds: Count = 2
+    """Communication rounds."""
+    schedule: Schedule = "joint"
+    """Components that each round trains; alternate: the generator in odd rounds; staged: see stage_rounds."""
+    stage_first: ShippedComponent = "retriever"
+    """Component of the first stage, where schedule = "staged"."""
+    stage_rounds: Count = 1
+    """Rounds of the first stage, where schedule = "staged"; the other rounds train the other component."""
+    components: tuple[ComponentName, ...] = ()
+    """Names of the components that every round trains, your own among them; empty: those of the schedule."""
+    weighting: Literal["examples", "equal"] = "examples"
+    """Weight of a site's update: its number of training examples, or the same for all."""
+    proximal_mu: Annotated[float, Field(ge=0.0)] = 0.0
+    """FedProx (Li et al. 2020): mu of the proximal term; 0: plain FedAvg."""
+    fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the sites asked in each round."""
+    quorum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
+    """Share of the asked sites that must give a valid reply."""
+    min_sites: Count = 1
+    """Sites that must answer the greeting before the first round."""
+    greeting_timeout_s: Positive = 120.0
+    """Longest wait for sites to appear, in seconds."""
+    deadline_s: Positive = 7200.0
+    """Longest wait for the replies of one round, in seconds."""
+    wire: Literal["float32", "bfloat16", "int8"] = "bfloat16"
+    """Number format of updates and global state in messages; int8: of updates alone, the state is then in bfloat16."""
+    max_update_norm: Annotated[float, Field(gt=0.0, le=1e9)] = 1000.0
+    """Largest L2 norm of a valid update."""
+    keep: Literal["last", "best"] = "last"
+    """The result: the last round's tensors, or for each component the best on the sites' validation questions."""
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    """Rounds between validations at the sites; 0: never, or after each round if keep = "best"."""
+    deliver: bool = True
+    """Whether the sites receive the result at the end."""
+
+    @model_validator(mode="after")
+    def _check(self) -> FederationConfig:
+        if self.schedule == "staged" and self.stage_rounds >= self.rounds:
+            raise ValueError("federation.stage_rounds must be smaller than federation.rounds")
+        if self.schedule == "alternate" and self.rounds < 2:
+            raise ValueError('federation.schedule = "alternate" needs federation.rounds of at least 2')
+        return self
+
+
+class EvaluationConfig(Section):
+    """What is measured at the end of a simulation."""
+
+    split: Literal["train", "validation", "test", "all", "none"] = "test"
+    """Questions to measure; none: no final evaluation."""
+    sites: Literal["taking-part", "held-out"] = "taking-part"
+    """Sites to measure: those that train, or those of data.hold_out."""
+    untouched: bool = True
+    """Whether the untouched models are measured too."""
+    baselines: tuple[Baseline, ...] = ()
+    """"local": each site trains alone; "pooled": all data in one place; both make the federation's passes over the same
+    questions, each searched among its own site's passages."""
+    rates: Rates = ()
+    """Learning rates that every arm tries, in place of those of [generator], [retriever] and [evaluation.arms]; for
+    each component it takes the one that scores best on the sites' validation questions, by F1 and MRR."""
+    arms: ArmsConfig = ArmsConfig()
+    """What the baselines train with instead of the scenario's settings."""
+    language: LanguageCode = "en"
+    """Language of the answers, such as "vi", of sites that name none in their site.json: exact match and F1 know its
+    articles and its decimal mark."""
+    generate: bool = True
+    """Whether answers are generated; false: retrieval only."""
+    batch_tokens: Annotated[int, Field(ge=0)] = 0
+    """Tokens of the prompts in one generation batch, padding included; 0: 16,384, or up to 131,072 on a GPU with
+    enough memory."""
+
+
+class SimulationConfig(Section):
+    """How clients share one machine."""
+
+    grid: Literal["in-process", "ray"] = "in-process"
+    """in-process: one client after the other in this process; ray: several at a time in Ray actors."""
+    actors: Annotated[int, Field(ge=0)] = 0
+    """Ray actors; 0: as many as the CPUs allow."""
+    cpus_per_actor: Count = 1
+    """CPUs of one actor."""
+    gpus_per_actor: Fraction = 0.0
+    """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
+    threads: Annotated[int, Field(ge=0)] = 0
+    """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
