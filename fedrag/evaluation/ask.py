@@ -94,7 +94,7 @@ class BeforeAndAfter:
         run = RunFolder.open(Path(path))
         trained = run.load_result()
         require_same_models(run)
-        site = load_site(_only_site(Path(data)))
+        site = load_site(only_site(Path(data)))
         return cls(run.path.resolve().name, run.config, trained, site, passages, shared_indexes())
 
     @property
@@ -137,8 +137,13 @@ def ask(path: Path | str, question: str, data: Path | str, *, passages: int | No
     return BeforeAndAfter.of_run(path, data, passages).ask(question)
 
 
-def _only_site(root: Path) -> Path:
-    """Return the folder of the only site."""
+def only_site(root: Path) -> Path:
+    """Return the folder of the only site.
+
+    Raises:
+        ConfigError: The folder holds several.
+        DataError: It holds none.
+    """
     folders = site_folders(root)
     if len(folders) > 1:
         names = ", ".join(folder.name for folder in folders[:_NAMES_SHOWN])

@@ -24,7 +24,7 @@ from fedrag.types import Example
 _PASS_TOKENS = 1024  # of one pass of several; far larger passes are slower
 
 
-class Leads(LogitsProcessor):  # type: ignore[misc]  # transformers gives it no types
+class Leads(LogitsProcessor):
     """Notes by how much each chosen token leads the next best, as a part of the largest score; changes no score."""
 
     def __init__(self) -> None:

@@ -11,12 +11,12 @@ from collections.abc import Sequence
 
 import torch
 
-from fedrag.config.scenario import RagConfig
+from fedrag.config.rag_settings import RagConfig
 from fedrag.models.generator import Generator
 from fedrag.passes.threads import has_dynamic_rope
 from fedrag.rag.pipeline import Answered, Retrieved, generate_answers
 
-SURE_LEADS: dict[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+SURE_LEADS: dict[torch.dtype, float] = {torch.float32: 1e-4, torch.bfloat16: 0.1}
 """Leads, as parts of the largest score, that no batch turns round; more than twice of what a batch moves a score."""
 
 
