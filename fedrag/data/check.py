@@ -149,7 +149,13 @@ def _warnings(sites: Sequence[SiteReport], within: Sequence[Overlap], across: Se
             first = overlaps[0]
             places = ", ".join(first.places[:4]) + (", ..." if len(first.places) > 4 else "")
             warnings.append(f"{what}: {len(overlaps):,}, for example {first.question!r} ({places}); {advice}")
-    no_training = [site.name for site in sites if not site.n_questions["train"]]
+    silent = [site.name for site in sites if not any(site.n_questions.values())]
+    if silent:
+        warnings.append(
+            f"sites without a question, which can be asked and not trained: {', '.join(silent)}; questions with their "
+            f"answers stand in {QUESTION_FILES['train']}, and fedrag data update --qa takes them from a table"
+        )
+    no_training = [site.name for site in sites if not site.n_questions["train"] and site.name not in silent]
     if no_training:
         warnings.append(f"sites without training questions, which sit out training: {', '.join(no_training)}")
     counts = (

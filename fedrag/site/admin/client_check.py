@@ -92,6 +92,12 @@ def _data(config: SiteConfig) -> str:
         raise DataError(f"{report.errors[0]}{more}")
     [site] = report.sites
     train = site.n_questions["train"]
+    if not any(site.n_questions.values()):
+        raise DataError(
+            f"{config.data}: {plural(site.n_passages, 'passage')} and no question yet, so this site can be asked, but "
+            "trains nothing; questions with their answers stand in train.jsonl, and fedrag data update --qa takes them "
+            "from a table"
+        )
     if train < config.policy.min_examples:
         raise DataError(
             f"{config.data}: {plural(train, 'training question')}, so this site trains nothing: its policy asks for "
