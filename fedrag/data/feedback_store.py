@@ -184,14 +184,18 @@ class FeedbackStore:
             )
         return after
 
-    def mark_exported(self, identities: Sequence[str]) -> None:
-        """Write down that rows have become training questions.
+    @contextmanager
+    def exporting(self) -> Iterator[tuple[list[Feedback], list[str]]]:
+        """Yield the rows to export, and a list for the ids of those that are; nobody else exports meanwhile.
 
         Raises:
             StorageError: The file cannot be written.
         """
         with self._write() as connection:
-            connection.executemany("UPDATE feedback SET exported = 1 WHERE id = ?", [(i,) for i in identities])
+            exported: list[str] = []
+            found = connection.execute(f"{_SELECT} WHERE NOT exported ORDER BY number").fetchall()
+            yield [row for row in map(_parse, found) if row.state in TAKEN], exported
+            connection.executemany("UPDATE feedback SET exported = 1 WHERE id = ?", [(i,) for i in exported])
 
     def _row(self, connection: sqlite3.Connection, identity: str) -> Feedback:
         found = connection.execute(f"{_SELECT} WHERE id = ?", (identity,)).fetchone()

@@ -1,10 +1,11 @@
-"""Writes sites to disk: everything or nothing."""
+"""Writes sites, and further questions of one, to disk: everything or nothing."""
 
 from __future__ import annotations
 
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
 from fedrag.errors import DataError, StorageError
+from fedrag.files import storage_errors
 from fedrag.types import Passage, Question, Site
 
 
@@ -36,6 +38,30 @@ def write_sites(root: Path, sites: Sequence[Site]) -> None:
         for site in sites:
             (partial / site.name).mkdir()
             _write_files(partial / site.name, site)
+
+
+def append_training(folder: Path, questions: Sequence[Question]) -> None:
+    """Add questions to a site's train.jsonl, all of them or none; what stands there stays, byte for byte.
+
+    Raises:
+        StorageError: The disk is full or the folder is not writable.
+    """
+    path = (folder / QUESTION_FILES["train"]).resolve()  # a link stays one
+    like = path if path.exists() else folder / PASSAGES_FILE
+    with storage_errors(path):
+        before = path.read_bytes() if path.exists() else b""
+        ending = b"\n" if before and not before.endswith(b"\n") else b""
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(before + ending + b"".join(map(_line, map(_question_row, questions))))
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copymode(like, name)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 def require_free(folder: Path) -> None:
@@ -81,9 +107,12 @@ def _write_files(folder: Path, site: Site) -> None:
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with path.open("wb") as file:
+        file.writelines(map(_line, rows))
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def _passage_row(passage: Passage) -> dict[str, Any]:

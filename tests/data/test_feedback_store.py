@@ -77,7 +77,8 @@ def test_what_teaches_nothing_is_not_accepted_and_what_is_exported_stays(tmp_pat
         store.review(bare.id, "accepted")
     assert store.find(bare.id) == bare
     store.review(bare.id, "edited", right_ids=["p1"])
-    store.mark_exported([bare.id])
+    with store.exporting() as (rows, exported):
+        exported += [row.id for row in rows]
     with pytest.raises(DataError, match="is a training question already"):
         store.review(bare.id, "dropped")
     assert store.find(bare.id).exported
