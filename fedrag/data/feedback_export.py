@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedrag.data.feedback_store import Feedback, FeedbackStore
+from fedrag.data.feedback_row import Feedback
+from fedrag.data.feedback_store import FeedbackStore
 from fedrag.data.questions import distinct_questions, question_key
 from fedrag.data.site_folder import load_site
 from fedrag.data.splitting import normalise_question

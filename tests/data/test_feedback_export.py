@@ -12,7 +12,8 @@ import pytest
 
 from fedrag.data import feedback_export
 from fedrag.data.feedback_export import export_feedback, training_question
-from fedrag.data.feedback_store import Feedback, FeedbackStore
+from fedrag.data.feedback_row import Feedback
+from fedrag.data.feedback_store import FeedbackStore
 from fedrag.data.site_folder import load_site
 from fedrag.errors import StorageError
 from fedrag.types import Passage, Question
