@@ -325,6 +325,7 @@ def _read_corpus(path: Path | None) -> list[Passage]:
 
 def written_sites(sites: list[Site], out: Path) -> str:
     """Return a line about the written sites, and how many questions are distinct where some recur."""
+    from fedrag.data.origins import count_origins, origins_text
     from fedrag.data.questions import count_distinct
 
     n_questions = {split: sum(len(site.split(split)) for site in sites) for split in SPLITS}
@@ -334,4 +335,6 @@ def written_sites(sites: list[Site], out: Path) -> str:
     noun = "site" if len(sites) == 1 else "sites"
     n_distinct = sum(count_distinct(site.questions) for site in sites)
     distinct = f", {n_distinct:,} of them distinct at their site" if n_distinct < n_all else ""
-    return f"{out}: {len(sites)} {noun}, {n_passages:,} passages, {n_all:,} questions{distinct} ({splits})."
+    told = origins_text(count_origins(question for site in sites for question in site.questions))
+    origins = f" Of the {told}." if told else ""
+    return f"{out}: {len(sites)} {noun}, {n_passages:,} passages, {n_all:,} questions{distinct} ({splits}).{origins}"

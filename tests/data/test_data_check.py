@@ -56,6 +56,7 @@ def test_counts_and_lengths_are_those_of_the_files(tmp_path: Path) -> None:
             language="",
             n_questions={"train": 2, "validation": 0, "test": 0},
             n_distinct={"train": 2, "validation": 0, "test": 0},
+            n_by_origin={},
             n_unlabelled=0,
             n_unanswered=0,
             n_repeated_passages=0,

@@ -12,6 +12,7 @@ from pathlib import Path
 from fedrag import __version__
 from fedrag.components.finding import Finding
 from fedrag.data.check import check_sites
+from fedrag.data.origins import origins_text
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
 from fedrag.memory import free_memory
 from fedrag.security.certificates import days_left
@@ -104,8 +105,9 @@ def _data(config: SiteConfig) -> str:
             f"{config.policy.min_examples} (min_examples); they stand in train.jsonl"
         )
     counts = ", ".join(f"{site.n_questions[split]:,} {split}" for split in SPLITS)
+    origins = f" ({told})" if (told := origins_text(site.n_by_origin)) else ""
     warned = f"; {plural(len(report.warnings), 'warning')}: fedrag data check {config.data}" if report.warnings else ""
-    return f"{plural(site.n_passages, 'passage')}, questions: {counts}{warned}"
+    return f"{plural(site.n_passages, 'passage')}, questions: {counts}{origins}{warned}"
 
 
 def _models(config: SiteConfig) -> str:
