@@ -12,7 +12,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from fedrag.cli import ask, client, data, evaluate, export, feedback, models, new, report, server, simulate
+from fedrag.cli import ask, client, data, evaluate, export, feedback, models, new, report, serve, server, simulate
 from fedrag.cli.encoding import use_utf8
 from fedrag.errors import FedragError
 from fedrag.service.environment import QUIET
@@ -53,6 +53,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
 app.command("report")(report.report)
 app.command("ask")(ask.ask_command)
+app.command("serve")(serve.serve)
 app.command("export")(export.export)
 app.command("new")(new.new)
 app.add_typer(data.app, name="data")
