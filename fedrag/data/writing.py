@@ -12,6 +12,7 @@ from typing import Any
 
 from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
 from fedrag.errors import DataError, StorageError
+from fedrag.files import write_text
 from fedrag.types import Passage, Question, Site
 
 
@@ -36,6 +37,25 @@ def write_sites(root: Path, sites: Sequence[Site]) -> None:
         for site in sites:
             (partial / site.name).mkdir()
             _write_files(partial / site.name, site)
+
+
+def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
+    """Replace the passages and questions of a site, one file at a time.
+
+    Whoever loads the site meanwhile, or after an interruption, finds every passage that a question names.
+
+    Args:
+        folder: The site's folder; what else is in it stays.
+        site: What the site becomes.
+        gone: The passages that it had and has no longer.
+
+    Raises:
+        StorageError: The disk is full or not writable.
+    """
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, (*site.passages, *gone)))
+    for split, name in QUESTION_FILES.items():
+        _rewrite(folder / name, map(_question_row, site.split(split)))
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
 
 
 def require_free(folder: Path) -> None:
@@ -82,8 +102,15 @@ def _write_files(folder: Path, site: Site) -> None:
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with path.open("w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.writelines(map(_line, rows))
+
+
+def _rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(map(_line, rows)))
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def _passage_row(passage: Passage) -> dict[str, Any]:
