@@ -61,6 +61,11 @@ class Config(Section):
         if self.evaluation.sites == "held-out" and not self.data.hold_out:
             raise ValueError('evaluation.sites = "held-out" needs names in data.hold_out')
         self._check_closed_book()
+        if self.rag.search == "bm25" and self.trains_retriever:
+            raise ValueError(
+                'rag.search = "bm25" does not use the retriever\'s vectors, so there is nothing to train it for; '
+                'set federation.schedule = "generator", or rag.search = "hybrid"'
+            )
         self._check_rates()
         return self
 

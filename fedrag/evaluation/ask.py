@@ -164,7 +164,8 @@ class BeforeAndAfter:
         if not self._n_found:
             return None
         retriever = RoundModels(self._config, state).retriever
-        return build_index(retriever, self._site.passages, self._config.rag.chunk_overlap, self._indexes)
+        rag = self._config.rag
+        return build_index(retriever, self._site.passages, rag.chunk_overlap, self._indexes, rag.search)
 
     def _answer(self, state: State, index: PassageIndex | None, question: str, labelled: tuple[str, ...]) -> RagAnswer:
         config = self._config
