@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from fedrag.config.inputs import DataConfig, ModelsConfig
-from fedrag.config.rag_settings import RagConfig
+from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
@@ -136,6 +136,10 @@ class Config(Section):
         """Return the scenario of a run that begins now, with the day that chat templates may show."""
         day = self.rag.date or datetime.now(UTC).date().isoformat()
         return self.model_copy(update={"rag": self.rag.model_copy(update={"date": day})})
+
+    def searching_by(self, search: Search) -> Config:
+        """Return the scenario with passages ranked in another way, to measure what it trained."""
+        return self.model_copy(update={"rag": self.rag.model_copy(update={"search": search})})
 
     def to_toml(self) -> str:
         """Return the resolved scenario as TOML, with all defaults."""

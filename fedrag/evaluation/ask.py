@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from fedrag.config.rag_settings import Search
 from fedrag.config.scenario import Config
 from fedrag.data.questions import distinct_questions, question_key
 from fedrag.data.site_folder import load_site, site_folders
@@ -27,7 +28,7 @@ class Found:
 
     Attributes:
         passage: The passage.
-        score: Similarity to the question, by which passages are ranked.
+        score: By which passages are ranked: similarity to the question, BM25, or the sum of reciprocal ranks.
         is_given: Whether it was given to the generator.
         is_labelled: Whether the site's files label it as holding the answer.
     """
@@ -66,6 +67,7 @@ class Asked:
         right_answers: The right answers, if a split holds the question.
         untouched: Answer of the models as they were fetched.
         trained: Answer of the run's models.
+        search: How passages were ranked.
     """
 
     question: str
@@ -76,6 +78,7 @@ class Asked:
     right_answers: tuple[str, ...]
     untouched: RagAnswer
     trained: RagAnswer
+    search: Search = "dense"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -158,6 +161,7 @@ class BeforeAndAfter:
             right_answers=known.answers if known else (),
             untouched=self._answer({}, self._untouched_index, question, labelled),
             trained=self._answer(self._trained, self._trained_index, question, labelled),
+            search=self._config.rag.search,
         )
 
     def _index(self, state: State) -> PassageIndex | None:

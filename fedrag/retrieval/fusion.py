@@ -19,7 +19,7 @@ def fuse(*rankings: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     >>> fuse(np.array([0.9, 0.5, 0.1]), np.array([-np.inf, 3.0, 2.0])).round(5).tolist()
     [0.01639, 0.03252, 0.032]
     """
-    return np.sum([_reciprocal_ranks(scores) for scores in rankings], axis=0)
+    return sum((_reciprocal_ranks(scores) for scores in rankings), start=np.zeros(1))
 
 
 def _reciprocal_ranks(scores: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
