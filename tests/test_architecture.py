@@ -61,6 +61,7 @@ ONLY_IN = {
     "ray": ("grids",),
     "peft": ("models",),
     "faiss": ("retrieval",),
+    "bm25s": ("retrieval",),
 }
 
 
