@@ -18,7 +18,8 @@ from fedrag.cli.tables import LOG_WIDTH, print_lines, show
 from fedrag.text import plural
 
 if TYPE_CHECKING:
-    from fedrag.evaluation.ask import Asked, BeforeAndAfter, Found, RagAnswer
+    from fedrag.evaluation.answerer import Found, RagAnswer
+    from fedrag.evaluation.ask import Asked, BeforeAndAfter
 
 EXCERPT_LINES = 4
 PROMPT = "Question: "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -12,7 +13,7 @@ from fedrag.config.rag_settings import RagConfig
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.passes.batches import plan_batches
-from fedrag.passes.decoding import decode
+from fedrag.passes.decoding import Leads, decode
 from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import Fitted, PromptBuilder
@@ -78,12 +79,14 @@ class Answered:
         cut_prompts: Prompts of the question in which it, or one of the passages, does not stand whole.
         cut_passages: Passages of which a prompt shows a part.
         is_cut: Whether the answer was stopped before it ended.
+        lead: The smallest lead of a chosen token over the next best, as a part of the largest score; only where asked.
     """
 
     text: str
     cut_prompts: int = 0
     cut_passages: int = 0
     is_cut: bool = False
+    lead: float = math.inf
 
 
 def generate_answers(
@@ -93,6 +96,8 @@ def generate_answers(
     batch_tokens: int,
     temperature: float,
     on_progress: OnProgress | None = None,
+    *,
+    watch: bool = False,
 ) -> list[Answered]:
     """Return the generator's answer to each question, decoded greedily in batches of similar length.
 
@@ -106,6 +111,7 @@ def generate_answers(
         batch_tokens: Padded prompt tokens of a batch; 0: what suits the device.
         temperature: Temperature of the softmax over retrieval scores, for questions with several prompts.
         on_progress: Called after each batch with (prompts done, prompts in all).
+        watch: Whether to note `Answered.lead`.
     """
     builder = prompt_builder(generator, config)
     owners: list[int] = []
@@ -118,7 +124,7 @@ def generate_answers(
             weights.append(item.scores[start] / temperature if item.scores else 0.0)
     prompts = [builder.fitted_example(fitted) for fitted in fits]
     most = tokens_at_a_time(generator, batch_tokens, _BATCH_TOKENS)
-    decoded = _decode_all(generator, prompts, config.answer_tokens, most, on_progress)
+    decoded, leads = _decode_all(generator, prompts, config.answer_tokens, most, on_progress, watch)
     texts = [builder.text(ids[: config.answer_tokens]) for ids in decoded]
     ended = [builder.is_whole(ids, generator.end_ids) for ids in decoded]
     best = list(range(len(asked)))
@@ -142,6 +148,7 @@ def generate_answers(
             sum(fitted.cuts_question or fitted.cut_passages > 0 for fitted in mine),
             sum(fitted.cut_passages for fitted in mine),
             not ended[row],
+            leads[row],
         )
         for row, mine in zip(best, own, strict=True)
     ]
@@ -184,16 +191,25 @@ def _decode_all(
     answer_tokens: int,
     batch_tokens: int,
     on_progress: OnProgress | None,
-) -> list[list[int]]:
-    """Return at most one token more than an answer may have for each prompt: it tells whether the answer ends."""
+    watch: bool,
+) -> tuple[list[list[int]], list[float]]:
+    """Return at most one token more than an answer may have for each prompt, and the smallest lead of each.
+
+    The one more tells whether the answer ends.
+    """
     answers: list[list[int]] = [[] for _ in prompts]
+    smallest = [math.inf] * len(prompts)
     done = 0
     for rows in plan_batches([prompt.length + answer_tokens for prompt in prompts], batch_tokens):
+        leads = Leads() if watch else None
         with generator.at_rest():
-            output = decode(generator, [prompts[i] for i in rows], answer_tokens + 1)
+            output = decode(generator, [prompts[i] for i in rows], answer_tokens + 1, leads)
         for i, ids in zip(rows, output, strict=True):
             answers[i] = ids
+        if leads is not None:
+            for i, lead in zip(rows, leads.smallest(output, generator.end_ids), strict=True):
+                smallest[i] = lead
         done += len(rows)
         if on_progress:
             on_progress(done, len(prompts))
-    return answers
+    return answers, smallest
