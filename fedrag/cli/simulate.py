@@ -68,6 +68,7 @@ def simulate_command(
         else:
             assert resume_run is not None
             run = resume(resume_run, display=display, ray_address=ray_address)
+    from fedrag.data.origins import origins_text
     from fedrag.data.questions import distinct_lines
     from fedrag.evaluation.records import cut_lines
     from fedrag.reporting.page import write_report
@@ -80,6 +81,8 @@ def simulate_command(
         print_table(_title(run.config), arms)
         print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
         print_lines(cut_lines(arms, run.config.rag))
+        if origins := origins_text(run.facts.get("origins", {}), "training question"):
+            print_lines([origins])
         if seen := results.get("seen_elsewhere"):
             _print_unseen(seen, arms["federated"]["n_questions"])
     else:

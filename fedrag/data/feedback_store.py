@@ -11,29 +11,19 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import sqlite3
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, field, replace
-from datetime import date
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
+from fedrag.data.feedback_row import STATES, TAKEN, Feedback, State, sound
 from fedrag.errors import DataError, StorageError
 
 FEEDBACK_FILE = "feedback.sqlite"
 
-Verdict = Literal["right", "wrong"]
-State = Literal["new", "accepted", "edited", "dropped"]
-STATES: tuple[State, ...] = get_args(State)
-"""What a reviewer made of a row: nothing yet; taken as it is; taken with another answer or passage; not taken."""
-TAKEN: frozenset[State] = frozenset(["accepted", "edited"])
-"""States of rows that become training questions."""
-
-MOST_CHARACTERS = 20_000
-"""Longest question or answer that is kept."""
 _BUSY_S = 30.0
 _AGAIN_S = 0.01
 _VERSION = 1
@@ -60,42 +50,6 @@ _SELECT = f"SELECT {', '.join(_COLUMNS)} FROM feedback"
 
 
 @dataclass(frozen=True, slots=True)
-class Feedback:
-    """What a person said about one answer.
-
-    Attributes:
-        question: What was asked.
-        answer: What was answered; empty where nothing was.
-        shown: Ids of the passages that were shown, best first.
-        verdict: Whether the answer was right.
-        correction: The right answer, where the person gave one.
-        right_ids: Passages that the person, or the reviewer, picked as holding the answer; shown ones or others.
-        wrong_ids: Shown passages that the person marked as wrong.
-        day: Day on which it was said, as 2026-01-31.
-        state: What a reviewer made of it.
-        exported: Whether it has become a training question.
-        id: Random; tells nothing of who or when.
-    """
-
-    question: str
-    answer: str
-    shown: tuple[str, ...]
-    verdict: Verdict
-    correction: str = ""
-    right_ids: tuple[str, ...] = ()
-    wrong_ids: tuple[str, ...] = ()
-    day: str = field(default_factory=lambda: date.today().isoformat())
-    state: State = "new"
-    exported: bool = False
-    id: str = field(default_factory=lambda: secrets.token_hex(8))
-
-    @property
-    def right_answer(self) -> str:
-        """The answer to learn: the correction, else what was answered if that was right, else nothing."""
-        return self.correction or (self.answer if self.verdict == "right" else "")
-
-
-@dataclass(frozen=True, slots=True)
 class FeedbackStore:
     """The feedback of one site; only its owner can read the file.
 
@@ -117,7 +71,7 @@ class FeedbackStore:
             DataError: A text is blank, too long or no text.
             StorageError: The file cannot be written.
         """
-        _require_sound(feedback)
+        feedback = sound(feedback)
         row = {name: getattr(feedback, name) for name in _COLUMNS} | {"exported": int(feedback.exported)}
         row |= {name: json.dumps(row[name]) for name in _LISTS}
         places = ", ".join(f":{name}" for name in _COLUMNS)
@@ -169,13 +123,14 @@ class FeedbackStore:
             before = self._row(connection, identity)
             if before.exported:
                 raise DataError(f"{before.question!r}: is a training question already; change it in train.jsonl")
-            after = replace(
-                before,
-                state=state,
-                correction=before.correction if correction is None else correction.strip(),
-                right_ids=before.right_ids if right_ids is None else tuple(dict.fromkeys(right_ids)),
+            after = sound(
+                replace(
+                    before,
+                    state=state,
+                    correction=before.correction if correction is None else correction,
+                    right_ids=before.right_ids if right_ids is None else tuple(dict.fromkeys(right_ids)),
+                )
             )
-            _require_sound(after)
             if state in TAKEN and not (after.right_answer or after.right_ids):
                 raise DataError(f"{after.question!r}: has neither a right answer nor a right passage yet; give one")
             connection.execute(
@@ -184,14 +139,18 @@ class FeedbackStore:
             )
         return after
 
-    def mark_exported(self, identities: Sequence[str]) -> None:
-        """Write down that rows have become training questions.
+    @contextmanager
+    def exporting(self) -> Iterator[tuple[list[Feedback], list[str]]]:
+        """Yield the rows to export, and a list for the ids of those that are; nobody else exports meanwhile.
 
         Raises:
             StorageError: The file cannot be written.
         """
         with self._write() as connection:
-            connection.executemany("UPDATE feedback SET exported = 1 WHERE id = ?", [(i,) for i in identities])
+            exported: list[str] = []
+            found = connection.execute(f"{_SELECT} WHERE NOT exported ORDER BY number").fetchall()
+            yield [row for row in map(_parse, found) if row.state in TAKEN], exported
+            connection.executemany("UPDATE feedback SET exported = 1 WHERE id = ?", [(i,) for i in exported])
 
     def _row(self, connection: sqlite3.Connection, identity: str) -> Feedback:
         found = connection.execute(f"{_SELECT} WHERE id = ?", (identity,)).fetchone()
@@ -264,23 +223,3 @@ def _parse(row: tuple[Any, ...]) -> Feedback:
     values = dict(zip(_COLUMNS, row, strict=True))
     values |= {name: tuple(json.loads(values[name])) for name in _LISTS}
     return Feedback(**values | {"exported": bool(values["exported"])})
-
-
-def _require_sound(feedback: Feedback) -> None:
-    """Refuse what could never be a training question, or what cannot be written.
-
-    Raises:
-        DataError: The message says what is wrong; it does not repeat a text.
-    """
-    if not feedback.question.strip():
-        raise DataError("feedback: the question is blank")
-    if feedback.verdict not in get_args(Verdict):
-        raise DataError(f"feedback: the verdict must be one of {', '.join(get_args(Verdict))}")
-    for name in ("question", "answer", "correction"):
-        text = getattr(feedback, name)
-        if len(text) > MOST_CHARACTERS:
-            raise DataError(f"feedback: the {name} is longer than {MOST_CHARACTERS:,} characters")
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise DataError(f"feedback: the {name} holds half a surrogate pair, which is no character") from None

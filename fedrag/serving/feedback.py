@@ -6,7 +6,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from fedrag.data.feedback_store import Feedback, FeedbackStore
+from fedrag.data.feedback_row import Feedback
+from fedrag.data.feedback_store import FeedbackStore
 from fedrag.errors import DataError
 from fedrag.serving.refusals import Refused
 from fedrag.serving.request_fields import Body, choice_of, question_of, read_body, text_of, texts_of

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from fedrag.data.check import check_sites
-from fedrag.data.feedback_store import FEEDBACK_FILE, Feedback, FeedbackStore
+from fedrag.data.feedback_row import Feedback
+from fedrag.data.feedback_store import FEEDBACK_FILE, FeedbackStore
 from fedrag.data.site_folder import hash_site, load_site
 from fedrag.errors import DataError, StorageError
 
@@ -77,10 +78,18 @@ def test_what_teaches_nothing_is_not_accepted_and_what_is_exported_stays(tmp_pat
         store.review(bare.id, "accepted")
     assert store.find(bare.id) == bare
     store.review(bare.id, "edited", right_ids=["p1"])
-    store.mark_exported([bare.id])
+    with store.exporting() as (rows, exported):
+        exported += [row.id for row in rows]
     with pytest.raises(DataError, match="is a training question already"):
         store.review(bare.id, "dropped")
     assert store.find(bare.id).exported
+
+
+def test_what_a_terminal_would_obey_is_left_out(tmp_path):
+    store = FeedbackStore(tmp_path)
+    store.add(replace(WRONG, question=" \x1b[2JWho\x07\tis it?\n", correction="a\nb\x9b"))
+    (row,) = store.rows()
+    assert (row.question, row.correction) == ("[2JWho\tis it?", "a\nb")
 
 
 @pytest.mark.parametrize(
@@ -134,7 +143,8 @@ def test_several_processes_may_write_at_once_also_the_first_row(tmp_path):
 WRITER = """
 import sys
 from pathlib import Path
-from fedrag.data.feedback_store import Feedback, FeedbackStore
+from fedrag.data.feedback_row import Feedback
+from fedrag.data.feedback_store import FeedbackStore
 store = FeedbackStore(Path(sys.argv[1]))
 for number in range(100_000):
     store.add(Feedback(f"{number}", "yes", (), "right"))
