@@ -18,6 +18,14 @@ TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="File with the token that every request must show."),
 ]
+ReviewTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--review-token-file",
+        metavar="FILE",
+        help="File with the token of those who review feedback at /review; with --token-file alone, nobody does there.",
+    ),
+]
 LOADING = "Loading the models and indexing the passages ..."
 PORT = 8100
 HOST = "127.0.0.1"
@@ -36,6 +44,7 @@ def serve(
     port: Port = PORT,
     host: Host = HOST,
     token_file: TokenFile = None,
+    review_token_file: ReviewTokenFile = None,
 ) -> None:
     """Answer questions in a browser and through the API of OpenAI, until Ctrl-C.
 
@@ -57,7 +66,7 @@ def serve(
             served = open_served(run, folder)
         return ModelThread(lambda: served)
 
-    serve_answers(load, folder, host, port, token_file, say)
+    serve_answers(load, folder, host, port, token_file, review_token_file, say)
 
 
 def client_serve(
@@ -65,6 +74,7 @@ def client_serve(
     port: Port = PORT,
     host: Host = HOST,
     token_file: TokenFile = None,
+    review_token_file: ReviewTokenFile = None,
 ) -> None:
     """Answer questions with the site's current models, in a browser and through the API of OpenAI, until Ctrl-C.
 
@@ -86,7 +96,7 @@ def client_serve(
         with Console(stderr=True).status(LOADING):
             return ModelThread(DeliveredModels(folder, config, say))
 
-    serve_answers(load, Path(config.data), host, port, token_file, say)
+    serve_answers(load, Path(config.data), host, port, token_file, review_token_file, say)
 
 
 def say(line: str) -> None:

@@ -1,8 +1,8 @@
 // Asks a question, shows the answer with its passages, and keeps what a person says about it.
 import {attempt, call, grow, whenAllowed} from "./api.js";
+import {fold, passageItem} from "./passages.js";
 
 const MOST = 10; // passages that are looked for when somebody asks for more
-const BEFORE = 160; // characters before the answer in a long passage
 
 const at = (id) => document.getElementById(id);
 let shown = null; // {question, answer, passages}
@@ -84,46 +84,10 @@ function begin() {
 }
 
 function add(passage) {
-  const item = at("passage").content.cloneNode(true).firstElementChild;
-  item.dataset.id = passage.id;
-  item.querySelector(".title").textContent = passage.title ?? "";
-  item.querySelector(".source").textContent = passage.source || (passage.title ? "" : passage.id);
+  const item = passageItem(at("passage"), passage, shown.answer);
   item.querySelector(".unread").hidden = passage.is_given !== false;
-  const text = item.querySelector(".text");
   at("passages").append(item);
-  text.replaceChildren(...marked(excerpt(passage.text)));
-  const whole = item.querySelector(".whole");
-  whole.hidden = excerpt(passage.text) === passage.text && text.scrollHeight <= text.clientHeight + 1;
-  whole.addEventListener("click", () => {
-    text.replaceChildren(...marked(passage.text));
-    text.classList.add("open");
-    whole.hidden = true;
-  });
-}
-
-/** Return a long text from shortly before the answer on. */
-function excerpt(text) {
-  const place = placeOf(text);
-  if (place <= 2 * BEFORE) {
-    return text;
-  }
-  const start = text.indexOf(" ", place - BEFORE);
-  return `… ${text.slice(start < 0 || start > place ? place : start + 1)}`;
-}
-
-/** Return the nodes of a text, the answer in it marked. */
-function marked(text) {
-  const place = placeOf(text);
-  if (place < 0) {
-    return [text];
-  }
-  const mark = document.createElement("mark");
-  mark.textContent = text.slice(place, place + shown.answer.length);
-  return [text.slice(0, place), mark, text.slice(place + shown.answer.length)];
-}
-
-function placeOf(text) {
-  return shown.answer ? text.toLowerCase().indexOf(shown.answer.toLowerCase()) : -1;
+  fold(item, passage, shown.answer);
 }
 
 at("more").addEventListener("click", () =>
