@@ -53,7 +53,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_what_a_batch_could_turn_round_is_decoded_again_alone(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
     model, asked, *settings = ask_all(tiny_config(), 6)
-    leads = [reply.lead for reply in generate_answers(model, asked, *settings, watch=True)]
+    leads = [reply.lead for reply in generate_answers(model, asked, *settings, watch=lambda *_: None)]
     assert all(0 < lead < 2 for lead in leads)
     calls = counted(monkeypatch)
     monkeypatch.setitem(SURE_LEADS, torch.float32, sorted(leads)[2])  # the third smallest is not sure either
@@ -74,6 +74,18 @@ def test_a_lead_is_a_part_of_the_largest_score_and_ends_with_the_answer():
         leads(torch.zeros(2, 1), torch.tensor(scores))
     assert leads.smallest([[1, 1], [0, 2]], end_ids=[0]) == [0.125, 0.5]
     assert leads.smallest([[1, 1], [0, 2]], end_ids=[7]) == [0.125, 0.0]
+
+
+def test_what_is_told_of_an_answer_begins_it_and_never_changes(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where an answer is in doubt, and is decoded again alone."""
+    model, asked, *settings = ask_all(tiny_config(), 6)
+    leads = sorted(reply.lead for reply in generate_answers(model, asked, *settings, watch=lambda *_: None))
+    monkeypatch.setitem(SURE_LEADS, torch.float32, leads[2])
+    told: dict[int, list[str]] = {row: [] for row in range(6)}
+    replies = answer_as_if_alone(model, asked, *settings, lambda row, text: told[row].append(text))
+    for row, reply in enumerate(replies):
+        assert len(told[row]) >= settings[0].answer_tokens - 1
+        assert all(reply.text.startswith(text) for text in told[row])
 
 
 @pytest.mark.slow

@@ -40,7 +40,7 @@ def asked(browser: Browser, service: Service, width: int = 1100, question: str =
     page.get_by_role("heading", name="Ask north").wait_for()
     page.get_by_label("Question").fill(question)
     page.keyboard.press("Enter")
-    page.locator("#reply").wait_for()
+    page.locator("#read").wait_for()
     return page, requests, complaints
 
 
