@@ -16,6 +16,7 @@ from served_site import QUESTION, Service, copied_site, serving
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.data.site_folder import load_site
 from fedrag.runs.run_folder import RunFolder
+from fedrag.serving.guard import Tokens
 
 pytestmark = needs_chromium
 
@@ -111,7 +112,7 @@ def test_a_question_that_is_too_long_is_told_to_be_cut(browser: Browser, service
 
 
 def test_the_token_is_asked_for_once_and_kept_for_the_tab(browser: Browser, run: RunFolder, tmp_path: Path):
-    with serving(run.path, copied_site(tmp_path), token=TOKEN) as service:
+    with serving(run.path, copied_site(tmp_path), Tokens(TOKEN)) as service:
         page, _, _ = watched_page(browser, 390)
         page.goto(service.address)
         page.get_by_label("This service asks for its token").fill("wrong")

@@ -89,6 +89,9 @@ export function grow(field) {
     field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
   };
   field.addEventListener("input", fit);
+  if (field.value) {
+    fit();
+  }
 }
 
 function sentence(text) {
