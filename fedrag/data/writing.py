@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
 from fedrag.errors import DataError, StorageError
-from fedrag.files import storage_errors
+from fedrag.files import rewrite
 from fedrag.types import Passage, Question, Site
 
 
@@ -46,22 +45,30 @@ def append_training(folder: Path, questions: Sequence[Question]) -> None:
     Raises:
         StorageError: The disk is full or the folder is not writable.
     """
-    path = (folder / QUESTION_FILES["train"]).resolve()  # a link stays one
-    like = path if path.exists() else folder / PASSAGES_FILE
-    with storage_errors(path):
-        before = path.read_bytes() if path.exists() else b""
-        ending = b"\n" if before and not before.endswith(b"\n") else b""
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(before + ending + b"".join(map(_line, map(_question_row, questions))))
-                file.flush()
-                os.fsync(file.fileno())
-            shutil.copymode(like, name)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    path = folder / QUESTION_FILES["train"]
+    before = path.read_bytes() if path.exists() else b""
+    ending = b"\n" if before and not before.endswith(b"\n") else b""
+    added = b"".join(map(_line, map(_question_row, questions)))
+    rewrite(path, before + ending + added, like=folder / PASSAGES_FILE)
+
+
+def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
+    """Replace the passages and questions of a site, one file at a time.
+
+    Whoever loads the site meanwhile, or after an interruption, finds every passage that a question names.
+
+    Args:
+        folder: The site's folder; what else is in it stays.
+        site: What the site becomes.
+        gone: The passages that it had and has no longer.
+
+    Raises:
+        StorageError: The disk is full or not writable.
+    """
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, (*site.passages, *gone)))
+    for split, name in QUESTION_FILES.items():
+        _rewrite(folder / name, map(_question_row, site.split(split)))
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
 
 
 def require_free(folder: Path) -> None:
@@ -109,6 +116,10 @@ def _write_files(folder: Path, site: Site) -> None:
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with path.open("wb") as file:
         file.writelines(map(_line, rows))
+
+
+def _rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    rewrite(path, b"".join(map(_line, rows)), like=path.parent / PASSAGES_FILE)
 
 
 def _line(row: dict[str, Any]) -> bytes:

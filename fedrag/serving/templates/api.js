@@ -65,7 +65,6 @@ export function grow(field) {
     field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
   };
   field.addEventListener("input", fit);
-  fit();
 }
 
 function sentence(text) {

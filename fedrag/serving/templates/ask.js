@@ -23,6 +23,11 @@ at("question").addEventListener("keydown", (event) => {
   }
 });
 
+// The question stands above its answer once another one is being typed.
+at("question").addEventListener("input", () => {
+  at("asked").hidden = at("question").value.trim() === shown?.question;
+});
+
 at("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(ask);
@@ -48,6 +53,7 @@ async function ask() {
 
 function show(unread, isCut) {
   at("asked").textContent = shown.question;
+  at("asked").hidden = at("question").value.trim() === shown.question;
   at("answer").textContent = shown.answer || "No answer";
   at("answer").classList.toggle("none", !shown.answer);
   const limits = [];
@@ -55,7 +61,7 @@ function show(unread, isCut) {
     limits.push("The question is too long: its end was not read.");
   }
   if (isCut) {
-    limits.push("The answer was cut at its greatest length.");
+    limits.push("The answer was cut: it is longer than these models may write.");
   }
   at("limits").textContent = limits.join(" ");
   at("limits").hidden = !limits.length;
@@ -74,6 +80,7 @@ function begin() {
   }
   at("correction").hidden = at("kept").hidden = true;
   at("right-answer").value = "";
+  at("right-answer").style.height = "";
 }
 
 function add(passage) {
