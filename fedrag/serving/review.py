@@ -32,7 +32,7 @@ async def list_rows(request: Request, store: FeedbackStore, site: Site) -> Respo
 
 
 async def decide(request: Request, store: FeedbackStore, site: Site) -> Response:
-    """Write down a decision about one row; return the row as it is now."""
+    """Write down a decision about one row; return the row as it is now, and the new counts."""
     passages = _passages(site)
     body = await read_body(request)
     text_of(body, "state")  # it has no default
@@ -42,15 +42,15 @@ async def decide(request: Request, store: FeedbackStore, site: Site) -> Response
     if right_ids is not None and (len(right_ids) > _MOST_IDS or not passages.keys() >= set(right_ids)):
         raise Refused(400, f"right_ids: expected ids of this site's passages, at most {_MOST_IDS}", "right_ids")
 
-    def review() -> Feedback:
+    def review() -> tuple[Feedback, str]:
         decided: State = next(known for known in get_args(State) if known == state)
-        return store.review(request.path_params["id"], decided, correction, right_ids)
+        return store.review(request.path_params["id"], decided, correction, right_ids), counts_text(store.rows())
 
     try:
-        row = await run_in_threadpool(review)
+        row, counts = await run_in_threadpool(review)
     except DataError as error:
         raise Refused(409, str(error)) from None
-    return JSONResponse(_shown(row, passages))
+    return JSONResponse(_shown(row, passages) | {"counts": counts})
 
 
 def _passages(site: Site) -> dict[str, Passage]:

@@ -56,6 +56,7 @@ def test_a_reviewer_accepts_edits_drops_and_takes_back(browser: Browser, service
     late.get_by_role("button", name="Accept").click()
     expect(late.locator(".decided")).to_have_text("Accepted")
     assert store.find("late").state == "accepted"
+    expect(page.locator("#counts")).to_have_text("3 in all: 2 new, 1 accepted; 0 training questions from them.")
 
     mail = row(page, "Who carries the mail?")
     mail.get_by_label("The right answer").fill("the postman")

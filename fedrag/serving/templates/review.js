@@ -52,8 +52,8 @@ function add(row) {
 function addPassage(article, passage, answer) {
   const item = passageItem(at("passage"), passage, answer);
   item.querySelector("input").checked = Boolean(passage.is_right);
-  const hints = [passage.is_wrong ? "marked as wrong" : "", passage.holds_answer ? "the answer stands in it" : ""];
-  item.querySelector(".hint").textContent = hints.filter(Boolean).join(", ");
+  item.querySelector(".hint").textContent = passage.holds_answer ? "the answer stands in it" : "";
+  item.querySelector(".blame").hidden = !passage.is_wrong;
   article.querySelector(".passages").append(item);
   fold(item, passage, answer);
 }
@@ -82,7 +82,9 @@ async function accept(article, row) {
 }
 
 async function decide(article, row, decision) {
-  Object.assign(row, await call(`review/rows/${row.id}`, decision));
+  const decided = await call(`review/rows/${row.id}`, decision);
+  row.state = decided.state;
+  at("counts").textContent = `${decided.counts}.`;
   if (row.state === "new") {
     article.classList.remove("done");
     article.querySelector(".outcome").hidden = true;
