@@ -46,12 +46,12 @@ def serve(
     token_file: TokenFile = None,
     review_token_file: ReviewTokenFile = None,
 ) -> None:
-    """Answer questions in a browser and through the API of OpenAI, until Ctrl-C.
-
-    The page is at http://127.0.0.1:8100/, the API at http://127.0.0.1:8100/v1. What people say about the answers goes
-    into feedback.sqlite in the site's folder.
+    """Answer questions in a browser and as an API until Ctrl-C.
 
     Example: fedrag serve runs/tiny-1 --data simulations/data/tiny/north --port 8100
+
+    The page is at http://127.0.0.1:8100/, the API, which is OpenAI's, at http://127.0.0.1:8100/v1. What people say
+    about answers goes into feedback.sqlite in the site's folder.
     """
     with Console(stderr=True).status(LOADING):
         from fedrag.evaluation.ask import only_site
@@ -76,12 +76,13 @@ def client_serve(
     token_file: TokenFile = None,
     review_token_file: ReviewTokenFile = None,
 ) -> None:
-    """Answer questions with the site's current models, in a browser and through the API of OpenAI, until Ctrl-C.
-
-    The page is at http://127.0.0.1:8100/, the API at http://127.0.0.1:8100/v1. New models answer as soon as they are
-    adopted. What people say about the answers goes into feedback.sqlite in the folder of the site's data.
+    """Answer questions with the site's current models, in a browser and as an API, until Ctrl-C.
 
     Example: fedrag client serve clinic --port 8100
+
+    The page is at http://127.0.0.1:8100/, the API, which is OpenAI's, at http://127.0.0.1:8100/v1. New models answer
+    as soon as they are in use. What people say about answers goes into feedback.sqlite in the folder of the site's
+    data.
     """
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.errors import ConfigError
-from fedrag.service.stopping import Stop, stop_on_signals
+from fedrag.service.stopping import Stop, stopped_by_signals
 from fedrag.service.web import LOOPBACK, is_loopback, listen, quiet_server
 from fedrag.serving.ask_page import FILES, file, page, review_page
 from fedrag.serving.chat import complete
@@ -71,24 +71,22 @@ def serve_answers(
     token = read_token(token_file) if token_file else ""
     reviewing = read_token(review_token_file) if review_token_file else None if token else ""
     listener = listen(host, port)
-    stop_on_signals()
     thread = None
-    try:
-        thread = models()
-        server = answer_server(thread, FeedbackStore(feedback), host, port, Tokens(token, reviewing), say)
-        served, who = thread.served, "everyone who has the token" if token else "everyone who works on this machine"
-        say(
-            f"{served.name} answers for {served.answerer.site.name} at {address(host, port)} for {who}; Ctrl-C stops it"
-        )
-        if not is_loopback(host):
-            say("questions, answers and the token cross the network as they are: put a proxy with TLS in front of it")
-        server.run(sockets=[listener])
-    except Stop:
-        say("the service stops")
-    finally:
-        listener.close()
-        if thread is not None:
-            thread.end()
+    with stopped_by_signals():
+        try:
+            thread = models()
+            site, told = thread.served.answerer.site.name, "has the token" if token else "works on this machine"
+            say(f"{thread.served.name} answers for {site} at {address(host, port)}: for everyone who {told}")
+            if not is_loopback(host):
+                say("questions, answers and the token cross the network unencrypted: put a proxy with TLS in front")
+            tokens = Tokens(token, reviewing)
+            answer_server(thread, FeedbackStore(feedback), host, port, tokens, say).run(sockets=[listener])
+        except Stop:
+            say("the service stops")
+        finally:
+            listener.close()
+            if thread is not None:
+                thread.end()
 
 
 def answer_server(

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fedrag.errors import ConfigError, FedragError
+from fedrag.errors import ConfigError, FedragError, ModelError, StorageError
 from fedrag.files import read_text_file
 from fedrag.service.web import HEADERS
 from fedrag.serving.refusals import Refused
@@ -119,7 +119,9 @@ def _refusal_of(error: Exception, say: Say) -> Refused:
     if isinstance(error, HTTPException):
         return Refused(error.status_code, _SENTENCES.get(error.status_code, error.detail))
     if isinstance(error, FedragError):
-        say(f"a request could not be answered: {type(error).__name__}")
+        # these two speak of files and models; others may quote what was asked
+        told = error if isinstance(error, ModelError | StorageError) else type(error).__name__
+        say(f"a request could not be answered: {told}")
         return Refused(500, "the request could not be answered; the service's terminal says why")
     place = extract_tb(error.__traceback__)[-1]
     say(f"a request failed: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}")

@@ -1,5 +1,5 @@
 // Asks a question, shows the answer with its passages, and keeps what a person says about it.
-import {attempt, call, grow, whenAllowed} from "./api.js";
+import {attempt, call, events, grow, whenAllowed} from "./api.js";
 import {fold, passageItem} from "./passages.js";
 
 const MOST = 10; // passages that are looked for when somebody asks for more
@@ -39,25 +39,38 @@ async function ask() {
   button.disabled = true;
   at("waiting").hidden = false;
   at("reply").hidden = true;
+  shown = {question, answer: "", passages: []};
+  begin();
   try {
     const messages = [{role: "user", content: question}];
-    const reply = await call("v1/chat/completions", {model: "fedrag", messages});
-    const choice = reply.choices[0];
-    shown = {question, answer: choice.message.content, passages: reply.fedrag.passages};
-    show(reply.fedrag.unread_tokens, choice.finish_reason === "length");
+    for await (const chunk of events("v1/chat/completions", {model: "fedrag", messages, stream: true})) {
+      const [choice] = chunk.choices;
+      if (choice.delta.content) {
+        shown.answer += choice.delta.content;
+        write(shown.answer);
+      }
+      if (chunk.fedrag) {
+        show(chunk.fedrag, choice.finish_reason === "length");
+      }
+    }
   } finally {
     button.disabled = false;
     at("waiting").hidden = true;
   }
 }
 
-function show(unread, isCut) {
-  at("asked").textContent = shown.question;
-  at("asked").hidden = at("question").value.trim() === shown.question;
-  at("answer").textContent = shown.answer || "No answer";
+function write(answer) {
+  at("waiting").hidden = true;
+  at("answer").textContent = answer;
+  at("reply").hidden = false;
+}
+
+function show(told, isCut) {
+  shown.passages = told.passages;
+  write(shown.answer || "No answer");
   at("answer").classList.toggle("none", !shown.answer);
   const limits = [];
-  if (unread) {
+  if (told.unread_tokens) {
     limits.push("The question is too long: its end was not read.");
   }
   if (isCut) {
@@ -65,15 +78,19 @@ function show(unread, isCut) {
   }
   at("limits").textContent = limits.join(" ");
   at("limits").hidden = !limits.length;
-  begin();
-  at("passages").replaceChildren();
-  at("found-heading").hidden = at("more").hidden = !shown.passages.length;
-  at("reply").hidden = false;
+  at("read").hidden = false;
+  at("found").hidden = !shown.passages.length;
   shown.passages.forEach(add);
 }
 
-/** Make the feedback fresh. */
+/** Make the page ready for another answer. */
 function begin() {
+  at("asked").textContent = shown.question;
+  at("asked").hidden = true;
+  at("answer").classList.remove("none");
+  at("read").hidden = at("limits").hidden = true;
+  at("passages").replaceChildren();
+  at("more").hidden = false;
   for (const name of ["right", "wrong"]) {
     at(name).setAttribute("aria-pressed", "false");
     at(name).disabled = false;
