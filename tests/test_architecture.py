@@ -200,6 +200,7 @@ ON_EVERY_SYSTEM = (
         "cli.ask",
         "cli.report",
         "cli.serve",
+        "cli.feedback",
     ),
     *("simulation.simulate", "simulation.plan", "reporting.page", "evaluation.ask", "evaluation.evaluate"),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -89,11 +89,12 @@ class Answerer:
             rag = config.rag
             self._index = build_index(retriever, site.passages, rag.chunk_overlap, indexes, rag.search)
 
-    def answer(self, questions: Sequence[str]) -> list[RagAnswer]:
+    def answer(self, questions: Sequence[str], on_text: Callable[[str, str], None] | None = None) -> list[RagAnswer]:
         """Answer questions; each gets the answer that it gets alone, however many there are.
 
         Args:
             questions: As `checked_question` returns them.
+            on_text: Called now and then with a question and its answer so far.
         """
         config, models = self._config, self._models()
         distinct = list(dict.fromkeys(questions))
@@ -105,7 +106,8 @@ class Answerer:
         retriever = models.retriever if self._index is not None else None
         temperature = answer_temperature(retriever, config.rag, config.retriever.lsr.tau_r)
         batch_tokens = config.evaluation.batch_tokens
-        answered = answer_as_if_alone(models.generator, asked, config.rag, batch_tokens, temperature)
+        tell = None if on_text is None else lambda row, text: on_text(distinct[row], text)
+        answered = answer_as_if_alone(models.generator, asked, config.rag, batch_tokens, temperature, tell)
         by_question = {
             one.question: self._answer(models, one, found, reply)
             for one, found, reply in zip(asked, hits, answered, strict=True)

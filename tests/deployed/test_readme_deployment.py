@@ -39,7 +39,7 @@ ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SERVER, CLIENTS = "server/README.md", "clients/README.md"
 FIRST = "From nothing to a finished run"
-PORTS = (8443, 8444, 8090)
+PORTS = (8443, 8444, 8090, 8100)
 
 NOT_RUN = re.compile(
     r"sudo |podman |pip |python3 -m venv|source |cd |rag\.example\.org\.  A |"  # the system of the reader
@@ -157,10 +157,11 @@ def _ports_instead() -> dict[str, str]:
     """Return what is to be written instead of the shown ports; nothing while these are free."""
     if all(_is_free(port) for port in PORTS):
         return {}
-    proxy, superlink, console = free_ports(3)
+    proxy, superlink, console, service = free_ports(4)
     return {
         "server init coordinator": f"server init coordinator --port {proxy} --superlink-port {superlink}",
         "server console coordinator": f"server console coordinator --port {console}",
+        "client serve clinic": f"client serve clinic --port {service}",
         ":8443": f":{proxy}",
         ":8090": f":{console}",
     }
@@ -268,7 +269,7 @@ def test_a_sites_commands_lead_from_nothing_to_delivered_models(coordinator: Rea
         said = site.read(lines_of(CLIENTS), before)
     finally:
         codes = site.close()
-    assert codes == [0]
+    assert codes == [0, 0]
     assert "to do" not in said["fedrag client check clinic"]
     assert "In all," in said["fedrag client audit clinic"]
     assert "untouched models are current" in said["fedrag client rollback clinic"]
