@@ -1,4 +1,4 @@
-"""`fedrag data`: check and partition the folders of sites; data_import.py has the importers."""
+"""`fedrag data`: check and partition the folders of sites; data_import.py and data_documents.py have the importers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedrag.cli import data_documents
 from fedrag.cli.data_import import OutArgument, import_app, written_sites
 from fedrag.errors import FedragError
 from fedrag.types import SPLITS
@@ -24,6 +25,7 @@ LOG_WIDTH = 140
 
 app = typer.Typer(help="Check, import and partition the folders of sites.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+app.command("update")(data_documents.update)
 
 
 class PartitionBy(StrEnum):

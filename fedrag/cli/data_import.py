@@ -119,6 +119,10 @@ def medquad(
 @import_app.command(
     "csv", help=TABLE_HELP.format(what="a CSV file with a header", kind="csv", example=f"qa.csv {TABLE_EXAMPLE}")
 )
+@import_app.command(
+    "xlsx",
+    help=TABLE_HELP.format(what="the first sheet of an Excel file", kind="xlsx", example=f"qa.xlsx {TABLE_EXAMPLE}"),
+)
 @import_app.command("jsonl", help=TABLE_HELP.format(what="JSON lines", kind="jsonl", example=SHIPPED_EXAMPLE))
 def table(
     context: typer.Context,
@@ -304,6 +308,11 @@ def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> Non
     imported = read(fractions)
     write_sites(out, imported.sites)
     typer.echo(written_sites(imported.sites, out))
+    print_left_out(imported)
+
+
+def print_left_out(imported: Imported) -> None:
+    """Print what was left out, read otherwise than one might expect, or is lacking."""
     for reason, count in imported.skipped.items():
         typer.echo(f"Left out: {count:,} {reason}.")
     for note in imported.notes:

@@ -46,22 +46,31 @@ def append_training(folder: Path, questions: Sequence[Question]) -> None:
     Raises:
         StorageError: The disk is full or the folder is not writable.
     """
-    path = (folder / QUESTION_FILES["train"]).resolve()  # a link stays one
-    like = path if path.exists() else folder / PASSAGES_FILE
+    path = folder / QUESTION_FILES["train"]
     with storage_errors(path):
         before = path.read_bytes() if path.exists() else b""
-        ending = b"\n" if before and not before.endswith(b"\n") else b""
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(before + ending + b"".join(map(_line, map(_question_row, questions))))
-                file.flush()
-                os.fsync(file.fileno())
-            shutil.copymode(like, name)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+    ending = b"\n" if before and not before.endswith(b"\n") else b""
+    _replace(path, before + ending + b"".join(map(_line, map(_question_row, questions))))
+
+
+def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
+    """Replace the passages and questions of a site, one file at a time.
+
+    Whoever loads the site meanwhile, or after an interruption, finds every passage that a question names.
+
+    Args:
+        folder: The site's folder; what else is in it stays.
+        site: What the site becomes.
+        gone: The passages that it had and has no longer.
+
+    Raises:
+        StorageError: The disk is full or the folder is not writable.
+    """
+    passages = folder / PASSAGES_FILE
+    _replace(passages, b"".join(map(_line, map(_passage_row, (*site.passages, *gone)))))
+    for split, name in QUESTION_FILES.items():
+        _replace(folder / name, b"".join(map(_line, map(_question_row, site.split(split)))))
+    _replace(passages, b"".join(map(_line, map(_passage_row, site.passages))))
 
 
 def require_free(folder: Path) -> None:
@@ -109,6 +118,24 @@ def _write_files(folder: Path, site: Site) -> None:
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     with path.open("wb") as file:
         file.writelines(map(_line, rows))
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file of a site, whole or not at all; links stay, and who may read it."""
+    path = path.resolve()
+    like = path if path.exists() else path.with_name(PASSAGES_FILE)
+    with storage_errors(path):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            shutil.copymode(like, name)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
 
 
 def _line(row: dict[str, Any]) -> bytes:
