@@ -251,17 +251,28 @@ def test_the_certificate_is_renewed_and_a_backup_becomes_a_coordinator_again(coo
     assert (again / "sites.json").read_bytes() == (coordinator.folder / "coordinator" / "sites.json").read_bytes()
 
 
+@pytest.fixture
+def waiting_coordinator(home: Path, tmp_path: Path) -> Iterator[Reader]:
+    """A coordinator that is up and has no site yet."""
+    reader = Reader(tmp_path / "coordinators", home)
+    try:
+        reader.read([line for line in lines_of(SERVER, FIRST) if re.match("fedrag server (init|start) ", line)])
+        yield reader
+    finally:
+        reader.close()
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.usefixtures("first_run")
-def test_an_administrators_documents_lead_to_a_site_that_takes_part(coordinator: Reader, home: Path, tmp_path: Path):
-    site = Reader(tmp_path / "sites", home, coordinator.changes)
+def test_an_administrators_documents_lead_to_a_site_that_takes_part(
+    waiting_coordinator: Reader, home: Path, tmp_path: Path
+):
+    site = Reader(tmp_path / "sites", home, waiting_coordinator.changes)
     write_documents(site.folder)
     try:
-        said = site.read(lines_of(CLIENTS, DOCUMENTS), {EXCHANGE: lambda: exchange_keys(site, coordinator)})
+        said = site.read(lines_of(CLIENTS, DOCUMENTS), {EXCHANGE: lambda: exchange_keys(site, waiting_coordinator)})
     finally:
         codes = site.close()
-        coordinator.run("fedrag server remove-site coordinator clinic")
     assert codes == [0]
     [imported] = [text for command, text in said.items() if " import documents " in command]
     assert "visits.pdf: 2 passages\n" in imported
