@@ -85,7 +85,7 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
         base = (
             build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap, bench.indexes)
             if untouched
-            else work.index()
+            else work.index().dense
         )
         found = rank(models.retriever, base, drawn, lsr.candidates)
     chosen = [choose_candidates(ranking, lsr) for ranking in found]

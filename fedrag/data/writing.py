@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
 from fedrag.errors import DataError, StorageError
-from fedrag.files import storage_errors
+from fedrag.files import rewrite
 from fedrag.types import Passage, Question, Site
 
 
@@ -47,10 +46,10 @@ def append_training(folder: Path, questions: Sequence[Question]) -> None:
         StorageError: The disk is full or the folder is not writable.
     """
     path = folder / QUESTION_FILES["train"]
-    with storage_errors(path):
-        before = path.read_bytes() if path.exists() else b""
+    before = path.read_bytes() if path.exists() else b""
     ending = b"\n" if before and not before.endswith(b"\n") else b""
-    _replace(path, before + ending + b"".join(map(_line, map(_question_row, questions))))
+    added = b"".join(map(_line, map(_question_row, questions)))
+    rewrite(path, before + ending + added, like=folder / PASSAGES_FILE)
 
 
 def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
@@ -64,13 +63,12 @@ def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
         gone: The passages that it had and has no longer.
 
     Raises:
-        StorageError: The disk is full or the folder is not writable.
+        StorageError: The disk is full or not writable.
     """
-    passages = folder / PASSAGES_FILE
-    _replace(passages, b"".join(map(_line, map(_passage_row, (*site.passages, *gone)))))
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, (*site.passages, *gone)))
     for split, name in QUESTION_FILES.items():
-        _replace(folder / name, b"".join(map(_line, map(_question_row, site.split(split)))))
-    _replace(passages, b"".join(map(_line, map(_passage_row, site.passages))))
+        _rewrite(folder / name, map(_question_row, site.split(split)))
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
 
 
 def require_free(folder: Path) -> None:
@@ -120,22 +118,8 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
         file.writelines(map(_line, rows))
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file of a site, whole or not at all; links stay, and who may read it."""
-    path = path.resolve()
-    like = path if path.exists() else path.with_name(PASSAGES_FILE)
-    with storage_errors(path):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            shutil.copymode(like, name)
-            os.replace(name, path)
-        except BaseException:
-            Path(name).unlink(missing_ok=True)
-            raise
+def _rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    rewrite(path, b"".join(map(_line, rows)), like=path.parent / PASSAGES_FILE)
 
 
 def _line(row: dict[str, Any]) -> bytes:

@@ -25,7 +25,7 @@ class Found:
 
     Attributes:
         passage: The passage.
-        score: Similarity to the question, by which passages are ranked.
+        score: By which passages are ranked: similarity to the question, BM25, or the sum of reciprocal ranks.
         is_given: Whether it was given to the generator.
         is_labelled: Whether the site's files label it as holding the answer.
     """
@@ -86,7 +86,8 @@ class Answerer:
         self._index: PassageIndex | None = None
         if self._n_found:
             retriever = RoundModels(config, state).retriever
-            self._index = build_index(retriever, site.passages, config.rag.chunk_overlap, indexes)
+            rag = config.rag
+            self._index = build_index(retriever, site.passages, rag.chunk_overlap, indexes, rag.search)
 
     def answer(self, questions: Sequence[str]) -> list[RagAnswer]:
         """Answer questions; each gets the answer that it gets alone, however many there are.

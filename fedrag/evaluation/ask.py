@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from fedrag.config.rag_settings import Search
 from fedrag.config.scenario import Config
 from fedrag.data.questions import distinct_questions, question_key
 from fedrag.data.site_folder import load_site, site_folders
@@ -33,6 +34,7 @@ class Asked:
         right_answers: The right answers, if a split holds the question.
         untouched: Answer of the models as they were fetched.
         trained: Answer of the run's models.
+        search: How passages were ranked.
     """
 
     question: str
@@ -43,6 +45,7 @@ class Asked:
     right_answers: tuple[str, ...]
     untouched: RagAnswer
     trained: RagAnswer
+    search: Search = "dense"
 
     def to_json(self) -> dict[str, Any]:
         """Return it as a JSON object."""
@@ -75,6 +78,7 @@ class BeforeAndAfter:
         indexes: Path | None = None,
     ) -> None:
         self._run = run
+        self._search = config.rag.search
         self._trained_components = tuple(component for component in COMPONENTS if component in trained)
         self._site = site
         self._known = {question_key(q.question): q for q in distinct_questions(site.questions)}
@@ -122,6 +126,7 @@ class BeforeAndAfter:
             right_answers=known.answers if known else (),
             untouched=_labelled(self._untouched.answer([question])[0], labelled),
             trained=_labelled(self._trained.answer([question])[0], labelled),
+            search=self._search,
         )
 
     def _stands_in(self, question: str, split: Split) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedrag.config.rag_settings import RagConfig
+from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.passes.batches import plan_batches
@@ -29,15 +29,20 @@ _BATCH_TOKENS = 16_384
 def retrieve(retriever: Retriever, index: PassageIndex, questions: Sequence[str], k: int) -> list[list[Hit]]:
     """Return the k best passages of each question; repeated questions are encoded once."""
     distinct = list(dict.fromkeys(questions))
-    found = index.search(retriever.encode_queries(distinct), k) if distinct else []
+    found = index.search(_vectors(retriever, index, distinct), k, distinct) if distinct else []
     by_text = dict(zip(distinct, found, strict=True))
     return [by_text[question] for question in questions]
 
 
 def rank(retriever: Retriever, index: PassageIndex, questions: Sequence[Question], k: int) -> list[Ranking]:
     """Return the k best passages of each question, and the ranks of its labelled ones."""
-    queries = encode_questions(retriever, [question.question for question in questions])
-    return index.rank(queries, k, [question.passage_ids for question in questions])
+    texts = [question.question for question in questions]
+    return index.rank(_vectors(retriever, index, texts), k, [question.passage_ids for question in questions], texts)
+
+
+def _vectors(retriever: Retriever, index: PassageIndex, questions: Sequence[str]) -> Array:
+    """Return the vectors of questions (questions, dim), of no dimension where an index needs none."""
+    return np.zeros((len(questions), 0), np.float32) if index.by == "bm25" else encode_questions(retriever, questions)
 
 
 def encode_questions(retriever: Retriever, questions: Sequence[str]) -> Array:
@@ -121,7 +126,7 @@ def generate_answers(
         for start, group in prompt_groups(item.passages, config):
             owners.append(i)
             fits.append(builder.fit(item.question, group))
-            weights.append(item.scores[start] / temperature if item.scores else 0.0)
+            weights.append(log_weight(item.scores[start], config.search, temperature) if item.scores else 0.0)
     prompts = [builder.fitted_example(fitted) for fitted in fits]
     most = tokens_at_a_time(generator, batch_tokens, _BATCH_TOKENS)
     decoded, leads = _decode_all(generator, prompts, config.answer_tokens, most, on_progress, watch)
@@ -167,15 +172,27 @@ def _likeliest(owners: Sequence[int], scores: Sequence[float]) -> list[int]:
     return [best[owner] for owner in sorted(best)]
 
 
+def log_weight(score: float, search: Search, temperature: float) -> float:
+    """Return log p(passages | question), up to a constant, of the score of the first of them.
+
+    A similarity is divided by the temperature. BM25 is a sum of log odds already (Robertson and Zaragoza 2009). A
+    joined rank is taken as the probability itself.
+    """
+    if search == "hybrid":
+        return math.log(score)
+    return score if search == "bm25" else score / temperature
+
+
 def answer_temperature(retriever: Retriever | None, config: RagConfig, tau_r: float | Literal["auto"]) -> float:
     """Return the temperature by which `generate_answers` weighs several prompts of a question.
 
     Args:
         retriever: Found the passages; None: nothing was searched.
-        config: Says whether questions have several prompts; where each has one, no temperature need be found.
+        config: Says whether questions have several prompts, and how passages are searched; where each has one prompt,
+            or similarities are not what ranks, no temperature need be found.
         tau_r: The scenario's setting.
     """
-    several = 0 < config.passages_per_prompt < config.passages
+    several = 0 < config.passages_per_prompt < config.passages and config.search == "dense"
     return retriever.tau_r(tau_r) if retriever is not None and several else 1.0
 
 

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from deployment import Deployment, free_ports
+from deployment import Deployment
+from ports import free_ports
 from tiny_federation import small_site, tiny_config
 
 from fedrag.config.scenario import Config

@@ -29,8 +29,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from deployment import free_ports
 from office_files import write_documents
+from ports import free_ports
 
 from fedrag.security.keys import new_key
 from fedrag.site.site_config import site_toml
