@@ -66,6 +66,11 @@ class Update:
     n_found: int
     n_asked: int
 
+    @property
+    def n_kept(self) -> int:
+        """Number of passages of documents that were there before."""
+        return len(self.numbered.passages) - len(self.numbered.new)
+
 
 def update_site(
     folder: Path,
@@ -92,7 +97,7 @@ def update_site(
         display: Shows progress.
 
     Raises:
-        DataError: The site is malformed, or no document can be read.
+        DataError: The site is malformed, no document can be read, or they have nothing in common with the site.
         ConfigError: A library is not installed.
         StorageError: A file cannot be written.
     """
@@ -101,6 +106,11 @@ def update_site(
     if not found.cuts:
         raise DataError(f"{documents}: no document in it can be read, so {folder} stays as it is")
     update = plan_update(before, found, table, fractions, seed)
+    if update.gone and not update.n_kept:
+        raise DataError(
+            f"{documents}: no passage of {folder} stands in these documents, so it stays as it is; is this the right "
+            "folder? fedrag data import documents makes a new site"
+        )
     rewrite_site(folder, update.site, update.gone)
     return update
 

@@ -21,6 +21,7 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from office_files import write_documents, write_xlsx
 from test_readme_commands import DOCUMENTS, ROOT, blocks
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -121,6 +122,8 @@ def write_users_files(folder: Path) -> None:
         writer.writeheader()
         writer.writerows(ROWS)
     pq.write_table(pa.Table.from_pylist(ROWS), folder / "qa.parquet")
+    write_xlsx(folder / "qa.xlsx", [list(ROWS[0]), *(list(row.values()) for row in ROWS)])
+    write_documents(folder)
     source = folder / "MedQuAD-master" / "5_NIDDK_QA"
     source.mkdir(parents=True)
     (source / "1.xml").write_text(
