@@ -18,7 +18,7 @@ PACKAGE = Path(fedrag.__file__).parent
 ROWS = (
     ("cli", "api"),
     ("coordinator", "simulation", "serving"),
-    ("reporting", "site.service", "site.admin"),
+    ("reporting", "exporting", "site.service", "site.admin"),
     ("site", "federation.federate", "federation.rounds", "federation.fold", "federation.exchange"),
     ("components", "evaluation"),
     ("training", "rag"),
@@ -30,11 +30,13 @@ ROWS = (
 )
 # Inside a row, only where it is natural one way.
 WITHIN_A_ROW = {
+    ("exporting", "reporting"),
     ("federation.federate", "federation.rounds"),
     ("federation.federate", "federation.exchange"),
     ("federation.rounds", "federation.fold"),
     ("federation.rounds", "federation.exchange"),
     ("federation.fold", "federation.exchange"),
+    ("exporting", "reporting"),
     ("components", "evaluation"),
     ("training", "rag"),
     ("runs", "weights"),

@@ -46,6 +46,9 @@ LEAVES = {
         "exported/retriever/modules.json",
         "exported/retriever/README.md",
         "exported/generator/README.md",
+        "exported/rag.json",
+        "whole/generator/model.safetensors",
+        "whole/openai/train.jsonl",
         "tiny.html",
     ),
     "simulations/RESULTS.md": ("runs/demo-1/report.html", "runs/xquad-1/final", "runs/policyqa-1/results.json"),
@@ -53,6 +56,7 @@ LEAVES = {
 PRINTED = {
     "write_sites": "['east', 'west']",
     "ComponentSpec": "moved: True exported: ['head.safetensors']",
+    "rag.json": "Question: What does a late book cost?",
     "simulate": "'n_questions': 18",
 }
 WEBSITES = ("adweek.com", "fool.com", "ted.com", "walmart.com", "yahoo.com", "style.com", "mlb.com", "npr.org")
