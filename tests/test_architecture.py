@@ -30,7 +30,6 @@ ROWS = (
 )
 # Inside a row, only where it is natural one way.
 WITHIN_A_ROW = {
-    ("exporting", "reporting"),
     ("federation.federate", "federation.rounds"),
     ("federation.federate", "federation.exchange"),
     ("federation.rounds", "federation.fold"),

@@ -23,10 +23,10 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.errors import ConfigError
 from fedrag.exporting.gguf_file import GGUF_FILE, check_converter, write_gguf
+from fedrag.exporting.hub_card import write_hub_card
 from fedrag.exporting.hub_upload import HubRepository
 from fedrag.exporting.openai_jsonl import FEWEST, FOLDER, write_training_set
 from fedrag.exporting.rag_file import write_rag_file
-from fedrag.exporting.run_card import write_run_card
 from fedrag.exporting.trained_system import TrainedSystem, sites_of_run
 from fedrag.exporting.whole_model import check_mergeable, write_merged_generator
 from fedrag.files import replacing_folder
@@ -83,7 +83,7 @@ def export_system(
         said += [f"{name}: {out / name}" for name in _write_components(system, partial, options.merged, components)]
         if set(system.state) & set(COMPONENTS):
             write_rag_file(partial, system)
-            write_run_card(
+            write_hub_card(
                 partial,
                 system,
                 site_names=options.site_names,

@@ -35,7 +35,7 @@ on, and whoever has it can test whether a text was among it. Share it with those
 it gives away. {files}"""
 
 
-def write_run_card(
+def write_hub_card(
     folder: Path, system: TrainedSystem, *, site_names: bool = False, merged: bool = False, quotes: bool = False
 ) -> None:
     """Write README.md: metadata as the model hub reads it, and the text.

@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from fedrag.exporting.run_card import write_run_card
+from fedrag.exporting.hub_card import write_hub_card
 from fedrag.exporting.trained_system import TrainedSystem
 from fedrag.reporting.arms import overall_lines
 from fedrag.reporting.verdict import percent
 
 
 def card_of(system: TrainedSystem, folder: Path, **options: bool) -> ModelCard:
-    write_run_card(folder, system, **options)
+    write_hub_card(folder, system, **options)
     return ModelCard.load(folder / "README.md")
 
 
