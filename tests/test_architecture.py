@@ -18,7 +18,7 @@ PACKAGE = Path(fedrag.__file__).parent
 ROWS = (
     ("cli", "api"),
     ("coordinator", "simulation", "serving"),
-    ("reporting", "exporting", "site.service", "site.admin"),
+    ("reporting", "tracking", "exporting", "site.service", "site.admin"),
     ("site", "federation.federate", "federation.rounds", "federation.fold", "federation.exchange"),
     ("components", "evaluation"),
     ("training", "rag"),
@@ -62,6 +62,9 @@ ONLY_IN = {
     "ray": ("grids",),
     "peft": ("models",),
     "faiss": ("retrieval",),
+    "mlflow": ("tracking",),
+    "wandb": ("tracking",),
+    "trackio": ("tracking",),
     "bm25s": ("retrieval",),
 }
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
+from torch import nn
 
 from fedrag.errors import ConfigError
 from fedrag.exporting.trained_system import TrainedSystem
@@ -55,6 +56,6 @@ def write_merged_generator(system: TrainedSystem, folder: Path) -> None:
     generator.set_adapter(system.state["generator"])
     remove_lora(generator.model, merge=True)
     stored = load_config(base).dtype
-    generator.model.to(stored if isinstance(stored, torch.dtype) else torch.float32)
+    nn.Module.to(generator.model, stored if isinstance(stored, torch.dtype) else torch.float32)
     generator.model.save_pretrained(folder)
     generator.tokenizer.save_pretrained(folder)

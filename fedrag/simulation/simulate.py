@@ -27,6 +27,7 @@ from fedrag.simulation.comparison import measure_arms
 from fedrag.simulation.preflight import check_scenario, unused_negatives
 from fedrag.simulation.rates import try_rates
 from fedrag.simulation.train_arms import Arms
+from fedrag.tracking.follow import following, require_trackers
 from fedrag.training.losses import Losses
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
+    require_trackers(config.tracking.to)
     parts = Parts(losses, rule, components, display)
     folders, facts = _prepare(config, parts)  # what is wrong is said before a folder is made
     with _new_run(_with_absolute_path(config).on_its_day(), Path(out) if out else None) as run:
@@ -180,9 +182,10 @@ def _finish(
                 parts.display.say(line)
             if run.config.evaluation.rates:
                 try_rates(arms, "federated")
-            state = arms.train_federated(arms.config("federated"), run.path)
-            results = measure_arms(arms, state)
-        write_json(run.path / "results.json", {"run": run.identity(), **results})
+            with following(run, run.config.tracking.to, parts.display) as trackers:
+                state = arms.train_federated(arms.config("federated"), run.path, trackers.catch_up)
+                results = measure_arms(arms, state)
+                write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
         if run.has_begun:
             parts.display.say(f"go on with: {_how_to_resume(run)}")
