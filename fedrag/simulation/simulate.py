@@ -20,6 +20,7 @@ from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, Stora
 from fedrag.federation.aggregation import Rule
 from fedrag.files import storage_errors, write_json
 from fedrag.passes.choose import planned_paths, reading_text
+from fedrag.reporting.what_ran import resume_command
 from fedrag.runs.facts import changed_models, collect_facts
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
@@ -188,7 +189,7 @@ def _finish(
                 write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
         if run.has_begun:
-            parts.display.say(f"go on with: {_how_to_resume(run)}")
+            parts.display.say(f"go on with: {resume_command(run)}")
         raise
     return run
 
@@ -220,10 +221,3 @@ def _other_functions(path: Path, before: dict[str, str], now: dict[str, str]) ->
         f"{path}: cannot be resumed: it began with {told[0]}, not with {told[1]}; go on in Python with "
         "fedrag.resume(RUN, rule=..., losses=...) and the functions it began with"
     )
-
-
-def _how_to_resume(run: RunFolder) -> str:
-    """Return the command that goes on with a run, or the call where it needs functions that no command knows."""
-    arguments = dict.fromkeys(what.partition(".")[0] for what in run.facts.get("own", {}))  # an older run has none
-    own = "".join(f", {argument}=..." for argument in arguments)
-    return f'fedrag.resume("{run.path}"{own})' if own else f"fedrag simulate --resume {run.path}"

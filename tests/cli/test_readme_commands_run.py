@@ -30,6 +30,7 @@ from fedrag.models import resident
 from fedrag.weights.store import find_model
 
 NOT_RUN = {
+    "fedrag report runs/tiny-1 --to tensorboard --to mlflow": "extras; make integrations runs it with all four",
     "fedrag models fetch": "make setup runs it; it downloads the real models",
     "fedrag models fetch Qwen/Qwen2.5-0.5B-Instruct": "it needs the model hub",
     "fedrag data import hub rajpurkar/squad data/squad --question question --answer answers.text --passage context "
