@@ -72,7 +72,8 @@ def _lines(system: TrainedSystem, builder: PromptBuilder, site: Site, split: Spl
             generator = config.generator.model_copy(update={"raft_drop": 0.0})
             config = config.model_copy(update={"rag": rag, "generator": generator})
         retriever = RoundModels(config, system.state).retriever
-        index = build_index(retriever, site.passages, config.rag.chunk_overlap, shared_indexes())
+        rag = config.rag
+        index = build_index(retriever, site.passages, rag.chunk_overlap, shared_indexes(), rag.search)
         seed = derive_seed(config.seed, site.name, "openai", split)
         shown = find_training_passages(retriever, index, asked, config, seed)
     for question, passages in zip(asked.answered, shown, strict=True):

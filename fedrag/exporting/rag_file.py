@@ -5,8 +5,9 @@ format        1
 run           name of the run, and of its scenario
 models        for generator and retriever: id of the base model, its revision where one is known, hash of its tensors,
               and whether it was trained
-retrieval     passages for each question, in how many prompts; tokens and overlap of a passage's chunks; what is put
-              before questions and passages; how vectors are compared
+retrieval     how passages are searched: by the retriever's vectors ("dense"), by words ("bm25"), or by both, joined by
+              reciprocal rank ("hybrid"); how many for each question and in a prompt; tokens and overlap of a passage's
+              chunks; what is put before questions and passages; how vectors are compared
 prompt        pieces: texts in order. One that is filled with "passage" or "question" holds {passage} or {question};
               there is a passage piece for each passage. Each piece is tokenised on its own and the ids are joined,
               between before_ids and after_ids. special_tokens: whether the tokenizer reads special tokens in it.
@@ -64,6 +65,7 @@ def _model(base: FetchedModel, trained: bool) -> dict[str, Any]:
 def _retrieval(system: TrainedSystem, retriever: Retriever) -> dict[str, Any]:
     rag = system.config.rag
     return {
+        "search": rag.search,
         "passages": rag.passages,
         "passages_per_prompt": rag.passages_per_prompt or rag.passages,
         "chunk_tokens": retriever.chunk_tokens,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,21 @@ def test_the_card_and_the_command_say_that_it_stays_in_the_house(exported: tuple
     out, said = exported
     assert any("must stay in the house" in line for line in said)
     assert "`openai/` quotes the sites' questions and passages" in (out / "README.md").read_text(encoding="utf-8")
+
+
+def test_passages_are_searched_as_the_scenario_says(measured_run: RunFolder, tmp_path: Path) -> None:
+    system, lines = TrainedSystem.of_run(measured_run), {}
+    for search in ("dense", "bm25"):
+        rag = system.config.rag.model_copy(update={"search": search, "passages": 1})
+        other = replace(system, config=system.config.model_copy(update={"rag": rag}))
+        export_system(
+            other, tmp_path / search, ExportOptions(openai_jsonl=True), sites=lambda: sites_of_run(measured_run)
+        )
+        lines[search] = (tmp_path / search / "openai" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert len(lines["bm25"]) == len(lines["dense"])
+    assert lines["bm25"] != lines["dense"]
+    by_words = json.loads(lines["bm25"][0])["messages"][1]["content"]
+    assert by_words.count("Passage: ") == 1
 
 
 def test_it_is_not_pushed(system: TrainedSystem, tmp_path: Path) -> None:

@@ -64,6 +64,6 @@ def test_it_names_the_base_models_and_how_to_search(system: TrainedSystem, tmp_p
         "licence": "apache-2.0",
         "trained": True,
     }
-    assert told["retrieval"]["similarity"] == "cosine"
+    assert (told["retrieval"]["search"], told["retrieval"]["similarity"]) == ("dense", "cosine")
     assert told["retrieval"]["passages"] == 2
     assert str(system.config.data.sites) not in json.dumps(told)
