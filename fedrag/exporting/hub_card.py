@@ -10,6 +10,8 @@ from huggingface_hub import EvalResult, ModelCardData
 from fedrag import __version__
 from fedrag.config.schedule import schedule_text
 from fedrag.evaluation.significance import Interval
+from fedrag.exporting.gguf_file import GGUF_FILE
+from fedrag.exporting.openai_jsonl import FOLDER as TRAINING_SET
 from fedrag.exporting.rag_file import RAG_FILE
 from fedrag.exporting.trained_system import TrainedSystem
 from fedrag.files import write_text
@@ -18,7 +20,7 @@ from fedrag.reporting.verdict import percent
 from fedrag.reporting.what_ran import MEANINGS, random_models
 from fedrag.runs.rate_tries import rate_text
 from fedrag.text import plural
-from fedrag.types import ShippedComponent
+from fedrag.types import Component, ShippedComponent
 from fedrag.weights.store import FetchedModel
 
 _COUNTS = {
@@ -35,18 +37,15 @@ on, and whoever has it can test whether a text was among it. Share it with those
 it gives away. {files}"""
 
 
-def write_hub_card(
-    folder: Path, system: TrainedSystem, *, site_names: bool = False, merged: bool = False, quotes: bool = False
-) -> None:
+def write_hub_card(folder: Path, system: TrainedSystem, *, site_names: bool = False) -> None:
     """Write README.md: metadata as the model hub reads it, and the text.
 
     Args:
-        folder: The exported folder.
+        folder: The exported folder, with all else that it will hold.
         system: What is exported.
         site_names: Whether the card names the sites; otherwise it tells how many there are.
-        merged: Whether the generator is a whole model.
-        quotes: Whether the training set lies beside it.
     """
+    merged = "generator" in system.state and not (folder / "generator" / "adapter_config.json").is_file()
     bases = {key: system.base(key) for key in system.base_keys}
     lines = dict(zip(measured_metrics(system.scores), overall_lines(system.scores), strict=True))
     parts = [
@@ -54,7 +53,7 @@ def write_hub_card(
         f"# {system.name}",
         *random_models([base.name for base in bases.values()]),
         _summary(system),
-        _parts(system, bases, merged),
+        _parts(system, bases, _contents(folder, system, merged)),
         f"`{RAG_FILE}` holds what a program needs to search and to build the same prompts. To load the parts, see the "
         "`README.md` in their folders.",
         "## Training data",
@@ -64,7 +63,7 @@ def write_hub_card(
         "## Training",
         _settings(system),
         "## Privacy",
-        _privacy(system, site_names, quotes),
+        _privacy(system, site_names, quotes=(folder / TRAINING_SET).is_dir()),
     ]
     write_text(folder / "README.md", "\n\n".join(parts) + "\n")
 
@@ -114,19 +113,24 @@ def _summary(system: TrainedSystem) -> str:
     return f"A {what} for retrieval-augmented generation, trained{rounds} by {who}, {how}, with fedrag {__version__}."
 
 
-def _parts(system: TrainedSystem, bases: Mapping[ShippedComponent, FetchedModel], merged: bool) -> str:
+def _contents(folder: Path, system: TrainedSystem, merged: bool) -> dict[Component, str]:
+    """Return what of each component lies in a folder, in words."""
+    whole = {"retriever": "a whole model", "generator": "a whole model" if merged else "an adapter for PEFT"}
+    told = {name: f"`{name}/`: {whole[name]}" if name in whole else f"`{name}/`" for name in system.state}
+    if (folder / GGUF_FILE).is_file():
+        told["generator"] += f"; `{GGUF_FILE}`: the same for llama.cpp"
+    return told
+
+
+def _parts(
+    system: TrainedSystem, bases: Mapping[ShippedComponent, FetchedModel], contents: Mapping[Component, str]
+) -> str:
     rows = [["part", "base model", "its licence", "what is here"]]
     for key, base in bases.items():
-        here = "nothing: it was not trained"
-        if key in system.state:
-            here = f"`{key}/`: " + (
-                "a whole model" if key == "retriever" or merged else "an adapter for PEFT, without the base's weights"
-            )
         revision = f", revision `{base.revision}`" if base.revision else ""
         what = f"`{base.name}`{revision}, SHA-256 of its tensors `{base.tensors_sha256}`"
-        rows.append([key, what, base.licence, here])
-    own = [name for name in system.state if name not in bases]
-    rows += [[name, "", "", f"`{name}/`"] for name in own]
+        rows.append([key, what, base.licence, contents.get(key, "nothing: it was not trained")])
+    rows += [[name, "", "", contents[name]] for name in system.state if name not in bases]
     return _table(rows)
 
 
@@ -200,7 +204,7 @@ def _settings(system: TrainedSystem) -> str:
     return _table(rows)
 
 
-def _privacy(system: TrainedSystem, site_names: bool, quotes: bool) -> str:
+def _privacy(system: TrainedSystem, site_names: bool, *, quotes: bool) -> str:
     where = (
         "Questions, answers and passages stayed at the sites."
         if system.is_deployed

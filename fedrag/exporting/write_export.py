@@ -26,7 +26,7 @@ from fedrag.exporting.gguf_file import GGUF_FILE, check_converter, write_gguf
 from fedrag.exporting.hub_card import write_hub_card
 from fedrag.exporting.hub_upload import HubRepository
 from fedrag.exporting.openai_jsonl import FEWEST, FOLDER, write_training_set
-from fedrag.exporting.rag_file import write_rag_file
+from fedrag.exporting.rag_file import RAG_FILE, write_rag_file
 from fedrag.exporting.trained_system import TrainedSystem, sites_of_run
 from fedrag.exporting.whole_model import check_mergeable, write_merged_generator
 from fedrag.files import replacing_folder
@@ -78,25 +78,20 @@ def export_system(
     """
     _check(system, out, options)
     repository = HubRepository.reach(options.push) if options.push else None
-    said = []
+    said = [f"{name}: {out / name}" for name in system.state]
     with replacing_folder(out) as partial:
-        said += [f"{name}: {out / name}" for name in _write_components(system, partial, options.merged, components)]
+        _write_components(system, partial, options.merged, components)
         if set(system.state) & set(COMPONENTS):
             write_rag_file(partial, system)
-            write_hub_card(
-                partial,
-                system,
-                site_names=options.site_names,
-                merged=options.merged,
-                quotes=options.openai_jsonl,
-            )
-            said += [f"model card: {out / 'README.md'}", f"prompt and search: {out / 'rag.json'}"]
+            said += [f"model card: {out / 'README.md'}", f"prompt and search: {out / RAG_FILE}"]
         if options.gguf:
             write_gguf(system, options.gguf, partial / GGUF_FILE)
             said.append(f"gguf: {out / GGUF_FILE}")
         if options.openai_jsonl:
             n_lines = write_training_set(system, sites(), partial / FOLDER)
             said += _about_training_set(out / FOLDER, n_lines)
+        if (partial / RAG_FILE).is_file():
+            write_hub_card(partial, system, site_names=options.site_names)  # last: it tells what lies there
         for file in (path for path in partial.rglob("*") if path.is_file()):
             file.chmod(0o644)  # safetensors writes files that only their owner can read
     if repository is not None:
@@ -149,14 +144,13 @@ def _check(system: TrainedSystem, out: Path, options: ExportOptions) -> None:
         check_converter(options.gguf)
 
 
-def _write_components(system: TrainedSystem, folder: Path, merged: bool, components: Components) -> list[str]:
-    """Write the components, the generator whole where that is asked for, and return their names."""
+def _write_components(system: TrainedSystem, folder: Path, merged: bool, components: Components) -> None:
+    """Write the components, the generator whole where that is asked for."""
     adapters = {name: tensors for name, tensors in system.state.items() if not (merged and name == "generator")}
     export_models(system.config, adapters, folder, components)
     if merged:
         write_merged_generator(system, folder / "generator")
         write_merged_card(folder / "generator", system.base("generator"))
-    return list(system.state)
 
 
 def _about_training_set(folder: Path, n_lines: int) -> list[str]:

@@ -37,7 +37,7 @@ NOT_RUN = {
     "--site title": "it needs the hub's data sets",
 }
 LEAVES = {
-    "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html"),
+    "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
     "simulations/README.md": (
         "runs/demo-1/report.html",
         "runs/policyqa-1/final",

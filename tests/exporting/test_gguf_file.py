@@ -48,6 +48,7 @@ def test_the_script_is_given_the_merged_model_beside_which_the_adapter_stays(sys
     assert sorted(path.name for path in out.iterdir()) == [
         *("README.md", "generator", "generator.gguf", "rag.json", "retriever")
     ]
+    assert "`generator.gguf`: the same for llama.cpp" in (out / "README.md").read_text(encoding="utf-8")
     export_system(system, tmp_path / "whole", ExportOptions(merged=True))
     merged = load_file(tmp_path / "whole" / "generator" / "model.safetensors")
     found = {tensor.name: tensor.data for tensor in GGUFReader(out / "generator.gguf").tensors}

@@ -14,7 +14,11 @@ from fedrag.reporting.arms import overall_lines
 from fedrag.reporting.verdict import percent
 
 
-def card_of(system: TrainedSystem, folder: Path, **options: bool) -> ModelCard:
+def card_of(system: TrainedSystem, folder: Path, *, merged: bool = False, **options: bool) -> ModelCard:
+    adapter = folder / "generator" / "adapter_config.json"
+    if not merged:
+        adapter.parent.mkdir(exist_ok=True)
+        adapter.write_text("{}", encoding="utf-8")
     write_hub_card(folder, system, **options)
     return ModelCard.load(folder / "README.md")
 
