@@ -18,7 +18,7 @@ PACKAGE = Path(fedrag.__file__).parent
 ROWS = (
     ("cli", "api"),
     ("coordinator", "simulation", "serving"),
-    ("reporting", "site.service", "site.admin"),
+    ("reporting", "tracking", "exporting", "site.service", "site.admin"),
     ("site", "federation.federate", "federation.rounds", "federation.fold", "federation.exchange"),
     ("components", "evaluation"),
     ("training", "rag"),
@@ -35,6 +35,7 @@ WITHIN_A_ROW = {
     ("federation.rounds", "federation.fold"),
     ("federation.rounds", "federation.exchange"),
     ("federation.fold", "federation.exchange"),
+    ("exporting", "reporting"),
     ("components", "evaluation"),
     ("training", "rag"),
     ("runs", "weights"),
@@ -61,6 +62,9 @@ ONLY_IN = {
     "ray": ("grids",),
     "peft": ("models",),
     "faiss": ("retrieval",),
+    "mlflow": ("tracking",),
+    "wandb": ("tracking",),
+    "trackio": ("tracking",),
     "bm25s": ("retrieval",),
 }
 

@@ -11,6 +11,7 @@ from fedrag.config.section import Section
 from fedrag.config.values import ComponentName, Count, Fraction, LanguageCode, Positive, Rates
 from fedrag.types import ShippedComponent
 
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
 Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
 
 
@@ -101,3 +102,12 @@ class SimulationConfig(Section):
     """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
+
+
+class TrackingConfig(Section):
+    """Where a run is shown while it goes on, beside its own log and report."""
+
+    to: tuple[TrackerName, ...] = ()
+    """Trackers that are given losses, validation, bytes and seconds by round, the final figures and these settings:
+    "tensorboard", "mlflow", "wandb", "trackio". Each needs `pip install 'fedrag[NAME]'` where the rounds are run, and
+    writes local files: nothing is sent anywhere."""

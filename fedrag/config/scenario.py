@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from fedrag.config.inputs import DataConfig, ModelsConfig
 from fedrag.config.rag_settings import RagConfig, Search
-from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig
+from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig, TrackingConfig
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
 from fedrag.errors import ConfigError
@@ -38,6 +38,7 @@ class Config(Section):
     federation: FederationConfig = FederationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @property
     def retrieves(self) -> bool:

@@ -11,6 +11,7 @@ from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.runs.run_folder import RunFolder
+from fedrag.tracking.follow import require_trackers
 
 
 def begin_run(folder: ServerFolder, config: Config) -> str:
@@ -18,9 +19,11 @@ def begin_run(folder: ServerFolder, config: Config) -> str:
 
     Raises:
         ServiceError: The coordinator is not running, or another run is in progress.
+        ConfigError: A tracker of the scenario is not installed.
         ModelError: The coordinator has not fetched a model of the scenario.
     """
     _require_service(folder)
+    require_trackers(config.tracking.to)
     base_tensor_hashes(config)
     _refuse_second(folder)
     run = RunFolder.create(config.on_its_day(), root=folder.runs)

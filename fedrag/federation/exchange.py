@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -66,6 +66,7 @@ class Federation:
         rule: An aggregation rule of one's own instead of the weighted mean.
         display: Shows lines and progress.
         idle_rounds: Rounds in which nobody trains, and the state stays as it is.
+        on_round: Called before the first round and after each, when the run's log holds it.
     """
 
     grid: Grid
@@ -74,6 +75,7 @@ class Federation:
     rule: Rule | None = None
     display: Display = Quiet()
     idle_rounds: Collection[int] = ()
+    on_round: Callable[[], None] = lambda: None
 
     @property
     def config(self) -> Config:

@@ -29,6 +29,7 @@ def federate(
     rule: Rule | None = None,
     display: Display = Quiet(),
     idle_rounds: Collection[int] = (),
+    on_round: Callable[[], None] = lambda: None,
 ) -> State:
     """Run the rounds that are left, keep the result and return it; a finished run is only read.
 
@@ -39,6 +40,7 @@ def federate(
         rule: An aggregation rule of one's own instead of the weighted mean.
         display: Shows lines and progress.
         idle_rounds: Rounds in which nobody trains, and the state stays as it is.
+        on_round: Called before the first round and after each, when the run's log holds it.
 
     Raises:
         QuorumError: Too few sites gave a valid reply; the last checkpoint stands.
@@ -46,7 +48,7 @@ def federate(
     if run.is_finished:
         return run.load_result()
     with open_grid() as grid:
-        state = run_rounds(Federation(grid, run, components, rule, display, idle_rounds))
+        state = run_rounds(Federation(grid, run, components, rule, display, idle_rounds, on_round))
     export_models(run.config, state, run.path / "final", components, copies=False)
     run.save_result(state)
     return state

@@ -44,9 +44,11 @@ def run_rounds(federation: Federation) -> State:
     if left or undelivered:
         sites = greet_sites(federation)
         run.record_sites({site.name: _told(site.greeting) for site in sites})
+        federation.on_round()
         for round_number in left:
             work = _pass_round if round_number in federation.idle_rounds else _run_round
             checkpoint = work(federation, checkpoint, sites, round_number)
+            federation.on_round()
         if undelivered:
             run.record_delivery(deliver(federation, sites, result_of(config, checkpoint)))
     return result_of(config, checkpoint)

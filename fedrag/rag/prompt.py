@@ -13,9 +13,32 @@ from typing import Any
 from fedrag.config.rag_settings import RagConfig
 from fedrag.rag.budget import check_budget, share_out
 from fedrag.rag.chat_frame import frame_of
-from fedrag.rag.window import PassageReader, Shown
+from fedrag.rag.window import PASSAGE_END, PassageReader, Shown
 from fedrag.rag.wording import wording_of
 from fedrag.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a prompt's text; each is tokenised on its own.
+
+    Attributes:
+        text: The text, with `{passage}` or `{question}` in the place of what it is filled with.
+        fill: What it is filled with, "passage" or "question"; empty: nothing. Each passage has a piece of its own.
+        special: Whether its special tokens are read as such; those of a passage or a question never are.
+    """
+
+    text: str
+    fill: str = ""
+    special: bool = False
+
+    def filled(self, text: str) -> str:
+        """Return the piece with a passage or the question in its place.
+
+        >>> Piece("Passage: {passage}.", "passage").filled("{1}")
+        'Passage: {1}.'
+        """
+        return self.text.replace(f"{{{self.fill}}}", text) if self.fill else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +85,8 @@ class PromptBuilder:
     Attributes:
         question_mark: The first tokens of a prompt's question, after instruction and passages.
         end_id: The token that ends an answer.
+        pieces: The text of a prompt, in order.
+        around: The special tokens before and after all pieces.
         room: Tokens of a prompt for its question and its passages.
     """
 
@@ -73,15 +98,24 @@ class PromptBuilder:
         frame = frame_of(tokenizer, config)
         self._chat = frame.is_chat
         opening, closing = self._special_ids()
-        self._head = ([] if self._chat else opening) + self._ids(frame.head, special=True)
-        self._tail = self._ids(frame.tail, special=True) + (closing if seq2seq else [])
+        self.around = ([] if self._chat else opening, closing if seq2seq else [])
+        self._head = self.around[0] + self._ids(frame.head, special=True)
+        self._tail = self._ids(frame.tail, special=True) + self.around[1]
         self.question_mark = self._ids(self._wording.question_label)
         self.end_id: int = tokenizer.eos_token_id
         around = len(self._head) + len(self.question_mark) + len(self._tail)
         check_budget(config.prompt_tokens, around, config.passages_per_prompt or config.passages)
         self.room = config.prompt_tokens - around
-        label = self._wording.passage_label
-        self._reader = PassageReader(self._ids, f"{label}{self._wording.after(label, '')}", config.prompt_tokens)
+        label, asked = self._wording.passage_label, self._wording.question_label
+        opening_text = f"{label}{self._wording.after(label, '')}"
+        self._reader = PassageReader(self._ids, opening_text, config.prompt_tokens)
+        self.pieces = (
+            Piece(frame.head, special=True),
+            *([Piece(f"{opening_text}{{passage}}{PASSAGE_END}", "passage")] if config.passages else []),
+            Piece(asked),
+            Piece(self._wording.after(asked, "{question}"), "question"),
+            Piece(frame.tail, special=True),
+        )
 
     def example(self, question: str, passages: Sequence[Shown | str], answer: Sequence[int] = ()) -> Example:
         """Return a prompt of at most `prompt_tokens`, and the answer that follows it.
@@ -114,6 +148,24 @@ class PromptBuilder:
         lengths = [len(self._reader.whole(passage)) for passage in shown]
         most, limit = share_out(self.room, len(asked), lengths)
         return Fitted(asked[:most], len(asked), [self._reader.within(passage, limit) for passage in shown], lengths)
+
+    def user_text(self, question: str, passages: Sequence[Shown]) -> str:
+        """Return what a prompt says between instruction and answer's place, cut as prompts are."""
+        fitted = self.fit(question, passages)
+        read: dict[str, list[tuple[str, list[int], int]]] = {
+            "": [("", [], 0)],
+            "question": [(question, fitted.question, fitted.question_tokens)],
+            "passage": [
+                (shown.text, ids, whole)
+                for shown, ids, whole in zip(passages, fitted.passages, fitted.passage_tokens, strict=True)
+            ],
+        }
+        return "".join(
+            piece.filled(text) if len(ids) == whole else self._tokenizer.decode(ids)
+            for piece in self.pieces
+            if not piece.special
+            for text, ids, whole in read[piece.fill]
+        )
 
     def question_tokens(self, question: str) -> int:
         """Return the number of tokens of a whole question."""

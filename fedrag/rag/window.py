@@ -16,6 +16,9 @@ from fedrag.types import Hit, Passage
 WINDOW_STEP = 16
 """Tokens by which windows differ in size: questions of about the same length then leave the same windows."""
 
+PASSAGE_END = "\n\n"
+"""What stands after each passage of a prompt."""
+
 _LETTERS_A_TOKEN = 16  # more than in any language; text further away is not even tokenised
 _REMEMBERED = 512  # passages
 
@@ -75,7 +78,7 @@ class PassageReader:
         """Return the tokens of a passage, or of what of a very long one can be in a prompt."""
         first, last = self._near(shown)
         text = shown.text[: shown.head] + shown.text[first:last]
-        return self._tokenise(f"{self._opening}{text}\n\n")
+        return self._tokenise(f"{self._opening}{text}{PASSAGE_END}")
 
     def _within(self, shown: Shown, limit: int) -> list[int]:
         """Return a passage in at most `limit` tokens: whole where it fits, else the window around its part."""
@@ -86,7 +89,7 @@ class PassageReader:
         opening = self._tokenise(self._opening + shown.text[: shown.head])
         if 2 * len(opening) > even:  # no room for the title
             opening = self._tokenise(self._opening)
-        closing = self._tokenise("\n\n")
+        closing = self._tokenise(PASSAGE_END)
         first, last = self._near(shown)
         body, before, inside = map(
             self._tokenise,

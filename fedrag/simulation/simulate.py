@@ -20,6 +20,7 @@ from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, Stora
 from fedrag.federation.aggregation import Rule
 from fedrag.files import storage_errors, write_json
 from fedrag.passes.choose import planned_paths, reading_text
+from fedrag.reporting.what_ran import resume_command
 from fedrag.runs.facts import changed_models, collect_facts
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
@@ -27,6 +28,7 @@ from fedrag.simulation.comparison import measure_arms
 from fedrag.simulation.preflight import check_scenario, unused_negatives
 from fedrag.simulation.rates import try_rates
 from fedrag.simulation.train_arms import Arms
+from fedrag.tracking.follow import following, require_trackers
 from fedrag.training.losses import Losses
 
 if TYPE_CHECKING:
@@ -66,6 +68,7 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
+    require_trackers(config.tracking.to)
     parts = Parts(losses, rule, components, display)
     folders, facts = _prepare(config, parts)  # what is wrong is said before a folder is made
     with _new_run(_with_absolute_path(config).on_its_day(), Path(out) if out else None) as run:
@@ -180,12 +183,13 @@ def _finish(
                 parts.display.say(line)
             if run.config.evaluation.rates:
                 try_rates(arms, "federated")
-            state = arms.train_federated(arms.config("federated"), run.path)
-            results = measure_arms(arms, state)
-        write_json(run.path / "results.json", {"run": run.identity(), **results})
+            with following(run, run.config.tracking.to, parts.display) as trackers:
+                state = arms.train_federated(arms.config("federated"), run.path, trackers.catch_up)
+                results = measure_arms(arms, state)
+                write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
         if run.has_begun:
-            parts.display.say(f"go on with: {_how_to_resume(run)}")
+            parts.display.say(f"go on with: {resume_command(run)}")
         raise
     return run
 
@@ -217,10 +221,3 @@ def _other_functions(path: Path, before: dict[str, str], now: dict[str, str]) ->
         f"{path}: cannot be resumed: it began with {told[0]}, not with {told[1]}; go on in Python with "
         "fedrag.resume(RUN, rule=..., losses=...) and the functions it began with"
     )
-
-
-def _how_to_resume(run: RunFolder) -> str:
-    """Return the command that goes on with a run, or the call where it needs functions that no command knows."""
-    arguments = dict.fromkeys(what.partition(".")[0] for what in run.facts.get("own", {}))  # an older run has none
-    own = "".join(f", {argument}=..." for argument in arguments)
-    return f'fedrag.resume("{run.path}"{own})' if own else f"fedrag simulate --resume {run.path}"

@@ -7,7 +7,7 @@ passages of its own site.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,7 @@ class Arms:
         chosen = RateTries(self.run.path, arm).best() if rates is None else rates
         return arm_config(self.run.config, arm, chosen)
 
-    def train_federated(self, config: Config, path: Path) -> State:
+    def train_federated(self, config: Config, path: Path, on_round: Callable[[], None] = lambda: None) -> State:
         """Train all sites together, in a run folder; raise QuorumError where too few can."""
         run = RunFolder(path, config) if path == self.run.path else self._folder(config, path)
         return federate(
@@ -62,6 +62,7 @@ class Arms:
             components=self.parts.components,
             rule=self.parts.rule,
             display=self.parts.display,
+            on_round=on_round,
         )
 
     def train_local(self, config: Config, folder: Path) -> dict[str, State]:
