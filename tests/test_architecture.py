@@ -20,6 +20,7 @@ ROWS = (
     ("coordinator", "simulation"),
     ("reporting", "site.service", "site.admin"),
     ("site", "federation.federate", "federation.rounds", "federation.fold", "federation.exchange"),
+    ("diagnosis",),
     ("components", "evaluation"),
     ("training", "rag"),
     ("passes",),

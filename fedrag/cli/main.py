@@ -12,7 +12,7 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from fedrag.cli import ask, client, data, evaluate, export, models, new, report, server, simulate
+from fedrag.cli import ask, client, data, diagnose, evaluate, export, models, new, report, server, simulate
 from fedrag.cli.encoding import use_utf8
 from fedrag.errors import FedragError
 from fedrag.service.environment import QUIET
@@ -51,6 +51,7 @@ app = typer.Typer(
 app.command("simulate")(simulate.simulate_command)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(evaluate.compare)
+app.command("diagnose")(diagnose.diagnose)
 app.command("report")(report.report)
 app.command("ask")(ask.ask_command)
 app.command("export")(export.export)

@@ -78,12 +78,16 @@ class Answered:
         cut_prompts: Prompts of the question in which it, or one of the passages, does not stand whole.
         cut_passages: Passages of which a prompt shows a part.
         is_cut: Whether the answer was stopped before it ended.
+        prompt_tokens: Tokens of the question's prompts.
+        answer_tokens: Tokens of the answer, with those that end it.
     """
 
     text: str
     cut_prompts: int = 0
     cut_passages: int = 0
     is_cut: bool = False
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
 
 
 def generate_answers(
@@ -134,16 +138,20 @@ def generate_answers(
             owners, [w + float(m) * len(e.answer) for w, m, e in zip(weights, means, examples, strict=True)]
         )
     own: list[list[Fitted]] = [[] for _ in asked]
-    for owner, fitted in zip(owners, fits, strict=True):
+    read = [0] * len(asked)
+    for owner, fitted, prompt in zip(owners, fits, prompts, strict=True):
         own[owner].append(fitted)
+        read[owner] += prompt.length
     return [
         Answered(
             texts[row],
             sum(fitted.cuts_question or fitted.cut_passages > 0 for fitted in mine),
             sum(fitted.cut_passages for fitted in mine),
             not ended[row],
+            n_read,
+            min(len(decoded[row]), config.answer_tokens),
         )
-        for row, mine in zip(best, own, strict=True)
+        for row, mine, n_read in zip(best, own, read, strict=True)
     ]
 
 

@@ -115,6 +115,13 @@ class PromptBuilder:
         most, limit = share_out(self.room, len(asked), lengths)
         return Fitted(asked[:most], len(asked), [self._reader.within(passage, limit) for passage in shown], lengths)
 
+    def shown_texts(self, fitted: Fitted, passages: Sequence[Shown]) -> list[str]:
+        """Return of each passage the text that a prompt holds: all of it, or the window that is read."""
+        return [
+            passage.text if len(read) == whole else str(self._tokenizer.decode(read, skip_special_tokens=True))
+            for passage, read, whole in zip(passages, fitted.passages, fitted.passage_tokens, strict=True)
+        ]
+
     def question_tokens(self, question: str) -> int:
         """Return the number of tokens of a whole question."""
         return len(self._ids(self._wording.after(self._wording.question_label, question)))
