@@ -10,7 +10,7 @@ import typer
 
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
-from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
+from fedrag.cli.client_models import adopt, ask, evaluate, export, models, purge, rollback
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Take part in a federation as a site.", no_args_is_help=True)
@@ -60,5 +60,5 @@ def start(folder: Folder) -> None:
     serve(folder.absolute(), config, lambda line: typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"))
 
 
-for verb in (check, ask, models, export, rollback, evaluate, purge):
+for verb in (check, ask, models, adopt, export, rollback, evaluate, purge):
     app.command()(verb)

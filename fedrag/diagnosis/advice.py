@@ -16,6 +16,7 @@ from typing import Any, Literal
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
 from fedrag.diagnosis.tally import NEAR, Tally
+from fedrag.evaluation.significance import FEW_QUESTIONS
 from fedrag.text import plural
 from fedrag.types import Component
 
@@ -24,9 +25,6 @@ Recommendation = Literal["retriever", "generator", "both", "documents", "limits"
 
 NAMED_SHARE = 0.25
 """Least share of the wrong answers of which a part is named."""
-
-FEW_QUESTIONS = 30
-"""With fewer questions, shares say little."""
 
 _HEADLINES: dict[Recommendation, str] = {
     "retriever": "train the retriever",

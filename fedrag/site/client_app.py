@@ -94,7 +94,10 @@ def make_client_app(
 
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
-        return handle(message, context, lambda bench, request: accept_delivery(bench, request, components))
+        adopts = policy is None or policy.adopt == "always"
+        return handle(
+            message, context, lambda bench, request: accept_delivery(bench, request, components, adopts=adopts)
+        )
 
     return app
 

@@ -144,6 +144,10 @@ class Policy(SiteSection):
     """Fewest questions behind a number that leaves the site, such as a loss; 1: no limit."""
     tell_counts: bool = True
     """Whether the coordinator learns numbers of questions; false: 1 or 0, and only in runs with equal weights."""
+    adopt: Literal["if-better", "always", "ask"] = "if-better"
+    """When delivered models come into use here. if-better: they are measured first, and used if they are no worse than
+    those in use on this site's validation questions; with fewer than 30 of these it asks you. always: at once, without
+    measuring. ask: they are measured, and you decide (fedrag client adopt)."""
     tell_policy: bool = True
     """Whether the coordinator learns these rules, as numbers, to plan runs by them; it learns no name of a model."""
 
@@ -211,7 +215,8 @@ def _setting_lines(section: type[Section], values: dict[str, str]) -> Iterator[s
             continue
         # JSON and TOML spell the values of this section the same.
         value = json.dumps(values.get(key, field.default), ensure_ascii=False)
-        yield f"# {field.description}\n{key} = {value}\n"
+        comment = "\n".join(f"# {line}" for line in str(field.description).splitlines())
+        yield f"{comment}\n{key} = {value}\n"
 
 
 def _read(path: Path) -> str:

@@ -21,6 +21,7 @@ from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
 from fedrag.errors import FedragError, SignatureError
 from fedrag.federation.messages import (
+    DELIVER,
     VALIDATE,
     Reply,
     Request,
@@ -157,7 +158,10 @@ class RequestHandler:
             if cancelled.is_set():
                 raise Superseded
             try:
-                return self._worker.answer(message, run, deadline_s)
+                content = self._worker.answer(message, run, deadline_s)
+                if message.metadata.message_type == DELIVER:
+                    self._worker.end()  # the run is over: its models leave the memory to who measures the new ones
+                return content
             except DeadlinePassed:
                 return self._refusal("deadline", "the worker missed its deadline and was ended")
             except WorkerDied:
