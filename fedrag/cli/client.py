@@ -10,6 +10,7 @@ import typer
 
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
+from fedrag.cli.client_diagnose import diagnose
 from fedrag.cli.client_models import adopt, ask, evaluate, export, models, purge, rollback
 from fedrag.service.environment import require_linux
 
@@ -60,5 +61,5 @@ def start(folder: Folder) -> None:
     serve(folder.absolute(), config, lambda line: typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"))
 
 
-for verb in (check, ask, models, adopt, export, rollback, evaluate, purge):
+for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, purge):
     app.command()(verb)

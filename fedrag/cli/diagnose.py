@@ -85,7 +85,8 @@ def causes_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
     for heading in columns:
         table.add_column(heading or "Questions", justify="right", no_wrap=True)
         table.add_column("Share", justify="right", no_wrap=True)
-    for cause, words in {"right": "right", **TITLES}.items():
+    lines: list[tuple[str, str]] = [("right", "right"), *TITLES.items()]
+    for cause, words in lines:
         cells = []
         for counts in columns.values():
             cells += [f"{counts[cause]:,.0f}", f"{100 * counts[cause] / counts['questions']:.1f} %"]

@@ -147,12 +147,14 @@ def _retriever(tally: Tally, situation: Situation) -> str:
     if not situation.config.rag.passages:
         return "Nothing is searched (rag.passages = 0), so no passage with the answer is found."
     text = f"Retriever: the passage with the answer was not found in {_of_wrong(tally.not_found, tally)}."
-    if tally.labelled:
+    given, found = share(tally.labelled_given, tally.labelled), share(tally.labelled_found, tally.labelled)
+    if tally.labelled_given > tally.labelled_found:
         text += (
-            f" Given the labelled passage instead, {share(tally.labelled_given, tally.labelled)} would match exactly "
-            f"instead of {share(tally.labelled_found, tally.labelled)}: that is the most a better search can bring "
-            "with this generator."
+            f" Given the labelled passage instead, {given} of the answers would match exactly instead of {found}: that "
+            "is the most that a better search can bring with this generator."
         )
+    elif tally.labelled:
+        text += f" With this generator a better search alone brings nothing: given the labelled passage, {given} match."
     return text
 
 
@@ -166,8 +168,14 @@ def _generator(tally: Tally, situation: Situation) -> str:
             f" {share(tally.worded_otherwise, tally.questions)} of all answers are right but worded otherwise; "
             "training teaches it how your answers are worded."
         )
+    if tally.ran_on:
+        limit = situation.config.rag.answer_tokens
+        text += (
+            f" {share(tally.ran_on, tally.questions)} run on until they are stopped at {limit} tokens, although a "
+            "right answer fits."
+        )
     if tally.labelled:
-        text += f" Even given the labelled passage, {share(tally.labelled_given, tally.labelled)} match exactly."
+        text += f" Even given the labelled passage, only {share(tally.labelled_given, tally.labelled)} match exactly."
     return text
 
 

@@ -145,10 +145,11 @@ def _diagnosed(
         for name in holders
     )
     needs = min(builder.answer_tokens(answer) for answer in question.answers)
+    answer = trials["found"].generated
     is_too_long = needs > config.rag.answer_tokens
     cause = cause_of(
         Evidence(
-            trials["found"].generated.text,
+            answer.text,
             question.answers,
             in_corpus=bool(asked.holders),
             found=bool(holders),
@@ -157,7 +158,7 @@ def _diagnosed(
         )
     )
     in_context = any(holds_answer(text, question.answers) for text in texts)
-    return Diagnosed(site, question.id, cause, in_context, asked.rank, needs, is_too_long, trials)
+    return Diagnosed(site, question.id, cause, in_context, asked.rank, needs, is_too_long, answer.is_stopped, trials)
 
 
 def _read(builder: PromptBuilder, asked: Retrieved, config: Config) -> tuple[list[str], bool]:

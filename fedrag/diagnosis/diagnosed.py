@@ -21,12 +21,14 @@ class Generated:
         prompt_tokens: Tokens of its prompts.
         answer_tokens: Tokens that were generated.
         seconds: Time to generate it: its share of that of its batches.
+        is_stopped: Whether it was stopped before it ended.
     """
 
     text: str
     prompt_tokens: int
     answer_tokens: int
     seconds: float
+    is_stopped: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,7 @@ class Diagnosed:
         rank: Rank of the best labelled passage, from 1; None: none was ranked.
         answer_needs: Tokens of the shortest right answer.
         is_too_long: Whether these are more than `rag.answer_tokens`.
+        is_stopped: Whether the answer was stopped at `rag.answer_tokens`.
         trials: What the generator answered, by what it was given; without `labelled` where nothing is labelled.
     """
 
@@ -66,6 +69,7 @@ class Diagnosed:
     rank: int | None
     answer_needs: int
     is_too_long: bool
+    is_stopped: bool
     trials: dict[Given, Trial]
 
     def to_json(self) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Tally:
         recovered: Those whose passage was not found, and that are right given the labelled one.
         too_long: Those that were cut because no right answer fits into `rag.answer_tokens`; of the other ones that were
             cut, the prompt lacks what is needed.
+        ran_on: Those that had all they needed (`not_used`) and were stopped at `rag.answer_tokens`.
         near: Those whose labelled passage was not found, but ranks among the first `NEAR`.
     """
 
@@ -44,6 +45,7 @@ class Tally:
     labelled_given: float = 0
     recovered: float = 0
     too_long: float = 0
+    ran_on: float = 0
     near: float = 0
 
     @property
@@ -90,6 +92,7 @@ def _counted(one: Diagnosed) -> Tally:
         "in_context": one.in_context,
         "closed_book": one.trials["closed_book"].exact_match,
         "too_long": one.cause == "cut" and one.is_too_long,
+        "ran_on": one.cause == "not_used" and one.is_stopped,
         "near": missed and one.rank is not None and one.rank <= NEAR,
     }
     if labelled is not None:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from fedrag.config.scenario import Config, RagConfig
+from fedrag.config.rag_settings import RagConfig
+from fedrag.config.scenario import Config
 from fedrag.diagnosis.answer_cache import AnswerCache
 from fedrag.diagnosis.diagnosed import Generated, Given, Trial
 from fedrag.evaluation.answers import exact_match, token_f1
@@ -59,7 +60,7 @@ def answers_of(
         )
         each = round((time.monotonic() - began) / len(part), 4)
         cache.add(
-            (one, Generated(answer.text, answer.prompt_tokens, answer.answer_tokens, each))
+            (one, Generated(answer.text, answer.prompt_tokens, answer.answer_tokens, each, answer.is_cut))
             for one, answer in zip(part, told, strict=True)
         )
         done += len(part)

@@ -217,6 +217,18 @@ def open_current(folder: Path) -> Delivered:
     return open_delivery(folder, current)
 
 
+def open_latest(folder: Path) -> Delivered:
+    """Load the models that are current, or else those that were delivered last, for their scenario.
+
+    Raises:
+        ModelError: None were delivered, or see `open_current`.
+    """
+    found = deliveries(folder)
+    if not found:
+        raise ModelError(f"{folder}: {_why_none(found)}")
+    return open_delivery(folder, current_delivery(found) or found[-1])
+
+
 def _why_none(found: Sequence[Delivery]) -> str:
     """Return why no delivered models are current."""
     if not found:

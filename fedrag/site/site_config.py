@@ -144,6 +144,8 @@ class Policy(SiteSection):
     """Fewest questions behind a number that leaves the site, such as a loss; 1: no limit."""
     tell_counts: bool = True
     """Whether the coordinator learns numbers of questions; false: 1 or 0, and only in runs with equal weights."""
+    tell_diagnosis: bool = False
+    """Whether the coordinator learns, where a run asks, how many answers to validation questions are wrong, and why."""
     adopt: Literal["if-better", "always", "ask"] = "if-better"
     """When delivered models come into use here. if-better: they are measured first, and used if they are no worse than
     those in use on this site's validation questions; with fewer than 30 of these it asks you. always: at once, without
