@@ -30,7 +30,8 @@ def diagnose(
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_latest(folder) if base else open_current(folder)
     choose_device(config)
-    from fedrag.diagnosis.diagnose import ANSWERS, FOLDER, diagnosis_of
+    from fedrag.diagnosis.diagnose import diagnosis_of
+    from fedrag.diagnosis.kept import ANSWERS, FOLDER
     from fedrag.files import write_json
     from fedrag.site.admin.evaluate_delivered import can_answer, load_own_site
 

@@ -51,7 +51,7 @@ def diagnose(
 
 def show_diagnosis(name: str, result: Mapping[str, Any]) -> None:
     """Print a diagnosis: causes, what each way of asking scores and costs, and the advice."""
-    from fedrag.diagnosis.forgetting import forgetting_text
+    from fedrag.diagnosis.kept import forgetting_text
 
     counts, overall = result["overall"]["counts"], result["overall"]
     print_lines(["", f"{name}, {result['models']} models: {_questions(result)}"])

@@ -1,11 +1,4 @@
-"""Diagnoses a run: why its models answer wrong, on any sites, and what to change.
-
-```
-RUN/diagnosis/
-  trained.json  untouched.json   the diagnoses of the run's own sites, which its report shows
-  answers/                       the answers that were generated: nothing is generated twice
-```
-"""
+"""Diagnoses a run: why its models answer wrong, on any sites, and what to change."""
 
 from __future__ import annotations
 
@@ -19,19 +12,17 @@ from fedrag.diagnosis.advice import Situation, advise
 from fedrag.diagnosis.diagnose_site import diagnose_site
 from fedrag.diagnosis.diagnosed import Diagnosed
 from fedrag.diagnosis.forgetting import measure_forgetting
+from fedrag.diagnosis.kept import ANSWERS, FOLDER
 from fedrag.diagnosis.tally import means_of, tally_of
 from fedrag.display import Display, Quiet
 from fedrag.errors import DataError, RunError
 from fedrag.evaluation.measure import MeasuredSplit
-from fedrag.files import read_json, write_json
+from fedrag.files import write_json
 from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import shared_indexes
 from fedrag.runs.facts import require_same_models
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import Site, State
-
-FOLDER = "diagnosis"
-ANSWERS = "answers"
 
 
 def diagnose_run(
@@ -71,16 +62,6 @@ def diagnose_run(
     if data is None:
         write_json(run.path / FOLDER / f"{result['models']}.json", result)
     return result
-
-
-def read_diagnoses(run: RunFolder) -> dict[str, dict[str, Any]]:
-    """Return the diagnoses that a run folder holds, `untouched` first.
-
-    Raises:
-        RunError: One cannot be read.
-    """
-    paths = {name: run.path / FOLDER / f"{name}.json" for name in ("untouched", "trained")}
-    return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 
 def diagnosis_of(

@@ -17,9 +17,6 @@ from fedrag.models.resident import RoundModels
 from fedrag.rag.answer_scores import score_answers
 from fedrag.types import Example, State
 
-NOTICEABLE = 0.1
-"""Least rise of the loss, in nats per token, that is worth a word: the text is a tenth less likely, token by token."""
-
 
 def measure_forgetting(config: Config, state: State) -> dict[str, Any]:
     """Return the loss on general text of the untouched generator and of one in a state.
@@ -47,17 +44,6 @@ def general_losses(generator: Generator, batch_tokens: int = 0) -> dict[str, flo
     }
     losses = {language: _loss(pairs) for language, pairs in weighted.items()}
     return losses | {"all": _loss([pair for pairs in weighted.values() for pair in pairs])}
-
-
-def forgetting_text(losses: dict[str, Any]) -> str:
-    """Return in a sentence what training did to the loss on general text.
-
-    >>> forgetting_text({"before": {"all": 3.0}, "after": {"all": 3.5}})
-    'Loss on general text: 3.00 before training, 3.50 after, in nats per token; it forgot some of its language'
-    """
-    before, after = losses["before"]["all"], losses["after"]["all"]
-    verdict = "it forgot some of its language" if after - before >= NOTICEABLE else "it forgot nothing worth a word"
-    return f"Loss on general text: {before:.2f} before training, {after:.2f} after, in nats per token; {verdict}"
 
 
 def _example(generator: Generator, text: str) -> Example:

@@ -72,11 +72,12 @@ POLICY_RULES = (
     "min_examples",
     "min_examples_for_metrics",
     "tell_counts",
+    "tell_diagnosis",
 )
 """What a site may tell of its policy, by the names of its settings.
 
-1 or 0 for each component and schedule and for `tell_counts`; how many base models are named, 0 where any may run;
-quiet hours in minutes of the day, both 0 where none is quiet.
+1 or 0 for each component and schedule, for `tell_counts` and `tell_diagnosis`; how many base models are named, 0 where
+any may run; quiet hours in minutes of the day, both 0 where none is quiet.
 """
 
 DIAGNOSIS_COUNTS = (

@@ -135,6 +135,7 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
         "min_examples": policy.min_examples,
         "min_examples_for_metrics": policy.min_examples_for_metrics,
         "tell_counts": policy.tell_counts,
+        "tell_diagnosis": policy.tell_diagnosis,
     }
     return {name: float(number) for name, number in numbers.items()}
 
