@@ -34,7 +34,7 @@ test: $(READY)
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
 	@echo "Left out: faults (processes that are killed): make faults"
-	@echo "Left out: LlamaIndex, LangChain and Haystack: make integrations"
+	@echo "Left out: LlamaIndex, LangChain, Haystack and notebooks: make integrations"
 
 # Every process of a run and of a deployment is killed at some moment; about ten minutes.
 faults: $(READY)

@@ -8,25 +8,36 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.2.0"
 
 if TYPE_CHECKING:
+    from fedrag.api.rag_system import RagSystem
+    from fedrag.api.run import Run
+    from fedrag.api.simulations import evaluate, resume, simulate
+    from fedrag.api.sites import Site
+    from fedrag.api.train import Trained, train
     from fedrag.components.export import export_run
     from fedrag.config.scenario import Config
     from fedrag.errors import FedragError
     from fedrag.evaluation.ask import ask
-    from fedrag.evaluation.evaluate import evaluate_run
     from fedrag.reporting.page import write_report
-    from fedrag.simulation.simulate import resume, simulate
     from fedrag.training.losses import Losses
+    from fedrag.types import Passage, Question
 
 __all__ = [
     "Config",
     "FedragError",
     "Losses",
+    "Passage",
+    "Question",
+    "RagSystem",
+    "Run",
+    "Site",
+    "Trained",
     "__version__",
     "ask",
-    "evaluate_run",
+    "evaluate",
     "export_run",
     "resume",
     "simulate",
+    "train",
     "write_report",
 ]
 
@@ -35,11 +46,18 @@ _MODULES = {
     "Config": "fedrag.config.scenario",
     "FedragError": "fedrag.errors",
     "Losses": "fedrag.training.losses",
+    "Passage": "fedrag.types",
+    "Question": "fedrag.types",
+    "RagSystem": "fedrag.api.rag_system",
+    "Run": "fedrag.api.run",
+    "Site": "fedrag.api.sites",
+    "Trained": "fedrag.api.train",
     "ask": "fedrag.evaluation.ask",
-    "evaluate_run": "fedrag.evaluation.evaluate",
+    "evaluate": "fedrag.api.simulations",
     "export_run": "fedrag.components.export",
-    "resume": "fedrag.simulation.simulate",
-    "simulate": "fedrag.simulation.simulate",
+    "resume": "fedrag.api.simulations",
+    "simulate": "fedrag.api.simulations",
+    "train": "fedrag.api.train",
     "write_report": "fedrag.reporting.page",
 }
 

@@ -39,20 +39,40 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, even if the power fails.
+    """Write a text file that all may read, whole or not at all, even if the power fails.
 
     Raises:
         StorageError: The disk is full or the folder is not writable.
     """
+    _write_whole(path, text.encode(), 0o644)
+
+
+def rewrite(path: Path, content: bytes, like: Path | None = None) -> None:
+    """Replace a file of a user's, whole or not at all; who may read it stays as it was, and a link stays one.
+
+    Args:
+        path: The file.
+        content: What it becomes.
+        like: A file whose mode a new one gets.
+
+    Raises:
+        StorageError: The disk is full or the folder is not writable.
+    """
+    path = path.resolve()
+    model = path if path.exists() or like is None else like
+    _write_whole(path, content, model.stat().st_mode & 0o777 if model.exists() else 0o644)
+
+
+def _write_whole(path: Path, content: bytes, mode: int) -> None:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, 0o644)
+            os.chmod(name, mode)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)

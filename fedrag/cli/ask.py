@@ -18,10 +18,16 @@ from fedrag.cli.tables import LOG_WIDTH, print_lines, show
 from fedrag.text import plural
 
 if TYPE_CHECKING:
-    from fedrag.evaluation.ask import Asked, BeforeAndAfter, Found, RagAnswer
+    from fedrag.evaluation.answerer import Found, RagAnswer
+    from fedrag.evaluation.ask import Asked, BeforeAndAfter
 
 EXCERPT_LINES = 4
 PROMPT = "Question: "
+_FIGURES = {
+    "dense": "similarity to the question",
+    "bm25": "BM25, of the words that are in the question too",
+    "hybrid": "the sum of the reciprocal ranks by similarity and by BM25",
+}
 
 Question = Annotated[
     str | None, typer.Argument(help="The question; without one, fedrag reads questions until an empty line.")
@@ -119,7 +125,7 @@ def _legend(asked: Asked) -> str | None:
         return None
     labelled = any(found.is_labelled for side in (asked.untouched, asked.trained) for found in side.found)
     right = "; right: holds the answer, as the site's files say" if labelled else ""
-    return f"Figures: similarity to the question. *: given to the generator{right}."
+    return f"Figures: {_FIGURES[asked.search]}. *: given to the generator{right}."
 
 
 def _answer(side: RagAnswer) -> Text:
@@ -131,7 +137,8 @@ def _passage(found: Found, asked: Asked, side: RagAnswer, room: int) -> Text:
 
     mark = "*" if found.is_given else " "
     right = " (right)" if found.is_labelled else ""
-    head = f"{mark} {found.score:.3f}  {found.passage.title or found.passage.id}{right}\n"
+    digits = 4 if asked.search == "hybrid" else 3  # reciprocal ranks lie close together
+    head = f"{mark} {found.score:.{digits}f}  {found.passage.title or found.passage.id}{right}\n"
     answers = [answer for answer in (*asked.right_answers, side.answer) if answer]
     part = excerpt(" ".join(found.passage.text.split()), answers, room)
     return Text.assemble((head, "cyan"), part.before, (part.match, "bold"), part.after, "\n")

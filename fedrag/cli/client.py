@@ -12,6 +12,7 @@ from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
 from fedrag.cli.client_diagnose import diagnose
 from fedrag.cli.client_models import adopt, ask, evaluate, export, models, purge, rollback
+from fedrag.cli.serve import client_serve
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Take part in a federation as a site.", no_args_is_help=True)
@@ -61,5 +62,6 @@ def start(folder: Folder) -> None:
     serve(folder.absolute(), config, lambda line: typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"))
 
 
+app.command("serve")(client_serve)
 for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, purge):
     app.command()(verb)

@@ -1,4 +1,4 @@
-"""`fedrag data`: check and partition the folders of sites; data_import.py has the importers."""
+"""`fedrag data`: check and partition the folders of sites; data_import.py and data_documents.py have the importers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fedrag.cli import data_documents
 from fedrag.cli.data_import import OutArgument, import_app, written_sites
 from fedrag.errors import FedragError
 from fedrag.types import SPLITS
@@ -24,6 +25,7 @@ LOG_WIDTH = 140
 
 app = typer.Typer(help="Check, import and partition the folders of sites.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
+app.command("update")(data_documents.update)
 
 
 class PartitionBy(StrEnum):
@@ -66,6 +68,7 @@ def check(
     if json_file is not None:
         write_json(json_file, asdict(report) | {"cuts": {name: asdict(found) for name, found in cuts.items()}})
     _print_table(report, f"tokens of {model}" if model else "words")
+    _print_origins(report)
     if cuts:
         _print_cuts(cuts.values(), rag)
     for warning in report.warnings:
@@ -162,6 +165,17 @@ def _print_table(report: Report, unit: str) -> None:
     if not console.is_terminal:
         console.width = LOG_WIDTH  # in 80 columns rich would fold the names
     console.print(table)
+
+
+def _print_origins(report: Report) -> None:
+    """Print where the questions come from, of each site that has others than people's, and of all."""
+    from fedrag.data.origins import origins_text, sum_origins
+
+    mixed = [site for site in report.sites if site.n_by_origin]
+    for site in mixed:
+        typer.echo(f"{site.name}: {origins_text(site.n_by_origin)}.")
+    if len(mixed) > 1:
+        typer.echo(f"{len(mixed)} sites: {origins_text(sum_origins(site.n_by_origin for site in mixed))}.")
 
 
 def _caption(report: Report, unit: str) -> str:

@@ -119,6 +119,10 @@ def medquad(
 @import_app.command(
     "csv", help=TABLE_HELP.format(what="a CSV file with a header", kind="csv", example=f"qa.csv {TABLE_EXAMPLE}")
 )
+@import_app.command(
+    "xlsx",
+    help=TABLE_HELP.format(what="the first sheet of an Excel file", kind="xlsx", example=f"qa.xlsx {TABLE_EXAMPLE}"),
+)
 @import_app.command("jsonl", help=TABLE_HELP.format(what="JSON lines", kind="jsonl", example=SHIPPED_EXAMPLE))
 def table(
     context: typer.Context,
@@ -304,6 +308,11 @@ def _import(out: Path, split: str, read: Callable[[Fractions], Imported]) -> Non
     imported = read(fractions)
     write_sites(out, imported.sites)
     typer.echo(written_sites(imported.sites, out))
+    print_left_out(imported)
+
+
+def print_left_out(imported: Imported) -> None:
+    """Print what was left out, read otherwise than one might expect, or is lacking."""
     for reason, count in imported.skipped.items():
         typer.echo(f"Left out: {count:,} {reason}.")
     for note in imported.notes:
@@ -325,6 +334,7 @@ def _read_corpus(path: Path | None) -> list[Passage]:
 
 def written_sites(sites: list[Site], out: Path) -> str:
     """Return a line about the written sites, and how many questions are distinct where some recur."""
+    from fedrag.data.origins import count_origins, origins_text
     from fedrag.data.questions import count_distinct
 
     n_questions = {split: sum(len(site.split(split)) for site in sites) for split in SPLITS}
@@ -334,4 +344,6 @@ def written_sites(sites: list[Site], out: Path) -> str:
     noun = "site" if len(sites) == 1 else "sites"
     n_distinct = sum(count_distinct(site.questions) for site in sites)
     distinct = f", {n_distinct:,} of them distinct at their site" if n_distinct < n_all else ""
-    return f"{out}: {len(sites)} {noun}, {n_passages:,} passages, {n_all:,} questions{distinct} ({splits})."
+    told = origins_text(count_origins(question for site in sites for question in site.questions))
+    origins = f" Of the {told}." if told else ""
+    return f"{out}: {len(sites)} {noun}, {n_passages:,} passages, {n_all:,} questions{distinct} ({splits}).{origins}"

@@ -21,6 +21,14 @@ class SplitName(StrEnum):
     ALL = "all"
 
 
+class SearchName(StrEnum):
+    """Ways to rank passages."""
+
+    DENSE = "dense"
+    BM25 = "bm25"
+    HYBRID = "hybrid"
+
+
 class Part(StrEnum):
     """Parts that can be measured alone."""
 
@@ -33,6 +41,9 @@ def evaluate(
     split: Annotated[SplitName, typer.Option("--split", help="Questions to measure.")] = SplitName.TEST,
     base: Annotated[bool, typer.Option("--base", help="Measure the untouched models instead.")] = False,
     only: Annotated[Part | None, typer.Option("--only", help="Measure only this, and generate no answers.")] = None,
+    search: Annotated[
+        SearchName | None, typer.Option("--search", help="Rank passages in this way; by default as in the run.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="File for the result.")] = None,
 ) -> None:
     """Measure a run's models on any sites, even on unseen ones.
@@ -47,11 +58,18 @@ def evaluate(
 
     with open_display() as display:
         result = evaluate_run(
-            run, data, split=split.value, base=base, only_retrieval=only is Part.RETRIEVAL, display=display
+            run,
+            data,
+            split=split.value,
+            base=base,
+            only_retrieval=only is Part.RETRIEVAL,
+            search=search.value if search else None,
+            display=display,
         )
     if json_file is not None:
         write_json(json_file, result)
-    title = f"{run.name}, {result['models']}: {split.value} questions, in per cent"
+    how = "" if result["search"] == "dense" else f" by {result['search']} search"
+    title = f"{run.name}, {result['models']}{how}: {split.value} questions, in per cent"
     print_table(title, {**result["sites"], "overall": result["overall"]}, last_apart=True)
     print_lines(distinct_lines(result["overall"]["n_questions"], result["question_lines"]))
     print_lines(cut_lines({"overall": result["overall"]}, RunFolder.open(run).config.rag))

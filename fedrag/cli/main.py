@@ -12,7 +12,21 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from fedrag.cli import ask, client, data, diagnose, evaluate, export, models, new, report, server, simulate
+from fedrag.cli import (
+    ask,
+    client,
+    data,
+    diagnose,
+    evaluate,
+    export,
+    feedback,
+    models,
+    new,
+    report,
+    serve,
+    server,
+    simulate,
+)
 from fedrag.cli.encoding import use_utf8
 from fedrag.errors import FedragError
 from fedrag.service.environment import QUIET
@@ -54,9 +68,11 @@ app.command("compare")(evaluate.compare)
 app.command("diagnose")(diagnose.diagnose)
 app.command("report")(report.report)
 app.command("ask")(ask.ask_command)
+app.command("serve")(serve.serve)
 app.command("export")(export.export)
 app.command("new")(new.new)
 app.add_typer(data.app, name="data")
+app.add_typer(feedback.app, name="feedback")
 app.add_typer(models.app, name="models")
 app.add_typer(server.app, name="server")
 app.add_typer(client.app, name="client")

@@ -68,6 +68,7 @@ def simulate_command(
         else:
             assert resume_run is not None
             run = resume(resume_run, display=display, ray_address=ray_address)
+    from fedrag.data.origins import origins_text
     from fedrag.data.questions import distinct_lines
     from fedrag.diagnosis.kept import forgetting_text
     from fedrag.evaluation.records import cut_lines
@@ -83,6 +84,8 @@ def simulate_command(
         print_lines(cut_lines(arms, run.config.rag))
         if losses := results.get("forgetting"):
             print_lines([f"{forgetting_text(losses)}."])
+        if origins := origins_text(run.facts.get("origins", {}), "training question"):
+            print_lines([origins])
         if seen := results.get("seen_elsewhere"):
             _print_unseen(seen, arms["federated"]["n_questions"])
     else:

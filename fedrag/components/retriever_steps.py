@@ -62,9 +62,9 @@ def _examples(work: Work) -> list[RetrieverExample]:
         retriever = work.models.retriever
         overlap, size = work.bench.config.rag.chunk_overlap, settings.train_tokens
         labelled = labelled_examples(retriever, site.train, site.passages, overlap, size)
-        most = settings.contrastive.hard_negatives
-        labelled = draw_hard_negatives(labelled, most, derive_seed(work.seed(_NAME), "hard negatives"))
-        if any(len(example.hard_negatives) < most for example in labelled):
+        named, wanted = settings.contrastive.named_negatives, settings.contrastive.hard_negatives
+        labelled = draw_hard_negatives(labelled, named, derive_seed(work.seed(_NAME), "hard negatives"))
+        if any(len(example.hard_negatives) < wanted for example in labelled):
             queries = encode_questions(retriever, [example.question for example in labelled])
             shorten = shortener(retriever, size)
             labelled = add_hard_negatives(labelled, queries, work.index(), settings.contrastive, shorten)
@@ -85,7 +85,7 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
         base = (
             build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap, bench.indexes)
             if untouched
-            else work.index()
+            else work.index().dense
         )
         found = rank(models.retriever, base, drawn, lsr.candidates)
     chosen = [choose_candidates(ranking, lsr) for ranking in found]

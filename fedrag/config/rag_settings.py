@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from fedrag.config.section import Section
 from fedrag.config.values import Count, DayText, Labels
+
+Search = Literal["dense", "bm25", "hybrid"]
 
 
 class RagConfig(Section):
@@ -15,6 +17,10 @@ class RagConfig(Section):
 
     passages: Annotated[int, Field(ge=0)] = 2
     """Passages retrieved per question and given to the generator; 0: none, it answers from memory (closed book)."""
+    search: Search = "dense"
+    """How passages are ranked. dense: by the retriever's vectors; bm25: by the words that they share with the question
+    (the retriever's tokenizer cuts the chunks, its vectors are not used); hybrid: by both rankings, joined by
+    reciprocal rank fusion. The retriever's own training always goes by the vectors."""
     passages_per_prompt: Annotated[int, Field(ge=0)] = 0
     """Passages in one prompt; 0: all of them. 1: one prompt per passage (RA-DIT)."""
     labels: Labels = "en"

@@ -15,7 +15,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from fedrag.config.inputs import DataConfig, ModelsConfig
-from fedrag.config.rag_settings import RagConfig
+from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
@@ -61,6 +61,11 @@ class Config(Section):
         if self.evaluation.sites == "held-out" and not self.data.hold_out:
             raise ValueError('evaluation.sites = "held-out" needs names in data.hold_out')
         self._check_closed_book()
+        if self.rag.search == "bm25" and self.trains_retriever:
+            raise ValueError(
+                'rag.search = "bm25" does not use the retriever\'s vectors, so there is nothing to train it for; '
+                'set federation.schedule = "generator", or rag.search = "hybrid"'
+            )
         self._check_rates()
         return self
 
@@ -131,6 +136,10 @@ class Config(Section):
         """Return the scenario of a run that begins now, with the day that chat templates may show."""
         day = self.rag.date or datetime.now(UTC).date().isoformat()
         return self.model_copy(update={"rag": self.rag.model_copy(update={"date": day})})
+
+    def searching_by(self, search: Search) -> Config:
+        """Return the scenario with passages ranked in another way, to measure what it trained."""
+        return self.model_copy(update={"rag": self.rag.model_copy(update={"search": search})})
 
     def to_toml(self) -> str:
         """Return the resolved scenario as TOML, with all defaults."""

@@ -87,12 +87,15 @@ class ContrastiveConfig(Section):
     as 20 for all-MiniLM-L6-v2 and 100 for multilingual-e5-small."""
     side: Side = "both"
     """Encoder side that learns."""
+    named_negatives: Annotated[int, Field(ge=0)] = 4
+    """Most of the passages that a question's hard_negative_ids name that it learns from in a round, drawn anew each
+    round where there are more; 0: none."""
     hard_negatives: Annotated[int, Field(ge=0)] = 0
-    """Hard negatives per question: passages that its hard_negative_ids name, drawn anew each round where there are
-    more, then retrieved ones that are not labelled. 0: none, not even those that are named."""
+    """Hard negatives per question, up to which retrieved passages that are not labelled join those that are named; 0:
+    named ones alone."""
     hard_negative_margin: Fraction = 0.05
-    """Share of the labelled passage's similarity that a hard negative must lie below it (NV-Retriever, Moreira et al.
-    2024: passages that are more similar are often right); 0: no limit."""
+    """Share of the labelled passage's similarity that a retrieved hard negative must lie below it (NV-Retriever,
+    Moreira et al. 2024: passages that are more similar are often right); 0: no limit."""
     guide: Literal["none", "untouched"] = "none"
     """untouched: a passage that the base retriever finds more similar to a question than the labelled passage is no
     negative of it, in-batch or hard (GISTEmbed, Solatorio 2024). RESULTS.md has figures: a weak base makes it worse."""

@@ -21,6 +21,8 @@ _EXPECTED = {
     "tuple_type": 'a list such as ["a", "b"]',
 }
 """What a value must be, by pydantic's kind of fault, where its own message is for programmers."""
+_ALIKE = 0.75
+"""Likeness of two keys, from 0 to 1, from which one may be meant by the other."""
 
 
 def explain(error: ValidationError, root: type[BaseModel]) -> str:
@@ -34,7 +36,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
     first = min(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     where = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
-        return f"unknown key {where} (nearest known: {nearest_setting(where, root)})"
+        return f"unknown key {where} ({known_instead(where, root)})"
     if first["type"] == "missing":
         return " and ".join(_required(where, root)) + " is missing"
     if first["type"] == "value_error":
@@ -45,15 +47,19 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
     return f"{where} = {reprlib.repr(first['input'])}: must be {expected}"
 
 
-def nearest_setting(unknown: str, root: type[BaseModel]) -> str:
-    """Return the known name that an unknown one most likely means, even in another section."""
+def known_instead(unknown: str, root: type[BaseModel]) -> str:
+    """Say which known key an unknown one most likely means, even in another section; else what its section has."""
+    known = dict(sections_and_settings(root))
 
-    def likeness(name: str) -> float:
-        # The last part counts double: people mistake the section more often than the setting.
-        last = difflib.SequenceMatcher(None, unknown.rpartition(".")[2], name.rpartition(".")[2]).ratio()
-        return 2 * last + difflib.SequenceMatcher(None, unknown, name).ratio()
+    def last_part(name: str) -> float:
+        return difflib.SequenceMatcher(None, unknown.rpartition(".")[2], name.rpartition(".")[2]).ratio()
 
-    return max((name for name, _ in sections_and_settings(root)), key=likeness)
+    # The last part counts double: people mistake the section more often than the setting.
+    nearest = max(known, key=lambda name: 2 * last_part(name) + difflib.SequenceMatcher(None, unknown, name).ratio())
+    section = known.get(unknown.rpartition(".")[0])
+    if section is None or last_part(nearest) >= _ALIKE:
+        return f"nearest known: {nearest}"
+    return f"known there: {', '.join(section.model_fields)}"
 
 
 def sections_and_settings(section: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel] | None]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -24,29 +23,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from fedrag.coordinator.console_page import render_page, render_sections
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.server_folder import ServerFolder
-from fedrag.errors import ServiceError
-from fedrag.service.children import Stop, stop_on_signals
+from fedrag.service.stopping import Stop, stop_on_signals
+from fedrag.service.web import HEADERS, LOOPBACK, listen, quiet_server
 
-HOST = "127.0.0.1"
 TICK_S = 1.0
 HEARTBEAT_S = 15.0  # a closed browser may show only when something is sent to it
 MOST_CONNECTIONS = 50
-PATIENCE_S = 5  # for open requests when the console stops
 
 FILES = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
-
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    ),
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Referrer-Policy": "no-referrer",
-    "X-Content-Type-Options": "nosniff",
-    "Cache-Control": "no-store",
-}
-"""Headers of every answer."""
 
 
 def serve_console(folder: ServerFolder, port: int, say: Callable[[str], None]) -> None:
@@ -60,10 +44,10 @@ def serve_console(folder: ServerFolder, port: int, say: Callable[[str], None]) -
     Raises:
         ServiceError: The port cannot be used.
     """
-    listener, server = _listener(port), console_server(folder, port)
+    listener, server = listen(LOOPBACK, port), console_server(folder, port)
     stop_on_signals()
     try:
-        say(f"the console is at http://{HOST}:{port}/ for everyone who works on this machine; Ctrl-C stops it")
+        say(f"the console is at http://{LOOPBACK}:{port}/ for everyone who works on this machine; Ctrl-C stops it")
         server.run(sockets=[listener])
     except Stop:
         say("the console stops")
@@ -81,20 +65,7 @@ def console_server(folder: ServerFolder, port: int) -> uvicorn.Server:
         return server.should_exit
 
     pages = _pages(folder, stopping)
-    config = uvicorn.Config(
-        _guarded(pages, {f"{HOST}:{port}", f"localhost:{port}"}),
-        loop="asyncio",
-        http="h11",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS,
-        timeout_graceful_shutdown=PATIENCE_S,
-    )
-    server = uvicorn.Server(config)
+    server = quiet_server(_guarded(pages, {f"{LOOPBACK}:{port}", f"localhost:{port}"}), MOST_CONNECTIONS)
     return server
 
 
@@ -166,16 +137,3 @@ def _refused(scope: Scope, hosts: set[str]) -> Response | None:
 
 def _refusal(status: int, sentence: str) -> Response:
     return PlainTextResponse(f"{sentence}\n", status)
-
-
-def _listener(port: int) -> socket.socket:
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((HOST, port))
-    except OSError as error:
-        listener.close()
-        raise ServiceError(
-            f"port {port} of {HOST} cannot be used: {error.strerror}; choose another with --port"
-        ) from None
-    return listener

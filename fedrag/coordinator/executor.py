@@ -30,7 +30,7 @@ from fedrag.federation.rounds import deliver
 from fedrag.runs.facts import collect_facts, require_same_models
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import load_private_key
-from fedrag.service.children import Stop, stop_on_signals
+from fedrag.service.stopping import Stop, stop_on_signals
 
 
 class TimedLog(LogDisplay):

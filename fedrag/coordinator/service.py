@@ -19,8 +19,9 @@ from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
-from fedrag.service.children import Child, Stop, stop_on_signals
+from fedrag.service.children import Child
 from fedrag.service.environment import QUIET
+from fedrag.service.stopping import Stop, stop_on_signals
 
 TICK_S = 0.3
 LOOK_S = 10.0  # between two searches for sites that missed a result

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from fedrag.data.origins import count_origins
 from fedrag.data.questions import count_distinct
 from fedrag.data.site_folder import QUESTION_FILES, NumberedRows, read_site, site_name
 from fedrag.data.splitting import normalise_question
@@ -39,6 +40,8 @@ class SiteReport:
     """Lines of each question file."""
     n_distinct: dict[Split, int]
     """Distinct questions of each question file."""
+    n_by_origin: dict[str, int]
+    """Questions by where they come from, of a site with others than people's; "" is from people."""
     n_unlabelled: int
     """Questions that name no passage."""
     n_unanswered: int
@@ -124,6 +127,7 @@ def _describe(folder: Path, rows: NumberedRows, count: CountTokens) -> SiteRepor
         language=rows.language,
         n_questions={split: len(splits[split]) for split in SPLITS},
         n_distinct={split: count_distinct(splits[split]) for split in SPLITS},
+        n_by_origin=count_origins(questions),
         n_unlabelled=sum(not question.passage_ids for question in questions),
         n_unanswered=sum(not question.answers for question in questions),
         n_repeated_passages=_n_repeated(map(_content, passages)),
@@ -149,7 +153,13 @@ def _warnings(sites: Sequence[SiteReport], within: Sequence[Overlap], across: Se
             first = overlaps[0]
             places = ", ".join(first.places[:4]) + (", ..." if len(first.places) > 4 else "")
             warnings.append(f"{what}: {len(overlaps):,}, for example {first.question!r} ({places}); {advice}")
-    no_training = [site.name for site in sites if not site.n_questions["train"]]
+    silent = [site.name for site in sites if not any(site.n_questions.values())]
+    if silent:
+        warnings.append(
+            f"sites without a question, which can be asked and not trained: {', '.join(silent)}; questions with their "
+            f"answers stand in {QUESTION_FILES['train']}, and fedrag data update --qa takes them from a table"
+        )
+    no_training = [site.name for site in sites if not site.n_questions["train"] and site.name not in silent]
     if no_training:
         warnings.append(f"sites without training questions, which sit out training: {', '.join(no_training)}")
     counts = (

@@ -9,6 +9,9 @@ validation.jsonl   the same                                          absent or e
 test.jsonl         the same; here and in validation.jsonl no question that a model wrote or answered
 site.json          {"language"}                                      absent: the scenario's language
 ```
+
+A site may have no question at all: documents come first, and questions later. It can be searched and asked; what needs
+questions says so.
 """
 
 from __future__ import annotations
@@ -144,8 +147,6 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
     for split, name in QUESTION_FILES.items():
         path, parse = folder / name, partial(_parse_split, split, passage_ids)
         questions[split] = _read_rows(path, parse, on_problem)[0] if path.exists() else {}
-    if not any(questions.values()):
-        on_problem(f"{folder}: no question in {', '.join(QUESTION_FILES.values())}; a site needs at least one")
     return NumberedRows(passages, questions, _read_language(folder / SITE_FILE, on_problem))
 
 

@@ -35,6 +35,15 @@ def count_words(text: str) -> int:
     return sum(1 for _ in _WORD.finditer(text))
 
 
+def word_ends(text: str) -> list[int]:
+    """Return where each word ends, as the position of the character after it.
+
+    >>> word_ends("Room 三零")
+    [4, 6, 7]
+    """
+    return [match.end() for match in _WORD.finditer(text)]
+
+
 def holds_words(text: str, answer: str) -> bool:
     """Return whether a text holds an answer as whole words, whatever the case and the white space.
 

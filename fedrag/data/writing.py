@@ -1,4 +1,4 @@
-"""Writes sites to disk: everything or nothing."""
+"""Writes sites, and further questions of one, to disk: everything or nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
 from fedrag.errors import DataError, StorageError
+from fedrag.files import rewrite
 from fedrag.types import Passage, Question, Site
 
 
@@ -36,6 +37,38 @@ def write_sites(root: Path, sites: Sequence[Site]) -> None:
         for site in sites:
             (partial / site.name).mkdir()
             _write_files(partial / site.name, site)
+
+
+def append_training(folder: Path, questions: Sequence[Question]) -> None:
+    """Add questions to a site's train.jsonl, all of them or none; what stands there stays, byte for byte.
+
+    Raises:
+        StorageError: The disk is full or the folder is not writable.
+    """
+    path = folder / QUESTION_FILES["train"]
+    before = path.read_bytes() if path.exists() else b""
+    ending = b"\n" if before and not before.endswith(b"\n") else b""
+    added = b"".join(map(_line, map(_question_row, questions)))
+    rewrite(path, before + ending + added, like=folder / PASSAGES_FILE)
+
+
+def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
+    """Replace the passages and questions of a site, one file at a time.
+
+    Whoever loads the site meanwhile, or after an interruption, finds every passage that a question names.
+
+    Args:
+        folder: The site's folder; what else is in it stays.
+        site: What the site becomes.
+        gone: The passages that it had and has no longer.
+
+    Raises:
+        StorageError: The disk is full or not writable.
+    """
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, (*site.passages, *gone)))
+    for split, name in QUESTION_FILES.items():
+        _rewrite(folder / name, map(_question_row, site.split(split)))
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
 
 
 def require_free(folder: Path) -> None:
@@ -81,9 +114,16 @@ def _write_files(folder: Path, site: Site) -> None:
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8", newline="\n") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    with path.open("wb") as file:
+        file.writelines(map(_line, rows))
+
+
+def _rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    rewrite(path, b"".join(map(_line, rows)), like=path.parent / PASSAGES_FILE)
+
+
+def _line(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode() + b"\n"
 
 
 def _passage_row(passage: Passage) -> dict[str, Any]:

@@ -155,6 +155,10 @@ def _retriever(tally: Tally, situation: Situation) -> str:
         )
     elif tally.labelled:
         text += f" With this generator a better search alone brings nothing: given the labelled passage, {given} match."
+    if situation.config.rag.search == "bm25":
+        text += (
+            ' Search is by words alone (rag.search = "bm25"): a retriever that learns is used by "hybrid" or "dense".'
+        )
     return text
 
 
@@ -239,6 +243,9 @@ def _training_lines(learning: Sequence[Part], situation: Situation) -> Iterator[
     if "retriever" in learning and not situation.config.rag.passages:
         yield "[rag]"
         yield "passages = 2"
+    elif "retriever" in learning and situation.config.rag.search == "bm25":
+        yield "[rag]"
+        yield 'search = "hybrid"'
     if not learning or federation.components:
         return
     yield "[federation]"

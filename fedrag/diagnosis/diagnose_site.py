@@ -102,7 +102,8 @@ def _asked(
     index = None
     rankings = [Ranking((), (), ()) for _ in questions]
     if config.rag.passages:
-        index = build_index(models.retriever, site.passages, config.rag.chunk_overlap, indexes)
+        rag = config.rag
+        index = build_index(models.retriever, site.passages, rag.chunk_overlap, indexes, rag.search)
         rankings = rank(models.retriever, index, questions, config.rag.passages)
     asked = []
     for question, ranking in zip(questions, rankings, strict=True):

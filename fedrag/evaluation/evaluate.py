@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fedrag.config.rag_settings import Search
 from fedrag.config.scenario import Config
 from fedrag.data.questions import count_lines
 from fedrag.data.site_folder import load_sites
@@ -27,6 +28,7 @@ def evaluate_run(
     split: MeasuredSplit = "test",
     base: bool = False,
     only_retrieval: bool = False,
+    search: Search | None = None,
     display: Display = Quiet(),
 ) -> dict[str, Any]:
     """Measure a run's trained models, or the untouched ones, on the sites below a folder.
@@ -37,10 +39,11 @@ def evaluate_run(
         split: Questions to measure.
         base: Whether to measure the untouched models instead.
         only_retrieval: Whether to generate no answers.
+        search: How passages are ranked; None: as in the run.
         display: Shows lines and progress.
 
     Returns:
-        `run`, `models`, `split`, `question_lines` (with those that recur), `overall` and `sites`; see
+        `run`, `models`, `search`, `split`, `question_lines` (with those that recur), `overall` and `sites`; see
         `fedrag.evaluation.records`.
 
     Raises:
@@ -51,11 +54,13 @@ def evaluate_run(
     state: State = {} if base else run.load_result()
     generates = run.config.evaluation.generate and not only_retrieval
     require_same_models(run, COMPONENTS if generates else ("retriever",))
+    config = run.config.searching_by(search or run.config.rag.search)
     sites = load_sites(Path(data))
-    measured = measure_sites(sites, split, run.config, state, not only_retrieval, display, shared_indexes())
+    measured = measure_sites(sites, split, config, state, not only_retrieval, display, shared_indexes())
     if not measured:
         raise DataError(f"{data}: no site has a question in its {split} split; choose another with --split")
     identity: dict[str, Any] = {"run": run.identity(), "models": "untouched" if base else "trained", "split": split}
+    identity["search"] = config.rag.search
     identity["question_lines"] = count_lines(sites, split)
     return {**identity, **summarise_by_site(measured)}
 

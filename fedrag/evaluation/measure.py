@@ -51,7 +51,7 @@ def measure_site(
     index: PassageIndex | None = None
     rankings = [Ranking((), (), ()) for _ in questions]
     if retriever is not None:
-        index = build_index(retriever, site.passages, config.rag.chunk_overlap, indexes)
+        index = build_index(retriever, site.passages, config.rag.chunk_overlap, indexes, config.rag.search)
         rankings = rank(retriever, index, questions, config.rag.passages)
     passages = {passage.id: passage for passage in site.passages}
     answers: Sequence[Answered | None] = [None] * len(questions)

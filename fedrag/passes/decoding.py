@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 import torch
-from transformers import DynamicCache, PreTrainedModel
+from transformers import DynamicCache, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
 from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
@@ -24,13 +24,35 @@ from fedrag.types import Example
 _PASS_TOKENS = 1024  # of one pass of several; far larger passes are slower
 
 
-def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -> list[list[int]]:
+class Leads(LogitsProcessor):
+    """Notes by how much each chosen token leads the next best, as a part of the largest score; changes no score."""
+
+    def __init__(self) -> None:
+        self._steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Note the leads of one step from the scores (rows, vocabulary)."""
+        first, second = scores.float().topk(2).values.unbind(dim=-1)
+        largest = scores.float().nan_to_num(posinf=0.0, neginf=0.0).abs().amax(dim=-1)
+        self._steps.append((first - second) / largest.clamp(min=1e-9))
+        return scores
+
+    def smallest(self, decoded: Sequence[Sequence[int]], end_ids: Sequence[int]) -> list[float]:
+        """Return the smallest lead of each row, up to the token that ends it."""
+        steps = torch.stack(self._steps).T.tolist()
+        return [min(leads[: _length(ids, end_ids)]) for leads, ids in zip(steps, decoded, strict=True)]
+
+
+def decode(
+    generator: Generator, batch: Sequence[Example], answer_tokens: int, leads: Leads | None = None
+) -> list[list[int]]:
     """Decode one batch greedily.
 
     Args:
         generator: Decodes with its current adapter.
         batch: Prompts; padded on the left for causal models.
         answer_tokens: Longest answer.
+        leads: Notes how sure the choice of each token is.
 
     Returns:
         The new token ids of each prompt, end and padding tokens included.
@@ -56,10 +78,20 @@ def decode(generator: Generator, batch: Sequence[Example], answer_tokens: int) -
             cache_implementation=None,
             pad_token_id=pad,
             eos_token_id=generator.end_ids,
+            logits_processor=LogitsProcessorList([] if leads is None else [leads]),
             **({} if cache is None else {CACHE: cache}),
         )
     start = 1 if generator.seq2seq else len(rows[0])
     return [row[start:] for row in output.tolist()]
+
+
+def _length(ids: Sequence[int], end_ids: Sequence[int]) -> int:
+    """Return the number of tokens up to the first that ends an answer, it included.
+
+    >>> _length([5, 2, 0, 0], end_ids=[2])
+    2
+    """
+    return next((place for place, token in enumerate(ids, start=1) if token in end_ids), len(ids))
 
 
 def _tokens_of(mask: Sequence[int], prompt: Sequence[int], pad: int) -> list[int]:

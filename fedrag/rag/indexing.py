@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import overload
 
 import numpy as np
 
+from fedrag.config.rag_settings import Search
 from fedrag.data.chunking import Part, iterate_chunks
 from fedrag.models.retriever import Retriever
+from fedrag.retrieval.bm25 import K1, NAMES, B, Bm25Index, Terms, index_terms
 from fedrag.retrieval.index import PassageIndex
 from fedrag.retrieval.index_cache import INDEXES, IndexCache, Parts, StoredVectors
 from fedrag.types import Passage
@@ -23,7 +26,11 @@ _CHUNKS_AT_A_TIME = 32_768
 
 
 def build_index(
-    retriever: Retriever, passages: Sequence[Passage], overlap: int, folder: Path | None = None
+    retriever: Retriever,
+    passages: Sequence[Passage],
+    overlap: int,
+    folder: Path | None = None,
+    search: Search = "dense",
 ) -> PassageIndex:
     """Chunk and encode a site's passages and index them.
 
@@ -32,14 +39,21 @@ def build_index(
         passages: The site's passages.
         overlap: Tokens that neighbouring chunks share.
         folder: The folder of indexes, which is asked first and holds the result; None: nothing is kept.
+        search: How passages will be ranked; nothing is encoded for "bm25".
     """
-    if folder is None:
+    cache = IndexCache(folder) if folder is not None else None
+    if search == "bm25":
+        parts = _parts(retriever, passages, overlap)
+        stored = StoredVectors(np.zeros((len(parts), 0), np.float32), parts)
+    elif cache is None:
         stored = _encode(retriever, passages, overlap)
     else:
-        cache, key = IndexCache(folder), _key(retriever, passages, overlap)
+        key = _key(retriever, passages, overlap)
         stored = cache.read(key) or cache.write(key, _encode(retriever, passages, overlap))
-    owners = stored.parts[:, 0].tolist()
-    return PassageIndex([passages[i].id for i in owners], ChunkTexts(passages, stored.parts), stored.vectors)
+    texts = ChunkTexts(passages, stored.parts)
+    owners = [passages[i].id for i in stored.parts[:, 0].tolist()]
+    terms = None if search == "dense" else Bm25Index(_terms(texts, cache), len(texts))
+    return PassageIndex(owners, texts, stored.vectors, by=search, terms=terms)
 
 
 def shared_indexes() -> Path | None:
@@ -74,6 +88,19 @@ class ChunkTexts(Sequence[str]):
         return Part(head, start, end).of(self._passages[number].full_text)
 
 
+def _terms(texts: Sequence[str], cache: IndexCache | None) -> Terms:
+    """Index the terms of chunks, which do not depend on the retriever's weights."""
+    if cache is None:
+        return index_terms(texts)
+    key = _digest(f"{_VERSION}|bm25|{K1}|{B}|{unicodedata.unidata_version}", texts)
+    found = cache.read_arrays(key, NAMES)
+    terms = Terms(**found) if found else None
+    if terms is None or not terms.is_whole:
+        terms = index_terms(texts)
+        cache.write_arrays(key, {name: getattr(terms, name) for name in NAMES})
+    return terms
+
+
 def _encode(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> StoredVectors:
     parts = _parts(retriever, passages, overlap)
     texts = ChunkTexts(passages, parts)
@@ -97,9 +124,13 @@ def _parts(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> P
 
 def _key(retriever: Retriever, passages: Sequence[Passage], overlap: int) -> str:
     """Return a name for all that an index depends on: retriever, chunking and data."""
-    digest = hashlib.sha256(f"{_VERSION}|{retriever.passage_key()}|{retriever.chunk_tokens}|{overlap}".encode())
-    for passage in passages:
-        for text in (passage.id, passage.title or "", passage.text):
-            encoded = text.encode("utf-8", "surrogatepass")
-            digest.update(len(encoded).to_bytes(8, "little") + encoded)
+    texts = (text for passage in passages for text in (passage.id, passage.title or "", passage.text))
+    return _digest(f"{_VERSION}|{retriever.passage_key()}|{retriever.chunk_tokens}|{overlap}", texts)
+
+
+def _digest(settings: str, texts: Iterable[str]) -> str:
+    digest = hashlib.sha256(settings.encode())
+    for text in texts:
+        encoded = text.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()[:32]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from fedrag.config.rag_settings import RagConfig
+from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.passes.batches import plan_batches
-from fedrag.passes.decoding import decode
+from fedrag.passes.decoding import Leads, decode
 from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import Fitted, PromptBuilder
@@ -28,15 +29,20 @@ _BATCH_TOKENS = 16_384
 def retrieve(retriever: Retriever, index: PassageIndex, questions: Sequence[str], k: int) -> list[list[Hit]]:
     """Return the k best passages of each question; repeated questions are encoded once."""
     distinct = list(dict.fromkeys(questions))
-    found = index.search(retriever.encode_queries(distinct), k) if distinct else []
+    found = index.search(_vectors(retriever, index, distinct), k, distinct) if distinct else []
     by_text = dict(zip(distinct, found, strict=True))
     return [by_text[question] for question in questions]
 
 
 def rank(retriever: Retriever, index: PassageIndex, questions: Sequence[Question], k: int) -> list[Ranking]:
     """Return the k best passages of each question, and the ranks of its labelled ones."""
-    queries = encode_questions(retriever, [question.question for question in questions])
-    return index.rank(queries, k, [question.passage_ids for question in questions])
+    texts = [question.question for question in questions]
+    return index.rank(_vectors(retriever, index, texts), k, [question.passage_ids for question in questions], texts)
+
+
+def _vectors(retriever: Retriever, index: PassageIndex, questions: Sequence[str]) -> Array:
+    """Return the vectors of questions (questions, dim), of no dimension where an index needs none."""
+    return np.zeros((len(questions), 0), np.float32) if index.by == "bm25" else encode_questions(retriever, questions)
 
 
 def encode_questions(retriever: Retriever, questions: Sequence[str]) -> Array:
@@ -78,6 +84,7 @@ class Answered:
         cut_prompts: Prompts of the question in which it, or one of the passages, does not stand whole.
         cut_passages: Passages of which a prompt shows a part.
         is_cut: Whether the answer was stopped before it ended.
+        lead: The smallest lead of a chosen token over the next best, as a part of the largest score; only where asked.
         prompt_tokens: Tokens of the question's prompts.
         answer_tokens: Tokens of the answer, with those that end it.
     """
@@ -86,6 +93,7 @@ class Answered:
     cut_prompts: int = 0
     cut_passages: int = 0
     is_cut: bool = False
+    lead: float = math.inf
     prompt_tokens: int = 0
     answer_tokens: int = 0
 
@@ -97,6 +105,8 @@ def generate_answers(
     batch_tokens: int,
     temperature: float,
     on_progress: OnProgress | None = None,
+    *,
+    watch: bool = False,
 ) -> list[Answered]:
     """Return the generator's answer to each question, decoded greedily in batches of similar length.
 
@@ -110,6 +120,7 @@ def generate_answers(
         batch_tokens: Padded prompt tokens of a batch; 0: what suits the device.
         temperature: Temperature of the softmax over retrieval scores, for questions with several prompts.
         on_progress: Called after each batch with (prompts done, prompts in all).
+        watch: Whether to note `Answered.lead`.
     """
     builder = prompt_builder(generator, config)
     owners: list[int] = []
@@ -119,10 +130,10 @@ def generate_answers(
         for start, group in prompt_groups(item.passages, config):
             owners.append(i)
             fits.append(builder.fit(item.question, group))
-            weights.append(item.scores[start] / temperature if item.scores else 0.0)
+            weights.append(log_weight(item.scores[start], config.search, temperature) if item.scores else 0.0)
     prompts = [builder.fitted_example(fitted) for fitted in fits]
     most = tokens_at_a_time(generator, batch_tokens, _BATCH_TOKENS)
-    decoded = _decode_all(generator, prompts, config.answer_tokens, most, on_progress)
+    decoded, leads = _decode_all(generator, prompts, config.answer_tokens, most, on_progress, watch)
     texts = [builder.text(ids[: config.answer_tokens]) for ids in decoded]
     ended = [builder.is_whole(ids, generator.end_ids) for ids in decoded]
     best = list(range(len(asked)))
@@ -148,6 +159,7 @@ def generate_answers(
             sum(fitted.cuts_question or fitted.cut_passages > 0 for fitted in mine),
             sum(fitted.cut_passages for fitted in mine),
             not ended[row],
+            leads[row],
             n_read,
             min(len(decoded[row]), config.answer_tokens),
         )
@@ -168,15 +180,27 @@ def _likeliest(owners: Sequence[int], scores: Sequence[float]) -> list[int]:
     return [best[owner] for owner in sorted(best)]
 
 
+def log_weight(score: float, search: Search, temperature: float) -> float:
+    """Return log p(passages | question), up to a constant, of the score of the first of them.
+
+    A similarity is divided by the temperature. BM25 is a sum of log odds already (Robertson and Zaragoza 2009). A
+    joined rank is taken as the probability itself.
+    """
+    if search == "hybrid":
+        return math.log(score)
+    return score if search == "bm25" else score / temperature
+
+
 def answer_temperature(retriever: Retriever | None, config: RagConfig, tau_r: float | Literal["auto"]) -> float:
     """Return the temperature by which `generate_answers` weighs several prompts of a question.
 
     Args:
         retriever: Found the passages; None: nothing was searched.
-        config: Says whether questions have several prompts; where each has one, no temperature need be found.
+        config: Says whether questions have several prompts, and how passages are searched; where each has one prompt,
+            or similarities are not what ranks, no temperature need be found.
         tau_r: The scenario's setting.
     """
-    several = 0 < config.passages_per_prompt < config.passages
+    several = 0 < config.passages_per_prompt < config.passages and config.search == "dense"
     return retriever.tau_r(tau_r) if retriever is not None and several else 1.0
 
 
@@ -192,16 +216,25 @@ def _decode_all(
     answer_tokens: int,
     batch_tokens: int,
     on_progress: OnProgress | None,
-) -> list[list[int]]:
-    """Return at most one token more than an answer may have for each prompt: it tells whether the answer ends."""
+    watch: bool,
+) -> tuple[list[list[int]], list[float]]:
+    """Return at most one token more than an answer may have for each prompt, and the smallest lead of each.
+
+    The one more tells whether the answer ends.
+    """
     answers: list[list[int]] = [[] for _ in prompts]
+    smallest = [math.inf] * len(prompts)
     done = 0
     for rows in plan_batches([prompt.length + answer_tokens for prompt in prompts], batch_tokens):
+        leads = Leads() if watch else None
         with generator.at_rest():
-            output = decode(generator, [prompts[i] for i in rows], answer_tokens + 1)
+            output = decode(generator, [prompts[i] for i in rows], answer_tokens + 1, leads)
         for i, ids in zip(rows, output, strict=True):
             answers[i] = ids
+        if leads is not None:
+            for i, lead in zip(rows, leads.smallest(output, generator.end_ids), strict=True):
+                smallest[i] = lead
         done += len(rows)
         if on_progress:
             on_progress(done, len(prompts))
-    return answers
+    return answers, smallest

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedrag.config.schedule import schedule_text, trained_components
+from fedrag.data.origins import origins_text
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS
@@ -159,6 +160,8 @@ def facts(
     if told := temperatures(records):
         found["Losses"] = ", ".join(told)
     found["Sites"] = f"{len(sites)}: {', '.join(sites)}"
+    if origins := origins_text(recorded.get("origins", {}), "training question"):
+        found["Learned from"] = origins
     found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())

@@ -62,14 +62,8 @@ def _of_diagnoses(found: Mapping[str, Mapping[str, Any]]) -> WrongAnswers:
     same = {name: one for name, one in found.items() if _looked_at(one) == _looked_at(last)}
     overall = [one["overall"] for one in same.values()]
     given = [
-        (
-            f"EM given {words}",
-            tuple(
-                percent(value) if (value := one["given"][name].get("exact_match")) is not None else "–"
-                for one in overall
-            ),
-        )
-        for name, words in (("labelled", "the labelled passages"), ("closed_book", "no passages"))
+        (f"Right given {words}", tuple(_share(one["given"][name].get("exact_match")) for one in overall))
+        for name, words in (("labelled", "the labelled passages"), ("closed_book", "no passages (closed book)"))
     ]
     in_context = ("Answer in context, word for word", tuple(percent(one["answer_in_context"]) for one in overall))
     split = "" if last["split"] == "all" else f" {last['split']}"

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from fedrag.types import Array
 
 Numbers = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.floating]
 
 BLOCK_SCORES = 2**25
 """Most scores of chunks in memory at a time, 128 MiB, unless one query alone has more."""
@@ -30,8 +31,8 @@ class ScoredQuery:
         starts: First chunk of each passage, and the number of chunks (passages + 1,).
     """
 
-    chunks: Array
-    passages: Array
+    chunks: Scores
+    passages: Scores
     starts: Numbers
 
     def best_chunk(self, passage: int) -> int:
@@ -46,7 +47,7 @@ class ScoredQuery:
         return 1 + int(before)
 
 
-def best_of(scores: Array, k: int) -> list[int]:
+def best_of(scores: Scores, k: int) -> list[int]:
     """Return the positions of the k highest scores, best first, equal ones in their order.
 
     >>> best_of(np.array([0.1, 0.5, 0.3, 0.5], np.float32), 3)
@@ -60,6 +61,12 @@ def best_of(scores: Array, k: int) -> list[int]:
     return [int(position) for position in chosen[np.argsort(-scores[chosen], kind="stable")][:k]]
 
 
+def scored_query(chunks: Scores, starts: Numbers) -> ScoredQuery:
+    """Return the scores of one query, a passage's being that of its best chunk."""
+    single = len(starts) - 1 == len(chunks)
+    return ScoredQuery(chunks, chunks if single else np.maximum.reduceat(chunks, starts[:-1]), starts)
+
+
 def score_queries(queries: Array, vectors: Array, starts: Numbers) -> Iterator[ScoredQuery]:
     """Yield the scores of each query, which are gone when the next one is asked for.
 
@@ -69,12 +76,9 @@ def score_queries(queries: Array, vectors: Array, starts: Numbers) -> Iterator[S
         starts: First chunk of each passage, and the number of chunks (passages + 1,).
     """
     at_a_time = max(1, BLOCK_SCORES // max(1, len(vectors)))
-    single = len(starts) - 1 == len(vectors)
     for first in range(0, len(queries), at_a_time):
-        chunks = queries[first : first + at_a_time] @ vectors.T
-        passages = chunks if single else np.maximum.reduceat(chunks, starts[:-1], axis=1)
-        for row in range(len(chunks)):
-            yield ScoredQuery(chunks[row], passages[row], starts)
+        for chunks in queries[first : first + at_a_time] @ vectors.T:
+            yield scored_query(chunks, starts)
 
 
 def starts_of(owners: Sequence[int] | Numbers) -> Numbers:

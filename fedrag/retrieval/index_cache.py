@@ -1,9 +1,11 @@
-"""Vectors of chunks on disk, so that nothing is encoded twice.
+"""Vectors and terms of chunks on disk, so that nothing is encoded twice.
 
 ```
 <folder>/<key>/
   vectors.npy   float32 (chunks, dim), read as memory is needed
   parts.npy     int64 (chunks, 4): number of the passage, and where in it the chunk stands
+<folder>/<another key>/
+  the arrays of `fedrag.retrieval.bm25.Terms`
 ```
 
 No text is stored: a chunk is where it stands in a passage, and passages come from the site's own files.
@@ -15,9 +17,10 @@ import os
 import secrets
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +34,7 @@ INDEXES = "indexes"
 MOST_BYTES = 4 * 2**30
 """Bytes that a folder of indexes may have; the ones unused for longest go first."""
 UNUSED_DAYS = 30.0
-_VECTORS, _PARTS = "vectors.npy", "parts.npy"
+_VECTORS, _PARTS = "vectors", "parts"
 _DAY_S = 86_400.0
 
 
@@ -62,23 +65,35 @@ class IndexCache:
 
     def read(self, key: str) -> StoredVectors | None:
         """Return an index, mapped into memory; None if there is none, or a damaged one."""
-        path = self.folder / key
-        try:
-            vectors = np.load(path / _VECTORS, mmap_mode="r", allow_pickle=False)
-            parts = np.load(path / _PARTS, allow_pickle=False)
-            os.utime(path)  # marks it as in use
-        except (OSError, ValueError, EOFError):
+        found = self.read_arrays(key, (_VECTORS, _PARTS))
+        if found is None:
             return None
+        vectors, parts = found[_VECTORS], found[_PARTS]
         whole = vectors.ndim == 2 and vectors.dtype == np.float32 and parts.shape == (len(vectors), 4)
-        return StoredVectors(np.asarray(vectors), parts) if whole else None
+        return StoredVectors(vectors, parts) if whole else None
 
     def write(self, key: str, index: StoredVectors) -> StoredVectors:
         """Store an index and return it as it is read; as it was given where the disk is full or cannot be written."""
+        self.write_arrays(key, {_VECTORS: index.vectors, _PARTS: index.parts})
+        return self.read(key) or index
+
+    def read_arrays(self, key: str, names: Collection[str]) -> dict[str, Any] | None:
+        """Return arrays by name, mapped into memory; None if one is missing or cannot be read."""
+        path = self.folder / key
+        try:
+            found = {name: np.load(path / f"{name}.npy", mmap_mode="r", allow_pickle=False) for name in names}
+            os.utime(path)  # marks it as in use
+        except (OSError, ValueError, EOFError):
+            return None
+        return {name: np.asarray(array) for name, array in found.items()}
+
+    def write_arrays(self, key: str, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Store arrays, or nothing where the disk is full or cannot be written."""
         partial = self.folder / f".{key}.{secrets.token_hex(4)}.partial"
         try:
             partial.mkdir(parents=True)
-            for name, array in ((_VECTORS, index.vectors), (_PARTS, index.parts)):
-                with (partial / name).open("wb") as file:
+            for name, array in arrays.items():
+                with (partial / f"{name}.npy").open("wb") as file:
                     np.save(file, array)
                     file.flush()
                     os.fsync(file.fileno())
@@ -87,7 +102,6 @@ class IndexCache:
             self._prune(kept=key)
         except OSError:
             shutil.rmtree(partial, ignore_errors=True)
-        return self.read(key) or index
 
     def _prune(self, kept: str) -> None:
         """Remove what was not used for long, and what is more than the folder may hold."""

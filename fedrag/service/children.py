@@ -130,22 +130,6 @@ class Child:
         return f"ended with code {code}"
 
 
-class Stop(BaseException):
-    """The process was asked to end; no `except Exception` on the way may take it for a failure."""
-
-
-def stop_on_signals() -> None:
-    """Let SIGTERM and SIGINT raise Stop in the main thread."""
-
-    def stop(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: what follows is an orderly end
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        raise Stop
-
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
-
-
 def die_with_parent(parent: int) -> None:
     """Let this process end when its parent is gone.
 

@@ -13,6 +13,7 @@ from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, schedule_text, trained_components
+from fedrag.data.origins import count_origins, origins_text
 from fedrag.data.questions import count_distinct, question_counts
 from fedrag.data.site_folder import load_sites
 from fedrag.federation.codec import byte_count, state_wire
@@ -74,6 +75,8 @@ def _site_lines(config: Config, sites: Sequence[Site], able: Sequence[Site]) -> 
     n_questions, n_distinct = (sum(map(count, questions)) for count in (len, count_distinct))
     if n_distinct < n_questions:
         lines.append(f"  of {n_questions:,} questions, {n_distinct:,} are distinct at their site")
+    if origins := origins_text(count_origins(question for asked in questions for question in asked)):
+        lines.append(f"  of {origins}")
     held_out = [folder.name for folder in held_out_folders(config)]
     return [*lines, f"  held out: {', '.join(held_out)}"] if held_out else lines
 

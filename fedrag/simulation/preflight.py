@@ -61,11 +61,11 @@ def unused_negatives(config: Config, sites: Sequence[Site]) -> list[str]:
     """Return a line on hard negatives that questions name and no training uses; none where all is as one expects."""
     named = sum(bool(question.hard_negative_ids) for site in sites for question in site.train)
     settings, trains = config.retriever, "retriever" in trained_components(config.federation)
-    if not named or not trains or not settings.uses_contrastive or settings.contrastive.hard_negatives:
+    if not named or not trains or not settings.uses_contrastive or settings.contrastive.named_negatives:
         return []
     return [
         f"{plural(named, 'question names', 'questions name')} hard negatives, and none is used: "
-        "retriever.contrastive.hard_negatives = 0"
+        "retriever.contrastive.named_negatives = 0"
     ]
 
 

@@ -13,6 +13,7 @@ from fedrag.components.base_models import required_models
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
+from fedrag.data.origins import count_origins
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.display import Display, Quiet
 from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, StorageError
@@ -147,9 +148,12 @@ def _check_ray(config: Config, address: str | None) -> None:
 def _prepare(config: Config, parts: Parts) -> tuple[list[Path], dict[str, Any]]:
     """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
-    check_scenario(config, [load_site(folder) for folder in folders], parts.components)
+    sites = [load_site(folder) for folder in folders]
+    check_scenario(config, sites, parts.components)
     models = required_models(config, parts.components)
     facts = collect_facts(config, models, folders) | {"own": parts.own_functions()}
+    if origins := count_origins(question for site in sites for question in site.train):
+        facts["origins"] = origins
     if "generator" in models:
         facts["passes"] = planned_paths(config, models["generator"], facts["threads"]).facts()
     return folders, facts

@@ -45,7 +45,8 @@ def begin_work(bench: Workbench, request: Request) -> Work:
 def _work_with(bench: Workbench, request: Request, models: RoundModels) -> Work:
     @cache
     def index() -> PassageIndex:
-        return build_index(models.retriever, bench.site.passages, bench.config.rag.chunk_overlap, bench.indexes)
+        rag = bench.config.rag
+        return build_index(models.retriever, bench.site.passages, rag.chunk_overlap, bench.indexes, rag.search)
 
     @cache
     def rankings() -> list[Ranking]:

@@ -128,13 +128,14 @@ def add_hard_negatives(
 ) -> list[RetrieverExample]:
     """Fill up the hard negatives of each example with the best retrieved passages that are not labelled for it.
 
-    Those that the site names come first, whatever their similarity. Of a passage, its best chunk is added.
+    Those that the site names stay, whatever their similarity and number. Of a passage, its best chunk is added.
 
     Args:
         examples: Labelled examples.
         queries: Vector of each example's question (examples, dim).
         index: Holds the vectors and texts of the chunks.
-        config: The number of all of them, and by how much retrieved ones must be less similar than the labelled one.
+        config: Up to which number they are filled up, and by how much retrieved ones must be less similar than the
+            labelled one.
         shorten: Cuts a chunk to the size of the labelled passages.
     """
     margin = config.hard_negative_margin
@@ -146,13 +147,12 @@ def add_hard_negatives(
         lambda positive: positive - margin * abs(positive) if margin else math.inf,
     )
 
-    def wrong(hit: Hit) -> PassageText:
-        return PassageText(hit.passage_id, shorten(index.texts[hit.chunk]))
+    def filled(example: RetrieverExample, hits: Sequence[Hit]) -> RetrieverExample:
+        room = max(0, config.hard_negatives - len(example.hard_negatives))
+        retrieved = tuple(PassageText(hit.passage_id, shorten(index.texts[hit.chunk])) for hit in hits[:room])
+        return replace(example, hard_negatives=example.hard_negatives + retrieved)
 
-    return [
-        replace(example, hard_negatives=(*example.hard_negatives, *map(wrong, hits))[: config.hard_negatives])
-        for example, hits in zip(examples, found, strict=True)
-    ]
+    return [filled(example, hits) for example, hits in zip(examples, found, strict=True)]
 
 
 def shortener(retriever: Retriever, train_tokens: int) -> Callable[[str], str]:

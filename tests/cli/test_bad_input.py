@@ -363,6 +363,13 @@ def test_missing_and_empty_passages_are_named():
     )
 
 
+def test_sites_without_a_question_are_refused_before_training():
+    for site in Path("sites").iterdir():
+        for name in ("train", "validation", "test"):
+            (site / f"{name}.jsonl").unlink(missing_ok=True)
+    assert simulation_refusal() == "sites: no site has a training question; they stand in a site's train.jsonl"
+
+
 def test_a_missing_folder_of_sites_is_named_with_where_it_was_looked_for(tmp_path: Path):
     assert simulation_refusal("data.sites=data/none") == (
         f"data/none: no such folder in {tmp_path}; fedrag data import makes one from other data"

@@ -70,6 +70,11 @@ def test_an_unknown_key_is_named_with_the_nearest_known_one(key, nearest):
         config_of(f"{key}=1")
 
 
+def test_an_unknown_key_like_no_known_one_is_answered_with_what_its_section_has():
+    with pytest.raises(ConfigError, match=r"unknown key evaluation.arms.federated \(known there: local, pooled\)$"):
+        config_of("evaluation.arms.federated.generator.learning_rate=1")
+
+
 @pytest.mark.parametrize(
     "override",
     [

@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 from written_run import REFUSAL, add_round, free_port, new_folder, record, shown, write_run
 
 from fedrag.cli.main import app
-from fedrag.coordinator.console import HEADERS
 from fedrag.coordinator.console_page import policy_codes
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
@@ -26,6 +25,7 @@ from fedrag.files import write_json
 from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.page import render
 from fedrag.runs.run_folder import RunFolder
+from fedrag.service.web import HEADERS
 from fedrag.site.policy import policy_numbers
 from fedrag.site.site_config import Policy
 

@@ -14,19 +14,20 @@ import pytest
 
 from fedrag.config.scenario import Config
 from fedrag.coordinator import console
-from fedrag.coordinator.console import HOST, console_server
+from fedrag.coordinator.console import console_server
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 from fedrag.runs.checkpoint import Checkpoint
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import new_key
+from fedrag.service.web import LOOPBACK
 
 STATE = {"retriever": {"weight": np.zeros(2, np.float32)}}
 REFUSAL = "its policy does not allow work at this time of day (policy-quiet-hours; error {:08x} in the site's log)"
 
 
 def free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
+    with socket.create_server((LOOPBACK, 0)) as listener:
         return int(listener.getsockname()[1])
 
 
@@ -88,7 +89,7 @@ def add_round(run: RunFolder, one: Any) -> None:
 @contextmanager
 def shown(folder: ServerFolder) -> Iterator[str]:
     """Show a folder's console, which looks for changes ten times a second, on a free port; give its address."""
-    listener = socket.create_server((HOST, 0))
+    listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
     server = console_server(folder, port)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -96,7 +97,7 @@ def shown(folder: ServerFolder) -> Iterator[str]:
         patch.setattr(console, "TICK_S", console.TICK_S / 10)
         thread.start()
         try:
-            yield f"http://{HOST}:{port}"
+            yield f"http://{LOOPBACK}:{port}"
         finally:
             server.should_exit = True
             thread.join(20)

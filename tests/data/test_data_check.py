@@ -56,6 +56,7 @@ def test_counts_and_lengths_are_those_of_the_files(tmp_path: Path) -> None:
             language="",
             n_questions={"train": 2, "validation": 0, "test": 0},
             n_distinct={"train": 2, "validation": 0, "test": 0},
+            n_by_origin={},
             n_unlabelled=0,
             n_unanswered=0,
             n_repeated_passages=0,
@@ -87,9 +88,17 @@ def test_all_errors_of_all_sites_are_listed_with_file_and_line(tmp_path: Path) -
         f'{train}:2: unknown passage id "p7": no line of passages.jsonl has it',
         f"{tmp_path / 'b' / 'passages.jsonl'}: no such file; a site needs one, a line per passage: "
         '{"id": "p1", "text": "..."}',
-        f"{tmp_path / 'b'}: no question in train.jsonl, validation.jsonl, test.jsonl; a site needs at least one",
     )
     assert [found.n_questions["train"] for found in report.sites] == [1, 0]
+
+
+def test_a_site_without_a_question_is_no_error_and_told_once(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "passages.jsonl").write_text('{"id": "p1", "text": "t"}\n')
+    report = check_sites([tmp_path / "a"])
+    assert report.errors == ()
+    [warning] = report.warnings
+    assert warning.startswith("sites without a question, which can be asked and not trained: a; ")
 
 
 def test_a_question_in_two_splits_of_a_site_is_found_in_another_spelling(tmp_path: Path) -> None:

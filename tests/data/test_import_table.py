@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow
 import pyarrow.parquet
 import pytest
+from office_files import write_xlsx
 
 from fedrag.data.importers.draft import Imported
 from fedrag.data.importers.fields import look_up
@@ -33,6 +34,8 @@ def write_table(folder: Path, file_format: str, rows: list[dict[str, object]]) -
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     elif file_format == "parquet":
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    elif file_format == "xlsx":
+        write_xlsx(path, [list(rows[0]), *(list(row.values()) for row in rows)])
     else:
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, list(rows[0]))
@@ -41,7 +44,7 @@ def write_table(folder: Path, file_format: str, rows: list[dict[str, object]]) -
     return path
 
 
-@pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet"])
+@pytest.mark.parametrize("file_format", ["jsonl", "csv", "parquet", "xlsx"])
 def test_every_format_gives_the_same_sites(tmp_path: Path, file_format: str) -> None:
     imported = import_table(open_table(write_table(tmp_path, file_format, ROWS)), COLUMNS, fractions=TRAIN)
     east, west = imported.sites
@@ -130,9 +133,14 @@ def test_what_is_no_table_is_refused(tmp_path: Path) -> None:
     (tmp_path / "t.parquet").write_bytes(b"not parquet at all")
     with pytest.raises(DataError, match=r"t\.parquet: not a readable Parquet file"):
         import_table(open_table(tmp_path / "t.parquet"), COLUMNS)
-    with pytest.raises(DataError, match=r"t\.xlsx: a file of the kind jsonl, json, csv, tsv, parquet was expected"):
+    (tmp_path / "t.xlsx").write_bytes(b"not Excel at all")
+    with pytest.raises(DataError, match=r"t\.xlsx: not a readable Excel file"):
         import_table(open_table(tmp_path / "t.xlsx"), COLUMNS)
-    for name in ("none.csv", "none.jsonl", "none.parquet"):
+    with pytest.raises(
+        DataError, match=r"t\.ods: a file of the kind jsonl, json, csv, tsv, xlsx, parquet was expected"
+    ):
+        import_table(open_table(tmp_path / "t.ods"), COLUMNS)
+    for name in ("none.csv", "none.jsonl", "none.parquet", "none.xlsx"):
         with pytest.raises(DataError, match="none.* no such file"):
             import_table(open_table(tmp_path / name), COLUMNS)
 

@@ -14,6 +14,10 @@ from deployment import Deployment, free_ports
 from tiny_federation import small_site, tiny_config
 
 from fedrag.config.scenario import Config
+from fedrag.data.feedback_export import export_feedback
+from fedrag.data.feedback_row import Feedback
+from fedrag.data.feedback_store import FeedbackStore
+from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_site
 from fedrag.federation.messages import POLICY_RULES
 from fedrag.runs.run_folder import RunFolder
@@ -32,6 +36,7 @@ CANARIES = {
     "passage": "kanarienvogel-passage",
     "title": "kanarienvogel-titel",
     "id": "kanarienvogel-id",
+    "feedback": "kanarienvogel-rueckmeldung",
     "folder": "kanarienvogel-ordner",
     "model": "kanarienvogel-modell",  # one that a policy names
     "hash": "0c0ffee0" * 8,  # of that model
@@ -122,10 +127,25 @@ def site_of_canaries() -> Site:
     return Site("north", tuple(passages), *splits)
 
 
+def give_feedback(folder: Path) -> None:
+    """Let people say something of three answers; a reviewer takes one, which is trained on, and drops another."""
+    store, site = FeedbackStore(folder), load_site(folder)
+    ids = tuple(passage.id for passage in site.passages[:2])
+    said, canary = [], CANARIES["feedback"]
+    for number in range(3):
+        row = Feedback(f"What is {canary} {number}?", f"no {canary}", ids, "wrong", f"this {canary}", ids[:1])
+        said.append(store.add(row))
+    store.review(said[0], "accepted")
+    store.review(said[1], "dropped")
+    [learned] = export_feedback(folder).added
+    assert learned.hard_negative_ids == ids[1:]
+
+
 @pytest.fixture(scope="module")
 def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap, OutboundProxy]]:
     data = tmp_path_factory.mktemp("data") / CANARIES["folder"]
     write_site(data / "north", site_of_canaries())
+    give_feedback(data / "north")
     write_site(data / "south", small_site("south"))
     root = tmp_path_factory.mktemp("deployment")
     deployment = Deployment(root, {"north": data / "north", "south": data / "south"})
@@ -165,6 +185,7 @@ def allow_models(site_toml: Path) -> None:
 def test_no_canary_is_in_any_byte_that_leaves(tapped, run):
     deployment, tap, proxy = tapped
     assert [sorted(line["sites"]) for line in run.rounds()] == [["north", "south"]] * 2
+    assert run.rounds()[0]["sites"]["north"]["retriever.examples"] == 5, "four, and one from feedback"
     assert set(proxy.asked) == {f"CONNECT 127.0.0.1:{tap.port} HTTP/1.1"}, "south went through its house's proxy"
     # An error at the site, whose text quotes its data: what leaves is a code.
     train = data_of(deployment, "north") / "train.jsonl"

@@ -95,6 +95,13 @@ def test_a_closed_book_is_told_to_open_it():
     assert advice.scenario[:2] == ("[rag]", "passages = 2")
 
 
+def test_a_search_by_words_alone_is_told_to_use_the_retriever_that_learns():
+    tally = Tally(questions=100, right=40, not_found=60, recovered=60)
+    advice = advise(tally, untouched(rag={"search": "bm25"}))
+    assert "Search is by words alone" in advice.reasons[0]
+    assert advice.scenario[:2] == ("[rag]", 'search = "hybrid"')
+
+
 def test_few_questions_and_passages_that_do_not_help_are_said():
     advice = advise(Tally(questions=10, right=2, closed_book=3, not_used=8), untouched())
     assert advice.reasons[-2:] == (

@@ -11,6 +11,7 @@ import pytest
 
 from fedrag.data.chunking import chunk_passages
 from fedrag.models.retriever import Retriever
+from fedrag.rag import indexing
 from fedrag.rag.indexing import build_index
 from fedrag.types import Passage, Tensors
 
@@ -144,3 +145,31 @@ def test_passages_are_not_encoded_anew_if_the_query_side_alone_is_trained(
     with retriever.untouched():
         build_index(retriever, PASSAGES, 8, tmp_path)
     assert indexes(tmp_path) == written
+
+
+def test_terms_are_indexed_once_whatever_the_retriever_learnt(
+    load_retriever: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retriever = load_retriever(loss="contrastive")
+    built = build_index(retriever, PASSAGES, 8, tmp_path, "hybrid")
+    monkeypatch.setattr(indexing, "index_terms", lambda texts: pytest.fail("indexed again"))
+    retriever.set_state(moved(retriever))
+    again = build_index(retriever, PASSAGES, 8, tmp_path, "hybrid")
+    question = ["What does a flat tyre cost?"]
+    by_terms = [build_index(retriever, PASSAGES, 8, tmp_path, "bm25"), built, again]
+    for index in by_terms:
+        assert index.search(retriever.encode_queries(question), 1, question)[0][0].passage_id == "tyre"
+    assert by_terms[0].vectors.shape == (len(built.texts), 0)
+    monkeypatch.undo()
+    build_index(retriever, (*PASSAGES, Passage("new", "A bell.")), 8, tmp_path, "bm25")
+    assert len([path for path in tmp_path.iterdir() if (path / "hashes.npy").exists()]) == 2
+
+
+def test_damaged_terms_are_indexed_again(load_retriever: Load, tmp_path: Path) -> None:
+    index = build_index(load_retriever(), PASSAGES, 8, tmp_path, "bm25")
+    [folder] = [path for path in tmp_path.iterdir() if (path / "hashes.npy").exists()]
+    (folder / "scores.npy").write_bytes(b"")
+    found = build_index(load_retriever(), PASSAGES, 8, tmp_path, "bm25")
+    for text in ("flat tyre", "rye dough"):
+        vectors = np.zeros((1, 0), np.float32)
+        assert found.search(vectors, 2, [text]) == index.search(vectors, 2, [text])

@@ -39,7 +39,7 @@ def change_template(models: Path) -> None:
 
 def test_a_run_is_asked_measured_and_exported_on_the_models_it_was_trained_with(run, models, tmp_path):
     assert BeforeAndAfter.of_run(run.path, NORTH).site == "north"
-    assert fedrag.evaluate_run(run.path, NORTH)["overall"]
+    assert fedrag.evaluate(run.path, NORTH)["overall"]
     assert fedrag.export_run(run.path, tmp_path / "out")
 
 
@@ -49,7 +49,7 @@ def test_with_another_chat_template_it_is_refused_and_the_template_is_named(run,
     with pytest.raises(RunError, match=changed):
         BeforeAndAfter.of_run(run.path, NORTH)
     with pytest.raises(RunError, match=changed):
-        fedrag.evaluate_run(run.path, NORTH)
+        fedrag.evaluate(run.path, NORTH)
     with pytest.raises(RunError, match=changed):
         fedrag.export_run(run.path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
@@ -65,7 +65,7 @@ def test_a_coordinator_does_not_go_on_with_a_run_on_other_models(run, models, tm
 
 def test_the_retriever_alone_is_measured_whatever_the_generator_is(run, models):
     change_template(models)
-    assert fedrag.evaluate_run(run.path, NORTH, only_retrieval=True)["overall"]
+    assert fedrag.evaluate(run.path, NORTH, only_retrieval=True)["overall"]
 
 
 def test_other_prompts_of_the_retriever_are_named(run, models):

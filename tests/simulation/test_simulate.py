@@ -194,7 +194,7 @@ def test_ten_rounds_whose_retriever_does_not_learn_encode_once(tiny_home, tmp_pa
     chunks = len(encoded)
     assert chunks == len(set(encoded)) > 0
     fedrag.ask(run.path, "What does a late book cost?", root / "a")
-    fedrag.evaluate_run(run.path, root, base=True)
+    fedrag.evaluate(run.path, root, base=True)
     simulate(config, out=tmp_path / "again")
     assert len(encoded) == chunks
 

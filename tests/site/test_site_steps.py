@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedrag.components import retriever_steps
 from fedrag.components.state import initial_state
 from fedrag.components.work import Workbench
 from fedrag.data.chunking import chunk_passages
+from fedrag.data.importers.triplets import import_triplets
 from fedrag.data.questions import question_counts
 from fedrag.errors import ConfigError
 from fedrag.federation.messages import Reply, Request
@@ -110,6 +112,21 @@ def test_a_question_with_two_labelled_passages_counts_once(work):
     twice = replace(site.train[0], passage_ids=tuple(passage.id for passage in site.passages[:2]))
     reply = train_site(*work(replace(site, train=(twice, site.train[1])), ("retriever",)))
     assert reply.num_examples == {"retriever": 2}
+
+
+def test_the_retriever_learns_from_the_negatives_that_a_triplet_names(work, tmp_path):
+    """With the default settings they were read, kept and not used."""
+    rows = [{"anchor": f"When is {n}?", "positive": f"{n} is at noon.", "negative": f"{n} is lost."} for n in "abc"]
+    (tmp_path / "pool.json").write_text(json.dumps(rows))
+    (site,) = import_triplets(tmp_path / "pool.json", fractions=(1.0, 0.0, 0.0)).sites
+    without = replace(site, train=tuple(replace(question, hard_negative_ids=()) for question in site.train))
+
+    def update(trained, **contrastive):
+        settings = {"loss": "contrastive", "contrastive": contrastive}
+        return train_site(*work(trained, ("retriever",), retriever=settings)).update["retriever"]
+
+    assert np.abs(update(site) - update(without)).max() > 1e-6
+    np.testing.assert_array_equal(update(site, named_negatives=0), update(without))
 
 
 @pytest.mark.parametrize(

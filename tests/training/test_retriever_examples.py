@@ -145,9 +145,10 @@ def test_the_share_of_a_negative_dot_product_lies_below_it_too(margin, expected)
 
 
 def test_the_sites_own_hard_negatives_come_first_and_are_not_found_again():
-    example = replace(example_with(frozenset({"p0"}), "p0"), hard_negatives=(PassageText("p1", "text of p1"),))
-    assert hard_ids(example, hard_negatives=2, hard_negative_margin=0) == ["p1", "p2"]
-    assert hard_ids(example, hard_negatives=1, hard_negative_margin=0) == ["p1"]
+    named = (PassageText("p4", "text of p4"), PassageText("p1", "text of p1"))
+    example = replace(example_with(frozenset({"p0"}), "p0"), hard_negatives=named)
+    assert hard_ids(example, hard_negatives=3, hard_negative_margin=0) == ["p4", "p1", "p2"]
+    assert hard_ids(example, hard_negatives=1, hard_negative_margin=0) == ["p4", "p1"]
 
 
 def test_of_many_hard_negatives_that_a_site_names_as_many_as_the_scenario_says_are_drawn():

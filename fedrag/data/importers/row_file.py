@@ -1,4 +1,4 @@
-"""Reads the rows of a file: JSON lines, a JSON array, CSV with any usual separator, or Parquet."""
+"""Reads the rows of a file: JSON lines, a JSON array, CSV with any usual separator, Excel, or Parquet."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import pyarrow
 import pyarrow.parquet
 
 from fedrag.data.importers.text_file import OnNote, Row, read_rows, read_text
+from fedrag.data.importers.xlsx_rows import read_sheet
 from fedrag.errors import DataError
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
@@ -115,10 +116,16 @@ def _parquet_rows(path: Path, encoding: str | None, on_note: OnNote) -> Iterator
         raise DataError(f"{path}: not a readable Parquet file: {error}") from None
 
 
+def _xlsx_rows(path: Path, encoding: str | None, on_note: OnNote) -> Iterator[Row]:
+    for place, row in read_sheet(path, on_note):
+        yield place, {name: _cell(text, f'{place}: "{name}"') for name, text in row.items()}
+
+
 READERS: dict[str, Callable[[Path, str | None, OnNote], Iterator[Row]]] = {
     "jsonl": read_rows,
     "json": read_rows,
     "csv": _csv_rows,
     "tsv": _csv_rows,
+    "xlsx": _xlsx_rows,
     "parquet": _parquet_rows,
 }

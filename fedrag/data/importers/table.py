@@ -1,4 +1,4 @@
-"""Import a table, one question per row, from JSON lines, CSV or Parquet, by a mapping of its columns."""
+"""Import a table, one question per row, from JSON lines, CSV, Excel or Parquet, by a mapping of its columns."""
 
 from __future__ import annotations
 

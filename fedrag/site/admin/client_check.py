@@ -12,6 +12,7 @@ from pathlib import Path
 from fedrag import __version__
 from fedrag.components.finding import Finding
 from fedrag.data.check import check_sites
+from fedrag.data.origins import origins_text
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
 from fedrag.memory import free_memory
 from fedrag.security.certificates import days_left
@@ -92,14 +93,21 @@ def _data(config: SiteConfig) -> str:
         raise DataError(f"{report.errors[0]}{more}")
     [site] = report.sites
     train = site.n_questions["train"]
+    if not any(site.n_questions.values()):
+        raise DataError(
+            f"{config.data}: {plural(site.n_passages, 'passage')} and no question yet, so this site can be asked, but "
+            "trains nothing; questions with their answers stand in train.jsonl, and fedrag data update --qa takes them "
+            "from a table"
+        )
     if train < config.policy.min_examples:
         raise DataError(
             f"{config.data}: {plural(train, 'training question')}, so this site trains nothing: its policy asks for "
             f"{config.policy.min_examples} (min_examples); they stand in train.jsonl"
         )
     counts = ", ".join(f"{site.n_questions[split]:,} {split}" for split in SPLITS)
+    origins = f" ({told})" if (told := origins_text(site.n_by_origin)) else ""
     warned = f"; {plural(len(report.warnings), 'warning')}: fedrag data check {config.data}" if report.warnings else ""
-    return f"{plural(site.n_passages, 'passage')}, questions: {counts}{warned}"
+    return f"{plural(site.n_passages, 'passage')}, questions: {counts}{origins}{warned}"
 
 
 def _models(config: SiteConfig) -> str:

@@ -21,7 +21,7 @@ from flwr.app import Message
 from fedrag.errors import StorageError
 from fedrag.federation.signing import request_id
 from fedrag.security.keys import load_private_key
-from fedrag.service.children import Stop, stop_on_signals
+from fedrag.service.stopping import Stop, stop_on_signals
 from fedrag.site.service.connection import AccessDenied, Connection, UntrustedServer, connect
 from fedrag.site.service.inbox import Inbox
 from fedrag.site.service.request_handler import RequestHandler, Superseded

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from fedrag.errors import ServiceError
 from fedrag.locks import held_alone
-from fedrag.service.children import Child, Stop, stop_on_signals
+from fedrag.service.children import Child
 from fedrag.service.environment import QUIET
+from fedrag.service.stopping import Stop, stop_on_signals
 from fedrag.site.service.node import ACCESS_DENIED, UNTRUSTED_SERVER
 from fedrag.site.service.self_evaluation import SelfEvaluation
 from fedrag.site.site_config import SiteConfig

@@ -73,6 +73,21 @@ def test_a_folder_without_settings_is_no_site(tmp_path: Path):
     assert found["site.toml"].text.endswith("no such file; fedrag client init DIR makes a site's folder")
 
 
+def test_questions_from_feedback_are_counted_apart(clinic: Path):
+    with (clinic / "data" / "train.jsonl").open("a", encoding="utf-8") as file:
+        file.write('{"id": "f", "question": "Why?", "answers": ["so"], "origin": "feedback"}\n')
+    told = "questions: 17 train, 4 validation, 6 test (27 questions: 26 from people, 1 from feedback)"
+    assert told in checked(clinic)["data"].text
+
+
+def test_a_site_with_passages_alone_is_told_that_it_trains_nothing(clinic: Path):
+    for split in ("train", "validation", "test"):
+        (clinic / "data" / f"{split}.jsonl").unlink()
+    assert faults(clinic)["data"].startswith(
+        f"{clinic / 'data'}: 8 passages and no question yet, so this site can be asked, but trains nothing; "
+    )
+
+
 def test_several_faults_are_all_told(clinic: Path, home: Path):
     (clinic / "site.key").chmod(0o644)
     (clinic / "coordinator.pub").unlink()

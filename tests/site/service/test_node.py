@@ -14,7 +14,7 @@ from tiny_federation import tiny_config
 
 from fedrag.federation.messages import GREET
 from fedrag.security.keys import load_private_key
-from fedrag.service.children import Stop
+from fedrag.service.stopping import Stop
 from fedrag.site.egress import EGRESS_FILE, read_egress
 from fedrag.site.service import node
 from fedrag.site.service.inbox import Inbox

@@ -1,0 +1,172 @@
+"""Answers questions from one site's passages with one generator and one retriever, as `ask` and a service do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from fedrag.config.scenario import Config
+from fedrag.errors import ConfigError
+from fedrag.models.resident import RoundModels
+from fedrag.rag.alone import answer_as_if_alone
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import Answered, Retrieved, answer_temperature, prompt_builder, prompt_groups, retrieve
+from fedrag.retrieval.index import PassageIndex
+from fedrag.types import Array, Hit, Passage, Site, State
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A passage that a retriever found.
+
+    Attributes:
+        passage: The passage.
+        score: By which passages are ranked: similarity to the question, BM25, or the sum of reciprocal ranks.
+        is_given: Whether it was given to the generator.
+        is_labelled: Whether the site's files label it as holding the answer.
+    """
+
+    passage: Passage
+    score: float
+    is_given: bool
+    is_labelled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RagAnswer:
+    """The answer of one generator and retriever to a question.
+
+    Attributes:
+        answer: The answer.
+        found: The passages found, best first.
+        unread_tokens: The last tokens of a long question, for which the prompt had no room.
+        is_cut: Whether the answer was stopped before it ended.
+        prompt_tokens: Tokens of its prompts.
+        answer_tokens: Tokens of the answer.
+    """
+
+    answer: str
+    found: tuple[Found, ...]
+    unread_tokens: int = 0
+    is_cut: bool = False
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+
+
+class Answerer:
+    """Models and index of one site, loaded once.
+
+    Other answerers may share the loaded models: each sets its own state before it uses them, so two of them must not
+    run at the same time.
+
+    Args:
+        config: The scenario.
+        state: Tensors by component; a missing component is untouched.
+        site: The site.
+        passages: Passages to find per question; None: as many as the scenario gives the generator, which may be none.
+            The generator gets the best of them, at most as many as in the scenario.
+        indexes: The folder of indexes; None: none are kept.
+
+    Raises:
+        ModelError: A model is not fetched.
+    """
+
+    def __init__(
+        self, config: Config, state: State, site: Site, passages: int | None = None, indexes: Path | None = None
+    ) -> None:
+        self.site = site
+        self._config = config
+        self._state = state
+        self._n_found = config.rag.passages if passages is None else passages
+        self._passages = {passage.id: passage for passage in site.passages}
+        self._index: PassageIndex | None = None
+        if self._n_found:
+            retriever = RoundModels(config, state).retriever
+            rag = config.rag
+            self._index = build_index(retriever, site.passages, rag.chunk_overlap, indexes, rag.search)
+
+    def answer(self, questions: Sequence[str]) -> list[RagAnswer]:
+        """Answer questions; each gets the answer that it gets alone, however many there are.
+
+        Args:
+            questions: As `checked_question` returns them.
+        """
+        config, models = self._config, self._models()
+        distinct = list(dict.fromkeys(questions))
+        hits = [self._hits(models, question, self._n_found) for question in distinct]
+        asked = [
+            Retrieved.of(question, found[: config.rag.passages], self._passages, self._index)
+            for question, found in zip(distinct, hits, strict=True)
+        ]
+        retriever = models.retriever if self._index is not None else None
+        temperature = answer_temperature(retriever, config.rag, config.retriever.lsr.tau_r)
+        batch_tokens = config.evaluation.batch_tokens
+        answered = answer_as_if_alone(models.generator, asked, config.rag, batch_tokens, temperature)
+        by_question = {
+            one.question: self._answer(models, one, found, reply)
+            for one, found, reply in zip(asked, hits, answered, strict=True)
+        }
+        return [by_question[question] for question in questions]
+
+    def search(self, question: str, passages: int) -> tuple[Found, ...]:
+        """Return the best passages for a question.
+
+        Raises:
+            ConfigError: The scenario searches no passages.
+        """
+        if self._index is None:
+            raise ConfigError("there is no index: this scenario gives the generator no passages (rag.passages = 0)")
+        return self._found(self._hits(self._models(), question, passages))
+
+    def embed(self, texts: Sequence[str], side: Literal["query", "passage"]) -> tuple[Array, int]:
+        """Return the vectors (texts, dim) of questions or passages by which a search compares them, and their tokens.
+
+        Each text is encoded alone, so that its vector does not depend on the others. Tokens that the encoder does not
+        read count too.
+        """
+        retriever = self._models().retriever
+        encode = retriever.encode_queries if side == "query" else retriever.encode_passages
+        tokens = sum(len(ids) for ids in retriever.encoder.tokenizer(list(texts), verbose=False)["input_ids"])
+        return np.concatenate([encode([text]) for text in texts]), tokens
+
+    def _models(self) -> RoundModels:
+        return RoundModels(self._config, self._state)  # sets the state, since others may share the loaded models
+
+    def _hits(self, models: RoundModels, question: str, passages: int) -> list[Hit]:
+        """Return the passages found for a question, encoded alone: a batch may turn the order of near equals."""
+        return retrieve(models.retriever, self._index, [question], passages)[0] if self._index is not None else []
+
+    def _found(self, hits: Sequence[Hit]) -> tuple[Found, ...]:
+        given = self._config.rag.passages
+        return tuple(Found(self._passages[hit.passage_id], hit.score, rank < given) for rank, hit in enumerate(hits))
+
+    def _answer(self, models: RoundModels, asked: Retrieved, hits: Sequence[Hit], answered: Answered) -> RagAnswer:
+        builder = prompt_builder(models.generator, self._config.rag)
+        fits = [builder.fit(asked.question, group) for _, group in prompt_groups(asked.passages, self._config.rag)]
+        return RagAnswer(
+            answered.text,
+            self._found(hits),
+            fits[0].question_tokens - len(fits[0].question),
+            answered.is_cut,
+            sum(builder.fitted_example(fitted).length for fitted in fits),
+            builder.answer_tokens(answered.text),
+        )
+
+
+def checked_question(question: str) -> str:
+    """Strip a question.
+
+    Raises:
+        ConfigError: It is blank, or no tokenizer can read it.
+    """
+    if not question.strip():
+        raise ConfigError("the question is empty; expected some words")
+    try:
+        question.encode()
+    except UnicodeEncodeError:
+        raise ConfigError("the question is not UTF-8 text") from None
+    return question.strip()

@@ -1,0 +1,36 @@
+"""What a notebook shows of a run: what was found, the table of its arms and the picture of its figures."""
+
+from __future__ import annotations
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from fedrag.config.schedule import trained_components
+from fedrag.evaluation.records import scores_by_question
+from fedrag.reporting import plots, what_ran
+from fedrag.reporting.arms import ARMS, measured_metrics, overall_lines, read_arms
+from fedrag.reporting.page import verdicts
+from fedrag.reporting.verdict import headline_metrics, percent
+from fedrag.runs.run_folder import RunFolder
+
+
+def render_card(run: RunFolder) -> str:
+    """Return HTML that stands in a page with other things.
+
+    Raises:
+        RunError: What the run's folder holds is damaged.
+    """
+    arms = read_arms(run)
+    scores = {arm: scores_by_question(measured) for arm, measured in arms.items()}
+    lines = overall_lines(scores)
+    headlines = headline_metrics(trained_components(run.config.federation), measured_metrics(scores))
+    environment = Environment(
+        loader=PackageLoader("fedrag.reporting"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    environment.filters["percent"] = percent
+    return environment.get_template("run_card.html.jinja").render(
+        name=run.path.resolve().name,
+        verdicts=verdicts(lines, headlines) or [what_ran.nothing_measured(run)],
+        arms={arm: title for arm, title in ARMS.items() if arm in arms},
+        lines=lines,
+        dots=plots.dots(scores, lines, headlines),
+    )

@@ -1,0 +1,123 @@
+"""The service that answers: its paths, and how it listens."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp
+
+from fedrag.data.feedback_store import FeedbackStore
+from fedrag.errors import ConfigError
+from fedrag.service.stopping import Stop, stop_on_signals
+from fedrag.service.web import LOOPBACK, is_loopback, listen, quiet_server
+from fedrag.serving.ask_page import FILES, file, page
+from fedrag.serving.chat import complete
+from fedrag.serving.feedback import take_feedback
+from fedrag.serving.guard import Say, guarded, read_token
+from fedrag.serving.model_names import list_models
+from fedrag.serving.model_thread import ModelThread
+from fedrag.serving.vectors import embed, search
+
+MOST_CONNECTIONS = 300
+
+Endpoint = Callable[[Request, ModelThread], Awaitable[Response]]
+
+PATHS: dict[str, tuple[str, Endpoint]] = {
+    "/v1/models": ("GET", list_models),
+    "/v1/models/{name:path}": ("GET", list_models),
+    "/v1/chat/completions": ("POST", complete),
+    "/v1/embeddings": ("POST", embed),
+    "/search": ("POST", search),
+}
+"""What models answer."""
+
+
+def serve_answers(
+    models: Callable[[], ModelThread], feedback: Path, host: str, port: int, token_file: Path | None, say: Say
+) -> None:
+    """Answer until Ctrl-C or SIGTERM.
+
+    Args:
+        models: Loads the models that answer, once the port is taken.
+        feedback: The site's data folder, which keeps what people say about answers.
+        host: The address of this machine to listen at.
+        port: The port.
+        token_file: The file of the token that every request must show; None: no token, and this machine alone.
+        say: Takes a line for the operator.
+
+    Raises:
+        ConfigError: Other machines would reach the service and there is no token, or the token is none.
+        ServiceError: The port cannot be used.
+    """
+    if token_file is None and not is_loopback(host):
+        raise ConfigError(f"--host {host}: other machines would reach the service; name a token with --token-file FILE")
+    token = read_token(token_file) if token_file else ""
+    listener = listen(host, port)
+    stop_on_signals()
+    thread = None
+    try:
+        thread = models()
+        server = answer_server(thread, FeedbackStore(feedback), host, port, token, say)
+        served, who = thread.served, "everyone who has the token" if token else "everyone who works on this machine"
+        say(
+            f"{served.name} answers for {served.answerer.site.name} at {address(host, port)} for {who}; Ctrl-C stops it"
+        )
+        if not is_loopback(host):
+            say("questions, answers and the token cross the network as they are: put a proxy with TLS in front of it")
+        server.run(sockets=[listener])
+    except Stop:
+        say("the service stops")
+    finally:
+        listener.close()
+        if thread is not None:
+            thread.end()
+
+
+def answer_server(
+    models: ModelThread, store: FeedbackStore, host: str, port: int, token: str, say: Say
+) -> uvicorn.Server:
+    """Return the service as a server, to be run on a socket at this address."""
+    logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())  # a traceback may hold what was asked
+    hosts = {f"{LOOPBACK}:{port}", f"localhost:{port}", f"[::1]:{port}"} if is_loopback(host) else set()
+    open_paths = {"/", "/health", *(f"/{name}" for name in FILES)}
+    return quiet_server(guarded(_paths(models, store), hosts, token, open_paths, say), MOST_CONNECTIONS)
+
+
+def address(host: str, port: int) -> str:
+    """Return the address for a browser.
+
+    >>> address("0.0.0.0", 80), address("::1", 80)
+    ('http://0.0.0.0:80/', 'http://[::1]:80/')
+    """
+    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+
+
+def _paths(models: ModelThread, store: FeedbackStore) -> ASGIApp:
+    def health(request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def feedback(request: Request) -> Response:
+        known = frozenset(passage.id for passage in models.served.answerer.site.passages)
+        return await take_feedback(request, store, known)
+
+    def bound(endpoint: Endpoint) -> Any:
+        async def answer(request: Request) -> Response:
+            return await endpoint(request, models)
+
+        return answer
+
+    routes = [
+        Route("/", page),
+        Route("/health", health),
+        Route("/feedback", feedback, methods=["POST"]),
+        *(Route(path, bound(endpoint), methods=[method]) for path, (method, endpoint) in PATHS.items()),
+        *(Route(f"/{name}", file) for name in FILES),
+    ]
+    return Router(routes, redirect_slashes=False)
