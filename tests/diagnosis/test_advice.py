@@ -97,7 +97,7 @@ def test_a_closed_book_is_told_to_open_it():
 
 def test_a_search_by_words_alone_is_told_to_use_the_retriever_that_learns():
     tally = Tally(questions=100, right=40, not_found=60, recovered=60)
-    advice = advise(tally, untouched(rag={"search": "bm25"}))
+    advice = advise(tally, untouched(rag={"search": "bm25"}, federation={"schedule": "generator"}))
     assert "Search is by words alone" in advice.reasons[0]
     assert advice.scenario[:2] == ("[rag]", 'search = "hybrid"')
 
