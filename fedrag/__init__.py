@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from fedrag.api.train import Trained, train
     from fedrag.components.export import export_run
     from fedrag.config.scenario import Config
+    from fedrag.diagnosis.diagnose import diagnose_run
     from fedrag.errors import FedragError
     from fedrag.evaluation.ask import ask
     from fedrag.reporting.page import write_report
@@ -33,6 +34,7 @@ __all__ = [
     "Trained",
     "__version__",
     "ask",
+    "diagnose_run",
     "evaluate",
     "export_run",
     "resume",
@@ -53,6 +55,7 @@ _MODULES = {
     "Site": "fedrag.api.sites",
     "Trained": "fedrag.api.train",
     "ask": "fedrag.evaluation.ask",
+    "diagnose_run": "fedrag.diagnosis.diagnose",
     "evaluate": "fedrag.api.simulations",
     "export_run": "fedrag.components.export",
     "resume": "fedrag.api.simulations",

@@ -24,11 +24,14 @@ def diagnose(
     Example: fedrag server diagnose coordinator
     """
     from fedrag.coordinator.server_folder import ServerFolder
-    from fedrag.coordinator.told_diagnosis import added_up
+    from fedrag.coordinator.told_diagnosis import NOTHING_TOLD, added_up
 
     found = added_up(ServerFolder.open(folder), run)
     if as_json:
         typer.echo(json.dumps(found, indent=2))
+        return
+    if found is None:
+        print_lines([NOTHING_TOLD])
         return
     moments = {moment: found[moment] for moment in ("before", "after") if moment in found}
     told = [f"{moment} training: {', '.join(part['sites'])}" for moment, part in moments.items()]

@@ -11,8 +11,13 @@ from fedrag.diagnosis.tally import Tally
 from fedrag.errors import ConfigError
 from fedrag.runs.run_folder import RunFolder
 
+NOTHING_TOLD = (
+    "no site told why its answers are wrong; a run asks for it with federation.diagnose = true, and a site tells it "
+    "with tell_diagnosis = true in its policy"
+)
 
-def added_up(folder: ServerFolder, name: str | None = None) -> dict[str, Any]:
+
+def added_up(folder: ServerFolder, name: str | None = None) -> dict[str, Any] | None:
     """Return the counts of all sites together, before and after training, and what they advise.
 
     A site whose policy keeps its number of questions tells shares, and counts as one question.
@@ -23,10 +28,10 @@ def added_up(folder: ServerFolder, name: str | None = None) -> dict[str, Any]:
 
     Returns:
         `run`, `before` and `after` where they were told (each `sites`, their names, and `counts`), and `advice`, which
-        looks at the last of them.
+        looks at the last of them; None: no site told anything.
 
     Raises:
-        ConfigError: There is no such run, or no site told anything.
+        ConfigError: There is no such run.
     """
     known = run_names(folder)
     if name is not None and name not in known:
@@ -46,7 +51,4 @@ def added_up(folder: ServerFolder, name: str | None = None) -> dict[str, Any]:
             situation = Situation.of(run.config, base=last == "before", has_labels=any(labelled) if labelled else None)
             advice = advise(Tally.from_counts(sums[last]["counts"]), situation)
             return {"run": run.path.name, **sums, "advice": advice.to_json()}
-    raise ConfigError(
-        f"{name or folder.path}: no site told why its answers are wrong; a run asks for it with federation.diagnose = "
-        "true, and a site tells it with tell_diagnosis = true in its policy"
-    )
+    return None

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from written_run import new_folder, record, write_run
 
 from fedrag.cli.main import app
-from fedrag.coordinator.told_diagnosis import added_up
+from fedrag.coordinator.told_diagnosis import NOTHING_TOLD, added_up
 from fedrag.diagnosis.tally import Tally
 from fedrag.errors import ConfigError
 
@@ -56,7 +56,8 @@ def test_where_no_site_told_anything_the_way_there_is_said(tmp_path: Path):
     folder = new_folder(tmp_path)
     run = write_run(folder, [record(1)])
     run.record_diagnosis("before", {})
-    with pytest.raises(ConfigError, match=r"federation\.diagnose = true, and a site .* tell_diagnosis = true"):
-        added_up(folder)
+    assert added_up(folder) is None
+    done = CliRunner().invoke(app, ["server", "diagnose", str(folder.path)])
+    assert (done.exit_code, done.stdout) == (0, f"{NOTHING_TOLD}\n")
     with pytest.raises(ConfigError, match="nothing-1: there is no such run; there are: written-1"):
         added_up(folder, "nothing-1")
