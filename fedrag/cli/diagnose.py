@@ -35,7 +35,7 @@ def diagnose(
     split: Split = SplitName.VALIDATION,
     json_file: JsonFile = None,
 ) -> None:
-    """Say why answers are wrong, and what to change: which part to train, or what to add.
+    """Say why answers are wrong, and what to train or to add.
 
     Example: fedrag diagnose runs/tiny-1 --base --json diagnosis.json
     """

@@ -147,9 +147,7 @@ class Policy(SiteSection):
     tell_diagnosis: bool = False
     """Whether the coordinator learns, where a run asks, how many answers to validation questions are wrong, and why."""
     adopt: Literal["if-better", "always", "ask"] = "if-better"
-    """When delivered models come into use here. if-better: they are measured first, and used if they are no worse than
-    those in use on this site's validation questions; with fewer than 30 of these it asks you. always: at once, without
-    measuring. ask: they are measured, and you decide (fedrag client adopt)."""
+    """When delivered models are used: if measured here and no worse (too few questions: "ask"), at once, or if you adopt."""
     tell_policy: bool = True
     """Whether the coordinator learns these rules, as numbers, to plan runs by them; it learns no name of a model."""
 
@@ -217,8 +215,7 @@ def _setting_lines(section: type[Section], values: dict[str, str]) -> Iterator[s
             continue
         # JSON and TOML spell the values of this section the same.
         value = json.dumps(values.get(key, field.default), ensure_ascii=False)
-        comment = "\n".join(f"# {line}" for line in str(field.description).splitlines())
-        yield f"{comment}\n{key} = {value}\n"
+        yield f"# {field.description}\n{key} = {value}\n"
 
 
 def _read(path: Path) -> str:
