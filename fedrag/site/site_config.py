@@ -147,7 +147,7 @@ class Policy(SiteSection):
     tell_diagnosis: bool = False
     """Whether the coordinator learns, where a run asks, how many answers to validation questions are wrong, and why."""
     adopt: Literal["if-better", "always", "ask"] = "if-better"
-    """When delivered models are used: if measured here and no worse (too few questions: "ask"), at once, or if you adopt."""
+    """When delivered models are used: if no worse here (too few questions to tell: "ask"), at once, or if you adopt."""
     tell_policy: bool = True
     """Whether the coordinator learns these rules, as numbers, to plan runs by them; it learns no name of a model."""
 
