@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from fedrag.api.sites import Site
     from fedrag.api.train import Trained, train
     from fedrag.config.scenario import Config
+    from fedrag.diagnosis.diagnose import diagnose_run
     from fedrag.errors import FedragError
     from fedrag.evaluation.ask import ask
     from fedrag.exporting.write_export import export_run
@@ -33,6 +34,7 @@ __all__ = [
     "Trained",
     "__version__",
     "ask",
+    "diagnose_run",
     "evaluate",
     "export_run",
     "resume",
@@ -53,6 +55,7 @@ _MODULES = {
     "Site": "fedrag.api.sites",
     "Trained": "fedrag.api.train",
     "ask": "fedrag.evaluation.ask",
+    "diagnose_run": "fedrag.diagnosis.diagnose",
     "evaluate": "fedrag.api.simulations",
     "export_run": "fedrag.exporting.write_export",
     "resume": "fedrag.api.simulations",

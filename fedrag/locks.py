@@ -54,3 +54,20 @@ def held_alone(folder: Path, refusal: FedragError) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process changes what is in a folder, which is made where it is missing.
+
+    Raises:
+        StorageError: It is not writable.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

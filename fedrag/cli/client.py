@@ -10,7 +10,8 @@ import typer
 
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
-from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
+from fedrag.cli.client_diagnose import diagnose
+from fedrag.cli.client_models import adopt, ask, evaluate, export, models, purge, rollback
 from fedrag.cli.serve import client_serve
 from fedrag.service.environment import require_linux
 
@@ -62,5 +63,5 @@ def start(folder: Folder) -> None:
 
 
 app.command("serve")(client_serve)
-for verb in (check, ask, models, export, rollback, evaluate, purge):
+for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, purge):
     app.command()(verb)

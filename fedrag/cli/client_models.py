@@ -1,4 +1,4 @@
-"""`fedrag client ask, export, models, rollback, evaluate, purge`: use the models that a site received."""
+"""`fedrag client ask, export, models, adopt, rollback, evaluate, purge`: use the models that a site received."""
 
 from __future__ import annotations
 
@@ -86,6 +86,7 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
 
     Example: fedrag client models clinic
     """
+    from fedrag.site.adoption import state_of, verdict_line
     from fedrag.site.delivery import REPORT_FILE, current_delivery, deliveries, models_folder
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
@@ -97,13 +98,14 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
             "run": delivery.run,
             "delivered": delivery.time,
             "components": list(delivery.components),
-            "state": "current" if delivery == current else "taken back" if delivery.taken_back else "earlier",
+            "state": state_of(delivery, current),
             "report": str(report) if (report := models_folder(folder, delivery.run) / REPORT_FILE).is_file() else None,
         }
         for delivery in found
     ]
     if as_json:
-        typer.echo(json.dumps({"current": current.run if current else None, "models": rows}, indent=2))
+        told = [row | {"verdict": delivery.verdict or None} for row, delivery in zip(rows, found, strict=True)]
+        typer.echo(json.dumps({"current": current.run if current else None, "models": told}, indent=2))
         return
     shown = [
         row
@@ -115,8 +117,48 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
         for row, delivery in zip(rows, found, strict=True)
     ]
     print_rows(shown, empty="no models were delivered yet")
-    if found and current is None:
+    if found and all(delivery.taken_back for delivery in found):
         print_lines(["the untouched models are current: all that were delivered are taken back"])
+    print_lines([line for delivery in found if (line := verdict_line(folder, delivery))])
+
+
+def adopt(
+    folder: Folder,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Run whose models to adopt; by default, the latest that wait.")
+    ] = None,
+    by_policy: Annotated[
+        bool,
+        typer.Option(
+            "--by-policy",
+            help="Measure what waits on this site's validation questions, and do what policy.adopt says; a running "
+            "site does so by itself.",
+        ),
+    ] = False,
+    background: Annotated[bool, typer.Option("--background", help="Run at the lowest priority.")] = False,
+) -> None:
+    """Take delivered models into use that wait, or go back to ones that were taken back.
+
+    Example: fedrag client adopt clinic
+    """
+    if by_policy and run is not None:
+        raise ConfigError("--by-policy judges all that wait; leave out RUN")
+    if background:
+        _lower_priority()
+    from fedrag.site.adoption import adopt as take_into_use
+    from fedrag.site.adoption import verdict_line
+    from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
+
+    config = SiteConfig.from_file(folder / SITE_FILE)
+    if not by_policy:
+        print_lines([f"{take_into_use(folder, run).run} is current now"])
+        return
+    choose_device(config)
+    from fedrag.site.admin.delivery_trial import try_waiting
+
+    with open_display() as display:
+        judged = try_waiting(folder, config, display)
+    print_lines([verdict_line(folder, delivery) for delivery in judged] or ["nothing waits to be measured"])
 
 
 def rollback(folder: Folder) -> None:

@@ -17,6 +17,7 @@ from fedrag.cli import (
     client,
     compare,
     data,
+    diagnose,
     evaluate,
     export,
     feedback,
@@ -67,6 +68,7 @@ app.command("simulate")(simulate.simulate_command)
 app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)
+app.command("diagnose")(diagnose.diagnose)
 app.command("report")(report.report)
 app.command("ask")(ask.ask_command)
 app.command("serve")(serve.serve)

@@ -70,6 +70,7 @@ def simulate_command(
             run = resume(resume_run, display=display, ray_address=ray_address)
     from fedrag.data.origins import origins_text
     from fedrag.data.questions import distinct_lines
+    from fedrag.diagnosis.kept import forgetting_text
     from fedrag.evaluation.records import cut_lines
     from fedrag.reporting.page import write_report
 
@@ -81,12 +82,15 @@ def simulate_command(
         print_table(_title(run.config), arms)
         print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
         print_lines(cut_lines(arms, run.config.rag))
+        if losses := results.get("forgetting"):
+            print_lines([f"{forgetting_text(losses)}."])
         if origins := origins_text(run.facts.get("origins", {}), "training question"):
             print_lines([origins])
         if seen := results.get("seen_elsewhere"):
             _print_unseen(seen, arms["federated"]["n_questions"])
     else:
         print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])
+    print_lines([f"why answers are wrong: fedrag diagnose {run.path}"] if run.config.evaluation.generate else [])
     print_lines([f"report: {write_report(run)}", f"run folder: {run.path}"])
 
 

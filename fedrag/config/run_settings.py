@@ -47,9 +47,13 @@ class FederationConfig(Section):
     max_update_norm: Annotated[float, Field(gt=0.0, le=1e9)] = 1000.0
     """Largest L2 norm of a valid update."""
     keep: Literal["last", "best"] = "last"
-    """The result: the last round's tensors, or for each component the best on the sites' validation questions."""
+    """The result: the last round's tensors, or for each component the best on the sites' validation questions, which
+    may be those before the first round."""
     validate_every: Annotated[int, Field(ge=0)] = 0
     """Rounds between validations at the sites; 0: never, or after each round if keep = "best"."""
+    diagnose: bool = False
+    """Whether sites are asked, before the first round and after the last, why answers to their validation questions are
+    wrong: counts of causes, which a site tells where its policy has tell_diagnosis = true."""
     deliver: bool = True
     """Whether the sites receive the result at the end."""
 

@@ -167,6 +167,13 @@ class PromptBuilder:
             for text, ids, whole in read[piece.fill]
         )
 
+    def shown_texts(self, fitted: Fitted, passages: Sequence[Shown]) -> list[str]:
+        """Return of each passage the text that a prompt holds: all of it, or the window that is read."""
+        return [
+            passage.text if len(read) == whole else str(self._tokenizer.decode(read, skip_special_tokens=True))
+            for passage, read, whole in zip(passages, fitted.passages, fitted.passage_tokens, strict=True)
+        ]
+
     def question_tokens(self, question: str) -> int:
         """Return the number of tokens of a whole question."""
         return len(self._ids(self._wording.after(self._wording.question_label, question)))

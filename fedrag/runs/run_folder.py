@@ -8,6 +8,7 @@ runs/<scenario>-<n>/
   rounds.jsonl           a line per round
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
   sites.json             each site's greeting: version, numbers of questions, policy
+  diagnosis/             why answers are wrong, where that was asked: fedrag diagnose, and told.json, what sites told
   delivery.json          the sites that received the result
   final/                 state.safetensors: what was trained; generator/: an adapter for PEFT, and its README
   evaluation/            the measured questions, one by one
@@ -24,7 +25,7 @@ import re
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -35,6 +36,9 @@ from fedrag.files import read_json, replacing_folder, sha256_of, storage_errors,
 from fedrag.locks import LOCK_FILE, held_alone
 from fedrag.runs.checkpoint import Checkpoint, join_tensors, read_checkpoint, split_tensors
 from fedrag.types import State
+
+Moment = Literal["before", "after"]
+"""Before the first round, or after the last one."""
 
 FORMAT = 2
 KEPT_CHECKPOINTS = 3
@@ -187,6 +191,16 @@ class RunFolder:
         """The greetings of the sites, by name: `version`, `counts` and, in newer runs, `policy`."""
         path = self.path / "sites.json"
         return read_json(path) if path.is_file() else {}
+
+    def record_diagnosis(self, moment: Moment, told: dict[str, dict[str, float]]) -> None:
+        """Record what sites told of why their answers are wrong, by name, before the first round or after the last."""
+        write_json(self.path / "diagnosis" / "told.json", {**self.told_diagnoses, moment: told})
+
+    @property
+    def told_diagnoses(self) -> dict[Moment, dict[str, dict[str, float]]]:
+        """The counts that sites told, by moment and site."""
+        path = self.path / "diagnosis" / "told.json"
+        return read_json(path) if path.is_file() else {}  # type: ignore[return-value]  # as they were written
 
     def record_delivery(self, sites: list[str]) -> None:
         """Record the sites that received the result."""

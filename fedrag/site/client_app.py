@@ -90,11 +90,17 @@ def make_client_app(
 
     @app.evaluate(VALIDATE.partition(".")[2])
     def validate(message: Message, context: Context) -> Message:
-        return handle(message, context, lambda bench, request: validate_site(bench, request, components))
+        tells = policy is None or policy.tell_diagnosis
+        return handle(
+            message, context, lambda bench, request: validate_site(bench, request, components, tells_diagnosis=tells)
+        )
 
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
-        return handle(message, context, lambda bench, request: accept_delivery(bench, request, components))
+        adopts = policy is None or policy.adopt == "always"
+        return handle(
+            message, context, lambda bench, request: accept_delivery(bench, request, components, adopts=adopts)
+        )
 
     return app
 

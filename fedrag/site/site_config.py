@@ -144,6 +144,10 @@ class Policy(SiteSection):
     """Fewest questions behind a number that leaves the site, such as a loss; 1: no limit."""
     tell_counts: bool = True
     """Whether the coordinator learns numbers of questions; false: 1 or 0, and only in runs with equal weights."""
+    tell_diagnosis: bool = False
+    """Whether the coordinator learns, where a run asks, how many answers to validation questions are wrong, and why."""
+    adopt: Literal["if-better", "always", "ask"] = "if-better"
+    """When delivered models are used: if no worse here (too few questions to tell: "ask"), at once, or if you adopt."""
     tell_policy: bool = True
     """Whether the coordinator learns these rules, as numbers, to plan runs by them; it learns no name of a model."""
 

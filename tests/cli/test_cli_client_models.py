@@ -14,6 +14,7 @@ from tiny_federation import SHIPPED
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
+from fedrag.diagnosis.diagnose import diagnose_run
 from fedrag.models.resident import RoundModels
 from fedrag.runs.run_folder import RunFolder
 from fedrag.site.delivery import open_current
@@ -174,7 +175,17 @@ def test_purge_tells_what_it_removes_and_why_it_leaves_the_rest_and_asks(clinic:
 
 
 @pytest.mark.parametrize(
-    "verb", [("ask",), ("export", "--out", "out"), ("models",), ("rollback",), ("evaluate",), ("purge", "--yes")]
+    "verb",
+    [
+        ("ask",),
+        ("export", "--out", "out"),
+        ("models",),
+        ("adopt",),
+        ("rollback",),
+        ("evaluate",),
+        ("diagnose",),
+        ("purge", "--yes"),
+    ],
 )
 def test_a_folder_that_is_no_site_is_refused(verb: tuple[str, ...], tmp_path: Path):
     (tmp_path / "models" / "precious").mkdir(parents=True)
@@ -183,3 +194,20 @@ def test_a_folder_that_is_no_site_is_refused(verb: tuple[str, ...], tmp_path: Pa
         "site.toml: no such file; fedrag client init DIR makes a site's folder"
     )
     assert (tmp_path / "models" / "precious").is_dir()
+
+
+def test_a_site_sees_why_its_answers_are_wrong(clinic: Path, run: RunFolder):
+    output = client("diagnose", "clinic", "--json", "why.json")
+    result = json.loads(Path("why.json").read_text())
+    theirs = diagnose_run(run.path, NORTH)
+    assert result["overall"]["counts"] == theirs["overall"]["counts"]
+    assert result["sites"].keys() == {"clinic"}
+    assert "tiny-1 at clinic, trained models: 4 validation questions with an answer" in output
+    assert "Loss on general text" in output
+    assert output.splitlines()[-1] == "The scenario is the coordinator's: these lines are for it to set."
+    client("rollback", "clinic")
+    client("rollback", "clinic")
+    assert "untouched models: 4 validation questions" in client("diagnose", "clinic", "--base")
+    assert "all delivered models were taken back" in refusal("diagnose", "clinic")
+    (clinic / "data" / "test.jsonl").unlink()
+    assert "no question of the test split has an answer" in refusal("diagnose", "clinic", "--base", "--split", "test")

@@ -310,6 +310,8 @@ def test_a_sites_commands_lead_from_nothing_to_delivered_models(coordinator: Rea
     assert codes == [0, 0]
     assert "to do" not in said["fedrag client check clinic"]
     assert "In all," in said["fedrag client audit clinic"]
+    assert "is current now" in said["fedrag client adopt clinic"]
+    assert "Recommendation: " in said["fedrag client diagnose clinic"]
     assert "untouched models are current" in said["fedrag client rollback clinic"]
     assert not list((site.folder / "clinic" / "models").glob("*/*.safetensors"))
 
