@@ -30,6 +30,10 @@ def simulate_command(
     resume_run: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Resume an interrupted run.")
     ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, help="With --resume: rounds in all, of a finished run too."),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, and show what would run.")] = False,
     ray_address: Annotated[
         str | None,
@@ -49,6 +53,8 @@ def simulate_command(
         raise ConfigError("expected a scenario file or --resume RUN, one of the two")
     if resume_run is not None and (overrides or out or dry_run):
         raise ConfigError("--resume takes its settings from the run folder; leave out --set, --out and --dry-run")
+    if rounds is not None and resume_run is None:
+        raise ConfigError("--rounds goes with --resume; a new run has --set federation.rounds=N")
     if dry_run and ray_address:
         raise ConfigError("--dry-run looks at this machine alone; leave out --ray-address")
     from fedrag.config.scenario import Config
@@ -67,7 +73,7 @@ def simulate_command(
             run = simulate(config, out=out, display=display, ray_address=ray_address, ray_pool=pool)
         else:
             assert resume_run is not None
-            run = resume(resume_run, display=display, ray_address=ray_address)
+            run = resume(resume_run, rounds=rounds, display=display, ray_address=ray_address)
     from fedrag.data.origins import origins_text
     from fedrag.data.questions import distinct_lines
     from fedrag.evaluation.records import cut_lines

@@ -30,6 +30,10 @@ class Config(Section):
     """Name of the scenario and of its run folders: small letters, digits and hyphens."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed from which all randomness derives."""
+    start_from: str = ""
+    """Folder of a finished run whose result this one starts from, instead of new adapters or the base's weights; what
+    that run trained and this one does not is used and delivered as it is. Models, adapters and what is trained of them
+    must be the same. Empty: from the start."""
     data: DataConfig
     models: ModelsConfig = ModelsConfig()
     rag: RagConfig = RagConfig()

@@ -17,6 +17,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedrag.components.base_models import required_models
+from fedrag.components.earlier_result import take_start
 from fedrag.coordinator.flower import RegisteredNode, SuperLink
 from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
@@ -93,6 +94,7 @@ def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> 
     if not run.facts:
         run.record_facts(collect_facts(run.config, required_models(run.config), folders=()))
     require_same_models(run)
+    take_start(run)
     federate(run, lambda: _grid(folder, name, display), display=display)
     run.drop_checkpoints()
 

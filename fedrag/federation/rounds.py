@@ -34,8 +34,8 @@ def run_rounds(federation: Federation) -> State:
     for warning in warnings:
         display.say(warning)
     if checkpoint is None:
-        start = initial_state(config, trained_components(config.federation), federation.components)
-        checkpoint = Checkpoint(0, start, {}, {})
+        new = initial_state(config, trained_components(config.federation), federation.components)
+        checkpoint = Checkpoint(0, new | federation.start, {}, {})
         run.save_checkpoint(checkpoint, {})
     elif checkpoint.round_number:
         display.say(f"going on after round {checkpoint.round_number}")

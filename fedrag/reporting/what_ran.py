@@ -150,11 +150,15 @@ def facts(
     sites = sorted(recorded.get("data") or totals)
     trained = trained_components(config.federation)
     models = recorded.get("models", {})
+    start = recorded.get("start_from", {})
     found = {"Scenario": f"{config.name}, seed {config.seed}"}
     for component in COMPONENTS:
         if component in models:
-            role = "trained" if component in trained else "not trained"
+            kept = f"as {start['run']} trained it" if component in start.get("components", ()) else "not trained"
+            role = "trained" if component in trained else kept
             found[component.capitalize()] = f"{models[component]['name']} ({role})"
+    if start:
+        found["Started from"] = f"{start['run']}, {plural(start['rounds'], 'round')} of {start['scenario']}"
     for what, name in recorded.get("own", {}).items():
         found["Own aggregation rule" if what == "rule" else f"Own {what.partition('.')[2]} loss"] = name
     if told := temperatures(records):
@@ -163,6 +167,8 @@ def facts(
     if origins := origins_text(recorded.get("origins", {}), "training question"):
         found["Learned from"] = origins
     found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
+    for extension in recorded.get("extended", ()):
+        found["Rounds"] += f"; extended from {extension['from']} to {extension['to']}"
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
     found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"

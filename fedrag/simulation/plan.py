@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedrag.components.base_models import required_models
+from fedrag.components.earlier_result import read_earlier_result
 from fedrag.components.retriever_check import prompts_text, similarity_text
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
@@ -57,6 +58,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_searching_lines(config, components),
         *_cut_lines(config, sites, components),
         *_rate_lines(config),
+        *_start_lines(config, components),
         _evaluation_line(config),
     ]
 
@@ -175,6 +177,14 @@ def _rate_lines(config: Config) -> list[str]:
     each = f"{len(rates)} learning rates ({', '.join(map(rate_text, rates))})"
     total = len(arms) * (len(rates) + 1)
     return [f"first: {', '.join(arms)} each try {each} and train once more with the best: {total} trainings in all"]
+
+
+def _start_lines(config: Config, components: Components) -> list[str]:
+    """Return the line on the run whose result the rounds start from; none where they start anew."""
+    if not config.start_from:
+        return []
+    facts = read_earlier_result(config, components).facts
+    return [f"the rounds start from the {' and the '.join(facts['components'])} of {facts['run']}"]
 
 
 def _evaluation_line(config: Config) -> str:
