@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
+from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE, UNANSWERED_FILE
 from fedrag.errors import DataError, StorageError
 from fedrag.files import rewrite
 from fedrag.types import Passage, Question, Site
@@ -111,6 +111,8 @@ def _write_files(folder: Path, site: Site) -> None:
         _write_lines(folder / SITE_FILE, [{"language": site.language}])
     for split, name in QUESTION_FILES.items():
         _write_lines(folder / name, map(_question_row, site.split(split)))
+    if site.unanswered:
+        _write_lines(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
