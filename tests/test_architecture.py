@@ -20,7 +20,7 @@ ROWS = (
     ("coordinator", "simulation", "serving"),
     ("reporting", "site.service", "site.admin"),
     ("site", "federation.federate", "federation.rounds", "federation.fold", "federation.exchange"),
-    ("components", "evaluation"),
+    ("components", "evaluation", "augmentation"),
     ("training", "rag"),
     ("passes",),
     ("models", "retrieval"),

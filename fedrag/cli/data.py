@@ -108,6 +108,28 @@ def partition(
     typer.echo(written_sites(sites, out))
 
 
+@app.command("unlabel")
+def unlabel_command(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Folder of sites.", show_default=False)],
+    out: OutArgument,
+    keep: Annotated[float, typer.Option("--keep", help="Share of the training questions that keep their labels.")],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the choice, which a question's text decides.")] = 0,
+) -> None:
+    """Take the answers and passages of most training questions away, to measure what is learnt without them.
+
+    Example: fedrag data unlabel simulations/data/tiny data/tiny-half --keep 0.5
+    """
+    from fedrag.data.site_folder import load_sites
+    from fedrag.data.unlabel import unlabel
+    from fedrag.data.writing import require_free, write_sites
+
+    require_free(out)
+    sites = unlabel(load_sites(source), keep, seed)
+    write_sites(out, sites)
+    kept, bare = (sum(map(len, rows)) for rows in zip(*((s.train, s.unanswered) for s in sites), strict=True))
+    typer.echo(f"{written_sites(sites, out)}\n{kept:,} training questions keep their labels, {bare:,} are unanswered")
+
+
 def _token_counter(name: str) -> Callable[[Sequence[str]], list[int]]:
     """Return a function that counts the tokens of texts, without special tokens."""
     from fedrag.models.generator import load_tokenizer

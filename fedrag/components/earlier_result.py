@@ -83,7 +83,7 @@ def take_start(run: RunFolder, components: Components = SHIPPED) -> None:
 
 def _require_models(config: Config, run: RunFolder, state: State) -> None:
     """Require the base models whose adapters, or weights, the result holds."""
-    keys = [key for key in COMPONENTS if key in state]
+    keys: list[Component] = [key for key in COMPONENTS if key in state]
     recorded = {key: told for key, told in run.facts.get("models", {}).items() if key in keys}
     now = {key: model_facts(find_model(config.models.name_of(key))) for key in keys}
     if changed := changed_models(recorded, now):

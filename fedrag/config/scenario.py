@@ -59,6 +59,11 @@ class Config(Section):
         """Whether a round trains the generator."""
         return not self.federation.components and self.federation.schedule != "retriever"
 
+    @property
+    def iterates(self) -> bool:
+        """Whether each site answers questions itself, in every round, and learns from these answers."""
+        return self.federation.schedule == "iterate"
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
         """Refuse what cannot work together in two sections; a section refuses what cannot in itself."""
@@ -81,6 +86,7 @@ class Config(Section):
             f'retriever.loss = "{self.retriever.loss}"': self.trains_retriever and self.retriever.uses_lsr,
             f"generator.raft_drop = {self.generator.raft_drop}": self.generator.raft_drop > 0,
             "rag.include_labelled = true": self.rag.include_labelled,
+            'federation.schedule = "iterate"': self.iterates,
         }
         for setting, is_set in needs.items():
             if is_set:

@@ -118,7 +118,7 @@ def _train_request(
 ) -> Request:
     """Send what the round needs: a component may use another one's state too."""
     config = federation.config
-    needs = set(components)
+    needs = set(state) if config.iterates else set(components)
     for name in components:
         needs.update(find_component(federation.components, name).needs_state_of(config))
     return Request(

@@ -97,12 +97,15 @@ def _training_lines(
         component = find_component(components, name)
         rounds = rounds_training(config.federation, name)
         kind = component.learns_from(config)
-        questions = sum(question_counts(site)[kind] for site in able)
+        questions = sum(question_counts(site, with_unanswered=config.iterates)[kind] for site in able)
         sort = {"labelled_questions": "labelled ", "answered_questions": ""}.get(kind, "")
         lines.append(
             f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
             f"{plural(component.epochs(config), 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
         )
+    if config.iterates:
+        unanswered = sum(len(site.unanswered) for site in able)
+        lines.append(f"of these, each round first answers {unanswered:,} itself, and learns from what it trusts")
     lines += unused_negatives(config, able)
     if config.federation.fraction < 1:
         lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
