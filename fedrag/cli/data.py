@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrag.cli import data_documents
+from fedrag.cli import data_augment, data_documents
 from fedrag.cli.data_import import OutArgument, import_app, written_sites
 from fedrag.errors import FedragError
 from fedrag.types import SPLITS
@@ -26,6 +26,8 @@ LOG_WIDTH = 140
 app = typer.Typer(help="Check, import and partition the folders of sites.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 app.command("update")(data_documents.update)
+app.command()(data_augment.questions)
+app.command()(data_augment.answers)
 
 
 class PartitionBy(StrEnum):

@@ -1,0 +1,86 @@
+"""What of a model's output can be a question, and what of it an answer."""
+
+from __future__ import annotations
+
+import re
+
+from fedrag.data.words import count_words, holds_words, split_words
+
+MOST_QUESTION_WORDS = 40
+MOST_ANSWER_WORDS = 12
+
+_MARKS = "?\uff1f\u061f\u037e"  # of Latin and most scripts, Chinese and Japanese, Arabic, Greek
+_NO_WORD = re.compile(r"^\W+|\W+$")
+
+
+def clean_question(text: str) -> str:
+    r"""Return the question that a model wrote, up to its question mark; "" where it wrote none.
+
+    >>> clean_question('Question: "Who guards the gate?"\nAnswer: a porter')
+    'Who guards the gate?'
+    >>> clean_question("The gate is guarded.")
+    ''
+    """
+    found = re.search(rf"[^\n]*?[{_MARKS}]", text.strip())
+    if not found:
+        return ""
+    words = re.sub(r"^(?:\w+(?: ?\d+)?\s?[:\uff1a])?[\s\"'*\u201c\u201e\u300c]*(?:\d+[.)]\s*)?", "", found[0]).strip()
+    return words if 2 <= count_words(words) <= MOST_QUESTION_WORDS else ""
+
+
+def shorten_answer(answer: str, question: str, passage: str) -> str:
+    """Return the part of a model's answer that the passage holds and the question does not; "" where there is none.
+
+    A short answer that stands in the passage is kept as it is. Small models answer in whole sentences: of these, the
+    longest run of words that stands in the passage is taken, without the words of the question at its ends.
+
+    >>> passage = "The gate was built in 1774. A porter guards it."
+    >>> shorten_answer("The gate was built in 1774.", "When was the gate built?", passage)
+    '1774'
+    >>> shorten_answer("a porter", "Who guards it?", passage)
+    'a porter'
+    """
+    asked = set(_words(question))
+    whole = answer.strip().rstrip(".\u3002")
+    if 0 < count_words(whole) <= MOST_ANSWER_WORDS and holds_words(passage, whole) and not asked & set(_words(whole)):
+        return whole
+    words = split_words(answer)
+    best: list[str] = []
+    for start in range(len(words)):
+        for end in range(start + 1, min(start + MOST_ANSWER_WORDS, len(words)) + 1):
+            run = words[start:end]
+            text = _bare(" ".join(run))
+            if not text or not holds_words(passage, text):
+                break
+            if _says_more(run[0], asked) and _says_more(run[-1], asked) and _letters(run) > _letters(best):
+                best = run
+    return _bare(" ".join(best))
+
+
+def is_given_away(question: str, answer: str) -> bool:
+    """Return whether a question holds its own answer.
+
+    >>> is_given_away("What was the year 1774?", "1774")
+    True
+    """
+    return holds_words(question, answer)
+
+
+def _words(text: str) -> list[str]:
+    return [word for part in split_words(text.casefold()) if (word := _bare(part))]
+
+
+def _bare(text: str) -> str:
+    """Strip what is no word from both ends."""
+    return _NO_WORD.sub("", text)
+
+
+def _says_more(word: str, asked: set[str]) -> bool:
+    """Return whether a word can begin or end an answer: a name, a number or a long word that the question lacks."""
+    bare = _bare(word)
+    is_telling = len(bare) > 3 or any(char.isdigit() or char.isupper() for char in bare) or not bare.isascii()
+    return bool(bare) and is_telling and bare.casefold() not in asked
+
+
+def _letters(words: list[str]) -> int:
+    return sum(map(len, words))

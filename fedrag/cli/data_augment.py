@@ -1,0 +1,171 @@
+"""`fedrag data questions` and `fedrag data answers`: more questions to learn from, made by a model at the site."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedrag.cli.progress import open_display
+from fedrag.cli.tables import print_lines
+from fedrag.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedrag.augmentation.generated_questions import QuestionWriter
+    from fedrag.config.scenario import Config
+    from fedrag.models.resident import RoundModels
+
+SiteArgument = Annotated[Path, typer.Argument(metavar="SITE", help="The site's folder.", show_default=False)]
+ScenarioOption = Annotated[
+    Path | None,
+    typer.Option("--scenario", help="Scenario whose models and prompts are used; without it, the default ones."),
+]
+LimitOption = Annotated[int | None, typer.Option("--limit", min=1, help="Most questions to add.")]
+
+
+def questions(
+    folder: SiteArgument,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", help="Fetched generator that writes; with --endpoint, the name of its model."),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option("--endpoint", metavar="URL", help="OpenAI-compatible endpoint inside the house that writes."),
+    ] = None,
+    scenario: ScenarioOption = None,
+    limit: LimitOption = None,
+    top_k: Annotated[
+        int, typer.Option("--top-k", min=1, help="The retriever must find the passage among so many.")
+    ] = 3,
+    language: Annotated[
+        str | None, typer.Option("--language", help="Language of the questions, such as vi; default: the site's own.")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the passages' order, and of how a model is asked.")] = 0,
+) -> None:
+    """Let a model write questions from a site's passages, and add those that hold to its train.jsonl.
+
+    A question is kept if it is new, the retriever finds its passage, and its answer stands there. The same command
+    goes on where it was stopped.
+
+    Example: fedrag data questions simulations/data/tiny/north --limit 20
+    """
+    from fedrag.augmentation.added_questions import alone_at_site
+    from fedrag.augmentation.generated_questions import Search, write_questions
+    from fedrag.data.site_folder import load_site
+    from fedrag.models.resident import RoundModels
+    from fedrag.rag.indexing import build_index, shared_indexes
+
+    config = _config(scenario, None if endpoint else model)
+    site = load_site(folder)
+    with alone_at_site(folder), open_display() as display:
+        if endpoint:
+            _warn_of(endpoint, folder)
+        models = RoundModels(config, {})
+        with _writer(config, models, endpoint, model or "", language or site.language, seed) as writer:
+            display.say("indexing the passages ...")
+            overlap = config.rag.chunk_overlap
+            index = build_index(models.retriever, site.passages, overlap, shared_indexes())
+            search = Search(models.retriever, index, overlap, top_k)
+            written = write_questions(folder, site, writer, search, limit=limit, seed=seed, display=display)
+    print_lines([f"{written.added:,} questions added to {folder / 'train.jsonl'}", *written.lines])
+
+
+def answers(
+    folder: SiteArgument,
+    run: Annotated[
+        Path | None,
+        typer.Option("--run", metavar="RUN", help="Finished run whose models answer; without it, untouched ones."),
+    ] = None,
+    scenario: ScenarioOption = None,
+    confidence: Annotated[
+        float,
+        typer.Option(
+            "--confidence", min=0.0, max=1.0, help="Least mean probability (geometric) of an answer's tokens."
+        ),
+    ] = 0.5,
+    limit: LimitOption = None,
+) -> None:
+    """Answer the questions of a site's unanswered.jsonl from its passages, and add what is sure to its train.jsonl.
+
+    An answer is kept if it stands in a passage that was found, and its confidence is high enough.
+
+    Example: fedrag data answers data/hospital --run runs/xquad-1
+    """
+    from fedrag.augmentation.added_questions import alone_at_site
+    from fedrag.augmentation.pseudo_answers import add_answers
+    from fedrag.data.site_folder import load_site
+    from fedrag.models.resident import RoundModels
+    from fedrag.rag.indexing import build_index, shared_indexes
+    from fedrag.runs.facts import require_same_models
+    from fedrag.runs.run_folder import RunFolder
+
+    if run is not None and scenario is not None:
+        raise ConfigError("--run brings its own scenario; leave out --scenario")
+    site = load_site(folder)
+    if not site.unanswered:
+        print_lines([f"{folder}: has no unanswered question; they stand in its unanswered.jsonl"])
+        return
+    config, state = _config(scenario, None), {}
+    if run is not None:
+        finished = RunFolder.open(run)
+        config, state = finished.config, finished.load_result()
+        require_same_models(finished)
+    with alone_at_site(folder), open_display() as display:
+        models = RoundModels(config, state)
+        index = build_index(models.retriever, site.passages, config.rag.chunk_overlap, shared_indexes())
+        found = add_answers(folder, site, models, index, config, confidence=confidence, limit=limit, display=display)
+    print_lines([f"{found.added:,} questions added to {folder / 'train.jsonl'}", *found.lines])
+
+
+def _config(scenario: Path | None, generator: str | None) -> Config:
+    """Return a scenario, or one of defaults, with another generator where one is named."""
+    from fedrag.config.scenario import Config
+
+    config = (
+        Config.from_file(scenario)
+        if scenario
+        else Config.from_dict({"name": "defaults", "data": {"sites": "."}}, "defaults")
+    )
+    if generator is None:
+        return config
+    return config.model_copy(update={"models": config.models.model_copy(update={"generator": generator})})
+
+
+@contextmanager
+def _writer(
+    config: Config, models: RoundModels, endpoint: str | None, model: str, language: str, seed: int
+) -> Iterator[QuestionWriter]:
+    from fedrag.augmentation.question_wording import question_wording
+
+    wording = question_wording(language)
+    if endpoint is None:
+        from fedrag.augmentation.local_writer import LocalWriter
+
+        yield LocalWriter(models, config, wording, seed)
+        return
+    from fedrag.augmentation.endpoint_writer import EndpointWriter
+
+    with EndpointWriter(endpoint, model, config.rag, wording, seed) as writer:
+        yield writer
+
+
+def _warn_of(endpoint: str, folder: Path) -> None:
+    """Warn of an endpoint outside the house; a person is asked before anything is sent there."""
+    from fedrag.augmentation.house_address import host_and_port, outside_addresses
+
+    outside = outside_addresses(endpoint)
+    if not outside:
+        return
+    host = host_and_port(endpoint)[0]
+    typer.echo(
+        f"Warning: {host} ({', '.join(outside)}) is neither this machine nor in a private network: passages of {folder} "
+        "would leave the house.",
+        err=True,
+    )
+    if sys.stdin.isatty():
+        typer.confirm("Send them there?", abort=True)
