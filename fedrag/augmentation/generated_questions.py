@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedrag.augmentation.added_questions import AddedQuestions
-from fedrag.augmentation.question_checks import clean_question, is_given_away, shorten_answer
+from fedrag.augmentation.question_checks import clean_question, shorten_answer
 from fedrag.augmentation.tried_texts import TriedTexts
 from fedrag.data.chunking import Chunk, chunk_passages
 from fedrag.data.splitting import normalise_question
@@ -32,8 +32,7 @@ WHY_NOT = {
     "known": "the site has the question already",
     "held out": "the question stands in validation or test",
     "not found": "the retriever does not find the passage",
-    "no answer": "the answer does not stand in the passage",
-    "given away": "the question holds its answer",
+    "no answer": "no answer stands in the passage, or the question holds it",
 }
 """Why a question is left out, in words."""
 
@@ -182,8 +181,8 @@ class _Batch:
             if most is not None and len(questions) >= most:
                 break  # the rest counts as not tried
             text = shorten_answer(answer, question, self._passages[chunk.passage_id])
-            results[chunk.text] = "no answer" if not text else "given away" if is_given_away(question, text) else KEPT
-            if results[chunk.text] == KEPT:
+            results[chunk.text] = KEPT if text else "no answer"
+            if text:
                 questions.append(_question(question, text, chunk))
         return results, questions
 

@@ -24,7 +24,7 @@ def clean_question(text: str) -> str:
     found = re.search(rf"[^\n]*?[{_MARKS}]", text.strip())
     if not found:
         return ""
-    words = re.sub(r"^(?:\w+(?: ?\d+)?\s?[:\uff1a])?[\s\"'*\u201c\u201e\u300c]*(?:\d+[.)]\s*)?", "", found[0]).strip()
+    words = re.sub(r"^(?:\w+(?: \w+)?\s?[:\uff1a])?[\s\"'*\u201c\u201e\u300c]*(?:\d+[.)]\s*)?", "", found[0]).strip()
     return words if 2 <= count_words(words) <= MOST_QUESTION_WORDS else ""
 
 
@@ -39,31 +39,40 @@ def shorten_answer(answer: str, question: str, passage: str) -> str:
     '1774'
     >>> shorten_answer("a porter", "Who guards it?", passage)
     'a porter'
+    >>> shorten_answer("1774", "What was built in 1774?", passage)
+    ''
     """
     asked = set(_words(question))
     whole = answer.strip().rstrip(".\u3002")
-    if 0 < count_words(whole) <= MOST_ANSWER_WORDS and holds_words(passage, whole) and not asked & set(_words(whole)):
-        return whole
-    words = split_words(answer)
-    best: list[str] = []
-    for start in range(len(words)):
-        for end in range(start + 1, min(start + MOST_ANSWER_WORDS, len(words)) + 1):
-            run = words[start:end]
-            text = _bare(" ".join(run))
+    if _can_be_whole(whole, asked) and holds_words(passage, whole):
+        return "" if holds_words(question, whole) else whole
+    best = ""
+    spans = _spans(answer)
+    for first in range(len(spans)):
+        for last in range(first, min(first + MOST_ANSWER_WORDS, len(spans))):
+            text = _bare(answer[spans[first][0] : spans[last][1]])
             if not text or not holds_words(passage, text):
                 break
-            if _says_more(run[0], asked) and _says_more(run[-1], asked) and _letters(run) > _letters(best):
-                best = run
-    return _bare(" ".join(best))
+            ends = (answer[slice(*spans[first])], answer[slice(*spans[last])])
+            if len(text) > len(best) and all(_says_more(word, asked) for word in ends):
+                best = text
+    return best
 
 
-def is_given_away(question: str, answer: str) -> bool:
-    """Return whether a question holds its own answer.
+def _can_be_whole(answer: str, asked: set[str]) -> bool:
+    """Return whether an answer is short and more than the question in other words."""
+    words = _words(answer)
+    return 0 < len(words) <= MOST_ANSWER_WORDS and 2 * sum(word in asked for word in words) <= len(words)
 
-    >>> is_given_away("What was the year 1774?", "1774")
-    True
-    """
-    return holds_words(question, answer)
+
+def _spans(text: str) -> list[tuple[int, int]]:
+    """Return where the words of a text stand."""
+    found, end = [], 0
+    for word in split_words(text):
+        start = text.index(word, end)
+        end = start + len(word)
+        found.append((start, end))
+    return found
 
 
 def _words(text: str) -> list[str]:
@@ -80,7 +89,3 @@ def _says_more(word: str, asked: set[str]) -> bool:
     bare = _bare(word)
     is_telling = len(bare) > 3 or any(char.isdigit() or char.isupper() for char in bare) or not bare.isascii()
     return bool(bare) and is_telling and bare.casefold() not in asked
-
-
-def _letters(words: list[str]) -> int:
-    return sum(map(len, words))

@@ -84,9 +84,7 @@ def answers(
     scenario: ScenarioOption = None,
     confidence: Annotated[
         float,
-        typer.Option(
-            "--confidence", min=0.0, max=1.0, help="Least mean probability (geometric) of an answer's tokens."
-        ),
+        typer.Option("--confidence", min=0.0, max=1.0, help="Least geometric mean of the probabilities of its tokens."),
     ] = 0.5,
     limit: LimitOption = None,
 ) -> None:
@@ -161,10 +159,9 @@ def _warn_of(endpoint: str, folder: Path) -> None:
     outside = outside_addresses(endpoint)
     if not outside:
         return
-    host = host_and_port(endpoint)[0]
+    host = f"{host_and_port(endpoint)[0]} ({', '.join(outside)})"
     typer.echo(
-        f"Warning: {host} ({', '.join(outside)}) is neither this machine nor in a private network: passages of {folder} "
-        "would leave the house.",
+        f"Warning: {host} is neither this machine nor a private network: passages of {folder} would leave it.",
         err=True,
     )
     if sys.stdin.isatty():
