@@ -68,6 +68,11 @@ class Search:
     overlap: int
     top_k: int
 
+    @property
+    def key(self) -> str:
+        """What is found depends on it, beside the passages."""
+        return f"{self.retriever.passage_key()}|{self.index.by}|{self.overlap}|{self.top_k}"
+
     def finds(self, questions: Sequence[str], chunks: Sequence[Chunk]) -> list[bool]:
         """Return whether each question finds the passage of its chunk."""
         found = retrieve(self.retriever, self.index, questions, self.top_k)
@@ -127,7 +132,7 @@ def write_questions(
     chunks = _chunks(site, search)
     random.Random(derive_seed(seed, "questions")).shuffle(chunks)
     texts = [chunk.text for chunk in chunks]
-    tried = TriedTexts(folder, f"questions|{writer.key}|{search.retriever.passage_key()}|{search.top_k}")
+    tried = TriedTexts(folder, f"questions|{writer.key}|{search.key}")
     added = AddedQuestions(folder, site)
     batch = _Batch(site, writer, search)
     kept_before = tried.count(texts)[KEPT]

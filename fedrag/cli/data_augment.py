@@ -69,7 +69,7 @@ def questions(
         with _writer(config, models, endpoint, model or "", language or site.language, seed) as writer:
             display.say("indexing the passages ...")
             overlap = config.rag.chunk_overlap
-            index = build_index(models.retriever, site.passages, overlap, shared_indexes())
+            index = build_index(models.retriever, site.passages, overlap, shared_indexes(), config.rag.search)
             search = Search(models.retriever, index, overlap, top_k)
             written = write_questions(folder, site, writer, search, limit=limit, seed=seed, display=display)
     print_lines([f"{written.added:,} questions added to {folder / 'train.jsonl'}", *written.lines])
@@ -115,7 +115,8 @@ def answers(
         require_same_models(finished)
     with alone_at_site(folder), open_display() as display:
         models = RoundModels(config, state)
-        index = build_index(models.retriever, site.passages, config.rag.chunk_overlap, shared_indexes())
+        rag = config.rag
+        index = build_index(models.retriever, site.passages, rag.chunk_overlap, shared_indexes(), rag.search)
         found = add_answers(folder, site, models, index, config, confidence=confidence, limit=limit, display=display)
     print_lines([f"{found.added:,} questions added to {folder / 'train.jsonl'}", *found.lines])
 

@@ -68,6 +68,8 @@ def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, (*site.passages, *gone)))
     for split, name in QUESTION_FILES.items():
         _rewrite(folder / name, map(_question_row, site.split(split)))
+    if (folder / UNANSWERED_FILE).exists():
+        _rewrite(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
 
 
@@ -110,9 +112,9 @@ def _write_files(folder: Path, site: Site) -> None:
     if site.language:
         _write_lines(folder / SITE_FILE, [{"language": site.language}])
     for split, name in QUESTION_FILES.items():
-        _write_lines(folder / name, map(question_row, site.split(split)))
+        _write_lines(folder / name, map(_question_row, site.split(split)))
     if site.unanswered:
-        _write_lines(folder / UNANSWERED_FILE, map(question_row, site.unanswered))
+        _write_lines(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -133,8 +135,7 @@ def _passage_row(passage: Passage) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value}
 
 
-def question_row(question: Question) -> dict[str, Any]:
-    """Return a question as a row of its file."""
+def _question_row(question: Question) -> dict[str, Any]:
     row: dict[str, Any] = {"id": question.id, "question": question.question}
     lists = {"answers": question.answers, "passage_ids": question.passage_ids}
     lists["hard_negative_ids"] = question.hard_negative_ids

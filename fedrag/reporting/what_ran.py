@@ -148,17 +148,7 @@ def facts(
     """Return what ran, by name."""
     config, recorded = run.config, run.facts
     sites = sorted(recorded.get("data") or totals)
-    trained = trained_components(config.federation)
-    models = recorded.get("models", {})
-    start = recorded.get("start_from", {})
-    found = {"Scenario": f"{config.name}, seed {config.seed}"}
-    for component in COMPONENTS:
-        if component in models:
-            kept = f"as {start['run']} trained it" if component in start.get("components", ()) else "not trained"
-            role = "trained" if component in trained else kept
-            found[component.capitalize()] = f"{models[component]['name']} ({role})"
-    if start:
-        found["Started from"] = f"{start['run']}, {plural(start['rounds'], 'round')} of {start['scenario']}"
+    found = {"Scenario": f"{config.name}, seed {config.seed}", **_models(run)}
     for what, name in recorded.get("own", {}).items():
         found["Own aggregation rule" if what == "rule" else f"Own {what.partition('.')[2]} loss"] = name
     if told := temperatures(records):
@@ -187,6 +177,20 @@ def facts(
         found["Machine"] = f"{machine.get('processor')}, {machine.get('device')}, {threads}; {formats}"
         versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
         found["Versions"] = f"fedrag {recorded['fedrag']}, {versions}"
+    return found
+
+
+def _models(run: RunFolder) -> dict[str, str]:
+    """Return the models by component, and what they started from where it was an earlier run."""
+    recorded, trained = run.facts, trained_components(run.config.federation)
+    start = recorded.get("start_from", {})
+    found = {}
+    for component in COMPONENTS:
+        if model := recorded.get("models", {}).get(component):
+            kept = f"as {start['run']} trained it" if component in start.get("components", ()) else "not trained"
+            found[component.capitalize()] = f"{model['name']} ({'trained' if component in trained else kept})"
+    if start:
+        found["Started from"] = f"{start['run']}, {plural(start['rounds'], 'round')} of {start['scenario']}"
     return found
 
 

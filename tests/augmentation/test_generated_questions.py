@@ -138,7 +138,7 @@ def test_a_fault_that_passes_is_not_told_of(site, scenario, endpoint):
 
 def test_what_is_known_held_out_or_does_not_hold_is_left_out_and_counted(site, scenario, monkeypatch):
     """Two are known at the site, one is held out, one is no question, one has no answer, one gives it away."""
-    data = load_site(site, needs_questions=False)
+    data = load_site(site)
     shutil.rmtree(site)
     known = Question("1", "who guards the GATE", ("Porter 1",), ("p0",))
     held_out = Question("2", "Who guards the hall?", ("Porter 2",), ("p1",))
