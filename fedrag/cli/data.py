@@ -205,7 +205,10 @@ def _print_origins(report: Report) -> None:
 def _caption(report: Report, unit: str) -> str:
     lines = [f"Lengths: median/longest, in {unit}. Distinct: questions of different text at their site."]
     languages = [f"{site.name} {site.language}" for site in report.sites if site.language]
-    return "\n".join(lines + ([f"Languages: {', '.join(languages)}."] if languages else []))
+    waiting = [f"{site.name} {site.n_waiting:,}" for site in report.sites if site.n_waiting]
+    lines += [f"Languages: {', '.join(languages)}."] if languages else []
+    lines += [f"Questions that nobody answered: {', '.join(waiting)}."] if waiting else []
+    return "\n".join(lines)
 
 
 def _counts(sites: Sequence[SiteReport]) -> list[str]:

@@ -58,6 +58,9 @@ def test_the_command_writes_sites_with_a_file_of_unanswered_questions(tmp_path):
     assert [len(s.train) for s in before] == [len(s.train) + len(s.unanswered) for s in after]
     assert any(s.unanswered for s in after)
     assert [s.test for s in before] == [s.test for s in after]
+    waiting = ", ".join(f"{site.name} {len(site.unanswered)}" for site in after)
+    checked = CliRunner().invoke(app, ["data", "check", str(tmp_path / "out")])
+    assert f"Questions that nobody answered: {waiting}." in " ".join(checked.output.split())
 
 
 def test_unanswered_questions_are_dealt_pooled_and_hashed_with_their_site(tmp_path):
