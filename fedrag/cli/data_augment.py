@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from fedrag.augmentation.generated_questions import QuestionWriter
     from fedrag.config.scenario import Config
     from fedrag.models.resident import RoundModels
+    from fedrag.types import State
 
 SiteArgument = Annotated[Path, typer.Argument(metavar="SITE", help="The site's folder.", show_default=False)]
 ScenarioOption = Annotated[
@@ -61,11 +62,11 @@ def questions(
     from fedrag.rag.indexing import build_index, shared_indexes
 
     config = _config(scenario, None if endpoint else model)
-    site = load_site(folder)
+    load_site(folder)  # what is wrong with it is said first
+    if endpoint:
+        _warn_of(endpoint, folder)
     with alone_at_site(folder), open_display() as display:
-        if endpoint:
-            _warn_of(endpoint, folder)
-        models = RoundModels(config, {})
+        site, models = load_site(folder), RoundModels(config, {})
         with _writer(config, models, endpoint, model or "", language or site.language, seed) as writer:
             display.say("indexing the passages ...")
             overlap = config.rag.chunk_overlap
@@ -80,6 +81,10 @@ def answers(
     run: Annotated[
         Path | None,
         typer.Option("--run", metavar="RUN", help="Finished run whose models answer; without it, untouched ones."),
+    ] = None,
+    client: Annotated[
+        Path | None,
+        typer.Option("--client", metavar="DIR", help="Folder of a deployed site whose delivered models answer."),
     ] = None,
     scenario: ScenarioOption = None,
     confidence: Annotated[
@@ -99,31 +104,46 @@ def answers(
     from fedrag.data.site_folder import load_site
     from fedrag.models.resident import RoundModels
     from fedrag.rag.indexing import build_index, shared_indexes
-    from fedrag.runs.facts import require_same_models
-    from fedrag.runs.run_folder import RunFolder
 
-    if run is not None and scenario is not None:
-        raise ConfigError("--run brings its own scenario; leave out --scenario")
-    site = load_site(folder)
-    if not site.unanswered:
+    if len([given for given in (run, client, scenario) if given is not None]) > 1:
+        raise ConfigError("--run, --client and --scenario each name the models that answer; name one of them")
+    if not load_site(folder).unanswered:
         print_lines([f"{folder}: has no unanswered question; they stand in its unanswered.jsonl"])
         return
-    config, state = _config(scenario, None), {}
-    if run is not None:
-        finished = RunFolder.open(run)
-        config, state = finished.config, finished.load_result()
-        require_same_models(finished)
+    config, state = _answering(run, client, scenario)
+    if not config.rag.passages:
+        raise ConfigError(
+            "rag.passages = 0: answers are kept where they stand in a passage found, so some must be found"
+        )
     with alone_at_site(folder), open_display() as display:
-        models = RoundModels(config, state)
+        site, models = load_site(folder), RoundModels(config, state)
         rag = config.rag
         index = build_index(models.retriever, site.passages, rag.chunk_overlap, shared_indexes(), rag.search)
         found = add_answers(folder, site, models, index, config, confidence=confidence, limit=limit, display=display)
     print_lines([f"{found.added:,} questions added to {folder / 'train.jsonl'}", *found.lines])
 
 
+def _answering(run: Path | None, client: Path | None, scenario: Path | None) -> tuple[Config, State]:
+    """Return the models that answer: those of a run, those that were delivered to a site, or untouched ones."""
+    from fedrag.runs.facts import require_same_models
+    from fedrag.runs.run_folder import RunFolder
+    from fedrag.site.delivery import open_current
+
+    if client is not None:
+        delivered = open_current(client)
+        return delivered.config, delivered.state
+    if run is None:
+        return _config(scenario, None), {}
+    finished = RunFolder.open(run)
+    state = finished.load_result()
+    require_same_models(finished)
+    return finished.config, state
+
+
 def _config(scenario: Path | None, generator: str | None) -> Config:
     """Return a scenario, or one of defaults, with another generator where one is named."""
     from fedrag.config.scenario import Config
+    from fedrag.weights.store import find_model
 
     config = (
         Config.from_file(scenario)
@@ -132,6 +152,8 @@ def _config(scenario: Path | None, generator: str | None) -> Config:
     )
     if generator is None:
         return config
+    if find_model(generator).kind == "encoder":
+        raise ConfigError(f'--model "{generator}" is an encoder, no language model; see: fedrag models list')
     return config.model_copy(update={"models": config.models.model_copy(update={"generator": generator})})
 
 

@@ -287,6 +287,12 @@ def test_the_generator_of_the_store_writes_too(site, scenario):
     assert written(site) == []
 
 
+def test_an_encoder_writes_no_questions(site):
+    result = run("questions", site, "--model", "fedrag/tiny-encoder")
+    assert result.exit_code == 2
+    assert '--model "fedrag/tiny-encoder" is an encoder, no language model' in result.output
+
+
 def test_two_commands_do_not_add_to_a_site_at_once(site, scenario, endpoint):
     from fedrag.augmentation.added_questions import alone_at_site
 

@@ -15,6 +15,7 @@ from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_sites
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.simulate import simulate
+from fedrag.site.delivery import save_delivery
 from fedrag.types import Passage, Question, Site
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
@@ -100,7 +101,20 @@ def test_where_passages_change_questions_are_tried_again(site, taught):
 def test_a_run_and_a_scenario_are_one_too_many(site, taught):
     result = run(site, "--run", taught.path, "--scenario", taught.path / "scenario.toml")
     assert result.exit_code == 2
-    assert "--run brings its own scenario; leave out --scenario" in result.output
+    assert "--run, --client and --scenario each name the models that answer; name one of them" in result.output
+
+
+def test_the_models_that_were_delivered_to_a_site_answer(site, taught, tmp_path):
+    save_delivery(tmp_path / "clinic", "taught-1", taught.load_result(), taught.config.to_toml())
+    result = run(site, "--client", tmp_path / "clinic", *SURE)
+    assert "3 questions added to" in result.output
+
+
+def test_a_closed_book_is_refused(site, tmp_path):
+    (tmp_path / "closed.toml").write_text('name = "closed"\n[data]\nsites = "x"\n[rag]\npassages = 0\n')
+    result = run(site, "--scenario", tmp_path / "closed.toml")
+    assert result.exit_code == 2
+    assert "rag.passages = 0: answers are kept where they stand in a passage found" in result.output
 
 
 def test_untouched_models_answer_where_no_run_is_named(site, taught):
