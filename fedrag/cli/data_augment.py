@@ -53,7 +53,7 @@ def questions(
     A question is kept if it is new, the retriever finds its passage, and its answer stands there. The same command
     goes on where it was stopped.
 
-    Example: fedrag data questions simulations/data/tiny/north --limit 20
+    Example: fedrag data questions data/hospital --limit 100
     """
     from fedrag.augmentation.added_questions import alone_at_site
     from fedrag.augmentation.generated_questions import Search, write_questions

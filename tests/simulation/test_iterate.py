@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from tiny_federation import Lines, tiny_config
+from tiny_federation import Lines, federate, tiny_config
 
 from fedrag.augmentation.pseudo_labels import answer_questions, count_verdicts, pseudo_labelled
 from fedrag.data.site_folder import load_site
@@ -17,6 +17,7 @@ from fedrag.rag.indexing import build_index
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.plan import plan_lines
 from fedrag.simulation.simulate import resume, simulate
+from fedrag.site.client_app import make_client_app
 from fedrag.training.losses import Losses, answer_loss
 from fedrag.types import Passage, Question, Site
 
@@ -91,6 +92,34 @@ def test_the_data_of_a_site_stays_as_it_is(finished, sites):
 def test_no_question_and_no_answer_leaves_a_site(finished):
     told = json.dumps(finished.rounds()) + json.dumps(finished.told_by_sites)
     assert not any(word in told for word in ("guards", "porter", "yard"))
+
+
+def test_no_byte_of_a_reply_holds_a_question_or_its_answer(sites, taught, tmp_path):
+    """tests/deployed/test_nothing_private_leaves.py reads the same of real processes at a proxy."""
+    left: list[bytes] = []
+    real = make_client_app()
+
+    def app(message, context):
+        reply = real(message, context)
+        left.append(bytes_of(reply.content))
+        return reply
+
+    config = iterating(sites, taught.path, federation={"rounds": 1})
+    _, run = federate(config, tmp_path / "run", app=app, start=taught.load_result())
+    assert examples(run)[0]["west"] == (2, 2), "the sites learned from their own answers"
+    told = b"".join(left)
+    assert b"generator.loss" in told, "and this is what they sent"
+    assert not any(word in told for word in (b"guards", b"porter", b"yard"))
+
+
+def bytes_of(content) -> bytes:
+    """Return every name and value in a message's records."""
+    parts = []
+    for name, record in content.items():
+        parts.append(name.encode())
+        for key, value in record.items():
+            parts += [key.encode(), getattr(value, "data", None) or str(value).encode()]
+    return b" ".join(parts)
 
 
 def test_a_confidence_of_one_trusts_nothing_and_a_site_without_labels_sits_the_round_out(sites, taught, tmp_path):
