@@ -21,7 +21,7 @@ ROWS = (
     ("reporting", "tracking", "exporting", "site.service", "site.admin"),
     ("site", *(f"federation.{name}" for name in ("federate", "rounds", "fold", "scoring", "exchange"))),
     ("diagnosis",),
-    ("components", "evaluation"),
+    ("components", "evaluation", "augmentation"),
     ("training", "rag"),
     ("passes",),
     ("models", "retrieval"),

@@ -12,7 +12,7 @@ from fedrag.config.values import ComponentName, Count, Fraction, LanguageCode, P
 from fedrag.types import ShippedComponent
 
 TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
-Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
+Schedule = Literal["generator", "retriever", "joint", "alternate", "staged", "iterate"]
 
 
 class FederationConfig(Section):
@@ -21,7 +21,12 @@ class FederationConfig(Section):
     rounds: Count = 2
     """Communication rounds."""
     schedule: Schedule = "joint"
-    """Components that each round trains; alternate: the generator in odd rounds; staged: see stage_rounds."""
+    """Components that each round trains; alternate: the generator in odd rounds; staged: see stage_rounds. iterate: as
+    joint, but first each site searches and answers, with the round's models, the questions of its unanswered.jsonl, and
+    learns from the answers that it trusts (pseudo-labels, Lee 2013); nothing of them leaves it."""
+    pseudo_confidence: Fraction = 0.5
+    """Where schedule = "iterate": the confidence from which an answer is trusted, if it stands in a passage that was
+    found: the geometric mean of the probabilities of its tokens and of its end."""
     stage_first: ShippedComponent = "retriever"
     """Component of the first stage, where schedule = "staged"."""
     stage_rounds: Count = 1

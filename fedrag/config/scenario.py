@@ -30,6 +30,10 @@ class Config(Section):
     """Name of the scenario and of its run folders: small letters, digits and hyphens."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed from which all randomness derives."""
+    start_from: str = ""
+    """Folder of a finished run whose result this one starts from, instead of new adapters or the base's weights; what
+    that run trained and this one does not is used and delivered as it is. Models, adapters and what is trained of them
+    must be the same. Empty: from the start."""
     data: DataConfig
     models: ModelsConfig = ModelsConfig()
     rag: RagConfig = RagConfig()
@@ -56,6 +60,11 @@ class Config(Section):
         """Whether a round trains the generator."""
         return not self.federation.components and self.federation.schedule != "retriever"
 
+    @property
+    def iterates(self) -> bool:
+        """Whether each site answers questions itself, in every round, and learns from these answers."""
+        return self.federation.schedule == "iterate"
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
         """Refuse what cannot work together in two sections; a section refuses what cannot in itself."""
@@ -78,6 +87,7 @@ class Config(Section):
             f'retriever.loss = "{self.retriever.loss}"': self.trains_retriever and self.retriever.uses_lsr,
             f"generator.raft_drop = {self.generator.raft_drop}": self.generator.raft_drop > 0,
             "rag.include_labelled = true": self.rag.include_labelled,
+            'federation.schedule = "iterate"': self.iterates,
         }
         for setting, is_set in needs.items():
             if is_set:

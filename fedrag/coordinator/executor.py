@@ -17,6 +17,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedrag.components.base_models import required_models
+from fedrag.components.earlier_result import take_start
 from fedrag.coordinator.flower import RegisteredNode, SuperLink
 from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
@@ -94,6 +95,7 @@ def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> 
     if not run.facts:
         run.record_facts(collect_facts(run.config, required_models(run.config), folders=()))
     require_same_models(run)
+    take_start(run)
     with following(run, run.config.tracking.to, display) as trackers:
         federate(run, lambda: _grid(folder, name, display), display=display, on_round=trackers.catch_up)
     run.drop_checkpoints()

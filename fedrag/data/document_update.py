@@ -135,7 +135,8 @@ def plan_update(
     questions = {split: [f.question for f in splits[split] if not (f.lost and f.lost.is_dropped)] for split in SPLITS}
     n_asked = _add(questions, labels.finder, table, before.name, fractions, seed) if table else 0
     train, validation, test = (tuple(questions[split]) for split in SPLITS)
-    site = replace(before, passages=after, train=train, validation=validation, test=test)
+    unanswered = tuple(labels.follow(question).question for question in before.unanswered)
+    site = replace(before, passages=after, train=train, validation=validation, test=test, unanswered=unanswered)
     n_found = sum(followed.is_found for split in SPLITS for followed in splits[split])
     return Update(site, found, numbered, gone, tuple(sorted(unread)), tuple(relabelled), n_found, n_asked)
 

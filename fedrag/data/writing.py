@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fedrag.data.jsonl import read_objects
-from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
+from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE, UNANSWERED_FILE
 from fedrag.errors import DataError, StorageError
 from fedrag.files import rewrite
 from fedrag.types import Passage, Question, Site
@@ -73,6 +73,8 @@ def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, (*site.passages, *gone)))
     for split, name in QUESTION_FILES.items():
         _rewrite(folder / name, map(_question_row, site.split(split)))
+    if (folder / UNANSWERED_FILE).exists():
+        _rewrite(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
 
 
@@ -116,6 +118,8 @@ def _write_files(folder: Path, site: Site) -> None:
         _write_lines(folder / SITE_FILE, [{"language": site.language}])
     for split, name in QUESTION_FILES.items():
         _write_lines(folder / name, map(_question_row, site.split(split)))
+    if site.unanswered:
+        _write_lines(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -36,8 +36,8 @@ def run_rounds(federation: Federation) -> State:
     for warning in warnings:
         display.say(warning)
     if checkpoint is None:
-        start = initial_state(config, trained_components(config.federation), federation.components)
-        checkpoint = Checkpoint(0, start, {}, {})
+        new = initial_state(config, trained_components(config.federation), federation.components)
+        checkpoint = Checkpoint(0, new | federation.start, {}, {})
         run.save_checkpoint(checkpoint, {})
     elif checkpoint.round_number:
         display.say(f"going on after round {checkpoint.round_number}")
@@ -126,7 +126,7 @@ def _train_request(
 ) -> Request:
     """Send what the round needs: a component may use another one's state too."""
     config = federation.config
-    needs = set(components)
+    needs = set(state) if config.iterates else set(components)
     for name in components:
         needs.update(find_component(federation.components, name).needs_state_of(config))
     return Request(

@@ -157,13 +157,7 @@ def facts(
     """Return what ran, by name."""
     config, recorded = run.config, run.facts
     sites = sorted(recorded.get("data") or totals)
-    trained = trained_components(config.federation)
-    models = recorded.get("models", {})
-    found = {"Scenario": f"{config.name}, seed {config.seed}"}
-    for component in COMPONENTS:
-        if component in models:
-            role = "trained" if component in trained else "not trained"
-            found[component.capitalize()] = f"{models[component]['name']} ({role})"
+    found = {"Scenario": f"{config.name}, seed {config.seed}", **_models(run)}
     for what, name in recorded.get("own", {}).items():
         found["Own aggregation rule" if what == "rule" else f"Own {what.partition('.')[2]} loss"] = name
     if told := temperatures(records):
@@ -172,6 +166,8 @@ def facts(
     if origins := origins_text(recorded.get("origins", {}), "training question"):
         found["Learned from"] = origins
     found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
+    for extension in recorded.get("extended", ()):
+        found["Rounds"] += f"; extended from {extension['from']} to {extension['to']}"
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
     found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"
@@ -190,6 +186,20 @@ def facts(
         found["Machine"] = f"{machine.get('processor')}, {machine.get('device')}, {threads}; {formats}"
         versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
         found["Versions"] = f"fedrag {recorded['fedrag']}, {versions}"
+    return found
+
+
+def _models(run: RunFolder) -> dict[str, str]:
+    """Return the models by component, and what they started from where it was an earlier run."""
+    recorded, trained = run.facts, trained_components(run.config.federation)
+    start = recorded.get("start_from", {})
+    found = {}
+    for component in COMPONENTS:
+        if model := recorded.get("models", {}).get(component):
+            kept = f"as {start['run']} trained it" if component in start.get("components", ()) else "not trained"
+            found[component.capitalize()] = f"{model['name']} ({'trained' if component in trained else kept})"
+    if start:
+        found["Started from"] = f"{start['run']}, {plural(start['rounds'], 'round')} of {start['scenario']}"
     return found
 
 

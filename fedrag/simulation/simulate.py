@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedrag.components.base_models import required_models
+from fedrag.components.earlier_result import read_earlier_result, take_start
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
@@ -22,6 +23,7 @@ from fedrag.files import storage_errors, write_json
 from fedrag.passes.choose import planned_paths, reading_text
 from fedrag.reporting.what_ran import resume_command
 from fedrag.runs.facts import changed_models, collect_facts
+from fedrag.runs.more_rounds import extend_run
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
@@ -71,7 +73,9 @@ def simulate(
     require_trackers(config.tracking.to)
     parts = Parts(losses, rule, components, display)
     folders, facts = _prepare(config, parts)  # what is wrong is said before a folder is made
-    with _new_run(_with_absolute_path(config).on_its_day(), Path(out) if out else None) as run:
+    if config.start_from:
+        read_earlier_result(config, components)
+    with _new_run(_with_absolute_paths(config).on_its_day(), Path(out) if out else None) as run:
         try:
             run.record_facts(facts)
             display.say(f"run folder: {run.path}")
@@ -85,6 +89,7 @@ def simulate(
 def resume(
     path: Path | str,
     *,
+    rounds: int | None = None,
     losses: Losses = Losses(),
     rule: Rule | None = None,
     components: Components = SHIPPED,
@@ -93,14 +98,25 @@ def resume(
 ) -> RunFolder:
     """Go on with a run that was interrupted, at whatever moment; its configuration comes from its folder.
 
+    Args:
+        path: The run's folder.
+        rounds: Rounds that it is to have in all, more than it had; it may be finished. None: as many as it had. See
+            `fedrag.runs.more_rounds.extend_run`.
+        losses: Loss functions, those that it began with.
+        rule: The aggregation rule that it began with.
+        components: What can be trained, by name.
+        display: Shows lines and progress.
+        ray_address: As in `simulate`.
+
     Raises:
         RunError: It is no run, another process works on it, or its data, models or threads are no longer what they
             were.
+        ConfigError: It cannot have so many rounds.
     """
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
     with alone_in_run(run.path):
-        return _resume(run, Parts(losses, rule, components, display), ray_address)
+        return _resume(run, Parts(losses, rule, components, display), ray_address, rounds)
 
 
 @contextmanager
@@ -118,7 +134,7 @@ def _new_run(config: Config, path: Path | None) -> Iterator[RunFolder]:
         yield run
 
 
-def _resume(run: RunFolder, parts: Parts, ray_address: str | None) -> RunFolder:
+def _resume(run: RunFolder, parts: Parts, ray_address: str | None, rounds: int | None) -> RunFolder:
     """Go on with a run that this process holds, if all that it depends on is what it was."""
     folders, facts = _prepare(run.config, parts)
     if not run.facts:
@@ -134,6 +150,10 @@ def _resume(run: RunFolder, parts: Parts, ray_address: str | None) -> RunFolder:
             )
     if run.facts.get("own", {}) != facts["own"]:
         raise RunError(_other_functions(run.path, run.facts.get("own", {}), facts["own"]))
+    if rounds is not None:
+        run, lines = extend_run(run, rounds)
+        for line in lines:
+            parts.display.say(line)
     return _finish(run, folders, parts, _own_pool(run.config, folders, ray_address))
 
 
@@ -162,16 +182,18 @@ def _prepare(config: Config, parts: Parts) -> tuple[list[Path], dict[str, Any]]:
     return folders, facts
 
 
-def _with_absolute_path(config: Config) -> Config:
-    """Name the data in full, so that a run can be resumed from any folder."""
+def _with_absolute_paths(config: Config) -> Config:
+    """Name the data, and the run to start from, in full, so that a run can be resumed from any folder."""
     data = config.data.model_copy(update={"sites": str(Path(config.data.sites).resolve())})
-    return config.model_copy(update={"data": data})
+    start = str(Path(config.start_from).resolve()) if config.start_from else ""
+    return config.model_copy(update={"data": data, "start_from": start})
 
 
 def _finish(
     run: RunFolder, folders: Sequence[Path], parts: Parts, pool: AbstractContextManager[RayPool | None]
 ) -> RunFolder:
     """Do what is left of a run: rounds, export, baselines, evaluation."""
+    take_start(run, parts.components)
     torch.set_num_threads(run.facts["threads"])
     if "passes" in run.facts:
         parts.display.say(reading_text(run.facts["passes"]))

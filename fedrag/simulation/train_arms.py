@@ -63,6 +63,7 @@ class Arms:
             rule=self.parts.rule,
             display=self.parts.display,
             on_round=on_round,
+            start=self._start,
         )
 
     def train_local(self, config: Config, folder: Path) -> dict[str, State]:
@@ -99,6 +100,11 @@ class Arms:
         """The names of the sites that the federation asked, by round."""
         return {record["round"]: record["asked"] for record in self.run.rounds()}
 
+    @cached_property
+    def _start(self) -> State:
+        """The tensors of an earlier run from which every arm starts; none where they start anew."""
+        return self.run.load_start()
+
     def _train_baseline(self, config: Config, path: Path, clients: Clients, idle: Sequence[int] = ()) -> State:
         """Train without others; one that diverges must not cost the whole run, and counts as untouched."""
         display = self.parts.display
@@ -111,6 +117,7 @@ class Arms:
                 components=self.parts.components,
                 display=display,
                 idle_rounds=idle,
+                start=self._start,
             )
         except QuorumError as error:
             display.say(f"{path.name} could not be trained and is measured untouched: {error}")
