@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from fedrag.config.rag_settings import RagConfig
@@ -48,7 +49,8 @@ class Fitted:
 class PromptBuilder:
     """Turns questions and passages into token ids for one generator.
 
-    Uses the tokenizer's chat template if it has one. Otherwise the instruction comes first and `Answer:` last.
+    Uses the tokenizer's chat template if it has one. Otherwise the instruction comes first and `Answer:` last. A
+    scenario's own template takes the place of labels and instruction; its question may come before the passages.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -60,7 +62,8 @@ class PromptBuilder:
         ConfigError: `prompt_tokens` cannot hold a question and a useful piece of each passage.
 
     Attributes:
-        question_mark: The first tokens of a prompt's question, after instruction and passages.
+        question_mark: The first tokens of a prompt's question, after instruction and passages; where the question
+            comes first, what stands between it and the passages.
         end_id: The token that ends an answer.
         room: Tokens of a prompt for its question and its passages.
     """
@@ -69,19 +72,20 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._config = config
         self._seq2seq = seq2seq
-        self._wording = wording_of(config)
+        self._wording = wording = wording_of(config)
         frame = frame_of(tokenizer, config)
         self._chat = frame.is_chat
         opening, closing = self._special_ids()
         self._head = ([] if self._chat else opening) + self._ids(frame.head, special=True)
         self._tail = self._ids(frame.tail, special=True) + (closing if seq2seq else [])
-        self.question_mark = self._ids(self._wording.question_label)
+        self.question_mark = self._ids(wording.between)
         self.end_id: int = tokenizer.eos_token_id
         around = len(self._head) + len(self.question_mark) + len(self._tail)
         check_budget(config.prompt_tokens, around, config.passages_per_prompt or config.passages)
         self.room = config.prompt_tokens - around
-        label = self._wording.passage_label
-        self._reader = PassageReader(self._ids, f"{label}{self._wording.after(label, '')}", config.prompt_tokens)
+        self._first_reader, self._reader = (
+            PassageReader(self._ids, opening, config.prompt_tokens, wording.closing) for opening in wording.openings
+        )
 
     def example(self, question: str, passages: Sequence[Shown | str], answer: Sequence[int] = ()) -> Example:
         """Return a prompt of at most `prompt_tokens`, and the answer that follows it.
@@ -95,12 +99,16 @@ class PromptBuilder:
 
     def fitted_example(self, fitted: Fitted, answer: Sequence[int] = ()) -> Example:
         """Return the prompt of a question and its passages, and the answer that follows it."""
-        prompt, ends = list(self._head), [len(self._head)]
+        asked = fitted.question
+        prompt = [*self._head, *asked, *self.question_mark] if self._wording.question_first else list(self._head)
+        ends = [len(prompt)]
         for passage in fitted.passages:
             prompt += passage
             ends.append(len(prompt))
-        prefix_ends = sorted(set(ends[1:] or ends))  # a set: a passage may have no tokens
-        prompt += [*self.question_mark, *fitted.question, *self._tail]
+        # After a question, no other prompt has the same passages in the same place.
+        # A set: a passage may have no tokens.
+        prefix_ends = ends[:1] if self._wording.question_first else sorted(set(ends[1:] or ends))
+        prompt += self._tail if self._wording.question_first else [*self.question_mark, *asked, *self._tail]
         # An encoder reads a prompt as a whole: no part of it can be remembered.
         return Example(prompt, list(answer), () if self._seq2seq else tuple(prefix_ends))
 
@@ -109,15 +117,17 @@ class PromptBuilder:
 
         The beginning of a question is read, and of a passage the window around its part.
         """
-        asked = self._ids(self._wording.after(self._wording.question_label, question))
+        asked = self._ids(self._wording.gap + question)
         shown = [Shown(passage) if isinstance(passage, str) else passage for passage in passages]
-        lengths = [len(self._reader.whole(passage)) for passage in shown]
+        readers = [self._first_reader, *repeat(self._reader, len(shown) - 1)][: len(shown)]
+        lengths = [len(reader.whole(passage)) for reader, passage in zip(readers, shown, strict=True)]
         most, limit = share_out(self.room, len(asked), lengths)
-        return Fitted(asked[:most], len(asked), [self._reader.within(passage, limit) for passage in shown], lengths)
+        read = [reader.within(passage, limit) for reader, passage in zip(readers, shown, strict=True)]
+        return Fitted(asked[:most], len(asked), read, lengths)
 
     def question_tokens(self, question: str) -> int:
         """Return the number of tokens of a whole question."""
-        return len(self._ids(self._wording.after(self._wording.question_label, question)))
+        return len(self._ids(self._wording.gap + question))
 
     def passage_tokens(self, text: str) -> int:
         """Return the number of tokens of a whole passage; of a very long one, at least as many as a prompt holds."""
