@@ -16,7 +16,7 @@ PACKAGE = Path(fedrag.__file__).parent
 
 # The rooms, from the top row down; the longest name that fits a module is its room. A room imports the rows below it.
 ROWS = (
-    ("cli", "api"),
+    ("cli", "api", "bridges"),
     ("coordinator", "simulation", "serving"),
     ("reporting", "site.service", "site.admin"),
     ("site", "federation.federate", "federation.rounds", "federation.fold", "federation.exchange"),
