@@ -87,7 +87,7 @@ def runs(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     finished = {}
     for name, rag in rags.items():
         config = tiny_config(
-            NORTH, rag={"passages": 2, **rag}, generator={"learning_rate": 0.1}, federation={"rounds": 1}
+            NORTH, rag={"passages": 2, **rag}, generator={"learning_rate": 0.02}, federation={"rounds": 1}
         )
         finished[name] = simulate(config, out=tmp_path_factory.mktemp("bridges") / "run")
     return finished
