@@ -40,7 +40,7 @@ test: $(READY)
 faults: $(READY)
 	$(BIN)/pytest -m faults tests/faults tests/deployed --durations=10
 
-# The libraries that load exported models, 200 MB in an environment on top of the first: langchain-huggingface takes no
+# The libraries that load exported models or are bridged to, 200 MB in an environment on top of the first: langchain-huggingface takes no
 # huggingface_hub 2, which everything else runs with.
 integrations: $(READY)
 	$(BIN)/python -m venv --clear .integrations

@@ -28,7 +28,7 @@ from fedrag.rag.message import around_passages, message_text
 from fedrag.rag.wording import wording_of
 
 
-@component  # type: ignore[untyped-decorator]  # the library is not installed where types are checked
+@component
 class FedragRetriever:
     """Finds the passages that `fedrag ask` finds.
 
@@ -40,7 +40,7 @@ class FedragRetriever:
     def __init__(self, answerer: Answerer, top_k: int | None = None) -> None:
         self._answerer, self._top_k = answerer, top_k
 
-    @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]  # as above
+    @component.output_types(documents=list[Document])  # type: ignore[untyped-decorator]  # the library is not installed
     def run(self, query: str, top_k: int | None = None) -> dict[str, Any]:
         """Return the best passages for a question."""
         found = found_passages(self._answerer, query, top_k or self._top_k)
@@ -51,7 +51,7 @@ class FedragRetriever:
         return {"documents": documents}
 
 
-@component  # type: ignore[untyped-decorator]  # as above
+@component
 class FedragGenerator:
     """The generator; the same prompt always gets the same answer.
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -100,7 +101,7 @@ def _qdrant(store: Store) -> Iterator[Row]:
         offset: Any = None
         while True:
             options = {"limit": _AT_A_TIME, "offset": offset, "with_payload": True, "with_vectors": False}
-            points, offset = _asked(store, lambda given=options: client.scroll(store.collection, **given))
+            points, offset = _asked(store, partial(client.scroll, store.collection, **options))
             for point in points:
                 yield f"{_name(store)}, point {point.id}", str(point.id), point.payload or {}
             if offset is None:
