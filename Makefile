@@ -40,8 +40,8 @@ test: $(READY)
 faults: $(READY)
 	$(BIN)/pytest -m faults tests/faults tests/deployed --durations=10
 
-# The libraries that load exported models and those that show runs, 400 MB in an environment on top of the first:
-# langchain-huggingface takes no huggingface_hub 2, which everything else runs with.
+# The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of
+# the first: langchain-huggingface takes no huggingface_hub 2, which everything else runs with.
 integrations: $(READY)
 	$(BIN)/python -m venv --clear .integrations
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \

@@ -76,6 +76,7 @@ class Config(Section):
                 'rag.search = "bm25" does not use the retriever\'s vectors, so there is nothing to train it for; '
                 'set federation.schedule = "generator", or rag.search = "hybrid"'
             )
+        self._check_template()
         self._check_rates()
         return self
 
@@ -92,6 +93,22 @@ class Config(Section):
         for setting, is_set in needs.items():
             if is_set:
                 raise ValueError(f"{setting} needs passages in the prompts, but rag.passages is 0")
+
+    def _check_template(self) -> None:
+        """Refuse an adapter that acts from the question on where no words show it the question's place."""
+        if not self.rag.template or self.generator.adapter_from != "question":
+            return
+        if self.rag.asks_first:
+            raise ValueError(
+                'generator.adapter_from = "question" needs a rag.template whose {query_str} comes after {context_str}, '
+                'so that the base model alone reads the passages; set "start"'
+            )
+        mark = self.rag.template_parts[1 if self.rag.passages else 0]
+        if not any(map(str.isalpha, mark)):
+            raise ValueError(
+                'generator.adapter_from = "question" needs words before {query_str} in rag.template, such as '
+                '"Question: ", by which other libraries find the place from which the adapter acts; set "start"'
+            )
 
     def _check_rates(self) -> None:
         """Refuse to choose rates by the questions that they are then measured on, or to choose none."""

@@ -78,6 +78,15 @@ def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
 
 
+def rewrite_passages(folder: Path, passages: Sequence[Passage]) -> None:
+    """Write the passages of a site whose folder may hold questions already; its folder is made if it is not there.
+
+    Raises:
+        StorageError: The disk is full or not writable.
+    """
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, passages))
+
+
 def require_free(folder: Path) -> None:
     """Raise a DataError unless the folder is new or empty."""
     if folder.is_dir() and not any(folder.iterdir()):

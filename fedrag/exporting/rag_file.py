@@ -9,7 +9,8 @@ retrieval     how passages are searched: by the retriever's vectors ("dense"), b
               reciprocal rank ("hybrid"); how many for each question and in a prompt; tokens and overlap of a passage's
               chunks; what is put before questions and passages; how vectors are compared
 prompt        pieces: texts in order. One that is filled with "passage" or "question" holds {passage} or {question};
-              there is a passage piece for each passage. Each piece is tokenised on its own and the ids are joined,
+              there is a passage piece for each passage. Where one is filled with "next_passage", that is for all
+              passages after the first. Each piece is tokenised on its own and the ids are joined,
               between before_ids and after_ids. special_tokens: whether the tokenizer reads special tokens in it.
               tokens: longest prompt; fedrag shows a window of a passage that does not fit
               system: for an API that takes messages, the system's; the user's is all pieces without special tokens
