@@ -24,24 +24,24 @@ check: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# Later -m options replace the default of pyproject.toml, which leaves the slow tests out too. First two workers take a
-# file at a time; then what starts coordinators, sites or Ray runs alone: two of these would compete for ports.
+# Later -m options replace the default of pyproject.toml, which leaves the slow tests out too. Two workers take a file at
+# a time; what starts coordinators, sites or Ray comes last, so that their processes compete with no other tests.
 SERVICES := tests/coordinator tests/deployed tests/faults tests/grids
+TWO_AT_A_TIME := -m "not acceptance and not faults" -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 test: $(READY)
-	$(BIN)/pytest -m "not acceptance and not faults" -n 2 --dist loadfile --no-loadscope-reorder --durations=10 \
-		$(addprefix --ignore=,$(SERVICES))
-	$(BIN)/pytest -m "not acceptance and not faults" --durations=10 $(SERVICES)
+	$(BIN)/pytest $(TWO_AT_A_TIME) $(addprefix --ignore=,$(SERVICES))
+	$(BIN)/pytest $(TWO_AT_A_TIME) $(SERVICES)
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
 	@echo "Left out: faults (processes that are killed): make faults"
-	@echo "Left out: LlamaIndex, LangChain, Haystack and notebooks: make integrations"
+	@echo "Left out: LlamaIndex, LangChain, Haystack, notebooks and trackers: make integrations"
 
 # Every process of a run and of a deployment is killed at some moment; about ten minutes.
 faults: $(READY)
 	$(BIN)/pytest -m faults tests/faults tests/deployed --durations=10
 
-# The libraries that load exported models, 200 MB in an environment on top of the first: langchain-huggingface takes no
-# huggingface_hub 2, which everything else runs with.
+# The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of
+# the first: langchain-huggingface takes no huggingface_hub 2, which everything else runs with.
 integrations: $(READY)
 	$(BIN)/python -m venv --clear .integrations
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \

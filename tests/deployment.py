@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+from ports import free_ports
 
 from fedrag.config.scenario import Config
 from fedrag.coordinator.jobs import begin_run, resume_run, stop_run
@@ -232,15 +233,3 @@ class Deployment:
         """Return the ends of all logs."""
         logs = {path.name: path for path in [*self.root.glob("*.log"), *self.root.glob("*/logs/*.log")]}
         return "\n".join(f"--- {path}\n{path.read_text(errors='replace')[-2500:]}" for path in logs.values())
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that are free now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [int(each.getsockname()[1]) for each in sockets]
-    finally:
-        for each in sockets:
-            each.close()

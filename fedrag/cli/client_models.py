@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fedrag.cli.ask import JsonLines, Passages, Question, ask_all
 from fedrag.cli.evaluate import SplitName
+from fedrag.cli.export import Gguf, Merged, OpenaiJsonl, Out, Push, SiteNames
 from fedrag.cli.progress import open_display
 from fedrag.cli.tables import print_lines, print_rows, print_table
 from fedrag.errors import ConfigError
@@ -53,11 +54,16 @@ def ask(
 
 def export(
     folder: Folder,
-    out: Annotated[Path, typer.Argument(help="Folder for the models.", show_default=False)],
+    out: Out,
+    merged: Merged = False,
+    gguf: Gguf = None,
+    openai_jsonl: OpenaiJsonl = False,
+    push: Push = None,
+    site_names: SiteNames = False,
 ) -> None:
-    """Write the site's current models for PEFT and sentence-transformers, with a README on loading them beside each.
+    """Write the site's current models for PEFT and sentence-transformers, with a model card and how to prompt them.
 
-    Example: fedrag client export clinic exported
+    Example: fedrag client export clinic --out exported
     """
     from fedrag.site.delivery import open_current
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
@@ -65,9 +71,14 @@ def export(
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
     choose_device(config)
-    from fedrag.components.export import export_new
+    from fedrag.exporting.trained_system import TrainedSystem
+    from fedrag.exporting.write_export import ExportOptions, export_system
+    from fedrag.site.admin.evaluate_delivered import load_own_site
 
-    print_lines([f"{path.name}: {path}" for path in export_new(delivered.config, delivered.state, out)])
+    options = ExportOptions(merged, gguf, openai_jsonl, push, site_names)
+    print_lines(
+        export_system(TrainedSystem.of_delivery(delivered), out, options, sites=lambda: [load_own_site(config)])
+    )
 
 
 def models(folder: Folder, as_json: AsJson = False) -> None:

@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 from fedrag.cli import (
     ask,
     client,
+    compare,
     data,
     diagnose,
     evaluate,
@@ -23,6 +24,7 @@ from fedrag.cli import (
     models,
     new,
     report,
+    runs,
     serve,
     server,
     simulate,
@@ -64,7 +66,8 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate.simulate_command)
 app.command("evaluate")(evaluate.evaluate)
-app.command("compare")(evaluate.compare)
+app.command("compare")(compare.compare)
+app.command("runs")(runs.runs)
 app.command("diagnose")(diagnose.diagnose)
 app.command("report")(report.report)
 app.command("ask")(ask.ask_command)

@@ -18,6 +18,14 @@ TokenFile = Annotated[
     Path | None,
     typer.Option("--token-file", metavar="FILE", help="File with the token that every request must show."),
 ]
+ReviewTokenFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--review-token-file",
+        metavar="FILE",
+        help="File with the token of those who review feedback at /review; with --token-file alone, nobody does there.",
+    ),
+]
 LOADING = "Loading the models and indexing the passages ..."
 PORT = 8100
 HOST = "127.0.0.1"
@@ -36,13 +44,14 @@ def serve(
     port: Port = PORT,
     host: Host = HOST,
     token_file: TokenFile = None,
+    review_token_file: ReviewTokenFile = None,
 ) -> None:
-    """Answer questions in a browser and through the API of OpenAI, until Ctrl-C.
-
-    The page is at http://127.0.0.1:8100/, the API at http://127.0.0.1:8100/v1. What people say about the answers goes
-    into feedback.sqlite in the site's folder.
+    """Answer questions in a browser and as an API until Ctrl-C.
 
     Example: fedrag serve runs/tiny-1 --data simulations/data/tiny/north --port 8100
+
+    The page is at http://127.0.0.1:8100/, the API, which is OpenAI's, at http://127.0.0.1:8100/v1. What people say
+    about answers goes into feedback.sqlite in the site's folder.
     """
     with Console(stderr=True).status(LOADING):
         from fedrag.evaluation.ask import only_site
@@ -57,7 +66,7 @@ def serve(
             served = open_served(run, folder)
         return ModelThread(lambda: served)
 
-    serve_answers(load, folder, host, port, token_file, say)
+    serve_answers(load, folder, host, port, token_file, review_token_file, say)
 
 
 def client_serve(
@@ -65,13 +74,15 @@ def client_serve(
     port: Port = PORT,
     host: Host = HOST,
     token_file: TokenFile = None,
+    review_token_file: ReviewTokenFile = None,
 ) -> None:
-    """Answer questions with the site's current models, in a browser and through the API of OpenAI, until Ctrl-C.
-
-    The page is at http://127.0.0.1:8100/, the API at http://127.0.0.1:8100/v1. New models answer as soon as they are
-    adopted. What people say about the answers goes into feedback.sqlite in the folder of the site's data.
+    """Answer questions with the site's current models, in a browser and as an API, until Ctrl-C.
 
     Example: fedrag client serve clinic --port 8100
+
+    The page is at http://127.0.0.1:8100/, the API, which is OpenAI's, at http://127.0.0.1:8100/v1. New models answer
+    as soon as they are in use. What people say about answers goes into feedback.sqlite in the folder of the site's
+    data.
     """
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
@@ -86,7 +97,7 @@ def client_serve(
         with Console(stderr=True).status(LOADING):
             return ModelThread(DeliveredModels(folder, config, say))
 
-    serve_answers(load, Path(config.data), host, port, token_file, say)
+    serve_answers(load, Path(config.data), host, port, token_file, review_token_file, say)
 
 
 def say(line: str) -> None:

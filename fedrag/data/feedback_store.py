@@ -99,7 +99,7 @@ class FeedbackStore:
             StorageError: The file cannot be read.
         """
         if not self.path.exists():
-            raise self._unknown(identity)
+            raise _unknown(identity)
         with self._connect() as connection:
             return self._row(connection, identity)
 
@@ -155,11 +155,8 @@ class FeedbackStore:
     def _row(self, connection: sqlite3.Connection, identity: str) -> Feedback:
         found = connection.execute(f"{_SELECT} WHERE id = ?", (identity,)).fetchone()
         if found is None:
-            raise self._unknown(identity)
+            raise _unknown(identity)
         return _parse(found)
-
-    def _unknown(self, identity: str) -> DataError:
-        return DataError(f'{self.path}: no feedback has the id "{identity}"')
 
     @contextmanager
     def _write(self) -> Iterator[sqlite3.Connection]:
@@ -213,6 +210,10 @@ class FeedbackStore:
             connection.execute(_TABLE)
             connection.execute(f"PRAGMA user_version = {_VERSION}")
         connection.execute("COMMIT")
+
+
+def _unknown(identity: str) -> DataError:
+    return DataError(f'no feedback has the id "{identity}"')
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -2,19 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
+from fedrag.config.rag_settings import QUERY_PLACE
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.models.resident import RoundModels
 from fedrag.rag.alone import answer_as_if_alone
 from fedrag.rag.indexing import build_index
-from fedrag.rag.pipeline import Answered, Retrieved, answer_temperature, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.message import parse_message
+from fedrag.rag.pipeline import (
+    Answered,
+    Retrieved,
+    answer_temperature,
+    generate_answers,
+    prompt_builder,
+    prompt_groups,
+    retrieve,
+)
+from fedrag.rag.window import Shown, shown_hits
+from fedrag.rag.wording import wording_of
 from fedrag.retrieval.index import PassageIndex
 from fedrag.types import Array, Hit, Passage, Site, State
 
@@ -89,11 +101,12 @@ class Answerer:
             rag = config.rag
             self._index = build_index(retriever, site.passages, rag.chunk_overlap, indexes, rag.search)
 
-    def answer(self, questions: Sequence[str]) -> list[RagAnswer]:
+    def answer(self, questions: Sequence[str], on_text: Callable[[str, str], None] | None = None) -> list[RagAnswer]:
         """Answer questions; each gets the answer that it gets alone, however many there are.
 
         Args:
             questions: As `checked_question` returns them.
+            on_text: Called now and then with a question and its answer so far.
         """
         config, models = self._config, self._models()
         distinct = list(dict.fromkeys(questions))
@@ -105,7 +118,8 @@ class Answerer:
         retriever = models.retriever if self._index is not None else None
         temperature = answer_temperature(retriever, config.rag, config.retriever.lsr.tau_r)
         batch_tokens = config.evaluation.batch_tokens
-        answered = answer_as_if_alone(models.generator, asked, config.rag, batch_tokens, temperature)
+        tell = None if on_text is None else lambda row, text: on_text(distinct[row], text)
+        answered = answer_as_if_alone(models.generator, asked, config.rag, batch_tokens, temperature, tell)
         by_question = {
             one.question: self._answer(models, one, found, reply)
             for one, found, reply in zip(asked, hits, answered, strict=True)
@@ -132,6 +146,44 @@ class Answerer:
         encode = retriever.encode_queries if side == "query" else retriever.encode_passages
         tokens = sum(len(ids) for ids in retriever.encoder.tokenizer(list(texts), verbose=False)["input_ids"])
         return np.concatenate([encode([text]) for text in texts]), tokens
+
+    @property
+    def config(self) -> Config:
+        """The scenario."""
+        return self._config
+
+    def complete(self, message: str) -> str:
+        """Return the generator's answer to a user's message that another program has written.
+
+        A message of the form of the scenario's prompts becomes the prompt that the generator learnt; where a passage of
+        the site does not fit, the window around what was found in it is shown. Of another form, it is the user's
+        message as it stands, or the whole prompt of a model without a chat template.
+
+        Raises:
+            ConfigError: The message is empty, or of another form and longer than a prompt may be.
+        """
+        generator, rag = self._models().generator, self._config.rag
+        wording = wording_of(rag)
+        parsed = parse_message(wording, message)
+        if parsed is None:
+            plain = {"template": QUERY_PLACE, "passages": 0, "passages_per_prompt": 0}
+            rag = rag.model_copy(update={**plain, "instruction": wording.instruction})
+        question, passages = parsed or (message, [])
+        question = checked_question(question)
+        builder = prompt_builder(generator, rag)
+        if parsed is None and builder.fit(question, passages).cuts_question:
+            raise ConfigError(f"the message is longer than the {rag.prompt_tokens} tokens of rag.prompt_tokens")
+        asked = Retrieved(question, self._shown(question, passages), ())
+        rag = rag.model_copy(update={"passages_per_prompt": 0})
+        [answered] = generate_answers(generator, [asked], rag, self._config.evaluation.batch_tokens, 1.0)
+        return answered.text
+
+    def _shown(self, question: str, texts: Sequence[str]) -> tuple[Shown, ...]:
+        """Return passages that stand in a message, those of the site with the chunk that the question finds."""
+        hits = self._hits(self._models(), question, len(self._passages)) if texts else []
+        own = shown_hits(hits, self._passages, self._index) if self._index is not None else []
+        found = {one.text: one for one in own}
+        return tuple(found.get(text, Shown(text)) for text in texts)
 
     def _models(self) -> RoundModels:
         return RoundModels(self._config, self._state)  # sets the state, since others may share the loaded models

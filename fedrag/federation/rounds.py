@@ -36,8 +36,8 @@ def run_rounds(federation: Federation) -> State:
     for warning in warnings:
         display.say(warning)
     if checkpoint is None:
-        start = initial_state(config, trained_components(config.federation), federation.components)
-        checkpoint = Checkpoint(0, start, {}, {})
+        new = initial_state(config, trained_components(config.federation), federation.components)
+        checkpoint = Checkpoint(0, new | federation.start, {}, {})
         run.save_checkpoint(checkpoint, {})
     elif checkpoint.round_number:
         display.say(f"going on after round {checkpoint.round_number}")
@@ -46,12 +46,14 @@ def run_rounds(federation: Federation) -> State:
     if left or undelivered:
         sites = greet_sites(federation)
         run.record_sites({site.name: _told(site.greeting) for site in sites})
+        federation.on_round()
         if not checkpoint.round_number:
             _diagnose(federation, "before", checkpoint.state, sites)
         checkpoint = _with_start_scored(federation, checkpoint, sites)
         for round_number in left:
             work = _pass_round if round_number in federation.idle_rounds else _run_round
             checkpoint = work(federation, checkpoint, sites, round_number)
+            federation.on_round()
         _diagnose(federation, "after", result_of(config, checkpoint), sites)
         if undelivered:
             run.record_delivery(deliver(federation, sites, result_of(config, checkpoint)))
@@ -124,7 +126,7 @@ def _train_request(
 ) -> Request:
     """Send what the round needs: a component may use another one's state too."""
     config = federation.config
-    needs = set(components)
+    needs = set(state) if config.iterates else set(components)
     for name in components:
         needs.update(find_component(federation.components, name).needs_state_of(config))
     return Request(

@@ -5,7 +5,7 @@ On its own transformers would read a whole batch of prompts in one pass, far mor
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -24,14 +24,29 @@ from fedrag.types import Example
 _PASS_TOKENS = 1024  # of one pass of several; far larger passes are slower
 
 
-class Leads(LogitsProcessor):
-    """Notes by how much each chosen token leads the next best, as a part of the largest score; changes no score."""
+OnTokens = Callable[[list[list[int]], list[float]], None]
+"""Takes the tokens so far of each row, and the smallest lead of each."""
 
-    def __init__(self) -> None:
+
+class Leads(LogitsProcessor):
+    """Notes by how much each chosen token leads the next best, as a part of the largest score; changes no score.
+
+    Args:
+        on_tokens: Called before each token but the first.
+    """
+
+    def __init__(self, on_tokens: OnTokens | None = None) -> None:
+        self._on_tokens = on_tokens
         self._steps: list[torch.Tensor] = []
+        self._start = 0
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """Note the leads of one step from the scores (rows, vocabulary)."""
+        """Note the leads of one step from the tokens before it (rows, tokens) and the scores (rows, vocabulary)."""
+        if not self._steps:
+            self._start = input_ids.shape[1]
+        elif self._on_tokens is not None:
+            smallest = torch.stack(self._steps).amin(dim=0)
+            self._on_tokens(input_ids[:, self._start :].tolist(), smallest.tolist())
         first, second = scores.float().topk(2).values.unbind(dim=-1)
         largest = scores.float().nan_to_num(posinf=0.0, neginf=0.0).abs().amax(dim=-1)
         self._steps.append((first - second) / largest.clamp(min=1e-9))

@@ -22,6 +22,8 @@ from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.types import Array, Example, Hit, Passage, Question
 
 OnProgress = Callable[[int, int], None]
+OnText = Callable[[int, str, float], None]
+"""Takes the number of a question, its answer so far, and the smallest lead so far."""
 
 _BATCH_TOKENS = 16_384
 
@@ -106,7 +108,7 @@ def generate_answers(
     temperature: float,
     on_progress: OnProgress | None = None,
     *,
-    watch: bool = False,
+    watch: OnText | None = None,
 ) -> list[Answered]:
     """Return the generator's answer to each question, decoded greedily in batches of similar length.
 
@@ -120,7 +122,8 @@ def generate_answers(
         batch_tokens: Padded prompt tokens of a batch; 0: what suits the device.
         temperature: Temperature of the softmax over retrieval scores, for questions with several prompts.
         on_progress: Called after each batch with (prompts done, prompts in all).
-        watch: Whether to note `Answered.lead`.
+        watch: Called for each question after each token of its answer, where each has one prompt; with it,
+            `Answered.lead` is noted.
     """
     builder = prompt_builder(generator, config)
     owners: list[int] = []
@@ -133,7 +136,13 @@ def generate_answers(
             weights.append(log_weight(item.scores[start], config.search, temperature) if item.scores else 0.0)
     prompts = [builder.fitted_example(fitted) for fitted in fits]
     most = tokens_at_a_time(generator, batch_tokens, _BATCH_TOKENS)
-    decoded, leads = _decode_all(generator, prompts, config.answer_tokens, most, on_progress, watch)
+
+    def on_tokens(row: int, ids: list[int], lead: float) -> None:
+        if watch is not None and len(owners) == len(asked):
+            watch(row, builder.text(ids), lead)
+
+    watched = on_tokens if watch is not None else None
+    decoded, leads = _decode_all(generator, prompts, config.answer_tokens, most, on_progress, watched)
     texts = [builder.text(ids[: config.answer_tokens]) for ids in decoded]
     ended = [builder.is_whole(ids, generator.end_ids) for ids in decoded]
     best = list(range(len(asked)))
@@ -216,7 +225,7 @@ def _decode_all(
     answer_tokens: int,
     batch_tokens: int,
     on_progress: OnProgress | None,
-    watch: bool,
+    on_tokens: Callable[[int, list[int], float], None] | None,
 ) -> tuple[list[list[int]], list[float]]:
     """Return at most one token more than an answer may have for each prompt, and the smallest lead of each.
 
@@ -226,7 +235,13 @@ def _decode_all(
     smallest = [math.inf] * len(prompts)
     done = 0
     for rows in plan_batches([prompt.length + answer_tokens for prompt in prompts], batch_tokens):
-        leads = Leads() if watch else None
+
+        def tell(so_far: list[list[int]], smallest: list[float], rows: list[int] = rows) -> None:
+            for row, ids, lead in zip(rows, so_far, smallest, strict=True):
+                if on_tokens is not None:
+                    on_tokens(row, ids, lead)
+
+        leads = Leads(tell) if on_tokens is not None else None
         with generator.at_rest():
             output = decode(generator, [prompts[i] for i in rows], answer_tokens + 1, leads)
         for i, ids in zip(rows, output, strict=True):

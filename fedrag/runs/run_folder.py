@@ -7,6 +7,7 @@ runs/<scenario>-<n>/
   run.json               format, versions, hashes of models and data, threads, number format
   rounds.jsonl           a line per round
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
+  start.safetensors      the result of the earlier run that this one started from, if it did
   sites.json             each site's greeting: version, numbers of questions, policy
   diagnosis/             why answers are wrong, where that was asked: fedrag diagnose, and told.json, what sites told
   delivery.json          the sites that received the result
@@ -186,6 +187,22 @@ class RunFolder:
         """Record the greetings of the sites, by name."""
         write_json(self.path / "sites.json", told)
 
+    def save_start(self, state: State) -> None:
+        """Keep the tensors that the run starts from: the run that they are from may be gone when they are needed."""
+        with storage_errors(self.path):
+            partial = self.path / ".start.partial"
+            save_file(join_tensors("state", state), partial)
+            partial.replace(self.path / "start.safetensors")
+
+    def load_start(self) -> State:
+        """Return the tensors of an earlier run that this one starts from, by component; none where it starts anew.
+
+        Raises:
+            RunError: They are damaged.
+        """
+        path = self.path / "start.safetensors"
+        return _read_state(path) if path.is_file() else {}
+
     @property
     def told_by_sites(self) -> dict[str, dict[str, Any]]:
         """The greetings of the sites, by name: `version`, `counts` and, in newer runs, `policy`."""
@@ -233,10 +250,7 @@ class RunFolder:
         path = self.path / "final" / "state.safetensors"
         if not self.is_finished:
             raise RunError(f"{self.path}: is not finished; go on with: fedrag simulate --resume {self.path}")
-        try:
-            return split_tensors("state", load_file(path))
-        except (SafetensorError, ValueError) as error:
-            raise RunError(f"{path}: is damaged: {error}") from None
+        return _read_state(path)
 
     def results(self) -> dict[str, Any]:
         """Return the measured means: `overall` and `sites` for each of `untouched`, `local`, `federated`, `pooled`.
@@ -285,6 +299,13 @@ class RunFolder:
     def _checkpoint_folders(self) -> list[Path]:
         folders = (self.path / "checkpoints").glob("round-[0-9]*")
         return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
+
+
+def _read_state(path: Path) -> State:
+    try:
+        return split_tensors("state", load_file(path))
+    except (SafetensorError, ValueError) as error:
+        raise RunError(f"{path}: is damaged: {error}") from None
 
 
 def require_unused(path: Path) -> None:

@@ -15,15 +15,17 @@ from starlette.types import ASGIApp
 
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.errors import ConfigError
-from fedrag.service.stopping import Stop, stop_on_signals
+from fedrag.service.stopping import Stop, stopped_by_signals
 from fedrag.service.web import LOOPBACK, is_loopback, listen, quiet_server
-from fedrag.serving.ask_page import FILES, file, page
+from fedrag.serving.ask_page import FILES, file, page, review_page
 from fedrag.serving.chat import complete
 from fedrag.serving.feedback import take_feedback
-from fedrag.serving.guard import Say, guarded, read_token
+from fedrag.serving.guard import Say, Tokens, guarded, read_token
 from fedrag.serving.model_names import list_models
 from fedrag.serving.model_thread import ModelThread
+from fedrag.serving.review import decide, list_rows
 from fedrag.serving.vectors import embed, search
+from fedrag.types import Site
 
 MOST_CONNECTIONS = 300
 
@@ -40,7 +42,13 @@ PATHS: dict[str, tuple[str, Endpoint]] = {
 
 
 def serve_answers(
-    models: Callable[[], ModelThread], feedback: Path, host: str, port: int, token_file: Path | None, say: Say
+    models: Callable[[], ModelThread],
+    feedback: Path,
+    host: str,
+    port: int,
+    token_file: Path | None,
+    review_token_file: Path | None,
+    say: Say,
 ) -> None:
     """Answer until Ctrl-C or SIGTERM.
 
@@ -50,6 +58,8 @@ def serve_answers(
         host: The address of this machine to listen at.
         port: The port.
         token_file: The file of the token that every request must show; None: no token, and this machine alone.
+        review_token_file: The file of the token of those who review feedback; None: where no token is asked for,
+            everyone reviews, else nobody does.
         say: Takes a line for the operator.
 
     Raises:
@@ -59,35 +69,35 @@ def serve_answers(
     if token_file is None and not is_loopback(host):
         raise ConfigError(f"--host {host}: other machines would reach the service; name a token with --token-file FILE")
     token = read_token(token_file) if token_file else ""
+    reviewing = read_token(review_token_file) if review_token_file else None if token else ""
     listener = listen(host, port)
-    stop_on_signals()
     thread = None
-    try:
-        thread = models()
-        server = answer_server(thread, FeedbackStore(feedback), host, port, token, say)
-        served, who = thread.served, "everyone who has the token" if token else "everyone who works on this machine"
-        say(
-            f"{served.name} answers for {served.answerer.site.name} at {address(host, port)} for {who}; Ctrl-C stops it"
-        )
-        if not is_loopback(host):
-            say("questions, answers and the token cross the network as they are: put a proxy with TLS in front of it")
-        server.run(sockets=[listener])
-    except Stop:
-        say("the service stops")
-    finally:
-        listener.close()
-        if thread is not None:
-            thread.end()
+    with stopped_by_signals():
+        try:
+            thread = models()
+            site, told = thread.served.answerer.site.name, "has the token" if token else "works on this machine"
+            say(f"{thread.served.name} answers for {site} at {address(host, port)}: for everyone who {told}")
+            if not is_loopback(host):
+                say("questions, answers and the token cross the network unencrypted: put a proxy with TLS in front")
+            tokens = Tokens(token, reviewing)
+            answer_server(thread, FeedbackStore(feedback), host, port, tokens, say).run(sockets=[listener])
+        except Stop:
+            say("the service stops")
+        finally:
+            listener.close()
+            if thread is not None:
+                thread.end()
 
 
 def answer_server(
-    models: ModelThread, store: FeedbackStore, host: str, port: int, token: str, say: Say
+    models: ModelThread, store: FeedbackStore, host: str, port: int, tokens: Tokens, say: Say
 ) -> uvicorn.Server:
     """Return the service as a server, to be run on a socket at this address."""
     logging.getLogger("uvicorn.error").addHandler(logging.NullHandler())  # a traceback may hold what was asked
     hosts = {f"{LOOPBACK}:{port}", f"localhost:{port}", f"[::1]:{port}"} if is_loopback(host) else set()
-    open_paths = {"/", "/health", *(f"/{name}" for name in FILES)}
-    return quiet_server(guarded(_paths(models, store), hosts, token, open_paths, say), MOST_CONNECTIONS)
+    open_paths = {"/", "/review", "/health", *(f"/{name}" for name in FILES)}
+    paths = _paths(models, store, with_review=tokens.reviewing is not None)
+    return quiet_server(guarded(paths, hosts, tokens, open_paths, say), MOST_CONNECTIONS)
 
 
 def address(host: str, port: int) -> str:
@@ -99,13 +109,22 @@ def address(host: str, port: int) -> str:
     return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
 
 
-def _paths(models: ModelThread, store: FeedbackStore) -> ASGIApp:
+def _paths(models: ModelThread, store: FeedbackStore, with_review: bool) -> ASGIApp:
     def health(request: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
     async def feedback(request: Request) -> Response:
-        known = frozenset(passage.id for passage in models.served.answerer.site.passages)
+        known = frozenset(passage.id for passage in site().passages)
         return await take_feedback(request, store, known)
+
+    async def rows(request: Request) -> Response:
+        return await list_rows(request, store, site())
+
+    async def decision(request: Request) -> Response:
+        return await decide(request, store, site())
+
+    def site() -> Site:
+        return models.served.answerer.site
 
     def bound(endpoint: Endpoint) -> Any:
         async def answer(request: Request) -> Response:
@@ -120,4 +139,10 @@ def _paths(models: ModelThread, store: FeedbackStore) -> ASGIApp:
         *(Route(path, bound(endpoint), methods=[method]) for path, (method, endpoint) in PATHS.items()),
         *(Route(f"/{name}", file) for name in FILES),
     ]
+    if with_review:
+        routes += [
+            Route("/review", review_page),
+            Route("/review/rows", rows),
+            Route("/review/rows/{id}", decision, methods=["POST"]),
+        ]
     return Router(routes, redirect_slashes=False)

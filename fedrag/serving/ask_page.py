@@ -1,4 +1,4 @@
-"""The page on which people ask: everything it needs comes from here, and it sends nothing anywhere else."""
+"""The pages on which people ask and review: all they need comes from here, and they send nothing anywhere else."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ FILES = {
     "page.css": "text/css",
     "api.js": "text/javascript",
     "ask.js": "text/javascript",
+    "passages.js": "text/javascript",
+    "review.js": "text/javascript",
     "icon.svg": "image/svg+xml",
 }
 
@@ -20,6 +22,11 @@ FILES = {
 def page(request: Request) -> Response:
     """Return the page; it holds nothing that only some may read."""
     return HTMLResponse(environment().get_template("ask.html.jinja").render())
+
+
+def review_page(request: Request) -> Response:
+    """Return the page of those who review what people said; it holds nothing that only some may read."""
+    return HTMLResponse(environment().get_template("review.html.jinja").render())
 
 
 def file(request: Request) -> Response:

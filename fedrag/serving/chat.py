@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from fedrag.evaluation.answerer import Found, RagAnswer
 from fedrag.serving.model_names import require_model
-from fedrag.serving.model_thread import ModelThread, Served
+from fedrag.serving.model_thread import Asked, ModelThread, Served
 from fedrag.serving.refusals import Refused
 from fedrag.serving.request_fields import Body, question_of, read_body
 
@@ -29,14 +30,15 @@ async def complete(request: Request, models: ModelThread) -> Response:
     body = await read_body(request)
     streamed, question = _read(body)
     require_model(body, models)
-    served, reply = await models.answer(question)
-    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": served.name}
+    asked = models.ask(question)
+    head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": models.served.name}
     if streamed:
-        return StreamingResponse(_events(head, served, reply, _with_usage(body)), media_type="text/event-stream")
+        return StreamingResponse(_events(head, asked, _with_usage(body)), media_type="text/event-stream")
+    served, reply = await asked.reply
     message = {"role": "assistant", "content": reply.answer, "refusal": None}
     choice = {"index": 0, "message": message, "finish_reason": _finish(reply), "logprobs": None}
     own = {"object": "chat.completion", "choices": [choice], "usage": _usage(reply), OWN_KEY: _own(served, reply)}
-    return JSONResponse(head | own)
+    return JSONResponse(head | own | {"model": served.name})
 
 
 def passage_rows(found: tuple[Found, ...]) -> list[dict[str, Any]]:
@@ -54,8 +56,8 @@ def passage_rows(found: tuple[Found, ...]) -> list[dict[str, Any]]:
     ]
 
 
-async def _events(head: dict[str, Any], served: Served, reply: RagAnswer, usage: bool) -> AsyncIterator[str]:
-    """Yield a reply as the events of a stream."""
+async def _events(head: dict[str, Any], asked: Asked, usage: bool) -> AsyncIterator[str]:
+    """Yield an answer as it is written, as the events of a stream; passages and sources stand in the last choice."""
 
     def event(choices: list[dict[str, Any]], **more: Any) -> str:
         chunk = head | {"object": "chat.completion.chunk", "choices": choices} | more
@@ -64,27 +66,31 @@ async def _events(head: dict[str, Any], served: Served, reply: RagAnswer, usage:
     def choice(delta: dict[str, Any], finish: str | None = None) -> list[dict[str, Any]]:
         return [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
 
-    yield event(choice({"role": "assistant", "content": ""}), **{OWN_KEY: _own(served, reply)})
-    for piece in _pieces(reply.answer):
-        yield event(choice({"content": piece}))
-    yield event(choice({}, _finish(reply)))
+    yield event(choice({"role": "assistant", "content": ""}))
+    sent = ""
+    while (text := await asked.texts.get()) is not None:
+        words = whole_words(text)
+        if words.startswith(sent) and words != sent:
+            yield event(choice({"content": words[len(sent) :]}))
+            sent = words
+    served, reply = await asked.reply
+    yield event(choice({"content": reply.answer[len(sent) :]}))
+    yield event(choice({}, _finish(reply)), **{OWN_KEY: _own(served, reply)})
     if usage:
         yield event([], usage=_usage(reply))
     yield "data: [DONE]\n\n"
 
 
-def _pieces(answer: str) -> list[str]:
-    """Return the words of an answer, each with the white space behind it.
+def whole_words(text: str) -> str:
+    """Return the beginning of an answer that further tokens do not change.
 
-    >>> _pieces("two coins  a week")
-    ['two ', 'coins  ', 'a ', 'week']
+    The next token may go on with the last word, complete its last character, or take the space before it away.
+
+    >>> whole_words("two coins a we"), whole_words("two")
+    ('two coins a', '')
     """
-    words: list[str] = []
-    for character in answer:
-        if not words or (words[-1][-1].isspace() and not character.isspace()):
-            words.append("")
-        words[-1] += character
-    return words
+    found = re.match(r".*(?=\s)", text, re.DOTALL)
+    return found[0] if found else ""
 
 
 def _read(body: Body) -> tuple[bool, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hmac
 import os
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
 from traceback import extract_tb
 
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from fedrag.errors import ConfigError, FedragError
+from fedrag.errors import ConfigError, FedragError, ModelError, StorageError
 from fedrag.files import read_text_file
 from fedrag.service.web import HEADERS
 from fedrag.serving.refusals import Refused
@@ -42,14 +43,33 @@ def read_token(path: Path) -> str:
     return token
 
 
-def guarded(app: ASGIApp, hosts: Collection[str], token: str, open_paths: Collection[str], say: Say) -> ASGIApp:
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """What requests must show.
+
+    Attributes:
+        asking: The token of those who ask; empty: none is asked for.
+        reviewing: That of those who review feedback, who may ask too; empty: none is asked for; None: nobody reviews.
+    """
+
+    asking: str = ""
+    reviewing: str | None = ""
+
+    def of(self, path: str) -> frozenset[str]:
+        """Return the tokens of which a request for a path must show one; empty: it need not."""
+        if path.startswith("/review/"):
+            return frozenset([self.reviewing]) if self.reviewing else frozenset()
+        return frozenset(filter(None, (self.asking, self.reviewing))) if self.asking else frozenset()
+
+
+def guarded(app: ASGIApp, hosts: Collection[str], tokens: Tokens, open_paths: Collection[str], say: Say) -> ASGIApp:
     """Return an app that admits nobody else, and sends the same strict headers with every answer.
 
     Args:
         app: What is guarded.
         hosts: Names and ports under which it is asked for; empty: any. Another site's name may have been made to point
             here; with a token that site gains nothing.
-        token: What a request must show; empty: none is asked for.
+        tokens: What a request must show.
         open_paths: Paths that need no token.
         say: Takes a line for the operator, which never holds what was asked or answered.
     """
@@ -65,7 +85,7 @@ def guarded(app: ASGIApp, hosts: Collection[str], token: str, open_paths: Collec
             await send(message)
 
         try:
-            _admit(scope, hosts, "" if scope["path"] in open_paths else token)
+            _admit(scope, hosts, frozenset() if scope["path"] in open_paths else tokens.of(scope["path"]))
             scope["app"] = app  # with it, a router raises where it finds nothing
             await app(scope, receive, send_with_headers)
         except ClientDisconnect:
@@ -79,16 +99,16 @@ def guarded(app: ASGIApp, hosts: Collection[str], token: str, open_paths: Collec
     return answer
 
 
-def _admit(scope: Scope, hosts: Collection[str], token: str) -> None:
+def _admit(scope: Scope, hosts: Collection[str], tokens: Collection[str]) -> None:
     headers = Headers(scope=scope)
     if hosts and headers.get("host", "").lower() not in hosts:
         raise Refused(421, f"this service answers to {' and '.join(sorted(hosts))} alone")
     from_elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
     if from_elsewhere and headers.get("sec-fetch-mode") != "navigate":  # a link may lead here
         raise Refused(403, "another site's page may not ask this service")
-    if token:
+    if tokens:
         shown = headers.get("authorization", "").removeprefix("Bearer ").encode("utf-8", "surrogatepass")
-        if not hmac.compare_digest(shown, token.encode()):
+        if not any(hmac.compare_digest(shown, token.encode()) for token in tokens):
             raise Refused(401, "the token is missing or wrong; expected the header Authorization: Bearer TOKEN")
 
 
@@ -99,7 +119,9 @@ def _refusal_of(error: Exception, say: Say) -> Refused:
     if isinstance(error, HTTPException):
         return Refused(error.status_code, _SENTENCES.get(error.status_code, error.detail))
     if isinstance(error, FedragError):
-        say(f"a request could not be answered: {type(error).__name__}")
+        # these two speak of files and models; others may quote what was asked
+        told = error if isinstance(error, ModelError | StorageError) else type(error).__name__
+        say(f"a request could not be answered: {told}")
         return Refused(500, "the request could not be answered; the service's terminal says why")
     place = extract_tb(error.__traceback__)[-1]
     say(f"a request failed: {type(error).__name__} in {Path(place.filename).name}, line {place.lineno}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal, TypeVar
 
@@ -33,6 +33,21 @@ class Served:
     answerer: Answerer
 
 
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A question that waits for its answer.
+
+    Attributes:
+        question: The question.
+        reply: Will be the answer, and who gave it.
+        texts: Take the answer so far, again and again; None at the end.
+    """
+
+    question: str
+    reply: asyncio.Future[tuple[Served, RagAnswer]]
+    texts: asyncio.Queue[str | None] = field(default_factory=asyncio.Queue)
+
+
 class ModelThread:
     """Answers, searches and embeds, one batch after the other, for any number of requests at once.
 
@@ -40,29 +55,31 @@ class ModelThread:
 
     Args:
         current: Returns the models that answer now; called at once, and in the thread before each batch.
+        most_together: Most questions of a batch.
     """
 
-    def __init__(self, current: Callable[[], Served]) -> None:
+    def __init__(self, current: Callable[[], Served], most_together: int = MOST_TOGETHER) -> None:
         self._current = current
+        self._most_together = most_together
         self.served = current()
         """The models that answered last, or will answer first."""
         self._thread = ThreadPoolExecutor(1, "models")
-        self._waiting: list[tuple[str, asyncio.Future[tuple[Served, RagAnswer]]]] = []
+        self._waiting: list[Asked] = []
         self._worker: asyncio.Task[None] | None = None
 
-    async def answer(self, question: str) -> tuple[Served, RagAnswer]:
-        """Answer a question, which `checked_question` has returned.
+    def ask(self, question: str) -> Asked:
+        """Put a question, which `checked_question` has returned, among those that wait.
 
         Raises:
-            Refused: Too many questions wait.
+            Refused: Too many do already.
         """
         if len(self._waiting) >= MOST_WAITING:
             raise Refused(503, f"{MOST_WAITING} questions wait already; ask again later", code="busy")
-        future: asyncio.Future[tuple[Served, RagAnswer]] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
+        asked = Asked(question, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
         if self._worker is None or self._worker.done():
             self._worker = asyncio.create_task(self._answer_all())
-        return await future
+        return asked
 
     async def search(self, question: str, passages: int) -> tuple[Served, tuple[Found, ...]]:
         """Return the best passages for a question.
@@ -93,24 +110,31 @@ class ModelThread:
     async def _answer_all(self) -> None:
         """Answer what waits, a batch at a time, until nothing does."""
         while self._waiting:
-            batch, self._waiting = self._waiting[:MOST_TOGETHER], self._waiting[MOST_TOGETHER:]
-            batch = [(question, future) for question, future in batch if not future.done()]  # some may have gone away
+            batch, self._waiting = self._waiting[: self._most_together], self._waiting[self._most_together :]
+            batch = [asked for asked in batch if not asked.reply.done()]  # others have gone away
             try:
-                served, replies = await self._run(partial(self._answer, [question for question, _ in batch]))
-            except BaseException as error:
-                for _, future in batch:
-                    if not future.done():
-                        future.set_exception(error)
-                if not isinstance(error, Exception):
-                    raise
-                continue
-            for (_, future), reply in zip(batch, replies, strict=True):
-                if not future.done():
-                    future.set_result((served, reply))
+                served, replies = await self._run(partial(self._answer, batch, asyncio.get_running_loop()))
+            except Exception as error:
+                for asked in batch:
+                    if not asked.reply.done():
+                        asked.reply.set_exception(error)
+            else:
+                for asked, reply in zip(batch, replies, strict=True):
+                    if not asked.reply.done():
+                        asked.reply.set_result((served, reply))
+            finally:
+                for asked in batch:
+                    asked.texts.put_nowait(None)
 
-    def _answer(self, questions: Sequence[str]) -> tuple[Served, list[RagAnswer]]:
+    def _answer(self, batch: Sequence[Asked], loop: asyncio.AbstractEventLoop) -> tuple[Served, list[RagAnswer]]:
         served = self._now()
-        return served, served.answerer.answer(questions)
+
+        def tell(question: str, text: str) -> None:
+            for asked in batch:
+                if asked.question == question:
+                    loop.call_soon_threadsafe(asked.texts.put_nowait, text)
+
+        return served, served.answerer.answer([asked.question for asked in batch], tell)
 
     def _now(self) -> Served:
         self.served = self._current()

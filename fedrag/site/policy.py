@@ -90,9 +90,9 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
 
 def fewest_questions(site: Site, components: Sequence[Component], config: Config) -> int:
     """Return the fewest training questions that one of these components learns from, of those that learn anything."""
-    counts = question_counts(site)
+    counts = question_counts(site, with_unanswered=config.iterates)
     sorts = {SHIPPED[name].learns_from(config) for name in components if name in SHIPPED} or {"train_questions"}
-    return min((counts[sort] for sort in sorts if counts[sort]), default=len(site.train))
+    return min((counts[sort] for sort in sorts if counts[sort]), default=counts["train_questions"])
 
 
 def is_quiet(policy: Policy, now: datetime) -> bool:

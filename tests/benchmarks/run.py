@@ -20,6 +20,7 @@ NAMES = (
     "scoring",
     "ralt",
     "generation",
+    "serving",
     "retriever",
     "search",
     "large_site",

@@ -90,7 +90,7 @@ def test_going_back_changes_what_answers(clinic: Path):
 
 
 def test_a_site_exports_what_it_asks(clinic: Path, tmp_path: Path):
-    assert client("export", "clinic", str(tmp_path / "out")).splitlines() == [
+    assert client("export", "clinic", "--out", str(tmp_path / "out")).splitlines()[:2] == [
         f"{name}: {tmp_path / 'out' / name}" for name in ("generator", "retriever")
     ]
     delivered = open_current(clinic)
@@ -98,7 +98,18 @@ def test_a_site_exports_what_it_asks(clinic: Path, tmp_path: Path):
     encoder = SentenceTransformer(str(tmp_path / "out" / "retriever"), device="cpu")
     np.testing.assert_allclose(encoder.encode([QUESTION]), ours, atol=1e-5)
     assert (tmp_path / "out" / "generator" / "README.md").is_file()
-    assert refusal("export", "clinic", str(tmp_path / "out")).endswith("exists already; choose another folder")
+    assert refusal("export", "clinic", "--out", str(tmp_path / "out")).endswith("exists already; choose another folder")
+
+
+def test_a_site_writes_its_own_training_set(clinic: Path, tmp_path: Path):
+    said = client("export", "clinic", "--out", str(tmp_path / "out"), "--openai-jsonl", "--merged").splitlines()
+    assert "must stay in the house" in said[-1]
+    lines = (tmp_path / "out" / "openai" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["messages"][-1]["role"] for line in lines] == ["assistant"] * len(lines) != []
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "this site does not" in card
+    assert "clinic" not in card
+    assert (tmp_path / "out" / "generator" / "model.safetensors").is_file()
 
 
 def test_the_list_shows_what_was_delivered_and_what_is_current(clinic: Path):
@@ -167,7 +178,7 @@ def test_purge_tells_what_it_removes_and_why_it_leaves_the_rest_and_asks(clinic:
     "verb",
     [
         ("ask",),
-        ("export", "out"),
+        ("export", "--out", "out"),
         ("models",),
         ("adopt",),
         ("rollback",),

@@ -14,8 +14,9 @@ from pathlib import Path
 import httpx
 import pytest
 from fedrag_process import await_moment, started
+from ports import free_port
 from typer.testing import CliRunner
-from written_run import REFUSAL, add_round, free_port, new_folder, record, shown, write_run
+from written_run import REFUSAL, add_round, new_folder, record, shown, write_run
 
 from fedrag.cli.main import app
 from fedrag.coordinator.console_page import policy_codes

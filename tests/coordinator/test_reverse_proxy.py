@@ -28,6 +28,7 @@ from flwr.supercore.routers.runtime.responses import router as responses_router
 from flwr.supercore.routers.runtime.router import router as runtime_router
 from flwr.superlink.routers.control.router import router as control_router
 from flwr.superlink.routers.fleet.router import router as fleet_router
+from ports import free_port
 
 from fedrag.coordinator import reverse_proxy
 from fedrag.coordinator.nginx_config import ROUTES, ProxySettings, nginx_config
@@ -148,13 +149,6 @@ class Proxy:
             while part := connection.recv(65536):
                 received += part
         return received
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclass(frozen=True)

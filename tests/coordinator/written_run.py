@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from ports import free_port
 
 from fedrag.config.scenario import Config
 from fedrag.coordinator import console
@@ -24,11 +25,6 @@ from fedrag.service.web import LOOPBACK
 
 STATE = {"retriever": {"weight": np.zeros(2, np.float32)}}
 REFUSAL = "its policy does not allow work at this time of day (policy-quiet-hours; error {:08x} in the site's log)"
-
-
-def free_port() -> int:
-    with socket.create_server((LOOPBACK, 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def new_folder(root: Path, sites: tuple[str, ...] = ("north", "south")) -> ServerFolder:

@@ -18,6 +18,7 @@ import pytest
 import ray
 import torch
 from numpy_clients import ALL_SCALED, NODE_CONFIGS, build_app, messages, numbers_by_site
+from ports import free_port
 from tiny_federation import assert_same_state, tiny_config, write_small_sites
 from typer.testing import CliRunner
 
@@ -56,12 +57,6 @@ class Node:
                 continue
         self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture

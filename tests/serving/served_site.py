@@ -15,6 +15,7 @@ from tiny_federation import SHIPPED
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.service.web import LOOPBACK
 from fedrag.serving.answer_service import answer_server
+from fedrag.serving.guard import Tokens
 from fedrag.serving.model_thread import ModelThread, Served
 from fedrag.serving.sources import open_served
 
@@ -40,13 +41,15 @@ def copied_site(root: Path) -> Path:
 
 
 @contextmanager
-def serving(run: Path, data: Path, token: str = "", current: Callable[[], Served] | None = None) -> Iterator[Service]:
+def serving(
+    run: Path, data: Path, tokens: Tokens | None = None, current: Callable[[], Served] | None = None
+) -> Iterator[Service]:
     """Serve a run's models on a site's passages."""
     served = open_served(run, data) if current is None else None
     models = ModelThread(current or (lambda: served))
     listener = socket.create_server((LOOPBACK, 0))
     port, said = listener.getsockname()[1], list[str]()
-    server = answer_server(models, FeedbackStore(data), LOOPBACK, port, token, said.append)
+    server = answer_server(models, FeedbackStore(data), LOOPBACK, port, tokens or Tokens(), said.append)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from served_site import QUESTION, Service, copied_site, serving
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.data.site_folder import load_site
 from fedrag.runs.run_folder import RunFolder
+from fedrag.serving.guard import Tokens
 
 pytestmark = needs_chromium
 
@@ -39,7 +41,7 @@ def asked(browser: Browser, service: Service, width: int = 1100, question: str =
     page.get_by_role("heading", name="Ask north").wait_for()
     page.get_by_label("Question").fill(question)
     page.keyboard.press("Enter")
-    page.locator("#reply").wait_for()
+    page.locator("#read").wait_for()
     return page, requests, complaints
 
 
@@ -58,8 +60,9 @@ def test_the_answer_stands_above_the_passages_it_was_read_from(browser: Browser,
     titles = [passage["title"] for passage in reply["fedrag"]["passages"]]
     assert page.locator("#passages .title").all_inner_texts() == titles
     page.get_by_role("button", name="More passages").click()
-    page.get_by_text("not read for this answer").first.wait_for()
-    assert page.locator("#passages li").count() == 8
+    page.locator("#passages li").nth(7).wait_for()
+    told = page.get_by_text("not read for this answer").all()
+    assert [note.is_visible() for note in told] == [False] * 2 + [True] * 6
     assert {url for url in requests if not url.startswith(f"{service.address}/")} == set()
     assert complaints == []
 
@@ -89,13 +92,17 @@ def test_a_wrong_answer_is_corrected_with_a_passage_that_was_not_found(browser: 
     assert complaints == []
 
 
-def test_what_is_asked_and_found_is_text_and_no_markup(browser: Browser, site: Service):
-    path = site.data / "passages.jsonl"
-    page, requests, complaints = asked(browser, site, question=f"{HOSTILE} {QUESTION}")
-    assert path.is_file()
-    page.get_by_label("Question").fill("another")
-    assert HOSTILE in page.locator("#asked").inner_text()
-    assert page.locator("#reply img").count() == 0
+def test_what_is_asked_and_found_is_text_and_no_markup(browser: Browser, run: RunFolder, tmp_path: Path):
+    data = copied_site(tmp_path)
+    rows = [json.loads(line) for line in (data / "passages.jsonl").read_text().splitlines()]
+    hostile = [row | {"title": HOSTILE, "text": f"{HOSTILE} {row['text']}", "source": HOSTILE} for row in rows]
+    (data / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in hostile))
+    with serving(run.path, data) as service:
+        page, _, complaints = asked(browser, service, question=f"{HOSTILE} {QUESTION}")
+        page.get_by_label("Question").fill("another")
+        for place in ("#asked", ".title", ".source", ".text"):
+            assert HOSTILE in page.locator(place).first.inner_text()
+        assert page.locator("img").count() == 0
     assert complaints == []
 
 
@@ -105,7 +112,7 @@ def test_a_question_that_is_too_long_is_told_to_be_cut(browser: Browser, service
 
 
 def test_the_token_is_asked_for_once_and_kept_for_the_tab(browser: Browser, run: RunFolder, tmp_path: Path):
-    with serving(run.path, copied_site(tmp_path), token=TOKEN) as service:
+    with serving(run.path, copied_site(tmp_path), Tokens(TOKEN)) as service:
         page, _, _ = watched_page(browser, 390)
         page.goto(service.address)
         page.get_by_label("This service asks for its token").fill("wrong")

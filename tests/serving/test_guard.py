@@ -16,7 +16,7 @@ from fedrag.errors import ConfigError
 from fedrag.evaluation.answerer import Answerer
 from fedrag.runs.run_folder import RunFolder
 from fedrag.service.web import HEADERS
-from fedrag.serving.guard import read_token
+from fedrag.serving.guard import Tokens, read_token
 
 TOKEN = "a-token-of-more-than-twenty-characters"
 CHAT = {"model": "fedrag", "messages": [{"role": "user", "content": QUESTION}]}
@@ -31,7 +31,7 @@ POSTS = {
 
 @pytest.fixture(scope="module")
 def with_token(run: RunFolder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    with serving(run.path, copied_site(tmp_path_factory.mktemp("token")), token=TOKEN) as service:
+    with serving(run.path, copied_site(tmp_path_factory.mktemp("token")), Tokens(TOKEN)) as service:
         yield service
 
 
@@ -132,7 +132,7 @@ def test_a_request_that_is_no_json_or_too_large_is_refused(service: Service):
 
 
 def test_an_error_on_the_way_tells_neither_side_what_was_asked(service: Service, monkeypatch, capfd):
-    def fail(self: Answerer, questions: list[str]) -> None:
+    def fail(self: Answerer, questions: list[str], on_text) -> None:
         raise ValueError(f"cannot read {questions}")
 
     monkeypatch.setattr(Answerer, "answer", fail)

@@ -5,6 +5,31 @@ const problem = document.getElementById("problem");
 
 /** Send a request; return the JSON answer, or throw an Error with one sentence. */
 export async function call(path, body) {
+  return (await send(path, body)).json();
+}
+
+/** Send a request for a stream; yield its events. */
+export async function* events(path, body) {
+  const reader = (await send(path, body)).body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const {value, done} = await reader.read().catch(gone);
+    if (done) {
+      throw new Error("The service broke off; its terminal says why.");
+    }
+    const parts = (rest + value).split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      const data = part.replace(/^data: /, "");
+      if (data === "[DONE]") {
+        return;
+      }
+      yield JSON.parse(data);
+    }
+  }
+}
+
+async function send(path, body) {
   const headers = {};
   const token = sessionStorage.getItem(KEY);
   if (token) {
@@ -13,22 +38,21 @@ export async function call(path, body) {
   if (body !== undefined) {
     headers["Content-Type"] = "application/json";
   }
-  let response;
-  try {
-    response = await fetch(path, {method: body === undefined ? "GET" : "POST", headers, body: JSON.stringify(body)});
-  } catch {
-    throw new Error("The service does not answer. Has it been stopped?");
-  }
-  const answer = await response.json();
+  const method = body === undefined ? "GET" : "POST";
+  const response = await fetch(path, {method, headers, body: JSON.stringify(body)}).catch(gone);
   if (response.status === 401) {
     tokenForm.hidden = false;
     tokenForm.querySelector("input").focus();
     throw new Error(token ? "This is not the token." : "");
   }
   if (!response.ok) {
-    throw new Error(sentence(answer.error.message));
+    throw new Error(sentence((await response.json()).error.message));
   }
-  return answer;
+  return response;
+}
+
+function gone() {
+  throw new Error("The service does not answer. Has it been stopped?");
 }
 
 /** Show what went wrong, or nothing. */
@@ -65,6 +89,9 @@ export function grow(field) {
     field.style.height = `${field.scrollHeight + field.offsetHeight - field.clientHeight}px`;
   };
   field.addEventListener("input", fit);
+  if (field.value) {
+    fit();
+  }
 }
 
 function sentence(text) {

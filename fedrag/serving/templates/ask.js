@@ -1,8 +1,8 @@
 // Asks a question, shows the answer with its passages, and keeps what a person says about it.
-import {attempt, call, grow, whenAllowed} from "./api.js";
+import {attempt, call, events, grow, whenAllowed} from "./api.js";
+import {fold, passageItem} from "./passages.js";
 
 const MOST = 10; // passages that are looked for when somebody asks for more
-const BEFORE = 160; // characters before the answer in a long passage
 
 const at = (id) => document.getElementById(id);
 let shown = null; // {question, answer, passages}
@@ -39,25 +39,38 @@ async function ask() {
   button.disabled = true;
   at("waiting").hidden = false;
   at("reply").hidden = true;
+  shown = {question, answer: "", passages: []};
+  begin();
   try {
     const messages = [{role: "user", content: question}];
-    const reply = await call("v1/chat/completions", {model: "fedrag", messages});
-    const choice = reply.choices[0];
-    shown = {question, answer: choice.message.content, passages: reply.fedrag.passages};
-    show(reply.fedrag.unread_tokens, choice.finish_reason === "length");
+    for await (const chunk of events("v1/chat/completions", {model: "fedrag", messages, stream: true})) {
+      const [choice] = chunk.choices;
+      if (choice.delta.content) {
+        shown.answer += choice.delta.content;
+        write(shown.answer);
+      }
+      if (chunk.fedrag) {
+        show(chunk.fedrag, choice.finish_reason === "length");
+      }
+    }
   } finally {
     button.disabled = false;
     at("waiting").hidden = true;
   }
 }
 
-function show(unread, isCut) {
-  at("asked").textContent = shown.question;
-  at("asked").hidden = at("question").value.trim() === shown.question;
-  at("answer").textContent = shown.answer || "No answer";
+function write(answer) {
+  at("waiting").hidden = true;
+  at("answer").textContent = answer;
+  at("reply").hidden = false;
+}
+
+function show(told, isCut) {
+  shown.passages = told.passages;
+  write(shown.answer || "No answer");
   at("answer").classList.toggle("none", !shown.answer);
   const limits = [];
-  if (unread) {
+  if (told.unread_tokens) {
     limits.push("The question is too long: its end was not read.");
   }
   if (isCut) {
@@ -65,15 +78,19 @@ function show(unread, isCut) {
   }
   at("limits").textContent = limits.join(" ");
   at("limits").hidden = !limits.length;
-  begin();
-  at("passages").replaceChildren();
-  at("found-heading").hidden = at("more").hidden = !shown.passages.length;
-  at("reply").hidden = false;
+  at("read").hidden = false;
+  at("found").hidden = !shown.passages.length;
   shown.passages.forEach(add);
 }
 
-/** Make the feedback fresh. */
+/** Make the page ready for another answer. */
 function begin() {
+  at("asked").textContent = shown.question;
+  at("asked").hidden = true;
+  at("answer").classList.remove("none");
+  at("read").hidden = at("limits").hidden = true;
+  at("passages").replaceChildren();
+  at("more").hidden = false;
   for (const name of ["right", "wrong"]) {
     at(name).setAttribute("aria-pressed", "false");
     at(name).disabled = false;
@@ -84,46 +101,10 @@ function begin() {
 }
 
 function add(passage) {
-  const item = at("passage").content.cloneNode(true).firstElementChild;
-  item.dataset.id = passage.id;
-  item.querySelector(".title").textContent = passage.title ?? "";
-  item.querySelector(".source").textContent = passage.source || (passage.title ? "" : passage.id);
+  const item = passageItem(at("passage"), passage, shown.answer);
   item.querySelector(".unread").hidden = passage.is_given !== false;
-  const text = item.querySelector(".text");
   at("passages").append(item);
-  text.replaceChildren(...marked(excerpt(passage.text)));
-  const whole = item.querySelector(".whole");
-  whole.hidden = excerpt(passage.text) === passage.text && text.scrollHeight <= text.clientHeight + 1;
-  whole.addEventListener("click", () => {
-    text.replaceChildren(...marked(passage.text));
-    text.classList.add("open");
-    whole.hidden = true;
-  });
-}
-
-/** Return a long text from shortly before the answer on. */
-function excerpt(text) {
-  const place = placeOf(text);
-  if (place <= 2 * BEFORE) {
-    return text;
-  }
-  const start = text.indexOf(" ", place - BEFORE);
-  return `… ${text.slice(start < 0 || start > place ? place : start + 1)}`;
-}
-
-/** Return the nodes of a text, the answer in it marked. */
-function marked(text) {
-  const place = placeOf(text);
-  if (place < 0) {
-    return [text];
-  }
-  const mark = document.createElement("mark");
-  mark.textContent = text.slice(place, place + shown.answer.length);
-  return [text.slice(0, place), mark, text.slice(place + shown.answer.length)];
-}
-
-function placeOf(text) {
-  return shown.answer ? text.toLowerCase().indexOf(shown.answer.toLowerCase()) : -1;
+  fold(item, passage, shown.answer);
 }
 
 at("more").addEventListener("click", () =>

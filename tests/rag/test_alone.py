@@ -1,0 +1,114 @@
+"""Questions that are answered together get the answers that they get alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_federation import SHIPPED, tiny_config
+
+from fedrag.data.site_folder import load_site
+from fedrag.models.resident import RoundModels
+from fedrag.passes import decoding
+from fedrag.passes.decoding import Leads
+from fedrag.rag import alone
+from fedrag.rag.alone import SURE_LEADS, answer_as_if_alone
+from fedrag.rag.indexing import build_index
+from fedrag.rag.pipeline import Retrieved, generate_answers, prompt_builder, retrieve
+from fedrag.types import Example
+
+SITE = load_site(SHIPPED / "north")
+QUESTIONS = [question.question for question in SITE.questions]
+
+
+def ask_all(config, count: int):
+    """Return a generator, questions with their passages, and what else `generate_answers` is given."""
+    models = RoundModels(config, {})
+    index = build_index(models.retriever, SITE.passages, config.rag.chunk_overlap)
+    passages = {passage.id: passage for passage in SITE.passages}
+    hits = retrieve(models.retriever, index, QUESTIONS[:count], config.rag.passages)
+    asked = [Retrieved.of(q, found, passages, index) for q, found in zip(QUESTIONS, hits, strict=False)]
+    return models.generator, asked, config.rag, 16_384, 1.0
+
+
+@pytest.mark.parametrize("generator", ["fedrag/tiny-causal", "fedrag/tiny-seq2seq"])
+def test_each_answer_is_that_of_the_question_alone(tiny_home: Path, generator: str):
+    model, asked, *settings = ask_all(tiny_config(models={"generator": generator}), 16)
+    expected = [generate_answers(model, [one], *settings)[0].text for one in asked]
+    assert [reply.text for reply in answer_as_if_alone(model, asked, *settings)] == expected
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that takes the number of questions of each call."""
+    calls: list[int] = []
+
+    def count(generator, asked, *settings, **options):
+        calls.append(len(asked))
+        return generate_answers(generator, asked, *settings, **options)
+
+    monkeypatch.setattr(alone, "generate_answers", count)
+    return calls
+
+
+def test_what_a_batch_could_turn_round_is_decoded_again_alone(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
+    model, asked, *settings = ask_all(tiny_config(), 6)
+    leads = [reply.lead for reply in generate_answers(model, asked, *settings, watch=lambda *_: None)]
+    assert all(0 < lead < 2 for lead in leads)
+    calls = counted(monkeypatch)
+    monkeypatch.setitem(SURE_LEADS, torch.float32, sorted(leads)[2])  # the third smallest is not sure either
+    answer_as_if_alone(model, asked, *settings)
+    assert calls == [6, 1, 1, 1]
+
+
+def test_questions_with_several_prompts_are_answered_one_by_one(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
+    model, asked, *settings = ask_all(tiny_config(rag={"passages_per_prompt": 1}), 3)
+    calls = counted(monkeypatch)
+    answer_as_if_alone(model, asked, *settings)
+    assert calls == [1, 1, 1]
+
+
+def test_a_lead_is_a_part_of_the_largest_score_and_ends_with_the_answer():
+    leads = Leads()
+    for scores in ([[1.0, 5.0, -10.0], [4.0, -float("inf"), 2.0]], [[0.0, 8.0, 7.0], [1.0, 1.0, 0.5]]):
+        leads(torch.zeros(2, 1), torch.tensor(scores))
+    assert leads.smallest([[1, 1], [0, 2]], end_ids=[0]) == [0.125, 0.5]
+    assert leads.smallest([[1, 1], [0, 2]], end_ids=[7]) == [0.125, 0.0]
+
+
+def test_what_is_told_of_an_answer_begins_it_and_never_changes(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
+    """Also where an answer is in doubt, and is decoded again alone."""
+    model, asked, *settings = ask_all(tiny_config(), 6)
+    leads = sorted(reply.lead for reply in generate_answers(model, asked, *settings, watch=lambda *_: None))
+    monkeypatch.setitem(SURE_LEADS, torch.float32, leads[2])
+    told: dict[int, list[str]] = {row: [] for row in range(6)}
+    replies = answer_as_if_alone(model, asked, *settings, lambda row, text: told[row].append(text))
+    for row, reply in enumerate(replies):
+        assert len(told[row]) >= settings[0].answer_tokens - 1
+        assert all(reply.text.startswith(text) for text in told[row])
+
+
+@pytest.mark.slow
+def test_a_batch_moves_no_score_of_the_real_models_by_half_of_a_sure_lead(monkeypatch: pytest.MonkeyPatch):
+    """Then the token of a sure lead is the best one alone too."""
+    real = {"generator": "HuggingFaceTB/SmolLM2-135M-Instruct", "retriever": "sentence-transformers/all-MiniLM-L6-v2"}
+    model, asked, rag, *_ = ask_all(tiny_config(models=real, rag={"prompt_tokens": 1024}), 8)
+    builder = prompt_builder(model, rag)
+    prompts = [builder.fitted_example(builder.fit(one.question, one.passages)) for one in asked]
+
+    def scores(batch: list[Example]) -> torch.Tensor:
+        """Return the scores of the first token of each answer (rows, vocabulary)."""
+        seen = []
+
+        class Seeing(Leads):
+            def __call__(self, input_ids, scores):
+                seen.append(scores.float().clone())
+                return scores
+
+        with model.at_rest():
+            decoding.decode(model, batch, 1, Seeing())
+        return seen[0]
+
+    together, apart = scores(prompts), torch.cat([scores([prompt]) for prompt in prompts])
+    moved = (together - apart).abs().amax(dim=-1) / apart.abs().amax(dim=-1)
+    assert 0 < moved.max().item() < SURE_LEADS[model.dtype] / 2
