@@ -24,6 +24,8 @@ def prompt_ids(rag: dict[str, Any], tokenizer: Any, question: str, passages: lis
     """What another program does."""
     ids = list(rag["prompt"]["before_ids"])
     filled = {"": [""], "question": [question], "passage": passages}
+    if any(piece["fill"] == "next_passage" for piece in rag["prompt"]["pieces"]):
+        filled |= {"passage": passages[:1], "next_passage": passages[1:]}
     for piece in rag["prompt"]["pieces"]:
         for text in filled[piece["fill"]]:
             whole = piece["text"].replace("{" + piece["fill"] + "}", text) if piece["fill"] else piece["text"]
@@ -40,7 +42,15 @@ def written(system: TrainedSystem, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
 @pytest.mark.parametrize(
-    "settings", [{}, {"labels": "zh"}, {"passages": 0}, {"instruction": "Answer {it}.", "labels": ["P", "Q", "A"]}]
+    "settings",
+    [
+        {},
+        {"labels": "zh"},
+        {"passages": 0},
+        {"instruction": "Answer {it}.", "labels": ["P", "Q", "A"]},
+        {"template": "Context:\n{context_str}\nQuery: {query_str}\nAnswer: "},
+        {"template": "{query_str} See:\n{context_str}\nAnswer: "},
+    ],
 )
 def test_another_program_builds_the_same_prompt(system: TrainedSystem, tmp_path: Path, kind: str, settings) -> None:
     models = system.config.models.model_copy(update={"generator": f"fedrag/tiny-{kind}"})
