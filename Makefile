@@ -34,14 +34,14 @@ test: $(READY)
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
 	@echo "Left out: faults (processes that are killed): make faults"
-	@echo "Left out: LlamaIndex, LangChain, Haystack and notebooks: make integrations"
+	@echo "Left out: LlamaIndex, LangChain, Haystack, notebooks and trackers: make integrations"
 
 # Every process of a run and of a deployment is killed at some moment; about ten minutes.
 faults: $(READY)
 	$(BIN)/pytest -m faults tests/faults tests/deployed --durations=10
 
-# The libraries that load exported models, 200 MB in an environment on top of the first: langchain-huggingface takes no
-# huggingface_hub 2, which everything else runs with.
+# The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of
+# the first: langchain-huggingface takes no huggingface_hub 2, which everything else runs with.
 integrations: $(READY)
 	$(BIN)/python -m venv --clear .integrations
 	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \

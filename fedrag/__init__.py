@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from fedrag.api.simulations import evaluate, resume, simulate
     from fedrag.api.sites import Site
     from fedrag.api.train import Trained, train
-    from fedrag.components.export import export_run
     from fedrag.config.scenario import Config
+    from fedrag.diagnosis.diagnose import diagnose_run
     from fedrag.errors import FedragError
     from fedrag.evaluation.ask import ask
+    from fedrag.exporting.write_export import export_run
     from fedrag.reporting.page import write_report
     from fedrag.training.losses import Losses
     from fedrag.types import Passage, Question
@@ -33,6 +34,7 @@ __all__ = [
     "Trained",
     "__version__",
     "ask",
+    "diagnose_run",
     "evaluate",
     "export_run",
     "resume",
@@ -53,8 +55,9 @@ _MODULES = {
     "Site": "fedrag.api.sites",
     "Trained": "fedrag.api.train",
     "ask": "fedrag.evaluation.ask",
+    "diagnose_run": "fedrag.diagnosis.diagnose",
     "evaluate": "fedrag.api.simulations",
-    "export_run": "fedrag.components.export",
+    "export_run": "fedrag.exporting.write_export",
     "resume": "fedrag.api.simulations",
     "simulate": "fedrag.api.simulations",
     "train": "fedrag.api.train",

@@ -14,6 +14,21 @@ from fedrag.files import storage_errors
 LOCK_FILE = ".lock"
 
 
+def is_held(folder: Path) -> bool:
+    """Return whether a process holds a folder now; one that cannot be asked counts as free."""
+    if not (folder / LOCK_FILE).is_file():
+        return False
+    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    lock.release()
+    return False
+
+
 @contextmanager
 def held_alone(folder: Path, refusal: FedragError) -> Iterator[None]:
     """Hold an existing folder for this process; the system releases it when the process dies, however that happens.
@@ -35,6 +50,23 @@ def held_alone(folder: Path, refusal: FedragError) -> Iterator[None]:
             lock.acquire()
         except Timeout:
             raise refusal from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def in_turn(folder: Path) -> Iterator[None]:
+    """Wait until no other process changes what is in a folder, which is made where it is missing.
+
+    Raises:
+        StorageError: It is not writable.
+    """
+    with storage_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / LOCK_FILE)
+        lock.acquire()
     try:
         yield
     finally:

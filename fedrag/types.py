@@ -121,7 +121,11 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """A partner's data: its passages and its questions by split."""
+    """A partner's data: its passages and its questions by split.
+
+    Attributes:
+        unanswered: Questions that people asked and nobody answered, in none of the splits.
+    """
 
     name: str
     passages: tuple[Passage, ...]
@@ -133,6 +137,7 @@ class Site:
     parts: tuple[Site, ...] = ()
     """Where the data of several sites was pooled: these sites, each of whose questions is searched among its own
     passages."""
+    unanswered: tuple[Question, ...] = ()
 
     @property
     def questions(self) -> tuple[Question, ...]:

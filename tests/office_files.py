@@ -108,3 +108,29 @@ def write_xlsx(path: Path, *sheets: Sequence[Sequence[Any]]) -> Path:
             sheet.append(list(row))
     book.save(path)
     return path
+
+
+def write_documents(folder: Path) -> None:
+    """Write what the documents assume that a user has: guidelines, questions on them, and documents of two wards."""
+    guidelines = folder / "guidelines"
+    guidelines.mkdir()
+    rules = ["# Visiting rules", "Visits end at eight in the evening.", "## Children", "They come with an adult."]
+    write_pdf(guidelines / "visits.pdf", rules, "St. Mary's", "Page {page}")
+    write_docx(
+        guidelines / "admission.docx", ["# Papers", "- an identity card", "# Fees", "A single room costs 80 euros."]
+    )
+    (guidelines / "parking.html").write_text("<nav><a>Home</a></nav><h1>Parking</h1><p>It costs two euros an hour.</p>")
+    write_scan(guidelines / "scan.pdf")
+    asked = [
+        ("When do visits end?", "at eight"),
+        ("Until when may visitors stay?", "eight in the evening"),
+        ("Whom must children bring?", "an adult"),
+        ("What does a single room cost?", "80 euros"),
+        ("What does parking cost?", "two euros an hour"),
+        ("What papers are needed?", "an identity card"),
+        ("Who pays for it all?", "the insurance"),
+    ]
+    write_xlsx(folder / "questions.xlsx", [("Question", "Answer"), *asked])
+    for ward in ("east", "west"):
+        (folder / "wards" / ward).mkdir(parents=True)
+        (folder / "wards" / ward / "hours.txt").write_text(f"The {ward} ward opens at nine.")

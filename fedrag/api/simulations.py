@@ -77,6 +77,7 @@ def simulate(
 def resume(
     path: Path | str,
     *,
+    rounds: int | None = None,
     losses: Losses = Losses(),
     rule: Rule | None = None,
     components: Components = SHIPPED,
@@ -85,13 +86,22 @@ def resume(
 ) -> Run:
     """Go on with a run that was interrupted, at whatever moment; its configuration comes from its folder.
 
+    Args:
+        path: The run folder.
+        rounds: Rounds in all, more than the run had; it may be finished. None: as many as it has.
+        losses: The loss functions that the run began with.
+        rule: The aggregation rule that it began with.
+        components: What can be trained, by name.
+        display: Shows lines and progress; None: in a notebook its own, else nothing.
+        ray_address: A running Ray cluster to work in.
+
     Raises:
         RunError: It is no run, another process works on it, or its data, models or threads are no longer what they
             were.
     """
     shown = display or default_display()
     run = simulation.resume(
-        path, losses=losses, rule=rule, components=components, display=shown, ray_address=ray_address
+        path, rounds=rounds, losses=losses, rule=rule, components=components, display=shown, ray_address=ray_address
     )
     return Run.of(run)
 

@@ -141,4 +141,5 @@ def _passage(found: Found, asked: Asked, side: RagAnswer, room: int) -> Text:
     head = f"{mark} {found.score:.{digits}f}  {found.passage.title or found.passage.id}{right}\n"
     answers = [answer for answer in (*asked.right_answers, side.answer) if answer]
     part = excerpt(" ".join(found.passage.text.split()), answers, room)
-    return Text.assemble((head, "cyan"), part.before, (part.match, "bold"), part.after, "\n")
+    source = f"{found.passage.source}\n" if found.passage.source else ""
+    return Text.assemble((head, "cyan"), (source, "dim"), part.before, (part.match, "bold"), part.after, "\n")

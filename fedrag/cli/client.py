@@ -10,7 +10,8 @@ import typer
 
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
-from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
+from fedrag.cli.client_diagnose import diagnose
+from fedrag.cli.client_models import adopt, ask, evaluate, export, models, purge, rollback
 from fedrag.cli.serve import client_serve
 from fedrag.service.environment import require_linux
 
@@ -56,11 +57,33 @@ def start(folder: Folder) -> None:
     """
     from fedrag.site.client_folder import open_site
     from fedrag.site.service.serve import serve
+    from fedrag.site.source_passages import sync_passages
 
     config = open_site(folder)
+    if synced := sync_passages(config):
+        typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {synced.text}")
     serve(folder.absolute(), config, lambda line: typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"))
 
 
+@app.command()
+def sync(folder: Folder) -> None:
+    """Take the passages of the store that site.toml names under [source]; at its start a site does so by itself.
+
+    Example: fedrag client sync clinic
+    """
+    from fedrag.cli.tables import print_lines
+    from fedrag.site.site_config import SITE_FILE, SiteConfig
+    from fedrag.site.source_passages import sync_passages
+
+    synced = sync_passages(SiteConfig.from_file(folder / SITE_FILE))
+    if synced is None:
+        print_lines([f"{folder / SITE_FILE} names no store under [source]: passages.jsonl is this site's own"])
+        return
+    places = [(one, ", ".join(one.labels) or "no passage") for one in synced.relabelled]
+    lost = [f"{one.id}: {'is dropped' if one.is_dropped else f'its answer stands in {place}'}" for one, place in places]
+    print_lines([synced.text, *lost])
+
+
 app.command("serve")(client_serve)
-for verb in (check, ask, models, export, rollback, evaluate, purge):
+for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, purge):
     app.command()(verb)

@@ -1,4 +1,4 @@
-"""`fedrag client ask, export, models, rollback, evaluate, purge`: use the models that a site received."""
+"""`fedrag client ask, export, models, adopt, rollback, evaluate, purge`: use the models that a site received."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from rich.console import Console
 
 from fedrag.cli.ask import JsonLines, Passages, Question, ask_all
 from fedrag.cli.evaluate import SplitName
+from fedrag.cli.export import Gguf, Merged, OpenaiJsonl, Out, Push, SiteNames
 from fedrag.cli.progress import open_display
 from fedrag.cli.tables import print_lines, print_rows, print_table
 from fedrag.errors import ConfigError
@@ -53,11 +54,16 @@ def ask(
 
 def export(
     folder: Folder,
-    out: Annotated[Path, typer.Argument(help="Folder for the models.", show_default=False)],
+    out: Out,
+    merged: Merged = False,
+    gguf: Gguf = None,
+    openai_jsonl: OpenaiJsonl = False,
+    push: Push = None,
+    site_names: SiteNames = False,
 ) -> None:
-    """Write the site's current models for PEFT and sentence-transformers, with a README on loading them beside each.
+    """Write the site's current models for PEFT and sentence-transformers, with a model card and how to prompt them.
 
-    Example: fedrag client export clinic exported
+    Example: fedrag client export clinic --out exported
     """
     from fedrag.site.delivery import open_current
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
@@ -65,9 +71,14 @@ def export(
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
     choose_device(config)
-    from fedrag.components.export import export_new
+    from fedrag.exporting.trained_system import TrainedSystem
+    from fedrag.exporting.write_export import ExportOptions, export_system
+    from fedrag.site.admin.evaluate_delivered import load_own_site
 
-    print_lines([f"{path.name}: {path}" for path in export_new(delivered.config, delivered.state, out)])
+    options = ExportOptions(merged, gguf, openai_jsonl, push, site_names)
+    print_lines(
+        export_system(TrainedSystem.of_delivery(delivered), out, options, sites=lambda: [load_own_site(config)])
+    )
 
 
 def models(folder: Folder, as_json: AsJson = False) -> None:
@@ -75,6 +86,7 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
 
     Example: fedrag client models clinic
     """
+    from fedrag.site.adoption import state_of, verdict_line
     from fedrag.site.delivery import REPORT_FILE, current_delivery, deliveries, models_folder
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
@@ -86,13 +98,14 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
             "run": delivery.run,
             "delivered": delivery.time,
             "components": list(delivery.components),
-            "state": "current" if delivery == current else "taken back" if delivery.taken_back else "earlier",
+            "state": state_of(delivery, current),
             "report": str(report) if (report := models_folder(folder, delivery.run) / REPORT_FILE).is_file() else None,
         }
         for delivery in found
     ]
     if as_json:
-        typer.echo(json.dumps({"current": current.run if current else None, "models": rows}, indent=2))
+        told = [row | {"verdict": delivery.verdict or None} for row, delivery in zip(rows, found, strict=True)]
+        typer.echo(json.dumps({"current": current.run if current else None, "models": told}, indent=2))
         return
     shown = [
         row
@@ -104,8 +117,48 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
         for row, delivery in zip(rows, found, strict=True)
     ]
     print_rows(shown, empty="no models were delivered yet")
-    if found and current is None:
+    if found and all(delivery.taken_back for delivery in found):
         print_lines(["the untouched models are current: all that were delivered are taken back"])
+    print_lines([line for delivery in found if (line := verdict_line(folder, delivery))])
+
+
+def adopt(
+    folder: Folder,
+    run: Annotated[
+        str | None, typer.Argument(metavar="RUN", help="Run whose models to adopt; by default, the latest that wait.")
+    ] = None,
+    by_policy: Annotated[
+        bool,
+        typer.Option(
+            "--by-policy",
+            help="Measure what waits on this site's validation questions, and do what policy.adopt says; a running "
+            "site does so by itself.",
+        ),
+    ] = False,
+    background: Annotated[bool, typer.Option("--background", help="Run at the lowest priority.")] = False,
+) -> None:
+    """Take delivered models into use that wait, or go back to ones that were taken back.
+
+    Example: fedrag client adopt clinic
+    """
+    if by_policy and run is not None:
+        raise ConfigError("--by-policy judges all that wait; leave out RUN")
+    if background:
+        _lower_priority()
+    from fedrag.site.adoption import adopt as take_into_use
+    from fedrag.site.adoption import verdict_line
+    from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
+
+    config = SiteConfig.from_file(folder / SITE_FILE)
+    if not by_policy:
+        print_lines([f"{take_into_use(folder, run).run} is current now"])
+        return
+    choose_device(config)
+    from fedrag.site.admin.delivery_trial import try_waiting
+
+    with open_display() as display:
+        judged = try_waiting(folder, config, display)
+    print_lines([verdict_line(folder, delivery) for delivery in judged] or ["nothing waits to be measured"])
 
 
 def rollback(folder: Folder) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrag.cli import data_documents
+from fedrag.cli import data_augment, data_documents
 from fedrag.cli.data_import import OutArgument, import_app, written_sites
 from fedrag.errors import FedragError
 from fedrag.types import SPLITS
@@ -26,6 +26,8 @@ LOG_WIDTH = 140
 app = typer.Typer(help="Check, import and partition the folders of sites.", no_args_is_help=True)
 app.add_typer(import_app, name="import")
 app.command("update")(data_documents.update)
+app.command()(data_augment.questions)
+app.command()(data_augment.answers)
 
 
 class PartitionBy(StrEnum):
@@ -108,6 +110,28 @@ def partition(
     typer.echo(written_sites(sites, out))
 
 
+@app.command("unlabel")
+def unlabel_command(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="Folder of sites.", show_default=False)],
+    out: OutArgument,
+    keep: Annotated[float, typer.Option("--keep", help="Share of the training questions that keep their labels.")],
+    seed: Annotated[int, typer.Option("--seed", help="Seed of the choice, which a question's text decides.")] = 0,
+) -> None:
+    """Take the answers and passages of most training questions away, to measure what is learnt without them.
+
+    Example: fedrag data unlabel simulations/data/tiny data/tiny-half --keep 0.5
+    """
+    from fedrag.data.site_folder import load_sites
+    from fedrag.data.unlabel import unlabel
+    from fedrag.data.writing import require_free, write_sites
+
+    require_free(out)
+    sites = unlabel(load_sites(source), keep, seed)
+    write_sites(out, sites)
+    kept, bare = (sum(map(len, rows)) for rows in zip(*((s.train, s.unanswered) for s in sites), strict=True))
+    typer.echo(f"{written_sites(sites, out)}\n{kept:,} training questions keep their labels, {bare:,} are unanswered")
+
+
 def _token_counter(name: str) -> Callable[[Sequence[str]], list[int]]:
     """Return a function that counts the tokens of texts, without special tokens."""
     from fedrag.models.generator import load_tokenizer
@@ -181,7 +205,10 @@ def _print_origins(report: Report) -> None:
 def _caption(report: Report, unit: str) -> str:
     lines = [f"Lengths: median/longest, in {unit}. Distinct: questions of different text at their site."]
     languages = [f"{site.name} {site.language}" for site in report.sites if site.language]
-    return "\n".join(lines + ([f"Languages: {', '.join(languages)}."] if languages else []))
+    waiting = [f"{site.name} {site.n_waiting:,}" for site in report.sites if site.n_waiting]
+    lines += [f"Languages: {', '.join(languages)}."] if languages else []
+    lines += [f"Questions that nobody answered: {', '.join(waiting)}."] if waiting else []
+    return "\n".join(lines)
 
 
 def _counts(sites: Sequence[SiteReport]) -> list[str]:

@@ -87,13 +87,17 @@ def documents(
         write_site(out, sites[0])
     else:
         write_sites(out, sites)
-    for found in done.folders.values():
+    for name, found in done.folders.items():
+        if site_by is not None:
+            typer.echo(f"{name}: {plural(len(found.read.documents), 'document')}")
         _print_folder(found)
     print_left_out(done.imported)
     typer.echo(written_sites(sites, out))
     n_questions = sum(len(made.questions) for made in sites)
     if n_questions:
-        typer.echo(labelled_text(n_questions, done.n_unlabelled))
+        typer.echo(_labelled(n_questions, done.n_unlabelled))
+    elif site_by is None:
+        typer.echo(f"It can be asked; to train it needs questions: fedrag data update {out} {folder} --qa TABLE")
 
 
 def update(
@@ -170,11 +174,12 @@ def _some(names: list[str]) -> str:
     return ", ".join(names[:OTHERS_NAMED]) + more
 
 
-def labelled_text(n_questions: int, n_unlabelled: int) -> str:
+def _labelled(n_questions: int, n_unlabelled: int) -> str:
     """Say how many questions are labelled by where their answer stands."""
     labelled = (
         f"{n_questions - n_unlabelled:,} of {plural(n_questions, 'question')} labelled by where the answer stands"
     )
     if not n_unlabelled:
         return f"{labelled}."
-    return f"{labelled}; {n_unlabelled:,} whose answer stands in no passage word for word train the generator alone."
+    train = "trains" if n_unlabelled == 1 else "train"
+    return f"{labelled}; {n_unlabelled:,} whose answer stands in no passage word for word {train} the generator alone."

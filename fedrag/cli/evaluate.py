@@ -1,4 +1,4 @@
-"""`fedrag evaluate` and `fedrag compare`: measure a run's models, and compare two runs."""
+"""`fedrag evaluate`: measure a run's models."""
 
 from __future__ import annotations
 
@@ -73,36 +73,3 @@ def evaluate(
     print_table(title, {**result["sites"], "overall": result["overall"]}, last_apart=True)
     print_lines(distinct_lines(result["overall"]["n_questions"], result["question_lines"]))
     print_lines(cut_lines({"overall": result["overall"]}, RunFolder.open(run).config.rag))
-
-
-def compare(
-    first: Annotated[Path, typer.Argument(help="Folder of a run.", show_default=False)],
-    second: Annotated[Path, typer.Argument(help="Folder of another run.", show_default=False)],
-) -> None:
-    """Compare two runs question by question: the second minus the first.
-
-    Example: fedrag compare runs/tiny-1 runs/tiny-2
-    """
-    from rich import box
-    from rich.table import Table
-
-    from fedrag.cli.tables import COLUMNS, show
-    from fedrag.evaluation.compare import compare_runs
-
-    rows, common = compare_runs(first, second)
-    table = Table(
-        title=f"{common:,} questions that both runs measured, in per cent",
-        box=box.SIMPLE_HEAD,
-        title_justify="left",
-    )
-    for name in ("", first.name, second.name, "Difference", "95 % interval", "by site"):
-        table.add_column(name, justify="left" if not name else "right", no_wrap=True)
-    for row in rows:
-        means = (
-            f"{100 * row.first:.1f}",
-            f"{100 * row.second:.1f}",
-            f"{100 * row.difference.mean_difference:+.1f}",
-        )
-        intervals = (f"{100 * d.low:+.1f} to {100 * d.high:+.1f}" if d else "-" for d in (row.difference, row.by_site))
-        table.add_row(COLUMNS[row.metric], *means, *intervals)
-    show(table)

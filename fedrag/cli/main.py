@@ -12,7 +12,23 @@ import click
 import typer
 from typer.core import TyperGroup
 
-from fedrag.cli import ask, client, data, evaluate, export, feedback, models, new, report, serve, server, simulate
+from fedrag.cli import (
+    ask,
+    client,
+    compare,
+    data,
+    diagnose,
+    evaluate,
+    export,
+    feedback,
+    models,
+    new,
+    report,
+    runs,
+    serve,
+    server,
+    simulate,
+)
 from fedrag.cli.encoding import use_utf8
 from fedrag.errors import FedragError
 from fedrag.service.environment import QUIET
@@ -50,7 +66,9 @@ app = typer.Typer(
 )
 app.command("simulate")(simulate.simulate_command)
 app.command("evaluate")(evaluate.evaluate)
-app.command("compare")(evaluate.compare)
+app.command("compare")(compare.compare)
+app.command("runs")(runs.runs)
+app.command("diagnose")(diagnose.diagnose)
 app.command("report")(report.report)
 app.command("ask")(ask.ask_command)
 app.command("serve")(serve.serve)

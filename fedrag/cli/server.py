@@ -9,9 +9,11 @@ from typing import Annotated
 
 import typer
 
+from fedrag.cli.server_diagnose import diagnose
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
+app.command()(diagnose)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

@@ -16,6 +16,7 @@ from fedrag.errors import ConfigError
 if TYPE_CHECKING:
     from fedrag.config.scenario import Config
     from fedrag.grids.ray_pool import RayPool
+    from fedrag.runs.run_folder import RunFolder
 
 
 def simulate_command(
@@ -29,6 +30,10 @@ def simulate_command(
     ] = None,
     resume_run: Annotated[
         Path | None, typer.Option("--resume", metavar="RUN", help="Resume an interrupted run.")
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option("--rounds", min=1, help="With --resume: rounds in all, of a finished run too."),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, and show what would run.")] = False,
     ray_address: Annotated[
@@ -49,6 +54,8 @@ def simulate_command(
         raise ConfigError("expected a scenario file or --resume RUN, one of the two")
     if resume_run is not None and (overrides or out or dry_run):
         raise ConfigError("--resume takes its settings from the run folder; leave out --set, --out and --dry-run")
+    if rounds is not None and resume_run is None:
+        raise ConfigError("--rounds goes with --resume; a new run has --set federation.rounds=N")
     if dry_run and ray_address:
         raise ConfigError("--dry-run looks at this machine alone; leave out --ray-address")
     from fedrag.config.scenario import Config
@@ -67,27 +74,8 @@ def simulate_command(
             run = simulate(config, out=out, display=display, ray_address=ray_address, ray_pool=pool)
         else:
             assert resume_run is not None
-            run = resume(resume_run, display=display, ray_address=ray_address)
-    from fedrag.data.origins import origins_text
-    from fedrag.data.questions import distinct_lines
-    from fedrag.evaluation.records import cut_lines
-    from fedrag.reporting.page import write_report
-
-    results = run.results()
-    arms: dict[str, Any] = {
-        arm: results[arm]["overall"] for arm in ("untouched", "local", "federated", "pooled") if arm in results
-    }
-    if arms:
-        print_table(_title(run.config), arms)
-        print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
-        print_lines(cut_lines(arms, run.config.rag))
-        if origins := origins_text(run.facts.get("origins", {}), "training question"):
-            print_lines([origins])
-        if seen := results.get("seen_elsewhere"):
-            _print_unseen(seen, arms["federated"]["n_questions"])
-    else:
-        print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])
-    print_lines([f"report: {write_report(run)}", f"run folder: {run.path}"])
+            run = resume(resume_run, rounds=rounds, display=display, ray_address=ray_address)
+    _print_results(run)
 
 
 @contextmanager
@@ -102,6 +90,34 @@ def _early_pool(config: Config | None, ray_address: str | None) -> Iterator[RayP
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
     with pool_for(config.simulation, len(folders), ray_address) as pool:
         yield pool
+
+
+def _print_results(run: RunFolder) -> None:
+    """Print the table of a run, what must be known to read it, and where its report lies."""
+    from fedrag.data.origins import origins_text
+    from fedrag.data.questions import distinct_lines
+    from fedrag.diagnosis.kept import forgetting_text
+    from fedrag.evaluation.records import cut_lines
+    from fedrag.reporting.page import write_report
+
+    results = run.results()
+    arms: dict[str, Any] = {
+        arm: results[arm]["overall"] for arm in ("untouched", "local", "federated", "pooled") if arm in results
+    }
+    if arms:
+        print_table(_title(run.config), arms)
+        print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
+        print_lines(cut_lines(arms, run.config.rag))
+        if losses := results.get("forgetting"):
+            print_lines([f"{forgetting_text(losses)}."])
+        if origins := origins_text(run.facts.get("origins", {}), "training question"):
+            print_lines([origins])
+        if seen := results.get("seen_elsewhere"):
+            _print_unseen(seen, arms["federated"]["n_questions"])
+    else:
+        print_lines([f"nothing was measured; to do so: fedrag evaluate {run.path} --data SITES"])
+    print_lines([f"why answers are wrong: fedrag diagnose {run.path}"] if run.config.evaluation.generate else [])
+    print_lines([f"report: {write_report(run)}", f"run folder: {run.path}"])
 
 
 def _title(config: Config) -> str:

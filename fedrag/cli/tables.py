@@ -38,7 +38,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], empty: str) -> None:
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in rows[0]:
-        table.add_column(name.replace("_", " ").capitalize())
+        table.add_column(f"{name[:1].upper()}{name[1:]}".replace("_", " "))
     for row in rows:
         table.add_row(*(escape(str(value)) for value in row.values()))
     show(table)

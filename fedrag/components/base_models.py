@@ -8,7 +8,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
-from fedrag.types import Component, ModelIdentity
+from fedrag.types import COMPONENTS, Component, ModelIdentity
 from fedrag.weights.store import FetchedModel, find_model
 
 
@@ -51,7 +51,8 @@ def base_identities(config: Config, components: Components = SHIPPED) -> dict[Co
 
 def _in_rounds(config: Config, components: Components) -> set[str]:
     trained = [find_component(components, name) for name in trained_components(config.federation)]
-    return {key for component in trained for key in component.base_models(config)}
+    used = {key for component in trained for key in component.base_models(config)}
+    return used | set(COMPONENTS) if config.iterates else used
 
 
 def _retriever_first(keys: Collection[str]) -> list[str]:

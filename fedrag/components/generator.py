@@ -17,7 +17,8 @@ def _steps() -> Steps:
 
 
 def _check_sites(config: Config, sites: Sequence[Site]) -> None:
-    if not any(question.answers for site in sites for question in site.train):
+    answered = any(question.answers for site in sites for question in site.train)
+    if not answered and not (config.iterates and any(site.unanswered for site in sites)):
         raise ConfigError(
             f"the generator learns from answers, but no site in {config.data.sites} has a training question with one; "
             "federation.components = ['retriever'] needs none"

@@ -27,7 +27,7 @@ from fedrag.passes.decoding import decode
 from fedrag.passes.reading import reader_of
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.pipeline import prompt_builder
-from fedrag.rag.wording import wording_of
+from fedrag.rag.wording import Wording, wording_of
 from fedrag.training.losses import answer_loss
 from fedrag.types import Example
 from fedrag.weights.compute import best_device, computing_dtype
@@ -149,13 +149,8 @@ class _Trial:
             passages = texts[: rag.passages]
             ids = builder.example(question, passages).prompt
             text = _letters(self._generator.tokenizer.decode(ids))
-            parts = {
-                "instruction": wording_of(self._config.rag).instruction,
-                **_numbered(passages),
-                "question": question,
-            }
             place = 0
-            for name, part in parts.items():
+            for name, part in _in_order(wording_of(self._config.rag), passages, question):
                 at = text.find(_letters(part), place)
                 if at < 0:
                     raise ModelError(
@@ -310,8 +305,18 @@ class _Trial:
         return logits
 
 
-def _numbered(passages: Sequence[str]) -> dict[str, str]:
-    return {f"text of passage {number}": text for number, text in enumerate(passages, 1)}
+def _in_order(wording: Wording, passages: Sequence[str], question: str) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a prompt, with their names, as they must follow one another."""
+    yield "instruction", wording.instruction
+    yield "beginning of rag.template", wording.before
+    numbered = [(f"text of passage {number}", text) for number, text in enumerate(passages, 1)]
+    asked = [("question", question)]
+    first, second = (asked, numbered) if wording.question_first else (numbered, asked)
+    yield from first
+    yield "text between passages and question", wording.between
+    yield from second
+    if wording.in_message:
+        yield "end of rag.template", wording.after
 
 
 def _letters(text: str) -> str:

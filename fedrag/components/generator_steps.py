@@ -27,13 +27,12 @@ from fedrag.models.generator import (
 from fedrag.models.resident import free_share, resident_generator
 from fedrag.passes.prefix import remembers_all
 from fedrag.rag.answer_scores import score_answers
-from fedrag.rag.pipeline import retrieve
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.rag.window import Shown, shown_hits
 from fedrag.seeding import derive_seed
 from fedrag.training.ralt import answer_examples, train_generator
 from fedrag.training.result import TrainingResult
-from fedrag.training.shown_passages import passages_to_find, training_passages
+from fedrag.training.shown_passages import find_training_passages
 from fedrag.types import Example, Passage, Site, Tensors
 from fedrag.weights.compute import best_device, computing_dtype
 from fedrag.weights.store import FetchedModel, count_parameters, find_model
@@ -57,10 +56,8 @@ def _examples(work: Work) -> list[Example]:
     config, site = work.bench.config, work.bench.site
     shown: list[list[Shown]] = [[] for _ in site.answered]
     if config.rag.passages and site.answered:
-        n_found, asked = passages_to_find(config, site.answered), [question.question for question in site.answered]
-        hits = retrieve(work.models.retriever, work.index(), asked, n_found)
         seed = derive_seed(work.seed(_NAME), "raft")
-        shown = training_passages(site.answered, hits, _by_id(site), work.index(), config, seed)
+        shown = find_training_passages(work.models.retriever, work.index(), site, config, seed)
     return answer_examples(work.models.generator, site.answered, shown, config.rag)
 
 
@@ -116,6 +113,7 @@ def _export(config: Config, tensors: Tensors, folder: Path) -> None:
         generator.fetched.name,
         _TASKS[generator.fetched.kind],
         None if whole else builder.question_mark,
+        generator.fetched.revision,
     )
     generator.tokenizer.save_pretrained(folder)
     prompt = builder.example("{question}", ["{passage}"] if config.rag.passages else []).prompt

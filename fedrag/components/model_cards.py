@@ -72,6 +72,21 @@ def write_generator_card(folder: Path, base: FetchedModel, *, seq2seq: bool, pro
     write_text(folder / README, _card("generator", "peft", base, what, blocks, f"{use}\n\n{learnt}\n\n"))
 
 
+def write_merged_card(folder: Path, base: FetchedModel) -> None:
+    """Write how transformers loads a generator whose adapter is merged into it."""
+    auto_class = "AutoModelForSeq2SeqLM" if base.kind == "seq2seq" else "AutoModelForCausalLM"
+    what = (
+        f"`{base.name}` with what was trained merged into its weights, in the number format in which they are stored. "
+        "The prompt that it learnt stands in `rag.json` beside this folder."
+    )
+    block = f"""\
+from transformers import {auto_class}, AutoTokenizer
+
+model = {auto_class}.from_pretrained("generator")
+tokenizer = AutoTokenizer.from_pretrained("generator")"""
+    write_text(folder / README, _card("generator", "transformers", base, what, {"transformers": block}))
+
+
 def _card(component: str, library: str, base: FetchedModel, what: str, blocks: dict[str, str], more: str = "") -> str:
     licence = "" if base.licence == "unknown" else f"license: {base.licence}\n"
     code = "\n".join(f"{title}:\n\n```python\n{block}\n```\n" for title, block in blocks.items())

@@ -126,7 +126,7 @@ def _note_path(config: Config, key: Component, model: FetchedModel) -> Path | No
         "model": asdict(identity),
         "versions": [__version__, *(version(name) for name in _LIBRARIES)],
         "format": [number_format(config.models.dtype_of(key), best_device()), best_device()],
-        "rag": config.rag.model_dump(mode="json", exclude={"date"}),
+        "rag": config.rag.model_dump(mode="json", exclude={"date", "search"}),
         "settings": getattr(config, key).model_dump(mode="json", include=trained) if hasattr(config, key) else {},
     }
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

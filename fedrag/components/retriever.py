@@ -34,6 +34,8 @@ def _needs_state_of(config: Config) -> tuple[Component, ...]:
 
 
 def _check_sites(config: Config, sites: Sequence[Site]) -> None:
+    if config.iterates and any(site.unanswered for site in sites):
+        return
     labelled = any(question.passage_ids for site in sites for question in site.train)
     if config.retriever.uses_contrastive and not labelled:
         raise ConfigError(

@@ -11,7 +11,8 @@ from fedrag.config.section import Section
 from fedrag.config.values import ComponentName, Count, Fraction, LanguageCode, Positive, Rates
 from fedrag.types import ShippedComponent
 
-Schedule = Literal["generator", "retriever", "joint", "alternate", "staged"]
+TrackerName = Literal["tensorboard", "mlflow", "wandb", "trackio"]
+Schedule = Literal["generator", "retriever", "joint", "alternate", "staged", "iterate"]
 
 
 class FederationConfig(Section):
@@ -20,7 +21,12 @@ class FederationConfig(Section):
     rounds: Count = 2
     """Communication rounds."""
     schedule: Schedule = "joint"
-    """Components that each round trains; alternate: the generator in odd rounds; staged: see stage_rounds."""
+    """Components that each round trains; alternate: the generator in odd rounds; staged: see stage_rounds. iterate: as
+    joint, but first each site searches and answers, with the round's models, the questions of its unanswered.jsonl, and
+    learns from the answers that it trusts (pseudo-labels, Lee 2013); nothing of them leaves it."""
+    pseudo_confidence: Fraction = 0.5
+    """Where schedule = "iterate": the confidence from which an answer is trusted, if it stands in a passage that was
+    found: the geometric mean of the probabilities of its tokens and of its end."""
     stage_first: ShippedComponent = "retriever"
     """Component of the first stage, where schedule = "staged"."""
     stage_rounds: Count = 1
@@ -46,9 +52,13 @@ class FederationConfig(Section):
     max_update_norm: Annotated[float, Field(gt=0.0, le=1e9)] = 1000.0
     """Largest L2 norm of a valid update."""
     keep: Literal["last", "best"] = "last"
-    """The result: the last round's tensors, or for each component the best on the sites' validation questions."""
+    """The result: the last round's tensors, or for each component the best on the sites' validation questions, which
+    may be those before the first round."""
     validate_every: Annotated[int, Field(ge=0)] = 0
     """Rounds between validations at the sites; 0: never, or after each round if keep = "best"."""
+    diagnose: bool = False
+    """Whether sites are asked, before the first round and after the last, why answers to their validation questions are
+    wrong: counts of causes, which a site tells where its policy has tell_diagnosis = true."""
     deliver: bool = True
     """Whether the sites receive the result at the end."""
 
@@ -101,3 +111,12 @@ class SimulationConfig(Section):
     """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
+
+
+class TrackingConfig(Section):
+    """Where a run is shown while it goes on, beside its own log and report."""
+
+    to: tuple[TrackerName, ...] = ()
+    """Trackers that are given losses, validation, bytes and seconds by round, the final figures and these settings:
+    "tensorboard", "mlflow", "wandb", "trackio". Each needs `pip install 'fedrag[NAME]'` where the rounds are run, and
+    writes local files: nothing is sent anywhere."""

@@ -16,7 +16,7 @@ from pydantic import Field, model_validator
 
 from fedrag.config.inputs import DataConfig, ModelsConfig
 from fedrag.config.rag_settings import RagConfig, Search
-from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig
+from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig, TrackingConfig
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
 from fedrag.errors import ConfigError
@@ -30,6 +30,10 @@ class Config(Section):
     """Name of the scenario and of its run folders: small letters, digits and hyphens."""
     seed: Annotated[int, Field(ge=0)] = 0
     """Seed from which all randomness derives."""
+    start_from: str = ""
+    """Folder of a finished run whose result this one starts from, instead of new adapters or the base's weights; what
+    that run trained and this one does not is used and delivered as it is. Models, adapters and what is trained of them
+    must be the same. Empty: from the start."""
     data: DataConfig
     models: ModelsConfig = ModelsConfig()
     rag: RagConfig = RagConfig()
@@ -38,6 +42,7 @@ class Config(Section):
     federation: FederationConfig = FederationConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
+    tracking: TrackingConfig = TrackingConfig()
 
     @property
     def retrieves(self) -> bool:
@@ -55,6 +60,11 @@ class Config(Section):
         """Whether a round trains the generator."""
         return not self.federation.components and self.federation.schedule != "retriever"
 
+    @property
+    def iterates(self) -> bool:
+        """Whether each site answers questions itself, in every round, and learns from these answers."""
+        return self.federation.schedule == "iterate"
+
     @model_validator(mode="after")
     def _check_combinations(self) -> Config:
         """Refuse what cannot work together in two sections; a section refuses what cannot in itself."""
@@ -66,6 +76,7 @@ class Config(Section):
                 'rag.search = "bm25" does not use the retriever\'s vectors, so there is nothing to train it for; '
                 'set federation.schedule = "generator", or rag.search = "hybrid"'
             )
+        self._check_template()
         self._check_rates()
         return self
 
@@ -77,10 +88,27 @@ class Config(Section):
             f'retriever.loss = "{self.retriever.loss}"': self.trains_retriever and self.retriever.uses_lsr,
             f"generator.raft_drop = {self.generator.raft_drop}": self.generator.raft_drop > 0,
             "rag.include_labelled = true": self.rag.include_labelled,
+            'federation.schedule = "iterate"': self.iterates,
         }
         for setting, is_set in needs.items():
             if is_set:
                 raise ValueError(f"{setting} needs passages in the prompts, but rag.passages is 0")
+
+    def _check_template(self) -> None:
+        """Refuse an adapter that acts from the question on where no words show it the question's place."""
+        if not self.rag.template or self.generator.adapter_from != "question":
+            return
+        if self.rag.asks_first:
+            raise ValueError(
+                'generator.adapter_from = "question" needs a rag.template whose {query_str} comes after {context_str}, '
+                'so that the base model alone reads the passages; set "start"'
+            )
+        mark = self.rag.template_parts[1 if self.rag.passages else 0]
+        if not any(map(str.isalpha, mark)):
+            raise ValueError(
+                'generator.adapter_from = "question" needs words before {query_str} in rag.template, such as '
+                '"Question: ", by which other libraries find the place from which the adapter acts; set "start"'
+            )
 
     def _check_rates(self) -> None:
         """Refuse to choose rates by the questions that they are then measured on, or to choose none."""

@@ -17,7 +17,7 @@ def components_of(config: FederationConfig, round_number: int) -> tuple[Componen
     if config.components:
         return tuple(name for name in _all_names(config) if name in config.components)
     match config.schedule:
-        case "joint":
+        case "joint" | "iterate":
             return ("generator", "retriever")
         case "alternate":
             return ("generator",) if round_number % 2 == 1 else ("retriever",)

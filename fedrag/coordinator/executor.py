@@ -17,6 +17,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 
 from fedrag.components.base_models import required_models
+from fedrag.components.earlier_result import take_start
 from fedrag.coordinator.flower import RegisteredNode, SuperLink
 from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
@@ -31,6 +32,7 @@ from fedrag.runs.facts import collect_facts, require_same_models
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import load_private_key
 from fedrag.service.stopping import Stop, stop_on_signals
+from fedrag.tracking.follow import following
 
 
 class TimedLog(LogDisplay):
@@ -93,7 +95,9 @@ def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> 
     if not run.facts:
         run.record_facts(collect_facts(run.config, required_models(run.config), folders=()))
     require_same_models(run)
-    federate(run, lambda: _grid(folder, name, display), display=display)
+    take_start(run)
+    with following(run, run.config.tracking.to, display) as trackers:
+        federate(run, lambda: _grid(folder, name, display), display=display, on_round=trackers.catch_up)
     run.drop_checkpoints()
 
 

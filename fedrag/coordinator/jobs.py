@@ -11,6 +11,7 @@ from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.runs.run_folder import RunFolder
+from fedrag.tracking.follow import require_trackers
 
 
 def begin_run(folder: ServerFolder, config: Config) -> str:
@@ -18,10 +19,15 @@ def begin_run(folder: ServerFolder, config: Config) -> str:
 
     Raises:
         ServiceError: The coordinator is not running, or another run is in progress.
+        ConfigError: A tracker of the scenario is not installed.
         ModelError: The coordinator has not fetched a model of the scenario.
+        RunError: The scenario starts from a run that is not finished, or was trained on other models.
+        ConfigError: It starts from a run whose tensors do not fit it.
     """
     _require_service(folder)
+    require_trackers(config.tracking.to)
     base_tensor_hashes(config)
+    config = _with_start(folder, config)
     _refuse_second(folder)
     run = RunFolder.create(config.on_its_day(), root=folder.runs)
     write_outcome(run.path, Outcome("waiting"))
@@ -31,6 +37,19 @@ def begin_run(folder: ServerFolder, config: Config) -> str:
         shutil.rmtree(run.path)
         raise
     return run.path.name
+
+
+def _with_start(folder: ServerFolder, config: Config) -> Config:
+    """Name in full the run that a scenario starts from, one of the coordinator's own or any other, and check it."""
+    if not config.start_from:
+        return config
+    from fedrag.components.earlier_result import read_earlier_result  # it imports torch, which other runs do without
+
+    own = folder.runs / config.start_from
+    path = own if (own / "scenario.toml").is_file() else Path(config.start_from)
+    named = config.model_copy(update={"start_from": str(path.resolve())})
+    read_earlier_result(named)
+    return named
 
 
 def resume_run(folder: ServerFolder, name: str) -> None:

@@ -11,6 +11,7 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedrag.components.base_models import required_models
+from fedrag.components.earlier_result import take_start
 from fedrag.config.scenario import Config
 from fedrag.display import LogDisplay
 from fedrag.errors import ConfigError
@@ -35,4 +36,5 @@ def main(grid: Grid, context: Context) -> None:
     runs = Path(os.environ.get("FEDRAG_RUNS", fedrag_home() / "runs"))
     run = RunFolder.create(config.on_its_day(), root=runs)
     run.record_facts(collect_facts(config, required_models(config), folders=()))
+    take_start(run)
     federate(run, lambda: nullcontext(grid), display=LogDisplay())

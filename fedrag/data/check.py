@@ -46,6 +46,8 @@ class SiteReport:
     """Questions that name no passage."""
     n_unanswered: int
     """Questions without an answer, which have their passages alone."""
+    n_waiting: int
+    """Questions that nobody answered, in a file of their own."""
     n_repeated_passages: int
     """Passages with the title and text of an earlier one of the site."""
     n_repeated_questions: int
@@ -130,6 +132,7 @@ def _describe(folder: Path, rows: NumberedRows, count: CountTokens) -> SiteRepor
         n_by_origin=count_origins(questions),
         n_unlabelled=sum(not question.passage_ids for question in questions),
         n_unanswered=sum(not question.answers for question in questions),
+        n_waiting=len(rows.unanswered),
         n_repeated_passages=_n_repeated(map(_content, passages)),
         n_repeated_questions=sum(_n_repeated(map(_asked, splits[split])) for split in SPLITS),
         passage_lengths=_lengths((passage.full_text for passage in passages), count),

@@ -66,6 +66,11 @@ class Update:
     n_found: int
     n_asked: int
 
+    @property
+    def n_kept(self) -> int:
+        """Number of passages of documents that were there before."""
+        return len(self.numbered.passages) - len(self.numbered.new)
+
 
 def update_site(
     folder: Path,
@@ -92,7 +97,7 @@ def update_site(
         display: Shows progress.
 
     Raises:
-        DataError: The site is malformed, or no document can be read.
+        DataError: The site is malformed, no document can be read, or they have nothing in common with the site.
         ConfigError: A library is not installed.
         StorageError: A file cannot be written.
     """
@@ -101,6 +106,11 @@ def update_site(
     if not found.cuts:
         raise DataError(f"{documents}: no document in it can be read, so {folder} stays as it is")
     update = plan_update(before, found, table, fractions, seed)
+    if update.gone and not update.n_kept:
+        raise DataError(
+            f"{documents}: no passage of {folder} stands in these documents, so it stays as it is; is this the right "
+            "folder? fedrag data import documents makes a new site"
+        )
     rewrite_site(folder, update.site, update.gone)
     return update
 
@@ -119,19 +129,20 @@ def plan_update(
     after = (*others, *numbered.passages)
     ids = {passage.id for passage in after}
     gone = tuple(passage for passage in of_documents if passage.id not in ids)
-    labels = _Labels(before.passages, after)
+    labels = LabelFollower(before.passages, after)
     splits = {split: [labels.follow(question) for question in before.split(split)] for split in SPLITS}
     relabelled = [followed.lost for split in SPLITS for followed in splits[split] if followed.lost]
     questions = {split: [f.question for f in splits[split] if not (f.lost and f.lost.is_dropped)] for split in SPLITS}
     n_asked = _add(questions, labels.finder, table, before.name, fractions, seed) if table else 0
     train, validation, test = (tuple(questions[split]) for split in SPLITS)
-    site = replace(before, passages=after, train=train, validation=validation, test=test)
+    unanswered = tuple(labels.follow(question).question for question in before.unanswered)
+    site = replace(before, passages=after, train=train, validation=validation, test=test, unanswered=unanswered)
     n_found = sum(followed.is_found for split in SPLITS for followed in splits[split])
     return Update(site, found, numbered, gone, tuple(sorted(unread)), tuple(relabelled), n_found, n_asked)
 
 
 @dataclass(frozen=True, slots=True)
-class _Followed:
+class Followed:
     """A question after the update, what it lost, and whether its answer was found for the first time."""
 
     question: Question
@@ -139,7 +150,7 @@ class _Followed:
     is_found: bool = False
 
 
-class _Labels:
+class LabelFollower:
     """Follows the labels of questions from the passages before to those after."""
 
     def __init__(self, before: Sequence[Passage], after: Sequence[Passage]) -> None:
@@ -147,21 +158,21 @@ class _Labels:
         self._after = {passage.id: passage for passage in after}
         self.finder = AnswerFinder(after)
 
-    def follow(self, question: Question) -> _Followed:
+    def follow(self, question: Question) -> Followed:
         """Return a question with the labels that still hold, or else with those of where its answer stands now."""
         kept = tuple(label for label in question.passage_ids if self._holds(question, label))
         negatives = tuple(label for label in question.hard_negative_ids if label in self._after and label not in kept)
         question = replace(question, hard_negative_ids=negatives)
         if question.passage_ids and len(kept) == len(question.passage_ids):
-            return _Followed(question)
+            return Followed(question)
         if kept:
-            return _Followed(replace(question, passage_ids=kept))
+            return Followed(replace(question, passage_ids=kept))
         found = tuple(self.finder.find(question.question, question.answers))
         negatives = tuple(label for label in negatives if label not in found)
         now = replace(question, passage_ids=found, hard_negative_ids=negatives)
         if not question.passage_ids:
-            return _Followed(now, is_found=bool(found))
-        return _Followed(now, Relabelled(now.id, now.question, found, is_dropped=not (found or now.answers)))
+            return Followed(now, is_found=bool(found))
+        return Followed(now, Relabelled(now.id, now.question, found, is_dropped=not (found or now.answers)))
 
     def _holds(self, question: Question, label: str) -> bool:
         """Return whether a label is as right as it was: the passage is there, and has lost none of the answers."""

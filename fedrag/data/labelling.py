@@ -12,7 +12,7 @@ from fedrag.data.words import UNSPACED, holds_words
 from fedrag.types import Passage
 
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
-_END = " .。!！?？"  # noqa: RUF001 (the marks of Chinese)
+_END = " .。!！?？"
 
 
 class AnswerFinder:

@@ -102,21 +102,25 @@ def _by_mix(sites: Sequence[Site], clients: int, alpha: float | None, seed: int)
     for split in SPLITS:
         from_pile = [(pile_of[i], question) for i, site in enumerate(sites) for question in site.split(split)]
         questions[split] = _deal(from_pile, mixes, rng)
+    asked = [(pile_of[i], question) for i, site in enumerate(sites) for question in site.unanswered]
+    unanswered = _deal(asked, mixes, rng) if asked else [[] for _ in range(clients)]
     named = set().union(*map(_labels, sites))
     passages = [(pile_of[i], passage) for i, site in enumerate(sites) for passage in site.passages]
     unnamed = _deal([(pile, passage) for pile, passage in passages if passage.id not in named], mixes, rng)
     whole, dealt = merge_sites("", sites), []
     for client, name in enumerate(_client_names(clients)):
         train, validation, test = (tuple(questions[split][client]) for split in SPLITS)
-        site = replace(whole, name=name, train=train, validation=validation, test=test)
-        own = _labels(site) | {passage.id for passage in unnamed[client]}
-        dealt.append(replace(site, passages=tuple(passage for passage in whole.passages if passage.id in own)))
+        own = tuple(unanswered[client])
+        site = replace(whole, name=name, train=train, validation=validation, test=test, unanswered=own)
+        held = _labels(site) | {passage.id for passage in unnamed[client]}
+        dealt.append(replace(site, passages=tuple(passage for passage in whole.passages if passage.id in held)))
     return dealt
 
 
 def _labels(site: Site) -> set[str]:
     """Return the ids of the passages that a site's questions name, as right or as hard negatives."""
-    return {label for question in site.questions for label in question.passage_ids + question.hard_negative_ids}
+    questions = site.questions + site.unanswered
+    return {label for question in questions for label in question.passage_ids + question.hard_negative_ids}
 
 
 def _draw_mixes(sites: Sequence[Site], clients: int, alpha: float | None, rng: np.random.Generator) -> Mixes:
@@ -159,7 +163,7 @@ def _deal(items: Sequence[tuple[int, _Item]], mixes: Mixes, rng: np.random.Gener
 def _with_distinct_ids(sites: Sequence[Site]) -> list[Site]:
     """Prefix all ids with their site's name if two sites share an id."""
     passage_ids = [{passage.id for passage in site.passages} for site in sites]
-    question_ids = [{question.id for question in site.questions} for site in sites]
+    question_ids = [{question.id for question in site.questions + site.unanswered} for site in sites]
     if all(sum(map(len, ids)) == len(set().union(*ids)) for ids in (passage_ids, question_ids)):
         return list(sites)
     return [prefix_ids(site) for site in sites]

@@ -25,7 +25,9 @@ def merge_sites(name: str, sites: Sequence[Site]) -> Site:
     languages = {site.language for site in sites}
     passages = tuple(passage for site in sites for passage in site.passages)
     train, validation, test = (tuple(q for site in sites for q in site.split(split)) for split in SPLITS)
-    return Site(name, passages, train, validation, test, languages.pop() if len(languages) == 1 else "")
+    language = languages.pop() if len(languages) == 1 else ""
+    unanswered = tuple(question for site in sites for question in site.unanswered)
+    return Site(name, passages, train, validation, test, language, unanswered=unanswered)
 
 
 def prefix_ids(site: Site) -> Site:
@@ -46,4 +48,5 @@ def prefix_ids(site: Site) -> Site:
         return replace(passage, id=prefixed(passage.id))
 
     train, validation, test = (tuple(map(question_of, site.split(split))) for split in SPLITS)
-    return replace(site, passages=tuple(map(passage_of, site.passages)), train=train, validation=validation, test=test)
+    passages, unanswered = tuple(map(passage_of, site.passages)), tuple(map(question_of, site.unanswered))
+    return replace(site, passages=passages, train=train, validation=validation, test=test, unanswered=unanswered)

@@ -42,12 +42,19 @@ def count_distinct(questions: Iterable[Question]) -> int:
     return len({question_key(question.question) for question in questions})
 
 
-def question_counts(site: Site) -> dict[str, int]:
-    """Return what a site tells of its questions: how many there are of each sort."""
+def question_counts(site: Site, *, with_unanswered: bool = False) -> dict[str, int]:
+    """Return what a site tells of its questions: how many there are of each sort.
+
+    Args:
+        site: The site.
+        with_unanswered: Count those that nobody answered as training questions of every sort: a run that answers them
+            itself may learn from each.
+    """
+    further = len(site.unanswered) if with_unanswered else 0
     return {
-        "train_questions": len(site.train),
-        "answered_questions": len(site.answered),
-        "labelled_questions": sum(bool(question.passage_ids) for question in site.train),
+        "train_questions": len(site.train) + further,
+        "answered_questions": len(site.answered) + further,
+        "labelled_questions": sum(bool(question.passage_ids) for question in site.train) + further,
         "validation_questions": len(site.validation),
     }
 

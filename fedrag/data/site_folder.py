@@ -7,6 +7,7 @@ passages.jsonl     {"id", "text", "title"?, "source"?}               at least on
 train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "hard_negative_ids"?: [..], "origin"?}
 validation.jsonl   the same                                          absent or empty: no such questions
 test.jsonl         the same; here and in validation.jsonl no question that a model wrote or answered
+unanswered.jsonl   {"id", "question", "passage_ids"?}                absent or empty: no such questions
 site.json          {"language"}                                      absent: the scenario's language
 ```
 
@@ -28,10 +29,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from fedrag.data.jsonl import OnProblem, raise_data_error, read_objects
+from fedrag.data.questions import distinct_questions, question_key
 from fedrag.errors import DataError
 from fedrag.types import LANGUAGE_PATTERN, MADE_BY_A_MODEL, ORIGINS, SPLITS, Passage, Question, Site, Split
 
 PASSAGES_FILE = "passages.jsonl"
+UNANSWERED_FILE = "unanswered.jsonl"
 SITE_FILE = "site.json"
 QUESTION_FILES: dict[Split, str] = {split: f"{split}.jsonl" for split in SPLITS}
 
@@ -44,6 +47,7 @@ class NumberedRows:
 
     passages: dict[int, Passage]
     questions: dict[Split, dict[int, Question]]
+    unanswered: dict[int, Question]
     language: str = ""
 
 
@@ -55,7 +59,11 @@ def load_site(folder: Path) -> Site:
     """
     rows = read_site(folder, raise_data_error)
     train, validation, test = (tuple(rows.questions[split].values()) for split in SPLITS)
-    return Site(site_name(folder), tuple(rows.passages.values()), train, validation, test, rows.language)
+    known = {question_key(question.question) for question in (*train, *validation, *test)}
+    asked = (question for question in rows.unanswered.values() if question_key(question.question) not in known)
+    passages = tuple(rows.passages.values())
+    unanswered = tuple(distinct_questions(asked))
+    return Site(site_name(folder), passages, train, validation, test, rows.language, unanswered=unanswered)
 
 
 def load_sites(root: Path, only: Sequence[str] = (), hold_out: Sequence[str] = ()) -> list[Site]:
@@ -115,8 +123,8 @@ def hash_site(folder: Path) -> str:
     """Return the sha256 over a site's files; a missing question file counts as an empty one."""
     _require_folder(folder)
     digest = hashlib.sha256()
-    described = (SITE_FILE,) if (folder / SITE_FILE).exists() else ()
-    for name in (PASSAGES_FILE, *QUESTION_FILES.values(), *described):
+    further = (name for name in (UNANSWERED_FILE, SITE_FILE) if (folder / name).exists())
+    for name in (PASSAGES_FILE, *QUESTION_FILES.values(), *further):
         try:
             with (folder / name).open("rb") as file:
                 content = hashlib.file_digest(file, "sha256").hexdigest()
@@ -147,7 +155,9 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
     for split, name in QUESTION_FILES.items():
         path, parse = folder / name, partial(_parse_split, split, passage_ids)
         questions[split] = _read_rows(path, parse, on_problem)[0] if path.exists() else {}
-    return NumberedRows(passages, questions, _read_language(folder / SITE_FILE, on_problem))
+    path, parse = folder / UNANSWERED_FILE, partial(_parse_unanswered, passage_ids)
+    unanswered = _read_rows(path, parse, on_problem)[0] if path.exists() else {}
+    return NumberedRows(passages, questions, unanswered, _read_language(folder / SITE_FILE, on_problem))
 
 
 def _parse_split(split: Split, passage_ids: Collection[str], row: dict[str, Any]) -> Question:
@@ -159,6 +169,15 @@ def _parse_split(split: Split, passage_ids: Collection[str], row: dict[str, Any]
             f"{QUESTION_FILES['train']} alone"
         )
     return question
+
+
+def _parse_unanswered(passage_ids: Collection[str], row: dict[str, Any]) -> Question:
+    """Parse one row of the questions that nobody answered."""
+    if row.get("answers"):
+        raise ValueError(f'"answers" holds one: an answered question stands in {QUESTION_FILES["train"]}')
+    labels = _ids(row, "passage_ids")
+    _require_known(labels, passage_ids)
+    return Question(_text(row, "id"), _text(row, "question"), (), labels)
 
 
 def _read_language(path: Path, on_problem: OnProblem) -> str:
@@ -203,13 +222,17 @@ def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Questio
     question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin)
     if not answers and not labels:
         raise ValueError('"answers" must be a non-empty list of strings, unless "passage_ids" names the right passages')
-    for label in labels + negatives:
-        if label not in passage_ids:
-            raise ValueError(f'unknown passage id "{label}": no line of {PASSAGES_FILE} has it')
+    _require_known(labels + negatives, passage_ids)
     for label in negatives:
         if label in labels:
             raise ValueError(f'passage "{label}" is both right ("passage_ids") and wrong ("hard_negative_ids")')
     return question
+
+
+def _require_known(labels: Sequence[str], passage_ids: Collection[str]) -> None:
+    for label in labels:
+        if label not in passage_ids:
+            raise ValueError(f'unknown passage id "{label}": no line of {PASSAGES_FILE} has it')
 
 
 def _ids(row: dict[str, Any], key: str) -> tuple[str, ...]:

@@ -7,13 +7,17 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE
+from fedrag.data.jsonl import read_objects
+from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE, UNANSWERED_FILE
 from fedrag.errors import DataError, StorageError
 from fedrag.files import rewrite
 from fedrag.types import Passage, Question, Site
+
+_FIELDS = {field.name for kind in (Passage, Question) for field in fields(kind)}
 
 
 def write_site(folder: Path, site: Site) -> None:
@@ -55,7 +59,8 @@ def append_training(folder: Path, questions: Sequence[Question]) -> None:
 def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
     """Replace the passages and questions of a site, one file at a time.
 
-    Whoever loads the site meanwhile, or after an interruption, finds every passage that a question names.
+    Whoever loads the site meanwhile, or after an interruption, finds every passage that a question names. What a line
+    holds beside the fields that are known stays in it.
 
     Args:
         folder: The site's folder; what else is in it stays.
@@ -68,7 +73,18 @@ def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, (*site.passages, *gone)))
     for split, name in QUESTION_FILES.items():
         _rewrite(folder / name, map(_question_row, site.split(split)))
+    if (folder / UNANSWERED_FILE).exists():
+        _rewrite(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
+
+
+def rewrite_passages(folder: Path, passages: Sequence[Passage]) -> None:
+    """Write the passages of a site whose folder may hold questions already; its folder is made if it is not there.
+
+    Raises:
+        StorageError: The disk is full or not writable.
+    """
+    _rewrite(folder / PASSAGES_FILE, map(_passage_row, passages))
 
 
 def require_free(folder: Path) -> None:
@@ -111,6 +127,8 @@ def _write_files(folder: Path, site: Site) -> None:
         _write_lines(folder / SITE_FILE, [{"language": site.language}])
     for split, name in QUESTION_FILES.items():
         _write_lines(folder / name, map(_question_row, site.split(split)))
+    if site.unanswered:
+        _write_lines(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -119,7 +137,10 @@ def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
 
 
 def _rewrite(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    rewrite(path, b"".join(map(_line, rows)), like=path.parent / PASSAGES_FILE)
+    before = {row["id"]: row for _, row in read_objects(path)} if path.exists() else {}
+    more = {identity: {key: row[key] for key in row.keys() - _FIELDS} for identity, row in before.items()}
+    lines = [_line(row | more.get(row["id"], {})) for row in rows]
+    rewrite(path, b"".join(lines), like=path.parent / PASSAGES_FILE)
 
 
 def _line(row: dict[str, Any]) -> bytes:

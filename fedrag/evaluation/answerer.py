@@ -9,12 +9,24 @@ from typing import Literal
 
 import numpy as np
 
+from fedrag.config.rag_settings import QUERY_PLACE
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.models.resident import RoundModels
 from fedrag.rag.alone import answer_as_if_alone
 from fedrag.rag.indexing import build_index
-from fedrag.rag.pipeline import Answered, Retrieved, answer_temperature, prompt_builder, prompt_groups, retrieve
+from fedrag.rag.message import parse_message
+from fedrag.rag.pipeline import (
+    Answered,
+    Retrieved,
+    answer_temperature,
+    generate_answers,
+    prompt_builder,
+    prompt_groups,
+    retrieve,
+)
+from fedrag.rag.window import Shown, shown_hits
+from fedrag.rag.wording import wording_of
 from fedrag.retrieval.index import PassageIndex
 from fedrag.types import Array, Hit, Passage, Site, State
 
@@ -134,6 +146,44 @@ class Answerer:
         encode = retriever.encode_queries if side == "query" else retriever.encode_passages
         tokens = sum(len(ids) for ids in retriever.encoder.tokenizer(list(texts), verbose=False)["input_ids"])
         return np.concatenate([encode([text]) for text in texts]), tokens
+
+    @property
+    def config(self) -> Config:
+        """The scenario."""
+        return self._config
+
+    def complete(self, message: str) -> str:
+        """Return the generator's answer to a user's message that another program has written.
+
+        A message of the form of the scenario's prompts becomes the prompt that the generator learnt; where a passage of
+        the site does not fit, the window around what was found in it is shown. Of another form, it is the user's
+        message as it stands, or the whole prompt of a model without a chat template.
+
+        Raises:
+            ConfigError: The message is empty, or of another form and longer than a prompt may be.
+        """
+        generator, rag = self._models().generator, self._config.rag
+        wording = wording_of(rag)
+        parsed = parse_message(wording, message)
+        if parsed is None:
+            plain = {"template": QUERY_PLACE, "passages": 0, "passages_per_prompt": 0}
+            rag = rag.model_copy(update={**plain, "instruction": wording.instruction})
+        question, passages = parsed or (message, [])
+        question = checked_question(question)
+        builder = prompt_builder(generator, rag)
+        if parsed is None and builder.fit(question, passages).cuts_question:
+            raise ConfigError(f"the message is longer than the {rag.prompt_tokens} tokens of rag.prompt_tokens")
+        asked = Retrieved(question, self._shown(question, passages), ())
+        rag = rag.model_copy(update={"passages_per_prompt": 0})
+        [answered] = generate_answers(generator, [asked], rag, self._config.evaluation.batch_tokens, 1.0)
+        return answered.text
+
+    def _shown(self, question: str, texts: Sequence[str]) -> tuple[Shown, ...]:
+        """Return passages that stand in a message, those of the site with the chunk that the question finds."""
+        hits = self._hits(self._models(), question, len(self._passages)) if texts else []
+        own = shown_hits(hits, self._passages, self._index) if self._index is not None else []
+        found = {one.text: one for one in own}
+        return tuple(found.get(text, Shown(text)) for text in texts)
 
     def _models(self) -> RoundModels:
         return RoundModels(self._config, self._state)  # sets the state, since others may share the loaded models

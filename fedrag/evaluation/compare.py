@@ -30,20 +30,23 @@ class Comparison:
     by_site: Interval | None
 
 
-def compare_runs(first: Path, second: Path, seed: int = 0) -> tuple[list[Comparison], int]:
-    """Return a comparison for each metric that both runs measured, and the number of common questions.
+def compare_runs(first: Path, *others: Path, seed: int = 0) -> tuple[list[list[Comparison]], int]:
+    """Compare runs with the first one, over the questions that all of them measured.
+
+    Returns:
+        For each other run a comparison of every metric that both measured, and the number of common questions.
 
     Raises:
         RunError: A run is not finished or measured nothing, or the runs have no question in common.
     """
-    ours, theirs = _measured(first), _measured(second)
-    common = len(ours.keys() & theirs.keys())
+    scores = [_measured(path) for path in (first, *others)]
+    common = set.intersection(*(set(found) for found in scores))
     if not common:
-        raise RunError(
-            f"{first} and {second} measured no question in common; both must measure the same sites and split"
-        )
-    rows = (compare_scores(ours, theirs, metric, seed) for metric in METRICS)
-    return [row for row in rows if row is not None], common
+        names = " and ".join(map(str, (first, *others)))
+        raise RunError(f"{names} measured no question in common; all must measure the same sites and split")
+    ours, *theirs = ({key: found[key] for key in common} for found in scores)
+    rows = [[compare_scores(ours, found, metric, seed) for metric in METRICS] for found in theirs]
+    return [[row for row in found if row is not None] for found in rows], len(common)
 
 
 def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) -> Comparison | None:

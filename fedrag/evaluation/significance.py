@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 COVERAGE = 0.95
+FEW_QUESTIONS = 30
+"""With fewer questions, shares say little, and a bootstrap interval is too narrow to be believed."""
 BLOCK = 2**20  # draws in memory at a time
 
 

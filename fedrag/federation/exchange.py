@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -35,7 +35,7 @@ from fedrag.federation.messages import (
 )
 from fedrag.federation.update import Manifest, manifest_of
 from fedrag.runs.run_folder import RunFolder
-from fedrag.types import Component, ModelIdentity
+from fedrag.types import Component, ModelIdentity, State
 
 POLL_S = 0.05
 IDS_PER_POLL = 4  # Flower fetches every ready reply of a poll into memory at once
@@ -66,6 +66,8 @@ class Federation:
         rule: An aggregation rule of one's own instead of the weighted mean.
         display: Shows lines and progress.
         idle_rounds: Rounds in which nobody trains, and the state stays as it is.
+        on_round: Called before the first round and after each, when the run's log holds it.
+        start: Tensors of an earlier run, by component, that take the place of new ones.
     """
 
     grid: Grid
@@ -74,6 +76,8 @@ class Federation:
     rule: Rule | None = None
     display: Display = Quiet()
     idle_rounds: Collection[int] = ()
+    on_round: Callable[[], None] = lambda: None
+    start: State = field(default_factory=dict)
 
     @property
     def config(self) -> Config:

@@ -29,6 +29,8 @@ def federate(
     rule: Rule | None = None,
     display: Display = Quiet(),
     idle_rounds: Collection[int] = (),
+    on_round: Callable[[], None] = lambda: None,
+    start: State | None = None,
 ) -> State:
     """Run the rounds that are left, keep the result and return it; a finished run is only read.
 
@@ -39,14 +41,18 @@ def federate(
         rule: An aggregation rule of one's own instead of the weighted mean.
         display: Shows lines and progress.
         idle_rounds: Rounds in which nobody trains, and the state stays as it is.
+        on_round: Called before the first round and after each, when the run's log holds it.
+        start: Tensors of an earlier run, by component, that take the place of new ones; None: those that the run keeps.
 
     Raises:
         QuorumError: Too few sites gave a valid reply; the last checkpoint stands.
     """
     if run.is_finished:
         return run.load_result()
+    begun = run.load_start() if start is None else start
     with open_grid() as grid:
-        state = run_rounds(Federation(grid, run, components, rule, display, idle_rounds))
+        federation = Federation(grid, run, components, rule, display, idle_rounds, on_round, begun)
+        state = run_rounds(federation)
     export_models(run.config, state, run.path / "final", components, copies=False)
     run.save_result(state)
     return state

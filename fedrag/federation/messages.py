@@ -72,12 +72,20 @@ POLICY_RULES = (
     "min_examples",
     "min_examples_for_metrics",
     "tell_counts",
+    "tell_diagnosis",
 )
 """What a site may tell of its policy, by the names of its settings.
 
-1 or 0 for each component and schedule and for `tell_counts`; how many base models are named, 0 where any may run;
-quiet hours in minutes of the day, both 0 where none is quiet.
+1 or 0 for each component and schedule, for `tell_counts` and `tell_diagnosis`; how many base models are named, 0 where
+any may run; quiet hours in minutes of the day, both 0 where none is quiet.
 """
+
+DIAGNOSIS_COUNTS = (
+    *("questions", "right", "worded_otherwise", "not_in_corpus", "not_found", "cut", "not_used", "in_context"),
+    *("closed_book", "labelled", "labelled_found", "labelled_given", "recovered", "too_long", "ran_on", "near"),
+)
+"""What a site may tell of why its answers are wrong: the counts of `fedrag.diagnosis.tally`."""
+_DIAGNOSIS = "diagnosis."
 
 NAME_LENGTH = 100
 # Any other name would be text that a site chose.
@@ -301,9 +309,22 @@ def open_reply(
             raise MessageError(f"its number of {component} examples is not a positive whole number")
         counts[component] = count
     told = {name.removeprefix("metric."): value for name, value in numbers.items() if name.startswith("metric.")}
-    names = _METRICS | {f"{component}.{metric}" for component in components for metric in _METRICS_OF_A_COMPONENT}
+    names = _METRICS | {f"{_DIAGNOSIS}{count}" for count in DIAGNOSIS_COUNTS}
+    names |= {f"{component}.{metric}" for component in components for metric in _METRICS_OF_A_COMPONENT}
     metrics = _finite_numbers({name: value for name, value in told.items() if name in names})
     return Reply(update, counts, metrics, n_bytes=array_bytes(message.content))
+
+
+def diagnosis_metrics(counts: Mapping[str, float]) -> dict[str, float]:
+    """Return the counts of a diagnosis under their names in a reply."""
+    return {f"{_DIAGNOSIS}{name}": counts[name] for name in DIAGNOSIS_COUNTS}
+
+
+def told_diagnosis(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Return the counts of a diagnosis in a reply's metrics; nothing where they are not whole, or not counts."""
+    counts = {name: metrics.get(f"{_DIAGNOSIS}{name}", -1.0) for name in DIAGNOSIS_COUNTS}
+    total = counts["questions"]
+    return counts if total > 0 and all(0 <= count <= total for count in counts.values()) else {}
 
 
 def minor_version(version: str) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,9 +15,11 @@ from fedrag.config.schedule import components_of, rounds_training, trained_compo
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import fold_replies
-from fedrag.federation.messages import DELIVER, VALIDATE, Greeting, Request, array_bytes, request_content
+from fedrag.federation.messages import DELIVER, Greeting, Request, array_bytes, request_content
+from fedrag.federation.scoring import ask_diagnosis, ask_scores
 from fedrag.federation.update import add, norm
 from fedrag.runs.checkpoint import Checkpoint
+from fedrag.runs.run_folder import Moment
 from fedrag.seeding import derive_seed
 from fedrag.types import Component, State
 
@@ -34,8 +36,8 @@ def run_rounds(federation: Federation) -> State:
     for warning in warnings:
         display.say(warning)
     if checkpoint is None:
-        start = initial_state(config, trained_components(config.federation), federation.components)
-        checkpoint = Checkpoint(0, start, {}, {})
+        new = initial_state(config, trained_components(config.federation), federation.components)
+        checkpoint = Checkpoint(0, new | federation.start, {}, {})
         run.save_checkpoint(checkpoint, {})
     elif checkpoint.round_number:
         display.say(f"going on after round {checkpoint.round_number}")
@@ -44,9 +46,15 @@ def run_rounds(federation: Federation) -> State:
     if left or undelivered:
         sites = greet_sites(federation)
         run.record_sites({site.name: _told(site.greeting) for site in sites})
+        federation.on_round()
+        if not checkpoint.round_number:
+            _diagnose(federation, "before", checkpoint.state, sites)
+        checkpoint = _with_start_scored(federation, checkpoint, sites)
         for round_number in left:
             work = _pass_round if round_number in federation.idle_rounds else _run_round
             checkpoint = work(federation, checkpoint, sites, round_number)
+            federation.on_round()
+        _diagnose(federation, "after", result_of(config, checkpoint), sites)
         if undelivered:
             run.record_delivery(deliver(federation, sites, result_of(config, checkpoint)))
     return result_of(config, checkpoint)
@@ -57,7 +65,7 @@ def _told(greeting: Greeting) -> dict[str, Any]:
 
 
 def result_of(config: Config, checkpoint: Checkpoint) -> State:
-    """Return the tensors that count: the last, or per component the best on validation."""
+    """Return the tensors that count: the last, or per component the best on validation, which may be the first."""
     if config.federation.keep == "last":
         return checkpoint.state
     return {c: checkpoint.best.get(c, tensors) for c, tensors in checkpoint.state.items()}
@@ -77,7 +85,7 @@ def _run_round(
     content = request_content(request)
     folded = fold_replies(federation, request, content, chosen)
     state = {c: add(t, folded.difference[c]) if c in folded.difference else t for c, t in checkpoint.state.items()}
-    scores = _validate(federation, state, components, sites, round_number)
+    scores = _scores(federation, state, components, sites, round_number)
     checkpoint = _with_best(config, checkpoint, state, scores, round_number)
     record = {
         "round": round_number,
@@ -118,7 +126,7 @@ def _train_request(
 ) -> Request:
     """Send what the round needs: a component may use another one's state too."""
     config = federation.config
-    needs = set(components)
+    needs = set(state) if config.iterates else set(components)
     for name in components:
         needs.update(find_component(federation.components, name).needs_state_of(config))
     return Request(
@@ -132,41 +140,42 @@ def _train_request(
     )
 
 
-def _validate(
+def _scores(
     federation: Federation,
     state: State,
     components: tuple[Component, ...],
     sites: Sequence[KnownSite],
     round_number: int,
-) -> dict[str, float]:
-    """Ask the sites for sums over their validation questions; return a mean for each component."""
-    config = federation.config
-    every = config.federation.validate_every or (1 if config.federation.keep == "best" else 0)
-    last = round_number == config.federation.rounds
-    if not every or (round_number % every and not last):
+) -> dict[Component, float]:
+    """Ask for scores after the rounds that are to be validated."""
+    settings = federation.config.federation
+    every = settings.validate_every or (1 if settings.keep == "best" else 0)
+    if not every or (round_number % every and round_number != settings.rounds):
         return {}
-    able = [site for site in sites if site.greeting.counts.get("validation_questions")]
-    request = Request(
-        config.to_toml(),
-        round_number,
-        state,
-        components,
-        deadline_s=config.federation.deadline_s,
-        wire=config.federation.wire,
-    )
-    told: list[dict[str, float]] = []
-    for site, reply in ask(federation.grid, VALIDATE, request, request_content(request), able):
-        if isinstance(reply, MessageError):
-            federation.display.say(f"{site.name} is left out of the validation of round {round_number}: {reply}")
-        else:
-            told.append(reply.metrics)
-    return {c: score for c in components if (score := _mean_score(told, c)) is not None}
+    return ask_scores(federation, state, components, sites, round_number)
 
 
-def _mean_score(told: Sequence[Mapping[str, float]], component: Component) -> float | None:
-    """Divide the sites' sum by their count; fsum gives the same bits in any order of arrival."""
-    count = math.fsum(metrics.get(f"{component}.count", 0.0) for metrics in told)
-    return math.fsum(metrics.get(f"{component}.sum", 0.0) for metrics in told) / count if count > 0 else None
+def _with_start_scored(federation: Federation, checkpoint: Checkpoint, sites: Sequence[KnownSite]) -> Checkpoint:
+    """Score the untouched models before the first round, so that the best can be they."""
+    config = federation.config
+    if config.federation.keep != "best" or checkpoint.round_number or checkpoint.best_scores:
+        return checkpoint
+    components = trained_components(config.federation)
+    scores = ask_scores(federation, checkpoint.state, components, sites, 0)
+    checkpoint = _with_best(config, checkpoint, checkpoint.state, scores, 0)
+    federation.run.save_checkpoint(checkpoint, {})
+    if scores:
+        told = ", ".join(f"{component} validation {score:.4f}" for component, score in scores.items())
+        federation.display.say(f"before the first round: {told}")
+    return checkpoint
+
+
+def _diagnose(federation: Federation, moment: Moment, state: State, sites: Sequence[KnownSite]) -> None:
+    """Ask the sites once why answers are wrong, and record what they tell."""
+    run, settings = federation.run, federation.config.federation
+    if settings.diagnose and moment not in run.told_diagnoses:
+        number = 0 if moment == "before" else settings.rounds
+        run.record_diagnosis(moment, ask_diagnosis(federation, state, sites, number))
 
 
 def _with_best(

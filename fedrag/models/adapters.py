@@ -230,6 +230,7 @@ def save_adapter(
     base: str,
     task_type: str,
     invocation: Sequence[int] | None = None,
+    revision: str | None = None,
 ) -> None:
     """Write an adapter folder that `PeftModel.from_pretrained` loads onto the base model.
 
@@ -241,10 +242,12 @@ def save_adapter(
         base: Name of the base model.
         task_type: PEFT's name for the model's task.
         invocation: Token ids; the adapter acts from their last occurrence on. None: it acts on every token.
+        revision: The hub's revision of the base model, where one is known.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = peft_config(lora, targets, task_type).to_dict()
-    config |= {"base_model_name_or_path": base, "inference_mode": True, "target_modules": sorted(targets.modules)}
+    config |= {"base_model_name_or_path": base, "revision": revision, "inference_mode": True}
+    config["target_modules"] = sorted(targets.modules)
     if invocation is not None:
         config["alora_invocation_tokens"] = list(invocation)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2, default=_plain), encoding="utf-8")

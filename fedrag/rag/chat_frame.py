@@ -36,8 +36,8 @@ class Frame:
     """What stands around passages and question.
 
     Attributes:
-        head: The text before the passages, with the instruction.
-        tail: The text after the question, up to the answer's place.
+        head: The text before passages and question, with the instruction.
+        tail: The text after them, up to the answer's place.
         is_chat: Whether a chat template wrote it.
     """
 
@@ -56,18 +56,25 @@ def frame_of(tokenizer: Any, config: RagConfig) -> Frame:
     """
     wording = wording_of(config)
     if not getattr(tokenizer, "chat_template", None):
-        return Frame(f"{wording.instruction}\n\n", f"\n{wording.answer_label}", is_chat=False)
+        first_line = f"{wording.instruction}\n\n" if wording.instruction or not wording.in_message else ""
+        # An answer begins with a space.
+        return Frame(first_line + wording.before, wording.after.rstrip(" "), is_chat=False)
     template = _Template(tokenizer, config.date)
     faults: list[str] = []
-    for marked, real in zip(_ways_to_say(_INSTRUCTION_MARK), _ways_to_say(wording.instruction), strict=True):
+    own = (wording.before, wording.after) if wording.in_message else ("", "")
+    message = _USER_MARK.join(own)
+    has_system = bool(wording.instruction) or not wording.in_message
+    mark = _INSTRUCTION_MARK if has_system else ""
+    ways = (_ways_to_say(instruction, message, has_system=has_system) for instruction in (mark, wording.instruction))
+    for marked, real in zip(*ways, strict=True):
         try:
-            head, tail = _around_mark(template.render(marked, prompts=True), _INSTRUCTION_MARK)
+            head, tail = _around_mark(template.render(marked, prompts=True), mark, own)
         except _Misplaced as error:
             faults.append(str(error))
             continue
-        head = head.replace(_INSTRUCTION_MARK, wording.instruction)
+        head = head.replace(mark, wording.instruction) if mark else head
         with suppress(_Misplaced):  # a template may look for a word of the instruction, such as a switch
-            head, tail = _around_mark(template.render(real, prompts=True), wording.instruction)
+            head, tail = _around_mark(template.render(real, prompts=True), wording.instruction, own)
         return Frame(head, _answer_place(template, real, tail), is_chat=True)
     raise ModelError(
         f"its chat template cannot show a prompt: {faults[0]}; "
@@ -121,11 +128,15 @@ def dated(template: str, day: datetime) -> str:
     return f"{{%- macro strftime_now(format) -%}}{{{{ format{replaced} }}}}{{%- endmacro %}}\n{template}"
 
 
-def _ways_to_say(instruction: str) -> Iterator[list[_Message]]:
-    """Yield the ways to give a template the instruction and the user's message, the most usual first."""
-    joined = f"{instruction}\n\n{_USER_MARK}" if instruction else _USER_MARK
-    for system, user in ((str, str), (_as_parts, _as_parts), (str, _as_parts)):
-        yield [_message("system", system(instruction)), _message("user", user(_USER_MARK))]
+def _ways_to_say(instruction: str, message: str, *, has_system: bool) -> Iterator[list[_Message]]:
+    """Yield the ways to give a template the instruction and the user's message, the most usual first.
+
+    Where a scenario has a prompt of its own and no instruction, the user's message stands alone.
+    """
+    joined = f"{instruction}\n\n{message}" if instruction else message
+    if has_system:
+        for system, user in ((str, str), (_as_parts, _as_parts), (str, _as_parts)):
+            yield [_message("system", system(instruction)), _message("user", user(message))]
     yield [_message("user", joined)]
     yield [_message("user", _as_parts(joined))]
 
@@ -138,8 +149,8 @@ def _as_parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
-def _around_mark(text: str, instruction: str) -> tuple[str, str]:
-    """Return what stands before and after the mark of passages and question."""
+def _around_mark(text: str, instruction: str, own: tuple[str, str]) -> tuple[str, str]:
+    """Return what stands before and after the mark of passages and question: the scenario's own words, too."""
     head, *others = text.split(_USER_MARK)
     if not others:
         raise _Misplaced("it leaves out the user's message, or changes it")
@@ -148,6 +159,9 @@ def _around_mark(text: str, instruction: str) -> tuple[str, str]:
     if instruction.strip() not in head:
         where = "after the question" if instruction.strip() in others[0] else "nowhere"
         raise _Misplaced(f"the instruction stands {where}")
+    before, after = own
+    if not head.rstrip().endswith(before.strip()) or not others[0].lstrip().startswith(after.strip()):
+        raise _Misplaced("it changes the words of rag.template")
     return head, others[0]
 
 

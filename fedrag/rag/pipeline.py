@@ -87,6 +87,8 @@ class Answered:
         cut_passages: Passages of which a prompt shows a part.
         is_cut: Whether the answer was stopped before it ended.
         lead: The smallest lead of a chosen token over the next best, as a part of the largest score; only where asked.
+        prompt_tokens: Tokens of the question's prompts.
+        answer_tokens: Tokens of the answer, with those that end it.
     """
 
     text: str
@@ -94,6 +96,8 @@ class Answered:
     cut_passages: int = 0
     is_cut: bool = False
     lead: float = math.inf
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
 
 
 def generate_answers(
@@ -154,8 +158,10 @@ def generate_answers(
             owners, [w + float(m) * len(e.answer) for w, m, e in zip(weights, means, examples, strict=True)]
         )
     own: list[list[Fitted]] = [[] for _ in asked]
-    for owner, fitted in zip(owners, fits, strict=True):
+    read = [0] * len(asked)
+    for owner, fitted, prompt in zip(owners, fits, prompts, strict=True):
         own[owner].append(fitted)
+        read[owner] += prompt.length
     return [
         Answered(
             texts[row],
@@ -163,8 +169,10 @@ def generate_answers(
             sum(fitted.cut_passages for fitted in mine),
             not ended[row],
             leads[row],
+            n_read,
+            min(len(decoded[row]), config.answer_tokens),
         )
-        for row, mine in zip(best, own, strict=True)
+        for row, mine, n_read in zip(best, own, read, strict=True)
     ]
 
 

@@ -8,14 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any
 
 from fedrag.config.rag_settings import RagConfig
 from fedrag.rag.budget import check_budget, share_out
-from fedrag.rag.chat_frame import frame_of
+from fedrag.rag.chat_frame import Frame, frame_of
 from fedrag.rag.window import PassageReader, Shown
-from fedrag.rag.wording import wording_of
+from fedrag.rag.wording import Wording, wording_of
 from fedrag.types import Example
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of a prompt's text; each is tokenised on its own.
+
+    Attributes:
+        text: The text, with `{passage}`, `{next_passage}` or `{question}` in the place of what it is filled with.
+        fill: What it is filled with, "passage", "next_passage" or "question"; empty: nothing. Each passage has a piece
+            of its own; where there is one for next passages, that for a passage is the first one's.
+        special: Whether its special tokens are read as such; those of a passage or a question never are.
+    """
+
+    text: str
+    fill: str = ""
+    special: bool = False
+
+    def filled(self, text: str) -> str:
+        """Return the piece with a passage or the question in its place.
+
+        >>> Piece("Passage: {passage}.", "passage").filled("{1}")
+        'Passage: {1}.'
+        """
+        return self.text.replace(f"{{{self.fill}}}", text) if self.fill else self.text
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +73,8 @@ class Fitted:
 class PromptBuilder:
     """Turns questions and passages into token ids for one generator.
 
-    Uses the tokenizer's chat template if it has one. Otherwise the instruction comes first and `Answer:` last.
+    Uses the tokenizer's chat template if it has one. Otherwise the instruction comes first and `Answer:` last. A
+    scenario's own template takes the place of labels and instruction; its question may come before the passages.
 
     Args:
         tokenizer: A transformers tokenizer.
@@ -60,8 +86,11 @@ class PromptBuilder:
         ConfigError: `prompt_tokens` cannot hold a question and a useful piece of each passage.
 
     Attributes:
-        question_mark: The first tokens of a prompt's question, after instruction and passages.
+        question_mark: The first tokens of a prompt's question, after instruction and passages; where the question
+            comes first, what stands between it and the passages.
         end_id: The token that ends an answer.
+        pieces: The text of a prompt, in order.
+        around: The special tokens before and after all pieces.
         room: Tokens of a prompt for its question and its passages.
     """
 
@@ -69,19 +98,22 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._config = config
         self._seq2seq = seq2seq
-        self._wording = wording_of(config)
+        self._wording = wording = wording_of(config)
         frame = frame_of(tokenizer, config)
         self._chat = frame.is_chat
         opening, closing = self._special_ids()
-        self._head = ([] if self._chat else opening) + self._ids(frame.head, special=True)
-        self._tail = self._ids(frame.tail, special=True) + (closing if seq2seq else [])
-        self.question_mark = self._ids(self._wording.question_label)
+        self.around = ([] if self._chat else opening, closing if seq2seq else [])
+        self._head = self.around[0] + self._ids(frame.head, special=True)
+        self._tail = self._ids(frame.tail, special=True) + self.around[1]
+        self.question_mark = self._ids(wording.between)
         self.end_id: int = tokenizer.eos_token_id
         around = len(self._head) + len(self.question_mark) + len(self._tail)
         check_budget(config.prompt_tokens, around, config.passages_per_prompt or config.passages)
         self.room = config.prompt_tokens - around
-        label = self._wording.passage_label
-        self._reader = PassageReader(self._ids, f"{label}{self._wording.after(label, '')}", config.prompt_tokens)
+        self.pieces = _pieces(frame, wording, with_passages=config.passages > 0)
+        self._first_reader, self._reader = (
+            PassageReader(self._ids, opening, config.prompt_tokens, wording.closing) for opening in wording.openings
+        )
 
     def example(self, question: str, passages: Sequence[Shown | str], answer: Sequence[int] = ()) -> Example:
         """Return a prompt of at most `prompt_tokens`, and the answer that follows it.
@@ -95,12 +127,16 @@ class PromptBuilder:
 
     def fitted_example(self, fitted: Fitted, answer: Sequence[int] = ()) -> Example:
         """Return the prompt of a question and its passages, and the answer that follows it."""
-        prompt, ends = list(self._head), [len(self._head)]
+        asked = fitted.question
+        prompt = [*self._head, *asked, *self.question_mark] if self._wording.question_first else list(self._head)
+        ends = [len(prompt)]
         for passage in fitted.passages:
             prompt += passage
             ends.append(len(prompt))
-        prefix_ends = sorted(set(ends[1:] or ends))  # a set: a passage may have no tokens
-        prompt += [*self.question_mark, *fitted.question, *self._tail]
+        # After a question, no other prompt has the same passages in the same place.
+        # A set: a passage may have no tokens.
+        prefix_ends = ends[:1] if self._wording.question_first else sorted(set(ends[1:] or ends))
+        prompt += self._tail if self._wording.question_first else [*self.question_mark, *asked, *self._tail]
         # An encoder reads a prompt as a whole: no part of it can be remembered.
         return Example(prompt, list(answer), () if self._seq2seq else tuple(prefix_ends))
 
@@ -109,15 +145,47 @@ class PromptBuilder:
 
         The beginning of a question is read, and of a passage the window around its part.
         """
-        asked = self._ids(self._wording.after(self._wording.question_label, question))
+        asked = self._ids(self._wording.gap + question)
         shown = [Shown(passage) if isinstance(passage, str) else passage for passage in passages]
-        lengths = [len(self._reader.whole(passage)) for passage in shown]
+        readers = [self._first_reader, *repeat(self._reader, len(shown) - 1)][: len(shown)]
+        lengths = [len(reader.whole(passage)) for reader, passage in zip(readers, shown, strict=True)]
         most, limit = share_out(self.room, len(asked), lengths)
-        return Fitted(asked[:most], len(asked), [self._reader.within(passage, limit) for passage in shown], lengths)
+        read = [reader.within(passage, limit) for reader, passage in zip(readers, shown, strict=True)]
+        return Fitted(asked[:most], len(asked), read, lengths)
+
+    def user_text(self, question: str, passages: Sequence[Shown]) -> str:
+        """Return what a prompt says between instruction and answer's place, cut as prompts are."""
+        fitted = self.fit(question, passages)
+        read = [
+            (shown.text, ids, whole)
+            for shown, ids, whole in zip(passages, fitted.passages, fitted.passage_tokens, strict=True)
+        ]
+        first = 1 if any(piece.fill == "next_passage" for piece in self.pieces) else len(read)
+        fillings: dict[str, list[tuple[str, list[int], int]]] = {
+            "": [("", [], 0)],
+            "question": [(question, fitted.question, fitted.question_tokens)],
+            "passage": read[:first],
+            "next_passage": read[first:],
+        }
+        body = "".join(
+            piece.filled(text) if len(ids) == whole else self._tokenizer.decode(ids)
+            for piece in self.pieces
+            if not piece.special
+            for text, ids, whole in fillings[piece.fill]
+        )
+        wording = self._wording
+        return f"{wording.before}{body}{wording.after}" if wording.in_message else body
+
+    def shown_texts(self, fitted: Fitted, passages: Sequence[Shown]) -> list[str]:
+        """Return of each passage the text that a prompt holds: all of it, or the window that is read."""
+        return [
+            passage.text if len(read) == whole else str(self._tokenizer.decode(read, skip_special_tokens=True))
+            for passage, read, whole in zip(passages, fitted.passages, fitted.passage_tokens, strict=True)
+        ]
 
     def question_tokens(self, question: str) -> int:
         """Return the number of tokens of a whole question."""
-        return len(self._ids(self._wording.after(self._wording.question_label, question)))
+        return len(self._ids(self._wording.gap + question))
 
     def passage_tokens(self, text: str) -> int:
         """Return the number of tokens of a whole passage; of a very long one, at least as many as a prompt holds."""
@@ -177,3 +245,15 @@ class PromptBuilder:
         plain, full = self._ids("a"), list(self._tokenizer("a")["input_ids"])
         start = next(i for i in range(len(full)) if full[i : i + len(plain)] == plain)
         return full[:start], full[start + len(plain) :]
+
+
+def _pieces(frame: Frame, wording: Wording, *, with_passages: bool) -> tuple[Piece, ...]:
+    """Return the text of a prompt in order: its frame, and in it passages and question."""
+    first, further = wording.openings
+    passages = [Piece(f"{first}{{passage}}{wording.closing}", "passage")]
+    if further != first:
+        passages.append(Piece(f"{further}{{next_passage}}{wording.closing}", "next_passage"))
+    passages = passages if with_passages else []
+    between, question = Piece(wording.between), Piece(f"{wording.gap}{{question}}", "question")
+    body = [question, between, *passages] if wording.question_first else [*passages, between, question]
+    return (Piece(frame.head, special=True), *body, Piece(frame.tail, special=True))

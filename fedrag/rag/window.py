@@ -16,6 +16,8 @@ from fedrag.types import Hit, Passage
 WINDOW_STEP = 16
 """Tokens by which windows differ in size: questions of about the same length then leave the same windows."""
 
+"""What stands after each passage of a prompt."""
+
 _LETTERS_A_TOKEN = 16  # more than in any language; text further away is not even tokenised
 _REMEMBERED = 512  # passages
 
@@ -62,11 +64,13 @@ class PassageReader:
         tokenise: Returns the token ids of a text.
         opening: What stands before a passage, such as "Passage: ".
         most: Most tokens that a prompt can hold.
+        closing: What stands after a passage.
     """
 
-    def __init__(self, tokenise: Callable[[str], list[int]], opening: str, most: int) -> None:
+    def __init__(self, tokenise: Callable[[str], list[int]], opening: str, most: int, closing: str = "\n\n") -> None:
         self._tokenise = tokenise
         self._opening = opening
+        self._closing = closing
         self._reach = _LETTERS_A_TOKEN * most
         self.whole = lru_cache(_REMEMBERED)(self._whole)
         self.within = lru_cache(_REMEMBERED)(self._within)
@@ -75,7 +79,7 @@ class PassageReader:
         """Return the tokens of a passage, or of what of a very long one can be in a prompt."""
         first, last = self._near(shown)
         text = shown.text[: shown.head] + shown.text[first:last]
-        return self._tokenise(f"{self._opening}{text}\n\n")
+        return self._tokenise(f"{self._opening}{text}{self._closing}")
 
     def _within(self, shown: Shown, limit: int) -> list[int]:
         """Return a passage in at most `limit` tokens: whole where it fits, else the window around its part."""
@@ -86,7 +90,7 @@ class PassageReader:
         opening = self._tokenise(self._opening + shown.text[: shown.head])
         if 2 * len(opening) > even:  # no room for the title
             opening = self._tokenise(self._opening)
-        closing = self._tokenise("\n\n")
+        closing = self._tokenise(self._closing)
         first, last = self._near(shown)
         body, before, inside = map(
             self._tokenise,

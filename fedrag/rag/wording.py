@@ -8,6 +8,8 @@ from fedrag.config.rag_settings import RagConfig
 
 _WIDE_COLON = "\uff1a"  # the colon of Chinese and Japanese, which no space follows
 
+_PASSAGE_BREAK = "\n\n"
+
 _LABELS = {
     "en": ("Passage", "Question", "Answer"),
     "vi": ("Đoạn văn", "Câu hỏi", "Trả lời"),
@@ -29,42 +31,75 @@ _WITHOUT_PASSAGES = {
 
 @dataclass(frozen=True, slots=True)
 class Wording:
-    """The words around passages, question and answer.
+    """The words around passages, question and answer, in the order in which they stand in a prompt.
+
+    Spaces before a passage or a question belong to it: most tokenizers read a space and the word after it as one token.
 
     Attributes:
-        instruction: The first line of the prompt, or its system message.
-        passage_label: Stands before each passage, with its colon.
-        question_label: Stands before the question.
-        answer_label: Stands before the answer where the model has no chat template.
+        instruction: The first line of the prompt, or its system message; empty: none.
+        before: Stands before passages and question.
+        openings: What stands before the first passage, and before each further one.
+        closing: Stands after each passage.
+        between: Stands between passages and question, whichever of them comes first.
+        gap: Stands before the question.
+        after: Stands after passages and question.
+        question_first: Whether the question stands before the passages.
+        in_message: Whether `before` and `after` belong to the user's message where there is a chat template; else
+            they stand in prompts without one alone.
     """
 
     instruction: str
-    passage_label: str
-    question_label: str
-    answer_label: str
-
-    @staticmethod
-    def after(label: str, text: str) -> str:
-        """Return a text as it stands after a label, with a space unless the label's colon is a wide one.
-
-        >>> Wording.after("Question:", "Who?")
-        ' Who?'
-        """
-        return text if label.endswith(_WIDE_COLON) else f" {text}"
+    before: str
+    openings: tuple[str, str]
+    closing: str
+    between: str
+    gap: str
+    after: str
+    question_first: bool = False
+    in_message: bool = False
 
 
 def wording_of(config: RagConfig) -> Wording:
-    """Return the words of a scenario's prompts.
+    r"""Return the words of a scenario's prompts.
 
-    >>> wording_of(RagConfig(labels=("Kontext", "Frage", "Antwort"))).question_label
+    >>> wording_of(RagConfig(labels=("Kontext", "Frage", "Antwort"))).between
     'Frage:'
+    >>> wording_of(RagConfig(template="{context_str}\nWho: {query_str}")).gap
+    ' '
     """
+    if config.template:
+        return _wording_of_template(config)
     language = config.labels if isinstance(config.labels, str) else "en"
     labels = _LABELS[language] if isinstance(config.labels, str) else config.labels
     passage, question, answer = (_with_colon(label) for label in labels)
     standard = (_INSTRUCTIONS if config.passages else _WITHOUT_PASSAGES)[language]
     instruction = standard if config.instruction == "auto" else config.instruction
-    return Wording(instruction, passage, question, answer)
+    opening = f"{passage}{_gap_after(passage)}"
+    return Wording(instruction, "", (opening, opening), _PASSAGE_BREAK, question, _gap_after(question), f"\n{answer}")
+
+
+def _wording_of_template(config: RagConfig) -> Wording:
+    """Take a template apart at its places; passages are joined by empty lines, as LlamaIndex joins them."""
+    instruction = "" if config.instruction == "auto" else config.instruction
+    before, *others = config.template_parts
+    between, after = others if config.passages else ("", *others)
+    if not config.passages:
+        before, between = "", before
+    before, first_gap = _without_gap(before)
+    between, second_gap = _without_gap(between)
+    gap, opening = (first_gap, second_gap) if config.asks_first else (second_gap, first_gap)
+    openings = (opening, _PASSAGE_BREAK)
+    return Wording(instruction, before, openings, "", between, gap, after, config.asks_first, in_message=True)
+
+
+def _without_gap(text: str) -> tuple[str, str]:
+    """Return a text without the spaces at its end, and these."""
+    kept = text.rstrip(" ")
+    return kept, text[len(kept) :]
+
+
+def _gap_after(label: str) -> str:
+    return "" if label.endswith(_WIDE_COLON) else " "
 
 
 def _with_colon(label: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedrag.config.schedule import trained_components
+from fedrag.diagnosis.kept import forgetting_text
 from fedrag.evaluation.records import TITLES, read_seen, scores_by_question
 from fedrag.files import write_text
 from fedrag.reporting import plots, round_log, what_ran
@@ -19,6 +20,7 @@ from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.examples import example_blocks, read_texts
 from fedrag.reporting.fairness import trainings, tried_rates, without_seen
 from fedrag.reporting.verdict import headline_metrics, percent, verdict
+from fedrag.reporting.wrong_answers import wrong_answers
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import size_text
 
@@ -85,13 +87,14 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "command": what_ran.command(run),
         "arms": {arm: title for arm, title in ARMS.items() if arm in arms},
         "meanings": what_ran.MEANINGS,
-        "notes": [*what_ran.notes(run, scores), *cut_notes(arms, run.config.rag)],
+        "notes": [*what_ran.notes(run, scores), *cut_notes(arms, run.config.rag), *_forgetting(run)],
         "overall": lines,
         "trained": trainings(run),
         "tried": tried_rates(run),
         "seen": seen,
         "unseen": unseen,
         "by_site": {TITLES[metric]: site_lines(scores, metric) for metric in metrics if metric in BY_SITE},
+        "wrong": wrong_answers(run),
         "dots": plots.dots(scores, lines, headlines),
         "curves": curve_plots(records, trained, run.config.federation.rounds),
         "totals": totals,
@@ -101,6 +104,12 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "examples": example_blocks(arms, partial(read_texts, run)),
         "rule": rule("untouched" in arms, "exact_match" in metrics),
     }
+
+
+def _forgetting(run: RunFolder) -> list[str]:
+    """Return what training did to the generator's loss on general text, where it was measured."""
+    losses = run.results().get("forgetting") if (run.path / "results.json").is_file() else None
+    return [f"{forgetting_text(losses)}."] if losses else []
 
 
 def verdicts(lines: Sequence[Line], metrics: Sequence[str]) -> list[str]:

@@ -64,7 +64,7 @@ def _content(
         "rule": rule(compared=True, answers="exact_match" in metrics),
         # Only a run's page shows these: one site alone was measured, and the coordinator has the log of the rounds.
         **{"by_site": {}, "dots": [], "curves": [], "totals": {}, "bytes": [], "left_out": []},
-        **{"seen": "", "unseen": [], "trained": [], "tried": []},
+        **{"seen": "", "unseen": [], "trained": [], "tried": [], "wrong": None},
     }
 
 

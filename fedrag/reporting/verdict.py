@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
-from fedrag.evaluation.significance import Interval
-
-FEW_QUESTIONS = 30
-"""With fewer questions, a bootstrap interval is too narrow to be believed."""
+from fedrag.evaluation.significance import FEW_QUESTIONS, Interval
 
 METRIC_WORDS = {"exact_match": "exact match", "mrr": "MRR", "f1": "F1", "recall_at_1": "recall@1"}
 

@@ -54,7 +54,7 @@ def _unfinished(run: RunFolder, scores: Mapping[str, Scores]) -> str | None:
     told = f"{done} of {wanted} rounds are done"
     if not run.is_finished and is_deployed(run):
         return _left_off(run, told)
-    go_on = f"Go on with: fedrag simulate --resume {shlex.quote(str(run.path))}"
+    go_on = f"Go on with: {resume_command(run)}"
     if not run.is_finished:
         return f"This run is not finished: {told}. {go_on}"
     if _is_to_be_measured(run) and not (run.path / "results.json").is_file():
@@ -65,19 +65,28 @@ def _unfinished(run: RunFolder, scores: Mapping[str, Scores]) -> str | None:
 
 def _left_off(run: RunFolder, told: str) -> str:
     """Return how far a coordinator's run is, why it stopped, and how to resume it."""
-    outcome = _outcome(run)
+    outcome = outcome_of(run)
     if outcome.get("state") not in ("stopped", "failed"):
         return f"This run is not finished: {told}."
     why = f"This run {'was stopped' if outcome['state'] == 'stopped' else 'failed'}: {outcome['why']}; {told}."
-    return f"{why} Go on with: fedrag server resume {_coordinator(run)} {run.path.resolve().name}"
+    return f"{why} Go on with: {resume_command(run)}"
+
+
+def resume_command(run: RunFolder) -> str:
+    """Return the command that goes on with a run, or the call where it needs functions that no command knows."""
+    if is_deployed(run):
+        return f"fedrag server resume {_coordinator(run)} {run.path.resolve().name}"
+    arguments = dict.fromkeys(what.partition(".")[0] for what in run.facts.get("own", {}))  # an older run has none
+    own = "".join(f", {argument}=..." for argument in arguments)
+    return f'fedrag.resume("{run.path}"{own})' if own else f"fedrag simulate --resume {shlex.quote(str(run.path))}"
 
 
 def is_deployed(run: RunFolder) -> bool:
     """Return whether a coordinator ran it: then the data stayed at the sites."""
-    return bool(_outcome(run)) or run.facts.get("data") == {}
+    return bool(outcome_of(run)) or run.facts.get("data") == {}
 
 
-def _outcome(run: RunFolder) -> dict[str, Any]:
+def outcome_of(run: RunFolder) -> dict[str, Any]:
     """Return the state that a coordinator noted for its run; empty where no `fedrag server` ran it."""
     path = run.path / "outcome.json"
     return read_json(path) if path.is_file() else {}
@@ -92,7 +101,7 @@ def _coordinator(run: RunFolder) -> str:
 def command(run: RunFolder) -> str:
     """Return the command that runs the same again."""
     scenario = shlex.quote(str(run.path / "scenario.toml"))
-    return f"fedrag server run {_coordinator(run)} {scenario}" if _outcome(run) else f"fedrag simulate {scenario}"
+    return f"fedrag server run {_coordinator(run)} {scenario}" if outcome_of(run) else f"fedrag simulate {scenario}"
 
 
 def nothing_measured(run: RunFolder) -> str:
@@ -148,13 +157,7 @@ def facts(
     """Return what ran, by name."""
     config, recorded = run.config, run.facts
     sites = sorted(recorded.get("data") or totals)
-    trained = trained_components(config.federation)
-    models = recorded.get("models", {})
-    found = {"Scenario": f"{config.name}, seed {config.seed}"}
-    for component in COMPONENTS:
-        if component in models:
-            role = "trained" if component in trained else "not trained"
-            found[component.capitalize()] = f"{models[component]['name']} ({role})"
+    found = {"Scenario": f"{config.name}, seed {config.seed}", **_models(run)}
     for what, name in recorded.get("own", {}).items():
         found["Own aggregation rule" if what == "rule" else f"Own {what.partition('.')[2]} loss"] = name
     if told := temperatures(records):
@@ -163,6 +166,8 @@ def facts(
     if origins := origins_text(recorded.get("origins", {}), "training question"):
         found["Learned from"] = origins
     found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
+    for extension in recorded.get("extended", ()):
+        found["Rounds"] += f"; extended from {extension['from']} to {extension['to']}"
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
     found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"
@@ -181,6 +186,20 @@ def facts(
         found["Machine"] = f"{machine.get('processor')}, {machine.get('device')}, {threads}; {formats}"
         versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
         found["Versions"] = f"fedrag {recorded['fedrag']}, {versions}"
+    return found
+
+
+def _models(run: RunFolder) -> dict[str, str]:
+    """Return the models by component, and what they started from where it was an earlier run."""
+    recorded, trained = run.facts, trained_components(run.config.federation)
+    start = recorded.get("start_from", {})
+    found = {}
+    for component in COMPONENTS:
+        if model := recorded.get("models", {}).get(component):
+            kept = f"as {start['run']} trained it" if component in start.get("components", ()) else "not trained"
+            found[component.capitalize()] = f"{model['name']} ({'trained' if component in trained else kept})"
+    if start:
+        found["Started from"] = f"{start['run']}, {plural(start['rounds'], 'round')} of {start['scenario']}"
     return found
 
 

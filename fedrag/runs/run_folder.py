@@ -7,7 +7,9 @@ runs/<scenario>-<n>/
   run.json               format, versions, hashes of models and data, threads, number format
   rounds.jsonl           a line per round
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
+  start.safetensors      the result of the earlier run that this one started from, if it did
   sites.json             each site's greeting: version, numbers of questions, policy
+  diagnosis/             why answers are wrong, where that was asked: fedrag diagnose, and told.json, what sites told
   delivery.json          the sites that received the result
   final/                 state.safetensors: what was trained; generator/: an adapter for PEFT, and its README
   evaluation/            the measured questions, one by one
@@ -24,7 +26,7 @@ import re
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -35,6 +37,9 @@ from fedrag.files import read_json, replacing_folder, sha256_of, storage_errors,
 from fedrag.locks import LOCK_FILE, held_alone
 from fedrag.runs.checkpoint import Checkpoint, join_tensors, read_checkpoint, split_tensors
 from fedrag.types import State
+
+Moment = Literal["before", "after"]
+"""Before the first round, or after the last one."""
 
 FORMAT = 2
 KEPT_CHECKPOINTS = 3
@@ -182,11 +187,37 @@ class RunFolder:
         """Record the greetings of the sites, by name."""
         write_json(self.path / "sites.json", told)
 
+    def save_start(self, state: State) -> None:
+        """Keep the tensors that the run starts from: the run that they are from may be gone when they are needed."""
+        with storage_errors(self.path):
+            partial = self.path / ".start.partial"
+            save_file(join_tensors("state", state), partial)
+            partial.replace(self.path / "start.safetensors")
+
+    def load_start(self) -> State:
+        """Return the tensors of an earlier run that this one starts from, by component; none where it starts anew.
+
+        Raises:
+            RunError: They are damaged.
+        """
+        path = self.path / "start.safetensors"
+        return _read_state(path) if path.is_file() else {}
+
     @property
     def told_by_sites(self) -> dict[str, dict[str, Any]]:
         """The greetings of the sites, by name: `version`, `counts` and, in newer runs, `policy`."""
         path = self.path / "sites.json"
         return read_json(path) if path.is_file() else {}
+
+    def record_diagnosis(self, moment: Moment, told: dict[str, dict[str, float]]) -> None:
+        """Record what sites told of why their answers are wrong, by name, before the first round or after the last."""
+        write_json(self.path / "diagnosis" / "told.json", {**self.told_diagnoses, moment: told})
+
+    @property
+    def told_diagnoses(self) -> dict[Moment, dict[str, dict[str, float]]]:
+        """The counts that sites told, by moment and site."""
+        path = self.path / "diagnosis" / "told.json"
+        return read_json(path) if path.is_file() else {}  # type: ignore[return-value]  # as they were written
 
     def record_delivery(self, sites: list[str]) -> None:
         """Record the sites that received the result."""
@@ -219,10 +250,7 @@ class RunFolder:
         path = self.path / "final" / "state.safetensors"
         if not self.is_finished:
             raise RunError(f"{self.path}: is not finished; go on with: fedrag simulate --resume {self.path}")
-        try:
-            return split_tensors("state", load_file(path))
-        except (SafetensorError, ValueError) as error:
-            raise RunError(f"{path}: is damaged: {error}") from None
+        return _read_state(path)
 
     def results(self) -> dict[str, Any]:
         """Return the measured means: `overall` and `sites` for each of `untouched`, `local`, `federated`, `pooled`.
@@ -271,6 +299,13 @@ class RunFolder:
     def _checkpoint_folders(self) -> list[Path]:
         folders = (self.path / "checkpoints").glob("round-[0-9]*")
         return sorted(folders, key=lambda folder: (len(folder.name), folder.name))
+
+
+def _read_state(path: Path) -> State:
+    try:
+        return split_tensors("state", load_file(path))
+    except (SafetensorError, ValueError) as error:
+        raise RunError(f"{path}: is damaged: {error}") from None
 
 
 def require_unused(path: Path) -> None:

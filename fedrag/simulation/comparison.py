@@ -8,6 +8,7 @@ from typing import Any
 
 from fedrag.data.questions import count_lines, distinct_questions, trained_elsewhere
 from fedrag.data.site_folder import load_site
+from fedrag.diagnosis.forgetting import measure_forgetting
 from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.measure import MeasuredSplit
 from fedrag.evaluation.records import (
@@ -69,11 +70,13 @@ def measure_arms(arms: Arms, state: State) -> dict[str, Any]:
     if "pooled" in evaluation.baselines:
         measurements["pooled"] = pooled
     measured = {name: _measure_once(run, name, measurement) for name, measurement in measurements.items()}
+    forgetting = measure_forgetting(run.config, state) if evaluation.generate else {}
     totals = {arm: arms.totals(arm) for arm in ("federated", "local", "pooled") if arm in measured}
     return {
         **measured,
         "question_lines": count_lines(measured_sites, split),
         "training": {arm: {name: asdict(total) for name, total in told.items()} for arm, told in totals.items()},
+        **({"forgetting": forgetting} if forgetting else {}),
         **({"seen_elsewhere": _without(run, measured, seen)} if seen else {}),
     }
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fedrag.components.base_models import required_models
+from fedrag.components.earlier_result import read_earlier_result
 from fedrag.components.retriever_check import prompts_text, similarity_text
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
@@ -57,6 +58,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_searching_lines(config, components),
         *_cut_lines(config, sites, components),
         *_rate_lines(config),
+        *_start_lines(config, components),
         _evaluation_line(config),
     ]
 
@@ -95,12 +97,15 @@ def _training_lines(
         component = find_component(components, name)
         rounds = rounds_training(config.federation, name)
         kind = component.learns_from(config)
-        questions = sum(question_counts(site)[kind] for site in able)
+        questions = sum(question_counts(site, with_unanswered=config.iterates)[kind] for site in able)
         sort = {"labelled_questions": "labelled ", "answered_questions": ""}.get(kind, "")
         lines.append(
             f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
             f"{plural(component.epochs(config), 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
         )
+    if config.iterates:
+        unanswered = sum(len(site.unanswered) for site in able)
+        lines.append(f"of these, each round first answers {unanswered:,} itself, and learns from what it trusts")
     lines += unused_negatives(config, able)
     if config.federation.fraction < 1:
         lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
@@ -175,6 +180,14 @@ def _rate_lines(config: Config) -> list[str]:
     each = f"{len(rates)} learning rates ({', '.join(map(rate_text, rates))})"
     total = len(arms) * (len(rates) + 1)
     return [f"first: {', '.join(arms)} each try {each} and train once more with the best: {total} trainings in all"]
+
+
+def _start_lines(config: Config, components: Components) -> list[str]:
+    """Return the line on the run whose result the rounds start from; none where they start anew."""
+    if not config.start_from:
+        return []
+    facts = read_earlier_result(config, components).facts
+    return [f"the rounds start from the {' and the '.join(facts['components'])} of {facts['run']}"]
 
 
 def _evaluation_line(config: Config) -> str:

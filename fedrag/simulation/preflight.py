@@ -54,7 +54,12 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
 def sites_that_train(config: Config, sites: Sequence[Site], components: Components = SHIPPED) -> list[Site]:
     """Return the sites with questions that train a component of the scenario; the others sit out."""
     trained = [find_component(components, name) for name in trained_components(config.federation)]
-    return [site for site in sites if any(c.can_train(question_counts(site), config) for c in trained)]
+    counts = [question_counts(site, with_unanswered=config.iterates) for site in sites]
+    return [
+        site
+        for site, told in zip(sites, counts, strict=True)
+        if any(component.can_train(told, config) for component in trained)
+    ]
 
 
 def unused_negatives(config: Config, sites: Sequence[Site]) -> list[str]:
@@ -77,7 +82,7 @@ def held_out_folders(config: Config) -> list[Path]:
 
 def _check_training(config: Config, sites: Sequence[Site], components: Components) -> None:
     """Require the questions that training needs: those each component learns from, and some at enough sites."""
-    if not any(site.train for site in sites):
+    if not any(site.train or (config.iterates and site.unanswered) for site in sites):
         raise DataError(f"{config.data.sites}: no site has a training question; they stand in a site's train.jsonl")
     trained = {name: find_component(components, name) for name in trained_components(config.federation)}
     for component in trained.values():

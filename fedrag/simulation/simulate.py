@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedrag.components.base_models import required_models
+from fedrag.components.earlier_result import read_earlier_result, take_start
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
@@ -20,13 +21,16 @@ from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, Stora
 from fedrag.federation.aggregation import Rule
 from fedrag.files import storage_errors, write_json
 from fedrag.passes.choose import planned_paths, reading_text
+from fedrag.reporting.what_ran import resume_command
 from fedrag.runs.facts import changed_models, collect_facts
+from fedrag.runs.more_rounds import extend_run
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
 from fedrag.simulation.preflight import check_scenario, unused_negatives
 from fedrag.simulation.rates import try_rates
 from fedrag.simulation.train_arms import Arms
+from fedrag.tracking.follow import following, require_trackers
 from fedrag.training.losses import Losses
 
 if TYPE_CHECKING:
@@ -66,9 +70,12 @@ def simulate(
     if not isinstance(config, Config):
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
+    require_trackers(config.tracking.to)
     parts = Parts(losses, rule, components, display)
     folders, facts = _prepare(config, parts)  # what is wrong is said before a folder is made
-    with _new_run(_with_absolute_path(config).on_its_day(), Path(out) if out else None) as run:
+    if config.start_from:
+        read_earlier_result(config, components)
+    with _new_run(_with_absolute_paths(config).on_its_day(), Path(out) if out else None) as run:
         try:
             run.record_facts(facts)
             display.say(f"run folder: {run.path}")
@@ -82,6 +89,7 @@ def simulate(
 def resume(
     path: Path | str,
     *,
+    rounds: int | None = None,
     losses: Losses = Losses(),
     rule: Rule | None = None,
     components: Components = SHIPPED,
@@ -90,14 +98,25 @@ def resume(
 ) -> RunFolder:
     """Go on with a run that was interrupted, at whatever moment; its configuration comes from its folder.
 
+    Args:
+        path: The run's folder.
+        rounds: Rounds that it is to have in all, more than it had; it may be finished. None: as many as it had. See
+            `fedrag.runs.more_rounds.extend_run`.
+        losses: Loss functions, those that it began with.
+        rule: The aggregation rule that it began with.
+        components: What can be trained, by name.
+        display: Shows lines and progress.
+        ray_address: As in `simulate`.
+
     Raises:
         RunError: It is no run, another process works on it, or its data, models or threads are no longer what they
             were.
+        ConfigError: It cannot have so many rounds.
     """
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
     with alone_in_run(run.path):
-        return _resume(run, Parts(losses, rule, components, display), ray_address)
+        return _resume(run, Parts(losses, rule, components, display), ray_address, rounds)
 
 
 @contextmanager
@@ -115,7 +134,7 @@ def _new_run(config: Config, path: Path | None) -> Iterator[RunFolder]:
         yield run
 
 
-def _resume(run: RunFolder, parts: Parts, ray_address: str | None) -> RunFolder:
+def _resume(run: RunFolder, parts: Parts, ray_address: str | None, rounds: int | None) -> RunFolder:
     """Go on with a run that this process holds, if all that it depends on is what it was."""
     folders, facts = _prepare(run.config, parts)
     if not run.facts:
@@ -131,6 +150,10 @@ def _resume(run: RunFolder, parts: Parts, ray_address: str | None) -> RunFolder:
             )
     if run.facts.get("own", {}) != facts["own"]:
         raise RunError(_other_functions(run.path, run.facts.get("own", {}), facts["own"]))
+    if rounds is not None:
+        run, lines = extend_run(run, rounds)
+        for line in lines:
+            parts.display.say(line)
     return _finish(run, folders, parts, _own_pool(run.config, folders, ray_address))
 
 
@@ -159,16 +182,18 @@ def _prepare(config: Config, parts: Parts) -> tuple[list[Path], dict[str, Any]]:
     return folders, facts
 
 
-def _with_absolute_path(config: Config) -> Config:
-    """Name the data in full, so that a run can be resumed from any folder."""
+def _with_absolute_paths(config: Config) -> Config:
+    """Name the data, and the run to start from, in full, so that a run can be resumed from any folder."""
     data = config.data.model_copy(update={"sites": str(Path(config.data.sites).resolve())})
-    return config.model_copy(update={"data": data})
+    start = str(Path(config.start_from).resolve()) if config.start_from else ""
+    return config.model_copy(update={"data": data, "start_from": start})
 
 
 def _finish(
     run: RunFolder, folders: Sequence[Path], parts: Parts, pool: AbstractContextManager[RayPool | None]
 ) -> RunFolder:
     """Do what is left of a run: rounds, export, baselines, evaluation."""
+    take_start(run, parts.components)
     torch.set_num_threads(run.facts["threads"])
     if "passes" in run.facts:
         parts.display.say(reading_text(run.facts["passes"]))
@@ -180,12 +205,13 @@ def _finish(
                 parts.display.say(line)
             if run.config.evaluation.rates:
                 try_rates(arms, "federated")
-            state = arms.train_federated(arms.config("federated"), run.path)
-            results = measure_arms(arms, state)
-        write_json(run.path / "results.json", {"run": run.identity(), **results})
+            with following(run, run.config.tracking.to, parts.display) as trackers:
+                state = arms.train_federated(arms.config("federated"), run.path, trackers.catch_up)
+                results = measure_arms(arms, state)
+                write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):
         if run.has_begun:
-            parts.display.say(f"go on with: {_how_to_resume(run)}")
+            parts.display.say(f"go on with: {resume_command(run)}")
         raise
     return run
 
@@ -217,10 +243,3 @@ def _other_functions(path: Path, before: dict[str, str], now: dict[str, str]) ->
         f"{path}: cannot be resumed: it began with {told[0]}, not with {told[1]}; go on in Python with "
         "fedrag.resume(RUN, rule=..., losses=...) and the functions it began with"
     )
-
-
-def _how_to_resume(run: RunFolder) -> str:
-    """Return the command that goes on with a run, or the call where it needs functions that no command knows."""
-    arguments = dict.fromkeys(what.partition(".")[0] for what in run.facts.get("own", {}))  # an older run has none
-    own = "".join(f", {argument}=..." for argument in arguments)
-    return f'fedrag.resume("{run.path}"{own})' if own else f"fedrag simulate --resume {run.path}"

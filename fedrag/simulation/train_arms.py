@@ -7,7 +7,7 @@ passages of its own site.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -53,7 +53,7 @@ class Arms:
         chosen = RateTries(self.run.path, arm).best() if rates is None else rates
         return arm_config(self.run.config, arm, chosen)
 
-    def train_federated(self, config: Config, path: Path) -> State:
+    def train_federated(self, config: Config, path: Path, on_round: Callable[[], None] = lambda: None) -> State:
         """Train all sites together, in a run folder; raise QuorumError where too few can."""
         run = RunFolder(path, config) if path == self.run.path else self._folder(config, path)
         return federate(
@@ -62,6 +62,8 @@ class Arms:
             components=self.parts.components,
             rule=self.parts.rule,
             display=self.parts.display,
+            on_round=on_round,
+            start=self._start,
         )
 
     def train_local(self, config: Config, folder: Path) -> dict[str, State]:
@@ -98,6 +100,11 @@ class Arms:
         """The names of the sites that the federation asked, by round."""
         return {record["round"]: record["asked"] for record in self.run.rounds()}
 
+    @cached_property
+    def _start(self) -> State:
+        """The tensors of an earlier run from which every arm starts; none where they start anew."""
+        return self.run.load_start()
+
     def _train_baseline(self, config: Config, path: Path, clients: Clients, idle: Sequence[int] = ()) -> State:
         """Train without others; one that diverges must not cost the whole run, and counts as untouched."""
         display = self.parts.display
@@ -110,6 +117,7 @@ class Arms:
                 components=self.parts.components,
                 display=display,
                 idle_rounds=idle,
+                start=self._start,
             )
         except QuorumError as error:
             display.say(f"{path.name} could not be trained and is measured untouched: {error}")

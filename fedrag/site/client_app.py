@@ -90,11 +90,17 @@ def make_client_app(
 
     @app.evaluate(VALIDATE.partition(".")[2])
     def validate(message: Message, context: Context) -> Message:
-        return handle(message, context, lambda bench, request: validate_site(bench, request, components))
+        tells = policy is None or policy.tell_diagnosis
+        return handle(
+            message, context, lambda bench, request: validate_site(bench, request, components, tells_diagnosis=tells)
+        )
 
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
-        return handle(message, context, lambda bench, request: accept_delivery(bench, request, components))
+        adopts = policy is None or policy.adopt == "always"
+        return handle(
+            message, context, lambda bench, request: accept_delivery(bench, request, components, adopts=adopts)
+        )
 
     return app
 
@@ -105,7 +111,8 @@ def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:
         paths = SitePaths.from_node_config(context.node_config, config)
         site = paths.load()
         models = base_identities(config, setup.components)
-        greeting = Greeting(paths.name, __version__, question_counts(site), models)
+        counts = question_counts(site, with_unanswered=config.iterates)
+        greeting = Greeting(paths.name, __version__, counts, models)
         return greeting_content(apply_to_greeting(setup.policy, greeting) if setup.policy else greeting)
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")
@@ -123,7 +130,8 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:
             answered = sum(bool(question.answers) for question in site.validation)
-            reply = apply_to_reply(setup.policy, reply, len(site.train), answered or len(site.validation))
+            learnt = question_counts(site, with_unanswered=config.iterates)["train_questions"]
+            reply = apply_to_reply(setup.policy, reply, learnt, answered or len(site.validation))
         manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
         seed = derive_seed(config.seed, request.round_number, paths.name, "rounding")
         return reply_content(reply, manifests, request.wire, seed)

@@ -2,7 +2,7 @@
 
 ```
 DIR/models/
-  current.json   the deliveries, oldest first; the last one that was not taken back is current
+  current.json   the deliveries, oldest first; the last one that is adopted, and was not taken back, is current
   <run>/         generator.safetensors  retriever.safetensors  scenario.toml
                  results.json  report.html    how good they are on the site's own questions, once measured
 ```
@@ -11,11 +11,12 @@ DIR/models/
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
@@ -28,6 +29,7 @@ from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError
 from fedrag.federation.messages import Reply, Request
 from fedrag.files import read_json, replacing_folder, sha256_of, write_json
+from fedrag.locks import in_turn
 from fedrag.retrieval.index_cache import INDEXES
 from fedrag.runs.facts import changed_models, model_facts
 from fedrag.types import Component, State, Tensors
@@ -51,7 +53,9 @@ class Delivery:
         time: Local time, ISO 8601.
         sha256: Hash of the file of each component.
         models: What is recorded of the base models on which it was trained, by their keys in [models].
-        taken_back: Whether the site taken back to the models before it.
+        taken_back: Whether the site went back to the models before it.
+        adopted: Whether the site took it into use; false: it waits.
+        verdict: How it did on the site's validation questions, as `fedrag.site.adoption` records it; empty before.
     """
 
     run: str
@@ -59,6 +63,13 @@ class Delivery:
     sha256: dict[str, str]
     models: dict[str, dict[str, str]] = field(default_factory=dict)
     taken_back: bool = False
+    adopted: bool = True
+    verdict: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_to_be_judged(self) -> bool:
+        """Whether it waits to be measured."""
+        return not (self.adopted or self.taken_back or self.verdict)
 
     @property
     def components(self) -> tuple[Component, ...]:
@@ -89,9 +100,17 @@ class Delivered:
 
 
 def save_delivery(
-    folder: Path, run: str, state: State, scenario: str, models: dict[str, dict[str, str]] | None = None
+    folder: Path,
+    run: str,
+    state: State,
+    scenario: str,
+    models: dict[str, dict[str, str]] | None = None,
+    *,
+    adopts: bool = True,
 ) -> None:
-    """Save delivered models and make them current; they replace earlier ones of the same run.
+    """Save delivered models; they replace earlier ones of the same run.
+
+    The same models once more change nothing: what was taken back, or waits, does not come into use by itself.
 
     Args:
         folder: The site's folder.
@@ -99,6 +118,7 @@ def save_delivery(
         state: Tensors by component.
         scenario: The run's scenario as TOML.
         models: What is recorded of its base models, if they are here.
+        adopts: Whether they are current at once; false: they wait.
 
     Raises:
         MessageError: The run's name cannot be a folder's.
@@ -106,14 +126,18 @@ def save_delivery(
     """
     if not _RUN.fullmatch(run):
         raise MessageError(f"run = {run!r}: expected at most 100 letters, digits, hyphens and underscores")
-    others = [delivery for delivery in deliveries(folder) if delivery.run != run]
+    deliveries(folder)  # a list that cannot be read is told before anything is written
     with replacing_folder(models_folder(folder, run)) as partial:
         for component, tensors in state.items():
             save_file(tensors, partial / f"{component}.safetensors")
         (partial / "scenario.toml").write_text(scenario, encoding="utf-8")
         digests = {str(component): sha256_of(partial / f"{component}.safetensors") for component in state}
     time = datetime.now().astimezone().isoformat(timespec="seconds")
-    _write(folder, [*others, Delivery(run, time, digests, models or {})])
+    with changing(folder) as found:
+        [before, *_] = [*(delivery for delivery in found if delivery.run == run), None]
+        if before is None or before.sha256 != digests:
+            found[:] = [delivery for delivery in found if delivery.run != run]
+            found.append(Delivery(run, time, digests, models or {}, adopted=adopts))
 
 
 def deliveries(folder: Path) -> list[Delivery]:
@@ -131,9 +155,26 @@ def deliveries(folder: Path) -> list[Delivery]:
         raise RunError(f"{path}: expected the list of the deliveries") from None
 
 
+@contextmanager
+def changing(folder: Path) -> Iterator[list[Delivery]]:
+    """Yield the list of deliveries to be changed, and write it; one process at a time.
+
+    Raises:
+        RunError: The list cannot be read.
+        StorageError: It cannot be written.
+    """
+    with in_turn(folder / MODELS):
+        found = deliveries(folder)
+        yield found
+        if found:
+            write_json(folder / MODELS / HISTORY_FILE, {"history": [asdict(delivery) for delivery in found]})
+        else:
+            (folder / MODELS / HISTORY_FILE).unlink(missing_ok=True)
+
+
 def current_delivery(found: Sequence[Delivery]) -> Delivery | None:
-    """Return the last delivery that was not taken back; None: the untouched models are current."""
-    return next((delivery for delivery in reversed(found) if not delivery.taken_back), None)
+    """Return the last delivery that is adopted and was not taken back; None: the untouched models are current."""
+    return next((delivery for delivery in reversed(found) if delivery.adopted and not delivery.taken_back), None)
 
 
 def roll_back(folder: Path) -> tuple[Delivery, Delivery | None]:
@@ -145,22 +186,20 @@ def roll_back(folder: Path) -> tuple[Delivery, Delivery | None]:
     Raises:
         ConfigError: The untouched models are current already.
     """
-    found = deliveries(folder)
-    current = current_delivery(found)
-    if current is None:
+    if current_delivery(deliveries(folder)) is None:
         raise ConfigError(f"{folder}: the untouched models are current; there is nothing to go back to")
-    found[found.index(current)] = replace(current, taken_back=True)
-    _write(folder, found)
+    with changing(folder) as found:
+        current = current_delivery(found)
+        assert current is not None
+        found[found.index(current)] = replace(current, taken_back=True)
     return current, current_delivery(found)
 
 
 def remove_deliveries(folder: Path, runs: Sequence[str]) -> None:
     """Remove runs from the list of deliveries, and the list itself once it is empty."""
-    left = [delivery for delivery in deliveries(folder) if delivery.run not in runs]
-    if left:
-        _write(folder, left)
-    else:
-        (folder / MODELS / HISTORY_FILE).unlink(missing_ok=True)
+    if (folder / MODELS).is_dir():
+        with changing(folder) as found:
+            found[:] = [delivery for delivery in found if delivery.run not in runs]
 
 
 def open_current(folder: Path) -> Delivered:
@@ -174,21 +213,46 @@ def open_current(folder: Path) -> Delivered:
     found = deliveries(folder)
     current = current_delivery(found)
     if current is None:
-        why = "all delivered models were taken back" if found else "no models were delivered yet"
-        raise ModelError(f"{folder}: {why}, so there is nothing to compare with the untouched models")
-    path = models_folder(folder, current.run)
+        raise ModelError(f"{folder}: {_why_none(found)}, so there is nothing to compare with the untouched models")
+    return open_delivery(folder, current)
+
+
+def open_latest(folder: Path) -> Delivered:
+    """Load the models that are current, or else those that were delivered last, for their scenario.
+
+    Raises:
+        ModelError: None were delivered, or see `open_current`.
+    """
+    found = deliveries(folder)
+    if not found:
+        raise ModelError(f"{folder}: {_why_none(found)}")
+    return open_delivery(folder, current_delivery(found) or found[-1])
+
+
+def _why_none(found: Sequence[Delivery]) -> str:
+    """Return why no delivered models are current."""
+    if not found:
+        return "no models were delivered yet"
+    if all(delivery.taken_back for delivery in found):
+        return "all delivered models were taken back"
+    return "no delivered models are adopted (see fedrag client models)"
+
+
+def open_delivery(folder: Path, delivery: Delivery) -> Delivered:
+    """Load delivered models, current or not; see `open_current`."""
+    path = models_folder(folder, delivery.run)
     scenario = path / "scenario.toml"
     try:
         config = Config.from_toml(read_scenario(scenario), str(scenario))
     except ConfigError as error:
         raise RunError(f"{error}; go back with: fedrag client rollback {folder}") from None
-    now = {key: model_facts(find_model(told["name"])) for key, told in current.models.items()}
-    if changed := changed_models(current.models, now):
+    now = {key: model_facts(find_model(told["name"])) for key, told in delivery.models.items()}
+    if changed := changed_models(delivery.models, now):
         raise ModelError(
             f"{path}: its base models changed since it was delivered: {changed}; fetch again what was there, or go "
             f"back with: fedrag client rollback {folder}"
         )
-    return Delivered(current.run, path, config, {c: _tensors(folder, current, c) for c in current.components})
+    return Delivered(delivery.run, path, config, {c: _tensors(folder, delivery, c) for c in delivery.components})
 
 
 def models_folder(folder: Path, run: str) -> Path:
@@ -209,15 +273,14 @@ def _tensors(folder: Path, delivery: Delivery, component: Component) -> Tensors:
     raise ModelError(f"{path}: {reason}; go back with: fedrag client rollback {folder}")
 
 
-def _write(folder: Path, found: Sequence[Delivery]) -> None:
-    write_json(folder / MODELS / HISTORY_FILE, {"history": [asdict(delivery) for delivery in found]})
-
-
-def accept_delivery(bench: Workbench, request: Request, components: Components = SHIPPED) -> Reply:
-    """Save the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/` and make them current."""
+def accept_delivery(
+    bench: Workbench, request: Request, components: Components = SHIPPED, *, adopts: bool = True
+) -> Reply:
+    """Save the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/`; see `save_delivery`."""
     models: dict[str, dict[str, str]] = {}
     with suppress(ModelError):  # a site that lost a base model keeps what it trained
         used = base_tensor_hashes(bench.config, components)
         models = {key: model_facts(find_model(bench.config.models.name_of(key))) for key in used}
-    save_delivery(bench.cache, bench.run or bench.config.name, request.state, request.scenario, models)
+    run = bench.run or bench.config.name
+    save_delivery(bench.cache, run, request.state, request.scenario, models, adopts=adopts)
     return Reply(metrics={"delivered": len(request.state)})

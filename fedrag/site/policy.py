@@ -18,6 +18,7 @@ from fedrag.types import COMPONENTS, Component, Site
 
 MEGABYTE = 1_000_000
 
+DIAGNOSIS = "diagnosis"
 NOT_FROM_QUESTIONS = ("seconds", "delivered", "retriever.scale", "retriever.tau_r")
 
 
@@ -89,9 +90,9 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
 
 def fewest_questions(site: Site, components: Sequence[Component], config: Config) -> int:
     """Return the fewest training questions that one of these components learns from, of those that learn anything."""
-    counts = question_counts(site)
+    counts = question_counts(site, with_unanswered=config.iterates)
     sorts = {SHIPPED[name].learns_from(config) for name in components if name in SHIPPED} or {"train_questions"}
-    return min((counts[sort] for sort in sorts if counts[sort]), default=len(site.train))
+    return min((counts[sort] for sort in sorts if counts[sort]), default=counts["train_questions"])
 
 
 def is_quiet(policy: Policy, now: datetime) -> bool:
@@ -134,6 +135,7 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
         "min_examples": policy.min_examples,
         "min_examples_for_metrics": policy.min_examples_for_metrics,
         "tell_counts": policy.tell_counts,
+        "tell_diagnosis": policy.tell_diagnosis,
     }
     return {name: float(number) for name, number in numbers.items()}
 
@@ -151,9 +153,10 @@ def apply_to_reply(policy: Policy, reply: Reply, train_questions: int, validatio
         norm({component: flat}) <= policy.max_update_norm for component, flat in reply.update.items()
     ):  # written so that NaN is too large
         return Reply(refusal="policy-update-norm")
+    told = reply.metrics if policy.tell_diagnosis else _without_diagnosis(reply.metrics)
     metrics = {
         name: value
-        for name, value in reply.metrics.items()
+        for name, value in told.items()
         if name in NOT_FROM_QUESTIONS
         or _questions_behind(name, reply, train_questions, validation_questions) >= policy.min_examples_for_metrics
     }
@@ -165,6 +168,8 @@ def apply_to_reply(policy: Policy, reply: Reply, train_questions: int, validatio
 def _questions_behind(metric: str, reply: Reply, train_questions: int, validation_questions: int) -> int:
     """Return the fewest questions that a metric may have been computed from."""
     component, _, what = metric.partition(".")
+    if component == DIAGNOSIS:
+        return int(reply.metrics.get(f"{DIAGNOSIS}.questions", 0))
     if what in ("sum", "count"):
         # What counts anything but labelled questions, as the generator its tokens, says little of questions.
         counts_questions = component in SHIPPED and SHIPPED[component].validates_labelled
@@ -185,4 +190,10 @@ def _without_counts(metrics: Mapping[str, float]) -> dict[str, float]:
         total, count = told.get(f"{component}.sum"), told.get(f"{component}.count")
         if total is not None and count:
             told |= {f"{component}.sum": total / count, f"{component}.count": 1.0}
+    if questions := told.get(f"{DIAGNOSIS}.questions"):  # shares of one question
+        told |= {name: value / questions for name, value in told.items() if name.startswith(f"{DIAGNOSIS}.")}
     return told
+
+
+def _without_diagnosis(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {name: value for name, value in metrics.items() if not name.startswith(f"{DIAGNOSIS}.")}

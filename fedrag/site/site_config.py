@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from fedrag.config.run_settings import Schedule
@@ -30,6 +30,7 @@ _HEADER = f"""\
 # file and, as numbers, the rules under [policy]; with tell_policy = false the name alone.
 # A setting that you leave out has its default.
 """
+_SOURCE_HEADER = "# A store from which passages.jsonl is written anew at each start and by fedrag client sync."
 _POLICY_HEADER = (
     "# What this site allows. A request that asks for more is refused, and the coordinator learns which rule."
 )
@@ -144,8 +145,39 @@ class Policy(SiteSection):
     """Fewest questions behind a number that leaves the site, such as a loss; 1: no limit."""
     tell_counts: bool = True
     """Whether the coordinator learns numbers of questions; false: 1 or 0, and only in runs with equal weights."""
+    tell_diagnosis: bool = False
+    """Whether the coordinator learns, where a run asks, how many answers to validation questions are wrong, and why."""
+    adopt: Literal["if-better", "always", "ask"] = "if-better"
+    """When delivered models are used: if no worse here (too few questions to tell: "ask"), at once, or if you adopt."""
     tell_policy: bool = True
     """Whether the coordinator learns these rules, as numbers, to plan runs by them; it learns no name of a model."""
+
+
+class SourceConfig(SiteSection):
+    """Where this site's passages come from, if not from passages.jsonl."""
+
+    kind: Literal["", "qdrant", "llama-index"] = ""
+    """Store that holds all passages: "qdrant", or "llama-index" (an index that it persisted); empty: none."""
+    location: str = ""
+    """URL of the Qdrant server, or folder of a local one or of the index."""
+    collection: str = ""
+    """Name of the Qdrant collection."""
+    text: Annotated[str, AfterValidator(_path)] = "text"
+    """Field of an entry that holds its text, such as "page_content"; a dotted path leads into nested fields."""
+    title: str = "title"
+    """Field of its title, such as "metadata.title"; an entry may have none."""
+    source: str = "source"
+    """Field that says where a reader finds the text; an entry may have none."""
+    key_file: str = ""
+    """File with the key of the Qdrant server; empty: it needs none."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SourceConfig:
+        if self.kind and not self.location:
+            raise ValueError("source.location is empty; expected where the passages are")
+        if self.kind == "qdrant" and not self.collection:
+            raise ValueError("source.collection is empty; expected the name of the Qdrant collection")
+        return self
 
 
 class SiteConfig(SiteSection):
@@ -172,6 +204,7 @@ class SiteConfig(SiteSection):
     """Private key of this site; it never leaves this machine."""
     evaluate: bool = True
     """Whether delivered models are measured here, on this site's own test questions; the results stay here."""
+    source: SourceConfig = SourceConfig()
     policy: Policy = Policy()
 
     @classmethod
@@ -184,7 +217,13 @@ class SiteConfig(SiteSection):
         path = Path(path)
         config = parse_section(cls, _read(path), str(path))
         folder = path.parent.absolute()
-        return config.model_copy(update={key: str(folder / getattr(config, key)) for key in PATH_SETTINGS})
+        source = config.source
+        if source.kind and not source.location.startswith(("http://", "https://")):
+            source = source.model_copy(update={"location": str(folder / source.location)})
+        if source.key_file:
+            source = source.model_copy(update={"key_file": str(folder / source.key_file)})
+        paths = {key: str(folder / getattr(config, key)) for key in PATH_SETTINGS}
+        return config.model_copy(update={**paths, "source": source})
 
 
 def site_toml(name: str, server: str, data: str = "data") -> str:
@@ -199,6 +238,7 @@ def site_toml(name: str, server: str, data: str = "data") -> str:
         ConfigError: A value is not valid.
     """
     lines = [_HEADER, *_setting_lines(SiteConfig, {"name": name, "server": server, "data": data})]
+    lines += [_SOURCE_HEADER, "[source]", "", *_setting_lines(SourceConfig, {})]
     text = "\n".join([*lines, _POLICY_HEADER, "[policy]", "", *_setting_lines(Policy, {})])
     parse_section(SiteConfig, text, SITE_FILE)
     return text

@@ -16,6 +16,7 @@ from fedrag.types import Site
 from fedrag.weights.store import fedrag_home
 
 SCORES = "answer-scores"
+DIAGNOSIS_ANSWERS = "diagnosis-answers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 
+from fedrag.augmentation.pseudo_labels import pseudo_labelled
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.work import Work, Workbench
@@ -27,6 +28,8 @@ def train_site(bench: Workbench, request: Request, components: Components = SHIP
     """
     started = time.monotonic()
     work = begin_work(bench, request)
+    if bench.config.iterates:
+        work = _with_pseudo_labels(work)
     # Answer scores come before prompts: they take longest, and what goes wrong in them is known soonest.
     found = {name: find_component(components, name).steps().prepare(work) for name in reversed(request.components)}
     prepared = {name: training for name in request.components if (training := found[name])}
@@ -40,6 +43,18 @@ def train_site(bench: Workbench, request: Request, components: Components = SHIP
 def begin_work(bench: Workbench, request: Request) -> Work:
     """Return what components are given: models in the state of the request, an index once one asks for it."""
     return _work_with(bench, request, RoundModels(bench.config, request.state))
+
+
+def _with_pseudo_labels(work: Work) -> Work:
+    """Return the work on a site that has answered its unanswered questions with the models of the round's start."""
+    bench = work.bench
+    parts = tuple(map(_with_pseudo_labels, work.parts))
+    if parts:
+        train = tuple(question for part in parts for question in part.bench.site.train)
+        site = replace(bench.site, train=train, parts=tuple(part.bench.site for part in parts))
+    else:
+        site = pseudo_labelled(bench.site, work.models, work.index, bench.config, bench.on_progress)
+    return replace(work, bench=replace(bench, site=site), parts=parts)
 
 
 def _work_with(bench: Workbench, request: Request, models: RoundModels) -> Work:

@@ -11,16 +11,36 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from fedrag.config.scenario import Config
+from fedrag.models.retriever import Retriever
+from fedrag.rag.pipeline import retrieve
 from fedrag.rag.window import Shown, shown_hits, shown_passage
 from fedrag.retrieval.index import PassageIndex
 from fedrag.training.retriever_examples import chunk_with_answer
-from fedrag.types import Hit, Passage, Question
+from fedrag.types import Hit, Passage, Question, Site
 
 
 def passages_to_find(config: Config, questions: Sequence[Question]) -> int:
     """Return how many passages to retrieve: some more where others take the place of those that are left out."""
     spare = max((len(question.passage_ids) for question in questions), default=0)
     return config.rag.passages + (spare if config.generator.raft_drop else 0)
+
+
+def find_training_passages(
+    retriever: Retriever, index: PassageIndex, site: Site, config: Config, seed: int
+) -> list[list[Shown]]:
+    """Search for the answered questions of a site, and return the passages that training shows with each.
+
+    Args:
+        retriever: Encodes the questions, in its current state.
+        index: The site's passages.
+        site: The site.
+        config: The scenario.
+        seed: Seed of the choice of questions whose labelled passages are left out.
+    """
+    asked = [question.question for question in site.answered]
+    hits = retrieve(retriever, index, asked, passages_to_find(config, site.answered))
+    by_id = {passage.id: passage for passage in site.passages}
+    return training_passages(site.answered, hits, by_id, index, config, seed)
 
 
 def training_passages(

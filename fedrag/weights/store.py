@@ -43,6 +43,16 @@ class FetchedModel:
     fetched_at: str
     """UTC, ISO 8601."""
 
+    @property
+    def revision(self) -> str | None:
+        """The hub's revision from which it was fetched, or None: it came from elsewhere.
+
+        >>> FetchedModel("a/b", "causal", Path("x"), "hub:a/b@4f2c", "mit", "", "").revision
+        '4f2c'
+        """
+        scheme, _, origin = self.source.partition(":")
+        return origin.rpartition("@")[2] if scheme == "hub" and "@" in origin else None
+
 
 @dataclass(frozen=True)
 class TensorEntry:

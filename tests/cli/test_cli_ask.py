@@ -65,6 +65,14 @@ def test_both_sides_stand_beside_each_other_with_scores_marks_and_right_answers(
     assert "*: given to the generator" in " ".join(lines)
 
 
+def test_where_a_passage_stands_is_shown(tmp_path: Path):
+    shutil.copytree(NORTH, tmp_path / "north")
+    rows = [json.loads(line) for line in (tmp_path / "north" / "passages.jsonl").read_text().splitlines()]
+    lines = [json.dumps(row | {"source": "rules.pdf, page 3"}) + "\n" for row in rows]
+    (tmp_path / "north" / "passages.jsonl").write_text("".join(lines))
+    assert ask(QUESTION, "--data", str(tmp_path / "north")).count("rules.pdf, page 3") == 4
+
+
 def test_json_is_all_there_is_on_standard_output():
     asked = json.loads(ask(QUESTION, "--data", NORTH, "--json"))
     expected = ("run", "north", ["retriever"], ["test"], ["two coins a week"])
@@ -73,7 +81,7 @@ def test_json_is_all_there_is_on_standard_output():
         assert isinstance(asked[side]["answer"], str)
         found = asked[side]["found"]
         assert [set(item) for item in found] == [{"passage", "score", "is_given", "is_labelled"}] * 2
-        assert set(found[0]["passage"]) == {"id", "text", "title"}
+        assert set(found[0]["passage"]) == {"id", "text", "title", "source"}
 
 
 def test_a_question_that_is_too_long_is_cut_and_that_is_said():

@@ -14,6 +14,7 @@ from tiny_federation import SHIPPED
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
+from fedrag.diagnosis.diagnose import diagnose_run
 from fedrag.models.resident import RoundModels
 from fedrag.runs.run_folder import RunFolder
 from fedrag.site.delivery import open_current
@@ -89,7 +90,7 @@ def test_going_back_changes_what_answers(clinic: Path):
 
 
 def test_a_site_exports_what_it_asks(clinic: Path, tmp_path: Path):
-    assert client("export", "clinic", str(tmp_path / "out")).splitlines() == [
+    assert client("export", "clinic", "--out", str(tmp_path / "out")).splitlines()[:2] == [
         f"{name}: {tmp_path / 'out' / name}" for name in ("generator", "retriever")
     ]
     delivered = open_current(clinic)
@@ -97,7 +98,18 @@ def test_a_site_exports_what_it_asks(clinic: Path, tmp_path: Path):
     encoder = SentenceTransformer(str(tmp_path / "out" / "retriever"), device="cpu")
     np.testing.assert_allclose(encoder.encode([QUESTION]), ours, atol=1e-5)
     assert (tmp_path / "out" / "generator" / "README.md").is_file()
-    assert refusal("export", "clinic", str(tmp_path / "out")).endswith("exists already; choose another folder")
+    assert refusal("export", "clinic", "--out", str(tmp_path / "out")).endswith("exists already; choose another folder")
+
+
+def test_a_site_writes_its_own_training_set(clinic: Path, tmp_path: Path):
+    said = client("export", "clinic", "--out", str(tmp_path / "out"), "--openai-jsonl", "--merged").splitlines()
+    assert "must stay in the house" in said[-1]
+    lines = (tmp_path / "out" / "openai" / "train.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["messages"][-1]["role"] for line in lines] == ["assistant"] * len(lines) != []
+    card = (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
+    assert "this site does not" in card
+    assert "clinic" not in card
+    assert (tmp_path / "out" / "generator" / "model.safetensors").is_file()
 
 
 def test_the_list_shows_what_was_delivered_and_what_is_current(clinic: Path):
@@ -163,7 +175,17 @@ def test_purge_tells_what_it_removes_and_why_it_leaves_the_rest_and_asks(clinic:
 
 
 @pytest.mark.parametrize(
-    "verb", [("ask",), ("export", "out"), ("models",), ("rollback",), ("evaluate",), ("purge", "--yes")]
+    "verb",
+    [
+        ("ask",),
+        ("export", "--out", "out"),
+        ("models",),
+        ("adopt",),
+        ("rollback",),
+        ("evaluate",),
+        ("diagnose",),
+        ("purge", "--yes"),
+    ],
 )
 def test_a_folder_that_is_no_site_is_refused(verb: tuple[str, ...], tmp_path: Path):
     (tmp_path / "models" / "precious").mkdir(parents=True)
@@ -172,3 +194,20 @@ def test_a_folder_that_is_no_site_is_refused(verb: tuple[str, ...], tmp_path: Pa
         "site.toml: no such file; fedrag client init DIR makes a site's folder"
     )
     assert (tmp_path / "models" / "precious").is_dir()
+
+
+def test_a_site_sees_why_its_answers_are_wrong(clinic: Path, run: RunFolder):
+    output = client("diagnose", "clinic", "--json", "why.json")
+    result = json.loads(Path("why.json").read_text())
+    theirs = diagnose_run(run.path, NORTH)
+    assert result["overall"]["counts"] == theirs["overall"]["counts"]
+    assert result["sites"].keys() == {"clinic"}
+    assert "tiny-1 at clinic, trained models: 4 validation questions with an answer" in output
+    assert "Loss on general text" in output
+    assert output.splitlines()[-1] == "The scenario is the coordinator's: these lines are for it to set."
+    client("rollback", "clinic")
+    client("rollback", "clinic")
+    assert "untouched models: 4 validation questions" in client("diagnose", "clinic", "--base")
+    assert "all delivered models were taken back" in refusal("diagnose", "clinic")
+    (clinic / "data" / "test.jsonl").unlink()
+    assert "no question of the test split has an answer" in refusal("diagnose", "clinic", "--base", "--split", "test")

@@ -153,3 +153,28 @@ def test_a_run_compared_with_itself_differs_by_nothing():
     output = fedrag("compare", "one", "one")
     rows = [line.split() for line in output.splitlines() if line.split()[:1] in (["MRR"], ["Recall@1"])]
     assert [row[3:] for row in rows] == 2 * [["+0.0", "+0.0", "to", "+0.0", "-"]]  # of one site: no interval over sites
+
+
+def test_several_runs_are_compared_with_the_first():
+    output = fedrag("compare", "one", "four", "one")
+    assert output.splitlines()[0].rstrip() == "6 questions that all 3 runs measured, in per cent"
+    lines = [line.split() for line in output.splitlines()]
+    [number] = [number for number, line in enumerate(lines) if line[:2] == ["MRR", "one"]]
+    told = json.loads(fedrag("compare", "one", "four", "one", "--json"))
+    rows = [other["metrics"]["mrr"] for other in told["others"]]
+    assert (told["first"], told["n_questions"], [other["run"] for other in told["others"]]) == (
+        "one",
+        6,
+        ["four", "one"],
+    )
+    assert lines[number][2] == f"{100 * rows[0]['first']:.1f}"
+    assert [line[0:3] for line in lines[number + 1 : number + 3]] == [
+        [name, f"{100 * row['second']:.1f}", f"{100 * row['difference']['mean_difference']:+.1f}"]
+        for name, row in zip(("four", "one"), rows, strict=True)
+    ]
+
+
+def test_one_run_alone_is_compared_with_nothing():
+    result = CliRunner().invoke(app, ["compare", "one"])
+    assert result.exit_code == 2
+    assert result.stderr == "Error: expected the folders of two runs or more; the others are compared with the first\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from pathlib import Path
 
@@ -34,10 +35,15 @@ def export(*arguments: object) -> tuple[int, str, str]:
 
 def test_models_are_written_whole_and_compute_as_the_run_s_do(run: RunFolder, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    code, printed, _ = export(run.path, out)
+    code, printed, _ = export(run.path, "--out", out)
     assert code == 0
-    assert {line.partition(":")[0] for line in printed.splitlines()} == {"generator", "retriever"}
-    assert sorted(path.name for path in out.iterdir()) == ["generator", "retriever"]
+    assert printed.splitlines() == [
+        f"generator: {out / 'generator'}",
+        f"retriever: {out / 'retriever'}",
+        f"model card: {out / 'README.md'}",
+        f"prompt and search: {out / 'rag.json'}",
+    ]
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "generator", "rag.json", "retriever"]
     assert (out / "generator" / "adapter_model.safetensors").is_file()
     retriever = RoundModels(run.config, run.load_result()).retriever
     encoder = SentenceTransformer(str(out / "retriever"), device="cpu")
@@ -47,24 +53,59 @@ def test_models_are_written_whole_and_compute_as_the_run_s_do(run: RunFolder, tm
 
 
 def test_a_run_folder_holds_no_file_as_large_as_the_encoder(run: RunFolder, tmp_path: Path) -> None:
-    fedrag.export_run(run.path, tmp_path)
-    encoder = (tmp_path / "retriever" / "model.safetensors").stat().st_size
+    assert fedrag.export_run(run.path, tmp_path / "out") == [
+        tmp_path / "out" / "generator",
+        tmp_path / "out" / "retriever",
+    ]
+    encoder = (tmp_path / "out" / "retriever" / "model.safetensors").stat().st_size
     assert not (run.path / "final" / "retriever").exists()
     assert all(path.stat().st_size < encoder for path in run.path.rglob("*"))
 
 
 def test_what_is_there_is_not_overwritten(run: RunFolder, tmp_path: Path) -> None:
-    (tmp_path / "retriever").mkdir()
-    code, printed, said = export(run.path, tmp_path)
+    (tmp_path / "out").mkdir()
+    code, printed, said = export(run.path, "--out", tmp_path / "out")
     assert (code, printed) == (2, "")
-    assert said == f"Error: {tmp_path / 'retriever'}: exists already; choose another folder\n"
-    assert not (tmp_path / "generator").exists()
+    assert said == f"Error: {tmp_path / 'out'}: exists already; choose another folder\n"
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_an_export_that_breaks_off_leaves_nothing(run: RunFolder, tmp_path: Path, monkeypatch) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("fedrag.exporting.write_export.write_rag_file", full)
+    code, _, said = export(run.path, "--out", tmp_path / "out")
+    assert (code, said) == (
+        2,
+        f"Error: {tmp_path / 'out'}: cannot be written: the disk is full; free some space and resume\n",
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (
+            ["--gguf", "convert.py"],
+            "--gguf convert.py: expected the path of convert_hf_to_gguf.py in a checkout of llama",
+        ),
+        (["--push", "a b"], '--push a b: expected a repository of the model hub, as "owner/name"'),
+        (["--openai-jsonl", "--push", "a/b"], "--openai-jsonl and --push: the training set quotes the sites' data"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_in_a_sentence(run: RunFolder, tmp_path: Path, arguments, sentence) -> None:
+    code, printed, said = export(run.path, "--out", tmp_path / "out", *arguments)
+    assert (code, printed) == (2, "")
+    assert said.startswith(f"Error: {sentence}")
+    assert said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_that_is_not_finished_is_refused(run: RunFolder, tmp_path: Path) -> None:
     shutil.copytree(run.path, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "final")
-    code, _, said = export(tmp_path / "run", tmp_path / "out")
+    code, _, said = export(tmp_path / "run", "--out", tmp_path / "out")
     assert code == 2
     assert said.startswith(f"Error: {tmp_path / 'run'}: is not finished")
     assert not (tmp_path / "out").exists()

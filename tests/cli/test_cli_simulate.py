@@ -221,3 +221,19 @@ def test_results_are_json_that_other_programs_read(finished: tuple[str, RunFolde
     assert set(content) == {"run", "federated", "untouched", "local", "pooled", "question_lines", "training"}
     assert set(content["federated"]) == {"overall", "sites"}
     assert set(content["federated"]["sites"]) == {"east", "north", "south"}
+
+
+def test_a_finished_run_gets_more_rounds_and_is_measured_anew(
+    fedrag: Fedrag, folder: Path, finished: tuple[str, RunFolder]
+):
+    shutil.copytree(folder / "runs" / "whole", folder / "runs" / "longer")
+    output = fedrag("simulate", "--resume", "runs/longer", "--rounds", "3")
+    assert "going on after round 2" in output
+    assert "round 3/3: 3 of 3 sites" in output
+    assert len(RunFolder.open(folder / "runs" / "longer").rounds()) == 3
+
+
+def test_rounds_go_with_resume_alone(folder: Path):
+    result = CliRunner().invoke(app, ["simulate", SCENARIO, "--rounds", "3"])
+    assert result.exit_code == 2
+    assert "--rounds goes with --resume; a new run has --set federation.rounds=N" in result.output

@@ -21,6 +21,7 @@ import click
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from office_files import write_documents, write_xlsx
 from test_readme_commands import DOCUMENTS, ROOT, blocks
 from typer.main import get_command
 from typer.testing import CliRunner
@@ -30,6 +31,7 @@ from fedrag.models import resident
 from fedrag.weights.store import find_model
 
 NOT_RUN = {
+    "fedrag report runs/tiny-1 --to tensorboard --to mlflow": "extras; make integrations runs it with all four",
     "fedrag models fetch": "make setup runs it; it downloads the real models",
     "fedrag models fetch Qwen/Qwen2.5-0.5B-Instruct": "it needs the model hub",
     "fedrag data import hub rajpurkar/squad data/squad --question question --answer answers.text --passage context "
@@ -44,7 +46,7 @@ NOT_RUN = {
     "it goes on running; tests/cli/test_cli_serve.py starts such ones and ends them",
 )
 LEAVES = {
-    "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html"),
+    "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
     "simulations/README.md": (
         "runs/demo-1/report.html",
         "runs/policyqa-1/final",
@@ -54,6 +56,9 @@ LEAVES = {
         "exported/retriever/modules.json",
         "exported/retriever/README.md",
         "exported/generator/README.md",
+        "exported/rag.json",
+        "whole/generator/model.safetensors",
+        "whole/openai/train.jsonl",
         "tiny.html",
     ),
     "simulations/RESULTS.md": ("runs/demo-1/report.html", "runs/xquad-1/final", "runs/policyqa-1/results.json"),
@@ -61,6 +66,7 @@ LEAVES = {
 PRINTED = {
     "write_sites": "['east', 'west']",
     "ComponentSpec": "moved: True exported: ['head.safetensors']",
+    "rag.json": "Question: What does a late book cost?",
     "simulate": "'n_questions': 18",
 }
 WEBSITES = ("adweek.com", "fool.com", "ted.com", "walmart.com", "yahoo.com", "style.com", "mlb.com", "npr.org")
@@ -121,6 +127,8 @@ def write_users_files(folder: Path) -> None:
         writer.writeheader()
         writer.writerows(ROWS)
     pq.write_table(pa.Table.from_pylist(ROWS), folder / "qa.parquet")
+    write_xlsx(folder / "qa.xlsx", [list(ROWS[0]), *(list(row.values()) for row in ROWS)])
+    write_documents(folder)
     source = folder / "MedQuAD-master" / "5_NIDDK_QA"
     source.mkdir(parents=True)
     (source / "1.xml").write_text(

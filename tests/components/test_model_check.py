@@ -41,6 +41,27 @@ def test_an_adapter_from_the_question_on_passes(tiny_home):
     assert wrong(generator={"adapter_from": "question"}) == {}
 
 
+@pytest.mark.parametrize("template", ["Read: {context_str}\nQ: {query_str}\nA: ", "Q: {query_str}\n{context_str}\nA: "])
+@pytest.mark.parametrize("kind", ["causal", "seq2seq"])
+def test_a_prompt_template_passes_whatever_its_order(tiny_home, kind, template):
+    config = tiny_config(models={"generator": f"fedrag/tiny-{kind}"}, rag={"template": template})
+    findings = check_model(config, "generator", SHIPPED["generator"], find_model(f"fedrag/tiny-{kind}"))
+    assert [finding.text for finding in findings if not finding.is_ok] == []
+
+
+def test_a_prompt_template_whose_words_are_changed_is_refused(own_tiny_causal):
+    (own_tiny_causal / "chat_template.jinja").write_text("{{ messages[-1]['content'] | lower }}")
+    said = wrong(rag={"template": "Read: {context_str}\nQ: {query_str}\nA: "})
+    assert any("it changes the words of rag.template" in text for text in said.values())
+
+
+def test_another_ranking_of_passages_makes_no_second_trial_and_another_prompt_does(own_tiny_causal):
+    notes = own_tiny_causal.parents[1] / "checks"
+    for count, rag in ((1, {}), (1, {"search": "hybrid"}), (2, {"template": "{context_str}\nQ: {query_str}"})):
+        require_tried(tiny_config(rag=rag), "generator", SHIPPED["generator"], find_model(NAME))
+        assert len(list(notes.iterdir())) == count
+
+
 def test_tokens_beyond_the_embedding_are_named(own_tiny_causal):
     tokenizer = json.loads((own_tiny_causal / "tokenizer.json").read_text())
     tokenizer["added_tokens"].append(tokenizer["added_tokens"][0] | {"id": 9000, "content": "<|new|>"})

@@ -104,6 +104,7 @@ def test_a_question_without_an_answer_goes_with_its_passage_and_negatives_with_t
         Passage("p1", "Old.", None, "old.txt"),
         Passage("p2", "By hand."),
         Passage("p3", "Odd.", None, "odd.txt"),
+        Passage("p4", "Visits end at eight, and a bell rings.", None, "visits.txt"),
     )
     questions = (Question("q1", "Old?", (), ("p1",)), Question("q2", "Hand?", ("hand",), ("p2",), ("p3",)))
     write_site(tmp_path / "site", Site("site", passages, questions))
@@ -159,6 +160,24 @@ def test_an_interrupted_update_leaves_a_site_that_loads_and_is_done_by_doing_it_
     assert labels(site)["When do visits end?"] == ("night-1",)
     assert {passage.id for passage in load_site(site).passages} == {"night-1", "parking-1", "gate-1"}
     assert not [path for path in site.iterdir() if path.name.startswith(".")]
+
+
+def test_documents_that_have_nothing_to_do_with_the_site_are_refused(site: Path, tmp_path: Path) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "visits.txt").write_text("Recipes for winter.")
+    before = {path.name: path.read_bytes() for path in site.iterdir()}
+    with pytest.raises(DataError, match="others: no passage of .*clinic stands in these documents"):
+        update(site, tmp_path / "others")
+    assert {path.name: path.read_bytes() for path in site.iterdir()} == before
+
+
+def test_what_else_a_line_holds_stays_in_it(site: Path, documents: Path) -> None:
+    path = site / "train.jsonl"
+    path.write_text(path.read_text().replace('"id": "clinic-q3"', '"id": "clinic-q3", "author": "the porter"'))
+    (documents / "visits.txt").unlink()
+    update(site, documents)
+    [line] = [line for line in path.read_text().splitlines() if "clinic-q3" in line]
+    assert line.endswith('"author": "the porter"}')
 
 
 def test_other_files_of_a_site_stay(site: Path) -> None:

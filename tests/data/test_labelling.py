@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from fedrag.data.labelling import AnswerFinder
+from fedrag.data.site_folder import load_sites
 from fedrag.types import Passage
 
 FINDER = AnswerFinder(
@@ -35,3 +38,16 @@ def test_the_passage_that_holds_the_answer_and_shares_most_with_the_question_is_
     question: str, answers: list[str], found: list[str]
 ) -> None:
     assert FINDER.find(question, answers) == found
+
+
+def test_of_the_demos_questions_almost_all_get_the_label_that_their_author_gave_them() -> None:
+    """792 questions of six agencies; 774 of them on the day of this test."""
+    n_questions = n_right = 0
+    for site in load_sites(Path(__file__).parents[2] / "simulations" / "data" / "space"):
+        finder = AnswerFinder(site.passages)
+        for question in site.questions:
+            found = finder.find(question.question, question.answers)
+            n_questions += 1
+            n_right += bool(set(found) & set(question.passage_ids))
+    assert n_questions == 792
+    assert n_right > 0.97 * n_questions

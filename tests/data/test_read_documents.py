@@ -53,6 +53,18 @@ def test_the_main_part_of_a_page_is_read_where_it_is_marked() -> None:
     assert texts(document_of_html(html, "a.html")) == ["Visits", "They end at eight."]
 
 
+def test_lines_of_links_are_no_text_but_sentences_with_links_are() -> None:
+    html = (
+        "<p>Next: <a>Fees</a>, Up: <a>Rules</a> [<a>Index</a>]</p><h2>Visits<a> ¶</a></h2>"
+        "<p>See <a>the fees</a> and <a>the house rules</a>.</p><ul><li><a>one</a> visitor at a time</li></ul>"
+    )
+    assert texts(document_of_html(html, "a.html")) == [
+        "Visits",
+        "See the fees and the house rules.",
+        "- one visitor at a time",
+    ]
+
+
 def test_a_page_in_another_encoding_is_read_as_it_says(tmp_path: Path) -> None:
     html = '<html><head><meta charset="gb2312"></head><body><p>探视时间为下午三点。</p></body></html>'
     (tmp_path / "zh.html").write_bytes(html.encode("gb2312"))

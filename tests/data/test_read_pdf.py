@@ -76,6 +76,11 @@ def test_running_heads_and_page_numbers_are_dropped(tmp_path: Path, head: str, f
     assert [block.text for block in document.blocks] == [f"The {word} ward is on the {word} floor." for word in words]
 
 
+def test_of_a_single_page_small_print_at_its_edges_is_dropped(tmp_path: Path) -> None:
+    document = read(write_pdf(tmp_path / "leaflet.pdf", ["# Visits", HANDS], "St. Mary's", "v. 3, p. 1"))
+    assert [block.text for block in document.blocks] == ["Visits", HANDS]
+
+
 def test_chapters_that_are_counted_keep_their_headings(tmp_path: Path) -> None:
     parts = [part for n in range(1, 5) for part in (f"# Chapter {n}", f"What number {n} says.", PAGE_BREAK)]
     document = read(write_pdf(tmp_path / "book.pdf", parts, "The book"))

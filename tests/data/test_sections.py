@@ -77,12 +77,17 @@ def test_a_text_without_sentences_is_cut_between_words() -> None:
         assert sum(count_words(cut.text) for cut in found) == 1000
 
 
-def test_a_paragraph_in_most_documents_and_a_passage_that_is_there_twice_are_dropped() -> None:
+def test_a_paragraph_in_most_documents_is_dropped_and_versions_of_one_text_are_kept() -> None:
     notice = Block("This document is confidential.")
-    documents = [Document(f"{n}.pdf", (Block(f"What {n} says."), notice)) for n in range(3)]
+    documents = [Document(f"{n}.pdf", (Block(f"{n}. {SENTENCE}"), notice)) for n in range(3)]
     kept, dropped = without_boilerplate([*documents, Document("a.html", (notice,))])
     assert dropped == 3
     assert [len(document.blocks) for document in kept] == [1, 1, 1, 1]
+    versions = [Document(f"v{n}.pdf", (Block(SENTENCE), Block(f"Version {n}"))) for n in range(3)]
+    assert without_boilerplate(versions) == (versions, 0)
+
+
+def test_a_passage_that_is_there_twice_is_dropped() -> None:
     found, dropped = without_duplicates([Cut("It ends.", "A", "a.txt"), Cut("it  ends.", "B", "b.txt")])
     assert (found, dropped) == ([Cut("It ends.", "A", "a.txt")], 1)
 

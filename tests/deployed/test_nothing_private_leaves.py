@@ -38,6 +38,7 @@ CANARIES = {
     "title": "kanarienvogel-titel",
     "id": "kanarienvogel-id",
     "feedback": "kanarienvogel-rueckmeldung",
+    "unanswered": "kanarienvogel-offen",  # the site answers it itself, in every round
     "folder": "kanarienvogel-ordner",
     "model": "kanarienvogel-modell",  # one that a policy names
     "hash": "0c0ffee0" * 8,  # of that model
@@ -125,7 +126,8 @@ def site_of_canaries() -> Site:
         for p in plain.passages
     ]
     splits = (tuple(question(q) for q in split) for split in (plain.train, plain.validation, plain.test))
-    return Site("north", tuple(passages), *splits)
+    asked = Question(f"{CANARIES['id']}-asked", f"Who asks {CANARIES['unanswered']}?", ())
+    return Site("north", tuple(passages), *splits, unanswered=(asked,))
 
 
 def give_feedback(folder: Path) -> None:
@@ -173,7 +175,8 @@ def run(tapped) -> RunFolder:
 
 
 def config_of(deployment: Deployment) -> Config:
-    return tiny_config(deployment.root, federation={"rounds": 2, "validate_every": 1, "greeting_timeout_s": 60.0})
+    federation = {"rounds": 2, "schedule": "iterate", "validate_every": 1, "greeting_timeout_s": 60.0}
+    return tiny_config(deployment.root, federation=federation)
 
 
 def allow_models(site_toml: Path) -> None:

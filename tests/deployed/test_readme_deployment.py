@@ -29,6 +29,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from office_files import write_documents
 from ports import free_ports
 
 from fedrag.security.keys import new_key
@@ -38,7 +39,8 @@ from fedrag.weights.store import find_model
 ROOT = Path(__file__).parents[2]
 BIN = Path(sys.executable).parent
 SERVER, CLIENTS = "server/README.md", "clients/README.md"
-FIRST = "From nothing to a finished run"
+FIRST, DOCUMENTS = "From nothing to a finished run", "From a folder of documents"
+EXCHANGE = "cp ca.crt coordinator.pub clinic/"
 PORTS = (8443, 8444, 8090, 8100)
 
 NOT_RUN = re.compile(
@@ -48,12 +50,14 @@ NOT_RUN = re.compile(
 """What the two long tests leave out; the lines of the last row have tests of their own."""
 
 
-def lines_of(document: str, section: str = "") -> list[str]:
-    """Return the lines of the blocks of a document, or of one of its sections."""
+def lines_of(document: str, section: str = "", without: str = "") -> list[str]:
+    """Return the lines of the blocks of a document, of one of its sections, or of all without one."""
     text = (ROOT / document).read_text(encoding="utf-8")
-    if section:
-        text = text.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
-        assert text, section
+    if name := section or without:
+        before, found, after = text.partition(f"\n## {name}\n")
+        inside, rest, last = after.partition("\n## ")
+        assert found, name
+        text = inside if section else before + rest + last
     blocks = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.M | re.S)
     return [line for language, block in blocks if not language for line in block.splitlines()]
 
@@ -248,30 +252,66 @@ def test_the_certificate_is_renewed_and_a_backup_becomes_a_coordinator_again(coo
     assert (again / "sites.json").read_bytes() == (coordinator.folder / "coordinator" / "sites.json").read_bytes()
 
 
+@pytest.fixture
+def waiting_coordinator(home: Path, tmp_path: Path) -> Iterator[Reader]:
+    """A coordinator that is up and has no site yet."""
+    reader = Reader(tmp_path / "coordinators", home)
+    try:
+        reader.read([line for line in lines_of(SERVER, FIRST) if re.match("fedrag server (init|start) ", line)])
+        yield reader
+    finally:
+        reader.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_an_administrators_documents_lead_to_a_site_that_takes_part(
+    waiting_coordinator: Reader, home: Path, tmp_path: Path
+):
+    site = Reader(tmp_path / "sites", home, waiting_coordinator.changes)
+    write_documents(site.folder)
+    try:
+        said = site.read(lines_of(CLIENTS, DOCUMENTS), {EXCHANGE: lambda: exchange_keys(site, waiting_coordinator)})
+    finally:
+        codes = site.close()
+    assert codes == [0]
+    [imported] = [text for command, text in said.items() if " import documents " in command]
+    assert "visits.pdf: 2 passages\n" in imported
+    assert "Left out: scan.pdf: it holds no text" in imported
+    assert "6 of 7 questions labelled by where the answer stands; 1 " in imported
+    assert "to do" not in said["fedrag client check clinic"]
+    [updated] = [text for command, text in said.items() if " data update " in command]
+    assert "5 passages: 5 as before, 0 changed, 0 new; 0 went." in updated
+
+
+def exchange_keys(site: Reader, coordinator: Reader) -> None:
+    """Do what people do: the site's key goes to the coordinator, and its certificate and key come back."""
+    shutil.copy(site.folder / "clinic" / "site.pub", coordinator.folder / "clinics.pub")
+    coordinator.run("fedrag server add-site coordinator clinics.pub --name clinic")
+    for file in (coordinator.folder / "coordinator" / "for-sites").iterdir():
+        shutil.copy(file, site.folder)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.usefixtures("first_run")
 def test_a_sites_commands_lead_from_nothing_to_delivered_models(coordinator: Reader, home: Path, tmp_path: Path):
     site = Reader(tmp_path / "sites", home, coordinator.changes)
 
-    def exchange_keys() -> None:
-        shutil.copy(site.folder / "clinic" / "site.pub", coordinator.folder / "clinics.pub")
-        coordinator.run("fedrag server add-site coordinator clinics.pub --name clinic")
-        for file in (coordinator.folder / "coordinator" / "for-sites").iterdir():
-            shutil.copy(file, site.folder)
-
     def begin_a_run() -> None:
         settings = "--set federation.min_sites=3 --set federation.rounds=1"
         coordinator.run(f"fedrag server run coordinator example/scenario.toml {settings}")
 
-    before = {"cp ca.crt coordinator.pub clinic/": exchange_keys, "fedrag client models clinic": begin_a_run}
+    before = {EXCHANGE: lambda: exchange_keys(site, coordinator), "fedrag client models clinic": begin_a_run}
     try:
-        said = site.read(lines_of(CLIENTS), before)
+        said = site.read(lines_of(CLIENTS, without=DOCUMENTS), before)
     finally:
         codes = site.close()
     assert codes == [0, 0]
     assert "to do" not in said["fedrag client check clinic"]
     assert "In all," in said["fedrag client audit clinic"]
+    assert "is current now" in said["fedrag client adopt clinic"]
+    assert "Recommendation: " in said["fedrag client diagnose clinic"]
     assert "untouched models are current" in said["fedrag client rollback clinic"]
     assert not list((site.folder / "clinic" / "models").glob("*/*.safetensors"))
 

@@ -32,7 +32,7 @@ def test_the_difference_is_second_minus_first_over_common_questions_that_both_me
     first = {("a", str(i)): {"f1": 0.1 * (i % 3), "mrr": 0.5} for i in range(30)}
     second = {("a", str(i)): {"f1": 0.1 * (i % 3) + 0.2, "mrr": None} for i in range(5, 40)}
     one, two = run_with(tmp_path / "one", first), run_with(tmp_path / "two", second)
-    rows, common = compare_runs(one, two)
+    (rows,), common = compare_runs(one, two)
     assert common == 25
     (row,) = rows
     keys = sorted(("a", str(i)) for i in range(5, 30))
@@ -44,7 +44,7 @@ def test_the_difference_is_second_minus_first_over_common_questions_that_both_me
     assert row.difference.mean_difference == pytest.approx(0.2)
     assert row.by_site is None  # of one site
     assert row.difference.low > 0
-    (back,), _ = compare_runs(two, one)
+    ((back,),), _ = compare_runs(two, one)
     assert back.difference.mean_difference == pytest.approx(-0.2)
 
 
@@ -52,7 +52,7 @@ def test_where_there_are_several_sites_an_interval_draws_them_whole(tmp_path: Pa
     keys = [(site, str(i)) for site in "abc" for i in range(4)]
     one = run_with(tmp_path / "one", {key: {"f1": 0.25} for key in keys})
     two = run_with(tmp_path / "two", {key: {"f1": {"a": 0.5, "b": 0.25, "c": 1.0}[key[0]]} for key in keys})
-    ((row,), _) = compare_runs(one, two)
+    ((row,),), _ = compare_runs(one, two)
     assert row.by_site == paired_bootstrap(
         [0.5] * 4 + [0.25] * 4 + [1.0] * 4, [0.25] * 12, groups=[site for site, _ in keys], seed=0
     )
@@ -62,7 +62,7 @@ def test_where_there_are_several_sites_an_interval_draws_them_whole(tmp_path: Pa
 def test_the_same_id_at_another_site_is_another_question(tmp_path: Path):
     one = run_with(tmp_path / "one", {("a", "1"): {"f1": 1.0}, ("b", "1"): {"f1": 0.0}})
     two = run_with(tmp_path / "two", {("b", "1"): {"f1": 0.5}, ("c", "1"): {"f1": 1.0}})
-    rows, common = compare_runs(one, two)
+    (rows,), common = compare_runs(one, two)
     assert common == 1
     assert (rows[0].first, rows[0].second) == (0.0, 0.5)
 
@@ -81,3 +81,16 @@ def test_a_run_that_measured_nothing_is_named(tmp_path: Path):
         compare_runs(one, two)
     with pytest.raises(RunError, match="is no run folder"):
         compare_runs(tmp_path / "three", one)
+
+
+def test_several_runs_are_compared_with_the_first_over_what_all_measured(tmp_path: Path):
+    runs = [
+        run_with(tmp_path / name, {("a", str(i)): {"f1": mean} for i in range(start, 10)})
+        for name, start, mean in (("one", 0, 0.25), ("two", 2, 0.5), ("three", 4, 1.0))
+    ]
+    found, common = compare_runs(*runs)
+    assert common == 6
+    assert [(row.first, row.second, row.difference.mean_difference) for (row,) in found] == [
+        (0.25, 0.5, 0.25),
+        (0.25, 1.0, 0.75),
+    ]

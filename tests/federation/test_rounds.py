@@ -27,6 +27,8 @@ from fedrag.components.state import initial_state
 from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_site
+from fedrag.diagnosis.causes import CAUSES
+from fedrag.diagnosis.tally import COUNTS
 from fedrag.errors import QuorumError
 from fedrag.federation.messages import VALIDATE
 from fedrag.federation.rounds import result_of
@@ -36,6 +38,7 @@ from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import retrieve
 from fedrag.rag.window import shown_hits
+from fedrag.runs.run_folder import RunFolder
 from fedrag.seeding import derive_seed
 from fedrag.site.client_app import make_client_app
 from fedrag.site.steps import train_site
@@ -343,7 +346,7 @@ def validating_as(scores, per_site=None):
 
 def test_the_best_validated_round_is_kept_where_it_is_not_the_last(sites, tmp_path):
     config = tiny_config(sites, data={"only": ["a"]}, federation={"rounds": 3, "schedule": "generator", "keep": "best"})
-    app = validating_as([-3.0, -1.0, -2.0])
+    app = validating_as([-4.0, -3.0, -1.0, -2.0])  # the first of the untouched models
     state, run = federate(config, tmp_path / "run", app=app)
     assert not (run.path / "checkpoints" / "round-0000").exists()  # the last three are kept
     assert [record["validation"] for record in run.rounds()] == [{"generator": s} for s in (-3.0, -1.0, -2.0)]
@@ -358,11 +361,53 @@ def test_the_best_validated_round_is_kept_where_it_is_not_the_last(sites, tmp_pa
     assert_same_state(result_of(config, checkpoint), state)
 
 
+def test_the_untouched_models_are_kept_where_no_round_is_better(sites, tmp_path):
+    config = tiny_config(sites, data={"only": ["a"]}, federation={"rounds": 2, "schedule": "generator", "keep": "best"})
+    display = Lines()
+    state, run = federate(config, tmp_path / "run", app=validating_as([-1.0, -1.5, -1.0]), display=display)
+    assert_same_state(state, initial_state(config, ["generator"]))
+    assert is_changed(state, run_state(run, 2), "generator")
+    assert "before the first round: generator validation -1.0000" in display.said
+    assert [record["round"] for record in run.rounds()] == [1, 2]
+
+
+def test_a_run_that_is_interrupted_after_its_start_was_scored_does_not_score_it_again(sites, tmp_path):
+    config = tiny_config(sites, data={"only": ["a"]}, federation={"rounds": 1, "schedule": "generator", "keep": "best"})
+
+    def die(message, context, real):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        federate(config, tmp_path / "run", app=with_faults({"a": die}))
+    scored = RunFolder.open(tmp_path / "run").load_checkpoint()[0].best_scores
+    display = Lines()
+    federate(config, tmp_path / "run", display=display)
+    assert not [line for line in display.said if line.startswith("before the first round")]
+    assert RunFolder.open(tmp_path / "run").load_checkpoint()[0].best_scores["generator"] >= scored["generator"]
+
+
+def test_sites_are_asked_why_answers_are_wrong_before_the_first_round_and_after_the_last(sites, tmp_path):
+    settings = {"rounds": 2, "schedule": "generator", "diagnose": True}
+    config = tiny_config(sites, data={"only": ["a", "b"]}, federation=settings)
+    _, run = federate(config, tmp_path / "run")
+    told = run.told_diagnoses
+    assert list(told) == ["before", "after"]
+    for counts in told.values():
+        assert sorted(counts) == ["a", "b"]
+        assert all(set(one) == set(COUNTS) for one in counts.values())
+        assert all(
+            one["questions"] == 2 == one["right"] + sum(one[cause] for cause in CAUSES) for one in counts.values()
+        )
+    federate(config, tmp_path / "run")
+    assert run.told_diagnoses == told
+
+
 def test_the_best_round_is_chosen_for_each_component(sites, tmp_path):
     """An alternate schedule validates only what it has trained."""
     settings = {"rounds": 4, "schedule": "alternate", "keep": "best"}
     config = tiny_config(sites, data={"only": ["a"]}, federation=settings)
-    app = validating_as([-2.0, 0.9, -1.0, 0.1])  # generator, retriever, generator, retriever
+    # Of the untouched models retriever and generator, then generator, retriever, generator, retriever.
+    app = validating_as([0.0, -3.0, -2.0, 0.9, -1.0, 0.1])
     state, run = federate(config, tmp_path / "run", app=app)
     assert_same_state({"generator": state["generator"]}, {"generator": run_state(run, 3)["generator"]})
     assert_same_state({"retriever": state["retriever"]}, {"retriever": run_state(run, 2)["retriever"]})

@@ -132,7 +132,7 @@ def test_a_request_that_is_no_json_or_too_large_is_refused(service: Service):
 
 
 def test_an_error_on_the_way_tells_neither_side_what_was_asked(service: Service, monkeypatch, capfd):
-    def fail(self: Answerer, questions: list[str]) -> None:
+    def fail(self: Answerer, questions: list[str], on_text) -> None:
         raise ValueError(f"cannot read {questions}")
 
     monkeypatch.setattr(Answerer, "answer", fail)

@@ -95,6 +95,39 @@ def test_a_run_that_is_delivered_again_becomes_current_and_takes_its_own_place(t
     assert open_current(tmp_path).state["generator"]["weight"][0, 0] == 3.0
 
 
+def test_what_was_taken_back_does_not_come_back_when_it_is_delivered_again(tmp_path):
+    """A coordinator delivers again to a site whose reply was lost."""
+    receive(tmp_path, "a-1", 1.0)
+    receive(tmp_path, "b-1", 2.0)
+    roll_back(tmp_path)
+    for adopts in (True, False):
+        save_delivery(tmp_path, "b-1", {"generator": tensors(2.0)}, SCENARIO, adopts=adopts)
+        assert current_run(tmp_path) == "a-1"
+    assert [delivery.taken_back for delivery in deliveries(tmp_path)] == [False, True]
+    receive(tmp_path, "a-1", 1.0)
+    assert [delivery.run for delivery in deliveries(tmp_path)] == ["a-1", "b-1"]
+
+
+def test_a_delivery_that_waits_changes_nothing_that_is_in_use(tmp_path):
+    save_delivery(tmp_path, "a-1", {"generator": tensors(1.0)}, SCENARIO, adopts=False)
+    assert current_run(tmp_path) is None
+    with pytest.raises(ModelError, match="no delivered models are adopted"):
+        open_current(tmp_path)
+    receive(tmp_path, "b-1", 2.0)
+    save_delivery(tmp_path, "c-1", {"generator": tensors(3.0)}, SCENARIO, adopts=False)
+    assert current_run(tmp_path) == "b-1"
+    assert [delivery.is_to_be_judged for delivery in deliveries(tmp_path)] == [True, False, True]
+
+
+def test_a_list_that_an_earlier_version_wrote_is_read(tmp_path):
+    receive(tmp_path, "a-1", 1.0)
+    path = tmp_path / "models" / "current.json"
+    [entry] = json.loads(path.read_text())["history"]
+    old = {key: value for key, value in entry.items() if key not in ("adopted", "verdict")}
+    path.write_text(json.dumps({"history": [old]}))
+    assert current_run(tmp_path) == "a-1"
+
+
 def test_a_delivery_that_is_interrupted_is_never_current(tmp_path, monkeypatch):
     receive(tmp_path, "a-1", 1.0)
     for moment in ("replace", "fsync"):
@@ -164,7 +197,7 @@ def test_a_damaged_list_is_named_and_not_taken_for_an_empty_one(tmp_path, text):
 def test_the_list_holds_names_times_and_hashes_and_nothing_of_the_data(tmp_path):
     receive(tmp_path, "a-1", 1.0)
     [entry] = json.loads((tmp_path / "models" / "current.json").read_text())["history"]
-    assert set(entry) == {"run", "time", "sha256", "models", "taken_back"}
+    assert set(entry) == {"run", "time", "sha256", "models", "taken_back", "adopted", "verdict"}
 
 
 def test_a_run_that_is_forgotten_gives_way_to_the_one_before(tmp_path):

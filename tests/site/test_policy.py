@@ -10,7 +10,16 @@ import numpy as np
 import pytest
 
 from fedrag.config.scenario import Config
-from fedrag.federation.messages import POLICY_RULES, REFUSALS, Greeting, Reply
+from fedrag.diagnosis.tally import COUNTS
+from fedrag.federation.messages import (
+    DIAGNOSIS_COUNTS,
+    POLICY_RULES,
+    REFUSALS,
+    Greeting,
+    Reply,
+    diagnosis_metrics,
+    told_diagnosis,
+)
 from fedrag.site.policy import (
     Ledger,
     RequestedWork,
@@ -363,6 +372,7 @@ def test_the_rules_are_told_as_numbers():
         min_examples=50,
         min_examples_for_metrics=20,
         tell_counts=False,
+        tell_diagnosis=True,
     )
     numbers = policy_numbers(policy)
     assert numbers == {
@@ -383,6 +393,7 @@ def test_the_rules_are_told_as_numbers():
         "min_examples": 50.0,
         "min_examples_for_metrics": 20.0,
         "tell_counts": 0.0,
+        "tell_diagnosis": 1.0,
     }
     assert {type(number) for number in numbers.values()} == {float}
 
@@ -399,7 +410,38 @@ def test_what_is_told_of_any_policy_is_what_the_coordinator_reads(policy):
 
 def test_every_setting_of_a_policy_is_told():
     told = {name.partition(".")[0] for name in POLICY_RULES}
-    assert told | {"tell_policy"} == set(Policy.model_fields)
+    assert told | {"tell_policy", "adopt"} == set(Policy.model_fields)  # what it does with models is the site's affair
+
+
+def diagnosis(questions=40.0, **counts):
+    return diagnosis_metrics(dict.fromkeys(DIAGNOSIS_COUNTS, 0.0) | {"questions": questions, **counts})
+
+
+def test_why_answers_are_wrong_is_told_by_a_site_that_says_so_and_by_no_other():
+    reply = Reply(metrics=diagnosis(right=10.0, cut=30.0) | {"seconds": 2.0})
+    assert apply_to_reply(Policy(), reply, 100).metrics == {"seconds": 2.0}
+    assert apply_to_reply(Policy(tell_diagnosis=True), reply, 100) == reply
+
+
+def test_counts_of_causes_leave_only_if_enough_questions_are_behind_them():
+    few = Policy(tell_diagnosis=True, min_examples_for_metrics=40)
+    assert apply_to_reply(few, Reply(metrics=diagnosis(39.0)), 100).metrics == {}
+    assert apply_to_reply(few, Reply(metrics=diagnosis(40.0)), 100).metrics == diagnosis(40.0)
+
+
+def test_a_site_that_tells_no_counts_tells_shares_of_one_question():
+    policy = Policy(tell_diagnosis=True, tell_counts=False)
+    told = apply_to_reply(policy, Reply(metrics=diagnosis(40.0, right=10.0, cut=30.0)), 100).metrics
+    assert told == diagnosis(1.0, right=0.25, cut=0.75)
+
+
+def test_the_server_reads_whole_counts_and_nothing_else():
+    assert tuple(DIAGNOSIS_COUNTS) == COUNTS
+    whole = diagnosis(40.0, right=10.0)
+    assert told_diagnosis(whole)["right"] == 10.0
+    assert told_diagnosis({**whole, "diagnosis.right": 41.0}) == {}
+    assert told_diagnosis({name: value for name, value in whole.items() if name != "diagnosis.near"}) == {}
+    assert told_diagnosis({}) == told_diagnosis(diagnosis(0.0)) == {}
 
 
 def test_of_a_component_of_ones_own_the_mean_alone_leaves_where_counts_are_not_told():

@@ -14,6 +14,7 @@ from tiny_federation import small_site, tiny_config
 from fedrag.components import retriever_steps
 from fedrag.components.state import initial_state
 from fedrag.components.work import Workbench
+from fedrag.config.scenario import Config
 from fedrag.data.chunking import chunk_passages
 from fedrag.data.importers.triplets import import_triplets
 from fedrag.data.questions import question_counts
@@ -147,6 +148,19 @@ def test_passages_are_indexed_once_and_only_in_rounds_that_retrieve(work, monkey
     bench, request = work(components=components, retriever=retriever)
     assert list(train_site(bench, request).update) == [c for c in BOTH if c in components]
     assert len(built) == indexes
+
+
+@pytest.mark.parametrize("template", ["Read: {context_str}\nQ: {query_str}\nA: ", "Q: {query_str}\n{context_str}\nA: "])
+def test_both_components_learn_from_prompts_of_ones_own(work, template):
+    """The template stands in the scenario that the request carries: no site can train with another."""
+    lsr = {"loss": "lsr", "lsr": {"candidates": 3}}
+    bench, request = work(rag={"template": template}, retriever=lsr)
+    assert Config.from_toml(request.scenario).rag.template == template
+    asked, usual = train_site(bench, request), train_site(*work(retriever=lsr))
+    assert asked.num_examples == usual.num_examples
+    for component, flat in asked.update.items():
+        assert np.linalg.norm(flat) > 0
+        assert not np.array_equal(flat, usual.update[component])
 
 
 def test_scores_are_computed_once_for_a_generator_that_stays_the_same(work):

@@ -7,10 +7,10 @@ from typing import Any
 
 from tiny_federation import federate, tiny_config, write_small_sites
 
-from fedrag.components.export import export_run
 from fedrag.components.model_check import check_model
 from fedrag.components.shipped import SHIPPED
 from fedrag.config.scenario import Config
+from fedrag.exporting.write_export import export_run
 from fedrag.types import ShippedComponent, State
 from fedrag.weights.fetch import fetch_models
 from fedrag.weights.store import FetchedModel, ModelKind

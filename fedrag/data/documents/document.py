@@ -3,9 +3,20 @@
 from __future__ import annotations
 
 import importlib.util
+import unicodedata
 from dataclasses import dataclass
 
 from fedrag.errors import ConfigError
+
+_LIGATURES = {"ﬀ": "ff", "ﬁ": "fi", "ﬂ": "fl", "ﬃ": "ffi", "ﬄ": "ffl", "ﬅ": "st", "ﬆ": "st"}
+_AS_TYPED: dict[int, str] = {
+    **dict.fromkeys(range(0xF000, 0xF100), "•"),  # what Word's list marks become in a PDF
+    **{ord(ligature): letters for ligature, letters in _LIGATURES.items()},
+    **{code: " " for code in range(32)},
+    ord("\u00ad"): "",  # a soft hyphen only says where a word may be broken
+    ord("\ufeff"): "",
+    ord("\u200b"): "",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +68,9 @@ def require_library(module: str, kind: str) -> None:
 
 
 def one_line(text: str) -> str:
-    r"""Return a text with a space for every run of white space.
+    r"""Return a text with a space for every run of white space, and characters as people type them.
 
-    >>> one_line(" Visits\n  end ")
-    'Visits end'
+    >>> one_line(" Visits\n  e\u0301nd "), one_line("\uf0b7 \ufb01rst")
+    ('Visits énd', '• first')
     """
-    return " ".join(text.replace("\u00ad", "").split())  # a soft hyphen only says where a word may be broken
+    return " ".join(unicodedata.normalize("NFC", text).translate(_AS_TYPED).split())

@@ -15,6 +15,7 @@ from fedrag.data.words import split_words
 from fedrag.types import Passage
 
 _SAME_WORDS = 0.5  # of two passages under one heading: the later is the earlier one, changed
+_NEAR = 20  # how many places a changed passage may have moved below its heading
 _FILE = re.compile(rf"^(.+?(?:{'|'.join(map(re.escape, READERS))}))(?:, |$)", re.IGNORECASE)
 
 
@@ -78,26 +79,32 @@ def source_file(source: str) -> str:
 def _changed(cuts: Sequence[Cut], before: Sequence[Passage], same: Mapping[int, Passage]) -> dict[int, Passage]:
     """Return for each place the earlier passage that was changed, the most similar first."""
     kept = {passage.id for passage in same.values()}
-    by_heading: dict[tuple[str, str], list[Passage]] = defaultdict(list)
+    earlier: dict[tuple[str, str], list[Passage]] = defaultdict(list)
     for passage in before:
         if passage.id not in kept:
-            by_heading[source_file(passage.source), passage.title or ""].append(passage)
-    words = {
-        passage.id: frozenset(split_words(passage.text.casefold())) for of in by_heading.values() for passage in of
-    }
-    pairs: list[tuple[float, int, Passage]] = []
+            earlier[source_file(passage.source), passage.title or ""].append(passage)
+    later: dict[tuple[str, str], list[int]] = defaultdict(list)
     for place, cut in enumerate(cuts):
         if place not in same:
-            has = frozenset(split_words(cut.text.casefold()))
-            for passage in by_heading[source_file(cut.source), cut.title]:
-                had = words[passage.id]
-                pairs.append((2 * len(has & had) / (len(has) + len(had)), place, passage))
+            later[source_file(cut.source), cut.title].append(place)
+    pairs = []
+    for heading, places in later.items():
+        had = [_words(passage.text) for passage in earlier[heading]]
+        for number, place in enumerate(places):
+            has = _words(cuts[place].text)
+            for near in range(max(number - _NEAR, 0), min(number + _NEAR + 1, len(had))):
+                share = 2 * len(has & had[near]) / (len(has) + len(had[near]))
+                pairs.append((share, place, earlier[heading][near]))
     found: dict[int, Passage] = {}
     for share, place, passage in sorted(pairs, key=lambda pair: -pair[0]):
         if share >= _SAME_WORDS and place not in found and passage.id not in kept:
             found[place] = passage
             kept.add(passage.id)
     return found
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(split_words(text.casefold()))
 
 
 def _highest_numbers(ids: Iterable[str]) -> dict[str, int]:

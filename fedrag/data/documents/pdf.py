@@ -22,9 +22,9 @@ _COLUMN_LINES = 3
 _APART = 1.3  # of the usual distance between lines: more begins a paragraph
 _LEAST_PITCH, _USUAL_PITCH = 0.8, 1.2  # distances between lines, as multiples of the text's size
 _INDENT = 6.0  # points by which the first line of a paragraph may be moved in
-_ITEM = re.compile(r"^([•◦▪‣●○■□–—*·-]|\(?(\d{1,2}|[a-z])[.)])\s")  # noqa: RUF001 (dashes that open items)
+_ITEM = re.compile(r"^([•◦▪‣●○■□–—*·-]|\(?(\d{1,2}|[a-z])[.)])\s")
 _DOTTED = re.compile(r"(\.\s?|…\s?|·\s?|_){4,}\s*\d+$")  # a line of a table of contents
-_ENDS = re.compile(r"[.!?:;。！？：；…][\"'”’)\]]*$")  # noqa: RUF001 (the marks of Chinese)
+_ENDS = re.compile(r"[.!?:;。！？：；…][\"'”’)\]]*$")
 _UNSPACED = re.compile(f"[{UNSPACED}\u3000-\u303f\uff00-\uffef]")
 
 

@@ -16,7 +16,7 @@ PASSAGE_WORDS = 150
 _REST_WORDS = 25  # what is left of a section joins the passage before it rather than stand alone
 _TITLE_WORDS = 20
 _HEADING_LETTERS = 80  # of a heading in a source
-_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])")  # noqa: RUF001 (the marks of Chinese)
+_SENTENCE_END = re.compile(r"(?<=[.!?;])\s+|(?<=[。！？；])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +97,7 @@ def _packed(blocks: Sequence[Block]) -> list[list[Block]]:
 
 def _announcing(groups: list[list[Block]]) -> list[Block]:
     """Take the last paragraph out of the last group if it announces what follows, such as a list."""
-    announces = groups and len(groups[-1]) > 1 and groups[-1][-1].text.endswith((":", "："))  # noqa: RUF001
+    announces = groups and len(groups[-1]) > 1 and groups[-1][-1].text.endswith((":", "："))
     return [groups[-1].pop()] if announces else []
 
 

@@ -13,15 +13,19 @@ if TYPE_CHECKING:
     from bs4 import BeautifulSoup, Tag
 
 _DROPPED = (
-    *("script", "style", "noscript", "template", "svg", "iframe", "button", "select", "form", "head"),
+    *("script", "style", "noscript", "template", "svg", "iframe", "head"),
+    *("button", "select", "textarea", "label"),
     *("nav", "aside", "footer", "dialog", "menu"),
 )
 _DROPPED_ROLES = ("navigation", "banner", "contentinfo", "search", "complementary", "menu", "dialog")
+_HIDDEN = '[hidden], [aria-hidden="true"], [style*="display:none"], [style*="display: none"]'
 _HEADINGS = {f"h{level}": level for level in range(1, 7)}
 _BLOCKS = frozenset(
     (*_HEADINGS, "p", "li", "tr", "pre", "blockquote", "dt", "dd", "figcaption", "caption", "summary", "address")
 )
-_MENU_LINKS = 3  # links in a list that is nothing else: a menu
+_MENU_LINKS = 3  # in a list that is little else: a menu
+_LINKED = 0.4  # of a menu's letters are those of links
+_SENTENCE_ENDS = ".!?。！？"
 _BOLD_HEADING_WORDS = 12
 _BOLD_LEVEL = 7  # below h6: a paragraph that is bold as a whole
 
@@ -59,9 +63,14 @@ def _body(soup: BeautifulSoup) -> Tag:
     """Return the part that holds the text: what is marked as the main one, if anything is."""
     for tag in soup.find_all("br"):
         tag.replace_with("\n")
-    hidden = soup.select('[hidden], [aria-hidden="true"]')
-    for tag in [*soup.find_all(_DROPPED), *soup.find_all(role=_DROPPED_ROLES), *hidden]:
+    for tag in [*soup.find_all(_DROPPED), *soup.find_all(role=_DROPPED_ROLES), *soup.select(_HIDDEN)]:
         tag.decompose()
+    for anchor in soup.find_all("a"):
+        if anchor.get_text(strip=True) in ("¶", "#", "§"):  # beside a heading, to link to it
+            anchor.decompose()
+    for tag in soup.find_all(["ul", "ol", "p", "div"]):
+        if not tag.decomposed and _is_menu(tag):
+            tag.decompose()
     mains = soup.find_all(["main", "article"]) or soup.find_all(role="main")
     if len(mains) == 1 or (mains and mains[0].name == "main"):
         return mains[0]
@@ -93,8 +102,6 @@ def _is_block(tag: Tag) -> bool:
 
 def _nested(tag: Tag) -> Iterator[Block]:
     """Yield the blocks of a tag that is one or holds some."""
-    if tag.name in ("ul", "ol") and _is_menu(tag):
-        return
     if tag.name in _HEADINGS:
         if text := one_line(tag.get_text(" ")):
             yield Block(text, _HEADINGS[tag.name])
@@ -121,10 +128,13 @@ def _paragraph(texts: list[str]) -> Iterator[Block]:
 
 
 def _is_menu(tag: Tag) -> bool:
-    """Return whether a list is links and nothing else."""
-    items = [item for item in tag.find_all("li", recursive=False) if item.get_text(strip=True)]
-    linked = [item for item in items if _length(item) == sum(map(_length, item.find_all("a")))]
-    return len(items) >= _MENU_LINKS and len(linked) == len(items)
+    """Return whether a list, or a line of text, is links for the most part."""
+    is_list = tag.name in ("ul", "ol")
+    links = tag.find_all("a")
+    if len(links) < (_MENU_LINKS if is_list else 2) or (not is_list and tag.find(_is_block)):
+        return False
+    text = one_line(tag.get_text())
+    return sum(map(_length, links)) >= _LINKED * len(text) and not text.endswith(tuple(_SENTENCE_ENDS))
 
 
 def _length(tag: Tag) -> int:
@@ -134,4 +144,4 @@ def _length(tag: Tag) -> int:
 def _is_bold_heading(tag: Tag, text: str) -> bool:
     """Return whether a paragraph is bold as a whole and short: a heading by hand."""
     bold = sum(_length(part) for part in tag.find_all(["b", "strong"]) if part.find_parent(["b", "strong"]) is None)
-    return bold == len(text) and count_words(text) <= _BOLD_HEADING_WORDS and text[-1] not in ".!?。！？;,"  # noqa: RUF001
+    return bold == len(text) and count_words(text) <= _BOLD_HEADING_WORDS and text[-1] not in f"{_SENTENCE_ENDS},;"

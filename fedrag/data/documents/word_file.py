@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 
 from fedrag.data.documents.document import Document, UnreadableDocument, require_library
@@ -38,6 +37,6 @@ def read_word_file(path: Path, name: str) -> Document:
         try:
             pictures = mammoth.images.img_element(lambda image: {})
             html = mammoth.convert_to_html(file, style_map=_STYLES, convert_image=pictures).value
-        except (zipfile.BadZipFile, KeyError, OSError):
+        except Exception:  # on a damaged file the library fails in many ways
             raise UnreadableDocument("it is damaged or no Word file") from None
     return document_of_html(html, name)

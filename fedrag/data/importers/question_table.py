@@ -15,11 +15,11 @@ from fedrag.errors import DataError
 
 _QUESTION = (
     *("question", "questions", "query", "user_input", "frage", "câu hỏi", "问题", "問題", "提问", "質問", "질문"),
-    *("pregunta", "pergunta", "domanda", "вопрос", "السؤال", "प्रश्न"),
+    *("pregunta", "pergunta", "domanda", "вопрос", "السؤال", "प्रश्न", "q"),
 )
 _ANSWER = (
     *("answer", "answers", "reference", "ground_truth", "antwort", "trả lời", "câu trả lời", "đáp án", "答案", "回答"),
-    *("답변", "réponse", "respuesta", "resposta", "risposta", "ответ", "الإجابة", "उत्तर"),
+    *("답변", "réponse", "respuesta", "resposta", "risposta", "ответ", "الإجابة", "उत्तर", "a"),
 )
 """What the columns are usually called."""
 

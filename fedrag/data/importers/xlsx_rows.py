@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, time
 from pathlib import Path
 from typing import Any
@@ -34,29 +33,30 @@ def read_sheet(path: Path, on_note: Callable[[str], None]) -> Iterator[XlsxRow]:
         raise DataError(f"{path}: no such file")
     try:
         book = openpyxl.load_workbook(path, read_only=True, data_only=True)
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError):
-        raise DataError(f"{path}: not a readable Excel file (.xlsx); an encrypted one must be saved without") from None
-    try:
-        if len(book.worksheets) > 1:
-            on_note(f'{path} has {len(book.worksheets)} sheets; the first one, "{book.worksheets[0].title}", was read.')
-        yield from _rows(path, book.worksheets[0])
-    finally:
+        titles = [sheet.title for sheet in book.worksheets]
+        rows = _texts(book.worksheets[0])
         book.close()
+    except Exception:  # on a damaged file the library fails in many ways
+        raise DataError(f"{path}: not a readable Excel file (.xlsx); an encrypted one must be saved without") from None
+    if len(titles) > 1:
+        on_note(f'{path} has {len(titles)} sheets; the first one, "{titles[0]}", was read.')
+    yield from _named(path, rows)
 
 
-def _rows(path: Path, sheet: Any) -> Iterator[XlsxRow]:
+def _texts(sheet: Any) -> list[tuple[int, list[str]]]:
+    """Return the rows that are not blank, with their numbers."""
     sheet.reset_dimensions()  # some programs write wrong ones
-    names: list[str] = []
-    for number, cells in enumerate(sheet.iter_rows(), start=1):
-        texts = [_text(cell) for cell in cells]
-        if not any(texts):
-            continue
-        if not names:
-            names = texts
-            for name in filter(None, names):
-                if names.count(name) > 1:
-                    raise DataError(f'{path}: two columns are called "{name}"')
-            continue
+    rows = [(number, [_text(cell) for cell in cells]) for number, cells in enumerate(sheet.iter_rows(), start=1)]
+    return [(number, texts) for number, texts in rows if any(texts)]
+
+
+def _named(path: Path, rows: Sequence[tuple[int, list[str]]]) -> Iterator[XlsxRow]:
+    """Yield the rows below the header by the names of their columns; columns without a name are left out."""
+    names = rows[0][1] if rows else []
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            raise DataError(f'{path}: two columns are called "{name}"')
+    for number, texts in rows[1:]:
         padded = texts + [""] * (len(names) - len(texts))
         yield f"{path}, row {number}", {name: text for name, text in zip(names, padded, strict=False) if name}
 

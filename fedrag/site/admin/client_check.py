@@ -19,6 +19,7 @@ from fedrag.security.certificates import days_left
 from fedrag.security.keys import fingerprint, load_private_key, load_public_key
 from fedrag.site.admin.reach import Health, ask_health
 from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
+from fedrag.site.source_passages import sync_passages
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS
 from fedrag.weights.store import FetchedModel, count_parameters, fetched_models, find_model, verify_model
@@ -87,6 +88,11 @@ def _versions() -> str:
 
 
 def _data(config: SiteConfig) -> str:
+    synced = sync_passages(config)
+    return f"{synced.text}; {_data_text(config)}" if synced else _data_text(config)
+
+
+def _data_text(config: SiteConfig) -> str:
     report = check_sites([Path(config.data)])
     if report.errors:
         more = f"; {len(report.errors) - 1} more: fedrag data check {config.data}" if len(report.errors) > 1 else ""

@@ -46,7 +46,7 @@ def measure_delivered(
         ModelError: The retriever is not fetched.
     """
     arms: dict[str, State] = {"untouched": {}, "federated": delivered.state}
-    generate = _can_answer(delivered, policy, display)
+    generate = can_answer(delivered, policy, display)
     measured = {}
     for arm, state in arms.items():
         display.say(f"measuring the {'untouched' if arm == 'untouched' else 'delivered'} models")
@@ -56,7 +56,7 @@ def measure_delivered(
     return measured
 
 
-def _can_answer(delivered: Delivered, policy: Policy, display: Display) -> bool:
+def can_answer(delivered: Delivered, policy: Policy, display: Display) -> bool:
     """Return whether the generator may run here: a site in a run of the retriever alone may never have fetched one."""
     name = delivered.config.models.generator
     try:

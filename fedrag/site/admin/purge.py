@@ -13,7 +13,7 @@ from fedrag.files import storage_errors
 from fedrag.retrieval.index_cache import INDEXES
 from fedrag.site.client_folder import INBOX, OUTBOX
 from fedrag.site.delivery import MODELS, deliveries, remove_deliveries
-from fedrag.site.site_paths import SCORES
+from fedrag.site.site_paths import DIAGNOSIS_ANSWERS, SCORES
 from fedrag.text import size_text
 
 LOGS = "logs"
@@ -33,6 +33,7 @@ class Leftovers:
         runs: Runs whose models are here, even in part.
         models: The folders of their models.
         cache: Files of answer scores.
+        answers: Files of answers that a diagnosis generated.
         indexes: Files of indexes.
         logs: Log files.
         messages: The last request and the reply to it, which may hold an update.
@@ -44,6 +45,7 @@ class Leftovers:
     indexes: tuple[Path, ...]
     logs: tuple[Path, ...]
     messages: tuple[Path, ...] = ()
+    answers: tuple[Path, ...] = ()
 
     @property
     def lines(self) -> list[str]:
@@ -51,6 +53,7 @@ class Leftovers:
         models = [f"models of {run}: {size_text(_bytes(self._files_of(run)))}" for run in self.runs]
         others = {
             "answer scores, which a run computes anew": self.cache,
+            "answers of a diagnosis, which are generated anew": self.answers,
             "indexes of the passages, which are made anew": self.indexes,
             "logs": self.logs,
             "the last request and the reply to it": self.messages,
@@ -86,6 +89,7 @@ def find_leftovers(folder: Path, run: str | None = None) -> Leftovers:
         indexes=tuple(_files(folder / INDEXES)),
         logs=tuple(file for file in _files(folder / LOGS) if file.stat().st_size),
         messages=tuple(_messages(folder)) if run is None else (),
+        answers=tuple(_files(folder / DIAGNOSIS_ANSWERS)),
     )
 
 
@@ -101,7 +105,7 @@ def remove(folder: Path, leftovers: Leftovers) -> None:
         remove_deliveries(folder, leftovers.runs)
         for path in leftovers.models:
             shutil.rmtree(path)
-        for file in (*leftovers.cache, *leftovers.indexes, *leftovers.messages):
+        for file in (*leftovers.cache, *leftovers.answers, *leftovers.indexes, *leftovers.messages):
             file.unlink(missing_ok=True)
         for file in leftovers.logs:
             os.truncate(file, 0)

@@ -21,6 +21,7 @@ from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
 from fedrag.errors import FedragError, SignatureError
 from fedrag.federation.messages import (
+    DELIVER,
     VALIDATE,
     Reply,
     Request,
@@ -37,6 +38,7 @@ from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
 from fedrag.site.site_config import SITE_FILE, SiteConfig
+from fedrag.types import COMPONENTS
 
 log = logging.getLogger("fedrag.node")
 
@@ -141,13 +143,14 @@ class RequestHandler:
         now = datetime.now().astimezone()
         counts_work = policy.rounds_a_day or policy.minutes_a_day  # without them, skip reading a log of months
         ledger = ledger_of(read_egress(self._folder / EGRESS_FILE), now) if counts_work else Ledger()
+        validates = message.metadata.message_type == VALIDATE
         asked = RequestedWork(
             config,
-            request.components,
+            request.components or (COMPONENTS if validates else ()),  # a diagnosis runs both models
             base_hashes=base_tensor_hashes(config),
             train_questions=fewest_questions(load_site(Path(self._config.data)), request.components, config),
             message_bytes=array_bytes(message.content),
-            validates=message.metadata.message_type == VALIDATE,
+            validates=validates,
         )
         return refusal_of_request(policy, asked, ledger, now)
 
@@ -157,7 +160,10 @@ class RequestHandler:
             if cancelled.is_set():
                 raise Superseded
             try:
-                return self._worker.answer(message, run, deadline_s)
+                content = self._worker.answer(message, run, deadline_s)
+                if message.metadata.message_type == DELIVER:
+                    self._worker.end()  # the run is over: its models leave the memory to who measures the new ones
+                return content
             except DeadlinePassed:
                 return self._refusal("deadline", "the worker missed its deadline and was ended")
             except WorkerDied:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from fedrag.errors import FedragError
 from fedrag.service.children import Child
+from fedrag.site.adoption import Verdict, record_verdict, verdict_line
 from fedrag.site.client_folder import INBOX
 from fedrag.site.delivery import REPORT_FILE, RESULTS_FILE, Delivery, current_delivery, deliveries, models_folder
 from fedrag.site.policy import is_quiet
@@ -17,16 +18,20 @@ from fedrag.site.site_config import SiteConfig
 
 IDLE_S = 10.0
 """Seconds that the site must have been idle before it measures models."""
+TRIES = 2
+"""How often it tries to judge a delivery before it leaves that to a person."""
 
-_COMMAND = (sys.executable, "-c", "from fedrag.cli.main import main; main()", "client", "evaluate", "--background")
+_FEDRAG = (sys.executable, "-c", "from fedrag.cli.main import main; main()", "client")
 _ENVIRONMENT = {"HF_HUB_OFFLINE": "1"}
 
 
 class SelfEvaluation:
-    """Runs `fedrag client evaluate` in a process of its own, once per delivery.
+    """Runs `fedrag client adopt --by-policy` and then `fedrag client evaluate`, each in a process of its own.
 
-    It starts after the reply to the delivery was sent, ends when another message arrives, and never starts in quiet
-    hours. A failure costs one line on the terminal and a log file; the site serves on.
+    The first judges deliveries that wait by the site's validation questions; the second measures what is in use on its
+    test questions, once, where site.toml says `evaluate`. They start after the reply to the delivery was sent, end when
+    another message arrives, and never start in quiet hours. A failure costs one line on the terminal and a log file;
+    the site serves on, and models that could not be judged wait for a person.
 
     Args:
         folder: The site's folder.
@@ -38,11 +43,13 @@ class SelfEvaluation:
         self._folder = folder
         self._config = config
         self._idle_s = idle_s
-        self._child = Child("evaluation", [*_COMMAND, str(folder)], folder / "logs" / "evaluation.log", _ENVIRONMENT)
-        self._delivery: Delivery | None = None  # the one that is being measured
+        self._trial = self._child("adoption", "adopt", "--by-policy")
+        self._evaluation = self._child("evaluation", "evaluate")
+        self._work: tuple[Child, Delivery] | None = None  # what is being done, and with which delivery
         self._done: list[Delivery] = []
+        self._tries = 0
         self._idle_since = time.monotonic()
-        self._is_off = not config.evaluate
+        self._is_off = False
 
     def tend(self, say: Callable[[str], None]) -> None:
         """Start, follow or end the measuring; called in a loop."""
@@ -56,36 +63,69 @@ class SelfEvaluation:
 
     def end(self) -> None:
         """End the measuring."""
-        self._child.end()
+        for child in (self._trial, self._evaluation):
+            child.end()
+
+    def _child(self, name: str, *arguments: str) -> Child:
+        command = [*_FEDRAG, *arguments, "--background", str(self._folder)]
+        return Child(name, command, self._folder / "logs" / f"{name}.log", _ENVIRONMENT)
 
     def _tend(self, say: Callable[[str], None]) -> None:
         now = time.monotonic()
         if (self._folder / INBOX).exists():  # a message is being worked on
             self._idle_since = now
-            if self._delivery:
-                self._child.end()
-                self._delivery = None
-        elif self._delivery:
-            if not self._child.pid:
-                say(self._outcome(self._delivery))
-                self._done.append(self._delivery)
-                self._delivery = None
+            if self._work:
+                self.end()
+                self._work = None
+        elif self._work:
+            child, delivery = self._work
+            if not child.pid:
+                self._work = None
                 self._idle_since = now
+                self._finish(child, delivery, say)
         elif now > self._idle_since + self._idle_s:
             self._idle_since = now  # look again after the same wait
-            self._delivery = self._next()
-            if self._delivery:
-                say(f"measuring {self._delivery.run} on this site's own test questions")
-                self._child.start()
+            self._work = self._next()
+            if self._work:
+                child, delivery = self._work
+                split = "validation" if child is self._trial else "test"
+                say(f"measuring {delivery.run} on this site's own {split} questions")
+                child.start()
 
-    def _next(self) -> Delivery | None:
-        """Return the current delivery if it is not measured yet and may be measured now."""
-        found = current_delivery(deliveries(self._folder))
-        if found is None or found in self._done or is_quiet(self._config.policy, datetime.now().astimezone()):
+    def _next(self) -> tuple[Child, Delivery] | None:
+        """Return the next thing to do, if there is one and it may be done now."""
+        found = deliveries(self._folder)
+        if is_quiet(self._config.policy, datetime.now().astimezone()):
             return None
-        return None if (models_folder(self._folder, found.run) / RESULTS_FILE).is_file() else found
+        if waiting := next((delivery for delivery in found if delivery.is_to_be_judged), None):
+            return self._trial, waiting
+        current = current_delivery(found)
+        if not self._config.evaluate or current is None or current in self._done:
+            return None
+        is_measured = (models_folder(self._folder, current.run) / RESULTS_FILE).is_file()
+        return None if is_measured else (self._evaluation, current)
 
-    def _outcome(self, delivery: Delivery) -> str:
-        if self._child.exit_code == 0:
-            return f"{delivery.run} is measured: {models_folder(self._folder, delivery.run) / REPORT_FILE}"
-        return f"{delivery.run} could not be measured: {self._child.log}"
+    def _finish(self, child: Child, delivery: Delivery, say: Callable[[str], None]) -> None:
+        if child is self._trial:
+            self._finish_trial(delivery, say)
+            return
+        self._done.append(delivery)
+        if child.exit_code == 0:
+            say(f"{delivery.run} is measured: {models_folder(self._folder, delivery.run) / REPORT_FILE}")
+        else:
+            say(f"{delivery.run} could not be measured: {child.log}")
+
+    def _finish_trial(self, delivery: Delivery, say: Callable[[str], None]) -> None:
+        """Tell the verdict; where there is none after some tries, leave it to a person."""
+        self._tries += 1
+        known = {one.run: one for one in deliveries(self._folder)}
+        if delivery.run in known and known[delivery.run].is_to_be_judged:
+            if self._tries < TRIES:
+                return
+            why = f"it could not be measured, see {self._trial.log}"
+            record_verdict(self._folder, delivery, Verdict("unknown", why=why), adopts=False)
+            known = {one.run: one for one in deliveries(self._folder)}
+        self._tries = 0
+        if judged := known.get(delivery.run):
+            in_use = "; it is current now" if judged.adopted else ""
+            say(f"{verdict_line(self._folder, judged)}{in_use}")

@@ -23,7 +23,7 @@ def clinic(tmp_path):
     (folder / "models" / "a-1" / "report.html").write_text("quotes the site's data")
     (folder / "models" / ".b-1.partial").mkdir()
     (folder / "models" / ".b-1.partial" / "generator.safetensors").write_bytes(b"half")
-    caches = ("answer-scores/0123/4567.npy", "indexes/89ab/vectors.npy")
+    caches = ("answer-scores/0123/4567.npy", "diagnosis-answers/0123.jsonl", "indexes/89ab/vectors.npy")
     for name in (*caches, "logs/node.log", "logs/node.1.log", "egress.jsonl", "requests.jsonl"):
         (folder / name).parent.mkdir(exist_ok=True, parents=True)
         (folder / name).write_text("x" * 1500)
@@ -54,7 +54,7 @@ def test_of_the_models_one_run_s_alone_can_be_removed(clinic):
     found = current_delivery(deliveries(clinic))
     assert found is not None
     assert found.run == "a-1"
-    assert sorted(path.name for path in (clinic / "models").iterdir()) == ["a-1", "current.json"]
+    assert sorted(path.name for path in (clinic / "models").iterdir()) == [".lock", "a-1", "current.json"]
 
 
 def test_what_is_left_is_told_by_kind_with_its_size(clinic):
@@ -63,12 +63,14 @@ def test_what_is_left_is_told_by_kind_with_its_size(clinic):
         "models of a-1",
         "models of b-1",
         "answer scores, which a run computes anew",
+        "answers of a diagnosis, which are generated anew",
         "indexes of the passages, which are made anew",
         "logs",
         "the last request and the reply to it",
     ]
-    assert lines[2:5] == [
+    assert lines[2:6] == [
         "answer scores, which a run computes anew: 1.5 kB",
+        "answers of a diagnosis, which are generated anew: 1.5 kB",
         "indexes of the passages, which are made anew: 1.5 kB",
         "logs: 3.0 kB",
     ]

@@ -1,0 +1,1 @@
+"""More questions to learn from: written from passages by a model, or asked by people and answered by one."""

@@ -1,0 +1,1 @@
+"""Why answers are wrong, what to change about it, and what a generator forgot."""

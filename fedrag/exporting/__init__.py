@@ -1,0 +1,1 @@
+"""What leaves fedrag for other programs: models, prompts, model cards, training sets."""

@@ -1,0 +1,74 @@
+"""What the server asks sites about the global state: scores on their validation questions, and why answers are wrong.
+
+Sums and counts come back, and nothing else; see `fedrag.site.validation`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+from fedrag.errors import MessageError
+from fedrag.federation.exchange import Federation, KnownSite, ask
+from fedrag.federation.messages import VALIDATE, Request, request_content, told_diagnosis
+from fedrag.types import Component, State
+
+
+def ask_scores(
+    federation: Federation,
+    state: State,
+    components: tuple[Component, ...],
+    sites: Sequence[KnownSite],
+    round_number: int,
+) -> dict[Component, float]:
+    """Return a mean over all sites' validation questions for each component that has one.
+
+    Args:
+        federation: The run and the way to its sites.
+        state: The tensors to score.
+        components: The components to score.
+        sites: Those that greeted.
+        round_number: The round whose state it is; 0: the one before the first.
+    """
+    told = [metrics for _, metrics in _asked(federation, state, components, sites, round_number, "validation")]
+    return {c: score for c in components if (score := _mean_score(told, c)) is not None}
+
+
+def ask_diagnosis(
+    federation: Federation, state: State, sites: Sequence[KnownSite], round_number: int
+) -> dict[str, dict[str, float]]:
+    """Return the counts of causes that sites told, by name; a site whose policy keeps them tells none."""
+    answers = _asked(federation, state, (), sites, round_number, "diagnosis")
+    return {name: counts for name, metrics in answers if (counts := told_diagnosis(metrics))}
+
+
+def _asked(
+    federation: Federation,
+    state: State,
+    components: tuple[Component, ...],
+    sites: Sequence[KnownSite],
+    round_number: int,
+    what: str,
+) -> Iterator[tuple[str, dict[str, float]]]:
+    """Ask the sites that have validation questions; a request that names no component asks for the diagnosis."""
+    settings = federation.config.federation
+    able = [site for site in sites if site.greeting.counts.get("validation_questions")]
+    request = Request(
+        federation.config.to_toml(),
+        round_number,
+        state,
+        components,
+        deadline_s=settings.deadline_s,
+        wire=settings.wire,
+    )
+    for site, reply in ask(federation.grid, VALIDATE, request, request_content(request), able):
+        if isinstance(reply, MessageError):
+            federation.display.say(f"{site.name} is left out of the {what} of round {round_number}: {reply}")
+        else:
+            yield site.name, reply.metrics
+
+
+def _mean_score(told: Sequence[Mapping[str, float]], component: Component) -> float | None:
+    """Divide the sites' sum by their count; fsum gives the same bits in any order of arrival."""
+    count = math.fsum(metrics.get(f"{component}.count", 0.0) for metrics in told)
+    return math.fsum(metrics.get(f"{component}.sum", 0.0) for metrics in told) / count if count > 0 else None
