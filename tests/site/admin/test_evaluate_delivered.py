@@ -152,10 +152,10 @@ def test_measuring_waits_while_a_message_is_worked_on_and_gives_way_to_one(clini
     assert said == []
     (clinic / "inbox").unlink()
     tend_until(evaluation, said, "measuring")
-    assert evaluation._child.pid
+    assert evaluation._evaluation.pid
     (clinic / "inbox").write_bytes(b"a request")
     evaluation.tend(said.append)
-    assert not evaluation._child.pid
+    assert not evaluation._evaluation.pid
     assert not (clinic / "models" / "tiny-1" / "results.json").exists()
     (clinic / "inbox").unlink()
     tend_until(evaluation, said, "tiny-1 is measured")
@@ -171,7 +171,7 @@ def test_no_measuring_begins_in_quiet_hours_or_where_the_site_does_not_want_it(c
             time.sleep(0.01)
             evaluation.tend(said.append)
         assert said == []
-        assert not evaluation._child.pid
+        assert not evaluation._evaluation.pid
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_a_damaged_list_of_deliveries_ends_the_measuring_and_nothing_else(clinic
 def test_the_end_of_the_service_ends_the_measuring(clinic: Path, config: SiteConfig):
     evaluation, said = SelfEvaluation(clinic, config, idle_s=0.0), []
     tend_until(evaluation, said, "measuring")
-    pid = evaluation._child.pid
+    pid = evaluation._evaluation.pid
     evaluation.end()
     assert pid
     assert not Path(f"/proc/{pid}").exists()
