@@ -6,7 +6,8 @@ from typing import Any
 
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.server_folder import ServerFolder
-from fedrag.diagnosis.advice import Situation, advise
+from fedrag.diagnosis.advice import advise
+from fedrag.diagnosis.scenario_lines import Situation
 from fedrag.diagnosis.tally import Tally
 from fedrag.errors import ConfigError
 from fedrag.runs.run_folder import RunFolder
