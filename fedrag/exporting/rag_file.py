@@ -9,9 +9,9 @@ retrieval     how passages are searched: by the retriever's vectors ("dense"), b
               reciprocal rank ("hybrid"); how many for each question and in a prompt; tokens and overlap of a passage's
               chunks; what is put before questions and passages; how vectors are compared
 prompt        pieces: texts in order. One that is filled with "passage" or "question" holds {passage} or {question};
-              there is a passage piece for each passage. Where one is filled with "next_passage", that is for all
-              passages after the first. Each piece is tokenised on its own and the ids are joined,
-              between before_ids and after_ids. special_tokens: whether the tokenizer reads special tokens in it.
+              there is a passage piece for each passage, with further_text in place of text for all but the first, if
+              it has one. Each piece is tokenised on its own and the ids are joined, between before_ids and after_ids.
+              special_tokens: whether the tokenizer reads special tokens in it.
               tokens: longest prompt; fedrag shows a window of a passage that does not fit
               system: for an API that takes messages, the system's; the user's is all pieces without special tokens
 answer        most tokens; ids of the tokens that end it; whether it ends at a new line; it is decoded greedily
@@ -98,4 +98,5 @@ def _prompt_and_answer(system: TrainedSystem) -> dict[str, Any]:
 
 
 def _piece(piece: Piece) -> dict[str, Any]:
-    return {"text": piece.text, "fill": piece.fill, "special_tokens": piece.special}
+    told = {"text": piece.text, "fill": piece.fill, "special_tokens": piece.special}
+    return told | ({"further_text": piece.further} if piece.further else {})

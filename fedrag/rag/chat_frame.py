@@ -36,14 +36,16 @@ class Frame:
     """What stands around passages and question.
 
     Attributes:
-        head: The text before passages and question, with the instruction.
-        tail: The text after them, up to the answer's place.
+        head: The text with the instruction, before all else.
+        tail: The text up to the answer's place, after all else.
         is_chat: Whether a chat template wrote it.
+        own: The scenario's own words before and after passages and question.
     """
 
     head: str
     tail: str
     is_chat: bool
+    own: tuple[str, str] = ("", "")
 
 
 def frame_of(tokenizer: Any, config: RagConfig) -> Frame:
@@ -57,8 +59,10 @@ def frame_of(tokenizer: Any, config: RagConfig) -> Frame:
     wording = wording_of(config)
     if not getattr(tokenizer, "chat_template", None):
         first_line = f"{wording.instruction}\n\n" if wording.instruction or not wording.in_message else ""
-        # An answer begins with a space.
-        return Frame(first_line + wording.before, wording.after.rstrip(" "), is_chat=False)
+        after = wording.after.rstrip(" ")  # an answer begins with a space
+        if wording.in_message:
+            return Frame(first_line, "", is_chat=False, own=(wording.before, after))
+        return Frame(first_line, after, is_chat=False)
     template = _Template(tokenizer, config.date)
     faults: list[str] = []
     own = (wording.before, wording.after) if wording.in_message else ("", "")
@@ -68,14 +72,18 @@ def frame_of(tokenizer: Any, config: RagConfig) -> Frame:
     ways = (_ways_to_say(instruction, message, has_system=has_system) for instruction in (mark, wording.instruction))
     for marked, real in zip(*ways, strict=True):
         try:
-            head, tail = _around_mark(template.render(marked, prompts=True), mark, own)
+            head, tail = _around_mark(template.render(marked, prompts=True), mark)
+            said = _own_words(head, tail, own)
         except _Misplaced as error:
             faults.append(str(error))
             continue
         head = head.replace(mark, wording.instruction) if mark else head
         with suppress(_Misplaced):  # a template may look for a word of the instruction, such as a switch
-            head, tail = _around_mark(template.render(real, prompts=True), wording.instruction, own)
-        return Frame(head, _answer_place(template, real, tail), is_chat=True)
+            with_words = _around_mark(template.render(real, prompts=True), wording.instruction)
+            said, (head, tail) = _own_words(*with_words, own), with_words
+        before, after = said
+        place = _answer_place(template, real, tail).removeprefix(after)
+        return Frame(head.removesuffix(before), place, is_chat=True, own=said)
     raise ModelError(
         f"its chat template cannot show a prompt: {faults[0]}; "
         "give the model a template that writes messages as they are, or remove it"
@@ -149,7 +157,7 @@ def _as_parts(text: str) -> list[dict[str, str]]:
     return [{"type": "text", "text": text}]
 
 
-def _around_mark(text: str, instruction: str, own: tuple[str, str]) -> tuple[str, str]:
+def _around_mark(text: str, instruction: str) -> tuple[str, str]:
     """Return what stands before and after the mark of passages and question: the scenario's own words, too."""
     head, *others = text.split(_USER_MARK)
     if not others:
@@ -159,10 +167,16 @@ def _around_mark(text: str, instruction: str, own: tuple[str, str]) -> tuple[str
     if instruction.strip() not in head:
         where = "after the question" if instruction.strip() in others[0] else "nowhere"
         raise _Misplaced(f"the instruction stands {where}")
-    before, after = own
-    if not head.rstrip().endswith(before.strip()) or not others[0].lstrip().startswith(after.strip()):
-        raise _Misplaced("it changes the words of rag.template")
     return head, others[0]
+
+
+def _own_words(head: str, tail: str, own: tuple[str, str]) -> tuple[str, str]:
+    """Return the scenario's own words as they stand around the mark: a template may trim the message's ends."""
+    before = own[0] if head.endswith(own[0]) else own[0].lstrip()
+    after = own[1] if tail.startswith(own[1]) else own[1].rstrip()
+    if not head.endswith(before) or not tail.startswith(after):
+        raise _Misplaced("it changes the words of rag.template")
+    return before, after
 
 
 def _answer_place(template: _Template, messages: Sequence[_Message], tail: str) -> str:

@@ -13,9 +13,9 @@ from typing import Any
 
 from fedrag.config.rag_settings import RagConfig
 from fedrag.rag.budget import check_budget, share_out
-from fedrag.rag.chat_frame import Frame, frame_of
+from fedrag.rag.chat_frame import frame_of
 from fedrag.rag.window import PassageReader, Shown
-from fedrag.rag.wording import Wording, wording_of
+from fedrag.rag.wording import wording_of
 from fedrag.types import Example
 
 
@@ -24,23 +24,25 @@ class Piece:
     """A part of a prompt's text; each is tokenised on its own.
 
     Attributes:
-        text: The text, with `{passage}`, `{next_passage}` or `{question}` in the place of what it is filled with.
-        fill: What it is filled with, "passage", "next_passage" or "question"; empty: nothing. Each passage has a piece
-            of its own; where there is one for next passages, that for a passage is the first one's.
+        text: The text, with `{passage}` or `{question}` in the place of what it is filled with.
+        fill: What it is filled with, "passage" or "question"; empty: nothing. Each passage has a piece of its own.
         special: Whether its special tokens are read as such; those of a passage or a question never are.
+        further: The text for each passage after the first; empty: the same.
     """
 
     text: str
     fill: str = ""
     special: bool = False
+    further: str = ""
 
-    def filled(self, text: str) -> str:
-        """Return the piece with a passage or the question in its place.
+    def filled(self, text: str, place: int = 0) -> str:
+        """Return the piece with the question or a passage in its place, the first one or a further one.
 
         >>> Piece("Passage: {passage}.", "passage").filled("{1}")
         'Passage: {1}.'
         """
-        return self.text.replace(f"{{{self.fill}}}", text) if self.fill else self.text
+        own = (place and self.further) or self.text
+        return own.replace(f"{{{self.fill}}}", text) if self.fill else own
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,16 +105,29 @@ class PromptBuilder:
         self._chat = frame.is_chat
         opening, closing = self._special_ids()
         self.around = ([] if self._chat else opening, closing if seq2seq else [])
-        self._head = self.around[0] + self._ids(frame.head, special=True)
-        self._tail = self._ids(frame.tail, special=True) + self.around[1]
+        before, after = frame.own
+        self._head = self.around[0] + self._ids(frame.head, special=True) + self._ids(before)
+        self._tail = self._ids(after) + self._ids(frame.tail, special=True) + self.around[1]
         self.question_mark = self._ids(wording.between)
         self.end_id: int = tokenizer.eos_token_id
         around = len(self._head) + len(self.question_mark) + len(self._tail)
         check_budget(config.prompt_tokens, around, config.passages_per_prompt or config.passages)
         self.room = config.prompt_tokens - around
-        self.pieces = _pieces(frame, wording, with_passages=config.passages > 0)
         self._first_reader, self._reader = (
             PassageReader(self._ids, opening, config.prompt_tokens, wording.closing) for opening in wording.openings
+        )
+        first, further = (f"{opening}{{passage}}{wording.closing}" for opening in wording.openings)
+        shown = [Piece(first, "passage", further="" if further == first else further)] if config.passages else []
+        asked = [Piece(f"{wording.gap}{{question}}", "question")]
+        inner = (asked, shown) if wording.question_first else (shown, asked)
+        self.pieces = (
+            Piece(frame.head, special=True),
+            *([Piece(before)] if before else []),
+            *inner[0],
+            Piece(wording.between),
+            *inner[1],
+            *([Piece(after)] if after else []),
+            Piece(frame.tail, special=True),
         )
 
     def example(self, question: str, passages: Sequence[Shown | str], answer: Sequence[int] = ()) -> Example:
@@ -156,25 +171,20 @@ class PromptBuilder:
     def user_text(self, question: str, passages: Sequence[Shown]) -> str:
         """Return what a prompt says between instruction and answer's place, cut as prompts are."""
         fitted = self.fit(question, passages)
-        read = [
-            (shown.text, ids, whole)
-            for shown, ids, whole in zip(passages, fitted.passages, fitted.passage_tokens, strict=True)
-        ]
-        first = 1 if any(piece.fill == "next_passage" for piece in self.pieces) else len(read)
-        fillings: dict[str, list[tuple[str, list[int], int]]] = {
+        read: dict[str, list[tuple[str, list[int], int]]] = {
             "": [("", [], 0)],
             "question": [(question, fitted.question, fitted.question_tokens)],
-            "passage": read[:first],
-            "next_passage": read[first:],
+            "passage": [
+                (shown.text, ids, whole)
+                for shown, ids, whole in zip(passages, fitted.passages, fitted.passage_tokens, strict=True)
+            ],
         }
-        body = "".join(
-            piece.filled(text) if len(ids) == whole else self._tokenizer.decode(ids)
+        return "".join(
+            piece.filled(text, place) if len(ids) == whole else self._tokenizer.decode(ids)
             for piece in self.pieces
             if not piece.special
-            for text, ids, whole in fillings[piece.fill]
+            for place, (text, ids, whole) in enumerate(read[piece.fill])
         )
-        wording = self._wording
-        return f"{wording.before}{body}{wording.after}" if wording.in_message else body
 
     def shown_texts(self, fitted: Fitted, passages: Sequence[Shown]) -> list[str]:
         """Return of each passage the text that a prompt holds: all of it, or the window that is read."""
@@ -245,15 +255,3 @@ class PromptBuilder:
         plain, full = self._ids("a"), list(self._tokenizer("a")["input_ids"])
         start = next(i for i in range(len(full)) if full[i : i + len(plain)] == plain)
         return full[:start], full[start + len(plain) :]
-
-
-def _pieces(frame: Frame, wording: Wording, *, with_passages: bool) -> tuple[Piece, ...]:
-    """Return the text of a prompt in order: its frame, and in it passages and question."""
-    first, further = wording.openings
-    passages = [Piece(f"{first}{{passage}}{wording.closing}", "passage")]
-    if further != first:
-        passages.append(Piece(f"{further}{{next_passage}}{wording.closing}", "next_passage"))
-    passages = passages if with_passages else []
-    between, question = Piece(wording.between), Piece(f"{wording.gap}{{question}}", "question")
-    body = [question, between, *passages] if wording.question_first else [*passages, between, question]
-    return (Piece(frame.head, special=True), *body, Piece(frame.tail, special=True))

@@ -25,8 +25,9 @@ def prompt_ids(rag: dict[str, Any], tokenizer: Any, question: str, passages: lis
     ids = list(rag["prompt"]["before_ids"])
     filled = {"": [""], "question": [question], "passage": passages}
     for piece in rag["prompt"]["pieces"]:
-        for text in filled[piece["fill"]]:
-            whole = piece["text"].replace("{" + piece["fill"] + "}", text) if piece["fill"] else piece["text"]
+        for place, text in enumerate(filled[piece["fill"]]):
+            own = piece.get("further_text", piece["text"]) if place else piece["text"]
+            whole = own.replace("{" + piece["fill"] + "}", text) if piece["fill"] else own
             ids += tokenizer(whole, add_special_tokens=False, split_special_tokens=not piece["special_tokens"])[
                 "input_ids"
             ]
@@ -40,7 +41,15 @@ def written(system: TrainedSystem, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
 @pytest.mark.parametrize(
-    "settings", [{}, {"labels": "zh"}, {"passages": 0}, {"instruction": "Answer {it}.", "labels": ["P", "Q", "A"]}]
+    "settings",
+    [
+        {},
+        {"labels": "zh"},
+        {"passages": 0},
+        {"instruction": "Answer {it}.", "labels": ["P", "Q", "A"]},
+        {"template": "Read: {context_str}\nAnd say: {query_str}\nAnswer: "},
+        {"template": "{query_str}? {context_str} -- ", "instruction": "Be brief."},
+    ],
 )
 def test_another_program_builds_the_same_prompt(system: TrainedSystem, tmp_path: Path, kind: str, settings) -> None:
     models = system.config.models.model_copy(update={"generator": f"fedrag/tiny-{kind}"})
