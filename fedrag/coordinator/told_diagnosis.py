@@ -40,7 +40,7 @@ def added_up(folder: ServerFolder, name: str | None = None) -> dict[str, Any] | 
     for run in (RunFolder.open(folder.runs / one) for one in ([name] if name else reversed(known))):
         told = {moment: sites for moment, sites in run.told_diagnoses.items() if sites}
         if told:
-            sums: dict[str, Any] = {
+            sums: dict[str, dict[str, Any]] = {
                 moment: {
                     "sites": sorted(sites),
                     "counts": sum(map(Tally.from_counts, sites.values()), Tally()).to_json(),
