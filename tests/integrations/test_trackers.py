@@ -20,8 +20,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
-from deployment import Deployment
-from tiny_federation import SHIPPED, Lines, tiny_config, write_small_sites
+from tiny_federation import SHIPPED, Lines, tiny_config
 
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.simulate import simulate
@@ -200,21 +199,3 @@ def test_wandb_s_file_holds_each_round_once(tracked: Tracked) -> None:
     assert "retriever.lora.rank" in {item.key for item in run.config.update}
     summary = {item.key or "/".join(item.nested_key): item.value_json for r in records for item in r.summary.update}
     assert json.loads(summary["federated/mrr"]) == pytest.approx(tracked.log.figures()["federated/mrr"])
-
-
-def test_a_coordinator_s_run_is_followed_too(tiny_home: Path, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    data = write_small_sites(tmp_path / "data", north=4, south=4)
-    config = tiny_config(
-        data,
-        federation={"rounds": 2, "schedule": "retriever", "greeting_timeout_s": 60.0},
-        tracking={"to": ["tensorboard"]},
-    )
-    with Deployment(tmp_path / "deployment", {name: data / name for name in ("north", "south")}) as deployment:
-        run = deployment.wait_until_done(deployment.begin(config))
-    events = EventAccumulator(str(run.path / "tensorboard"))
-    events.Reload()
-    expected = [(step.number, pytest.approx(step.values["retriever/loss"])) for step in RunLog(run).steps()]
-    assert len(expected) == 2
-    assert [(event.step, event.value) for event in events.Scalars("retriever/loss")] == expected
