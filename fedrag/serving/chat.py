@@ -66,19 +66,22 @@ async def _events(head: dict[str, Any], asked: Asked, usage: bool) -> AsyncItera
     def choice(delta: dict[str, Any], finish: str | None = None) -> list[dict[str, Any]]:
         return [{"index": 0, "delta": delta, "finish_reason": finish, "logprobs": None}]
 
-    yield event(choice({"role": "assistant", "content": ""}))
-    sent = ""
-    while (text := await asked.texts.get()) is not None:
-        words = whole_words(text)
-        if words.startswith(sent) and words != sent:
-            yield event(choice({"content": words[len(sent) :]}))
-            sent = words
-    served, reply = await asked.reply
-    yield event(choice({"content": reply.answer[len(sent) :]}))
-    yield event(choice({}, _finish(reply)), **{OWN_KEY: _own(served, reply)})
-    if usage:
-        yield event([], usage=_usage(reply))
-    yield "data: [DONE]\n\n"
+    try:
+        yield event(choice({"role": "assistant", "content": ""}))
+        sent = ""
+        while (text := await asked.texts.get()) is not None:
+            words = whole_words(text)
+            if words.startswith(sent) and words != sent:
+                yield event(choice({"content": words[len(sent) :]}))
+                sent = words
+        served, reply = await asked.reply
+        yield event(choice({"content": reply.answer[len(sent) :]}))
+        yield event(choice({}, _finish(reply)), **{OWN_KEY: _own(served, reply)})
+        if usage:
+            yield event([], usage=_usage(reply))
+        yield "data: [DONE]\n\n"
+    finally:
+        asked.reply.cancel()  # whoever has gone away waits for no answer; one that is there stays
 
 
 def whole_words(text: str) -> str:

@@ -16,6 +16,8 @@ from fedrag.types import Array
 MOST_TOGETHER = 32
 """Most questions of a batch: beyond that, a CPU gains little and the first of them wait for the last."""
 MOST_WAITING = 256
+GATHER_S = 0.02
+"""Time after a batch in which those who were just answered can ask on: else the few who waited are the next batch."""
 
 T = TypeVar("T")
 
@@ -125,6 +127,7 @@ class ModelThread:
             finally:
                 for asked in batch:
                     asked.texts.put_nowait(None)
+            await asyncio.sleep(GATHER_S)
 
     def _answer(self, batch: Sequence[Asked], loop: asyncio.AbstractEventLoop) -> tuple[Served, list[RagAnswer]]:
         served = self._now()

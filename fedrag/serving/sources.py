@@ -86,7 +86,7 @@ class DeliveredModels:
             self._changed = changed
             try:
                 delivery = current_delivery(deliveries(self._folder))
-                if delivery != self._delivery:
+                if _models_of(delivery) != _models_of(self._delivery):
                     self._served = self._load(delivery)
                     self._delivery = delivery
                     self._say(f"{self._served.name} answers from now on")
@@ -116,3 +116,8 @@ class DeliveredModels:
             if allowed and name not in allowed:
                 raise ConfigError(f"no models were delivered yet, and {name} is not in policy.base_models")
         return config
+
+
+def _models_of(delivery: Delivery | None) -> tuple[str, dict[str, str]] | None:
+    """Return what tells delivered models from others; what else is recorded of a delivery may change."""
+    return (delivery.run, delivery.sha256) if delivery else None

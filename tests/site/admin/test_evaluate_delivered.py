@@ -113,7 +113,7 @@ def test_only_a_site_that_says_cpu_is_kept_off_the_gpu(config: SiteConfig):
         assert environment == expected
 
 
-def tend_until(evaluation: SelfEvaluation, said: list[str], line: str, timeout_s: float = 60.0) -> None:
+def tend_until(evaluation: SelfEvaluation, said: list[str], line: str, timeout_s: float = 240.0) -> None:
     """Tend until a line was said that begins so."""
     end = time.monotonic() + timeout_s
     while not [one for one in said if one.startswith(line)]:
