@@ -103,7 +103,9 @@ def tracked(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Tracke
 
 
 def _stop_after_two_rounds(run: RunFolder) -> None:
-    """Let all trackers follow the run's first rounds, and die."""
+    """Let all trackers follow the run's first rounds, of two that it then had, and die."""
+    shorter = run.config.federation.model_copy(update={"rounds": 2})
+    run = RunFolder(run.path, run.config.model_copy(update={"federation": shorter}))
     log = run.path / "rounds.jsonl"
     whole = log.read_text(encoding="utf-8")
     log.write_text("".join(whole.splitlines(keepends=True)[:2]), encoding="utf-8")
@@ -144,6 +146,8 @@ def test_mlflow_reads_each_round_once(tracked: Tracked) -> None:
     assert (run.info.run_name, run.info.status) == ("tiny-1", "FINISHED")
     assert run.data.params["retriever.lora.rank"] == "2"
     assert "data.sites" not in run.data.params
+    assert run.data.params["federation.rounds"] == "2"
+    assert run.data.tags["fedrag.changed.federation.rounds"] == str(ROUNDS)
     for name in ("retriever/loss", "retriever/validation", "seconds"):
         found = sorted((metric.step, metric.value) for metric in client.get_metric_history(run.info.run_id, name))
         assert found == tracked.values_of(name)
