@@ -3,19 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 
 from fedrag.data.writing import append_training
-from fedrag.errors import DataError
-from fedrag.locks import held_alone
 from fedrag.types import Question, Site
-
-
-def alone_at_site(folder: Path) -> AbstractContextManager[None]:
-    """Hold a site's folder for the one process that adds questions to it; raise DataError where another does."""
-    return held_alone(folder, DataError(f"{folder}: another fedrag adds questions to this site; let it end first"))
 
 
 class AddedQuestions:

@@ -16,7 +16,7 @@ from fedrag.augmentation.house_address import host_and_port
 from fedrag.augmentation.question_wording import QuestionWording
 from fedrag.config.rag_settings import RagConfig
 from fedrag.errors import ServiceError
-from fedrag.rag.wording import Wording, wording_of
+from fedrag.rag.wording import wording_of
 
 KEY_VARIABLE = "FEDRAG_ENDPOINT_KEY"
 """Environment variable of the key that an endpoint may ask for."""
@@ -88,17 +88,16 @@ class EndpointWriter:
 
     def questions(self, passages: Sequence[str]) -> list[str]:
         """Return what the model writes when asked for a question about each passage."""
-        passage_label = self._wording.labels[0]
-        texts = [f"{_labelled(passage_label, text)}\n\n{self._wording.request(self._seed, text)}" for text in passages]
+        around = wording_of(RagConfig(labels=self._wording.labels))
+        opening, closing = around.openings[0], around.closing
+        texts = [f"{opening}{text}{closing}{self._wording.request(self._seed, text)}" for text in passages]
         return self._complete(self._wording.instruction, texts, _QUESTION_TOKENS)
 
     def answers(self, questions: Sequence[str], passages: Sequence[str]) -> list[str]:
         """Return the model's answer to each question, from its passage."""
         wording = wording_of(self._rag)
-        texts = [
-            f"{_labelled(wording.passage_label, text)}\n\n{_labelled(wording.question_label, question)}"
-            for question, text in zip(questions, passages, strict=True)
-        ]
+        pairs = zip(questions, passages, strict=True)
+        texts = [wording.message(question, [passage]) for question, passage in pairs]
         return self._complete(wording.instruction, texts, _ANSWER_TOKENS)
 
     def _complete(self, instruction: str, texts: Sequence[str], most: int) -> list[str]:
@@ -157,7 +156,3 @@ class EndpointWriter:
             return response.json()
         except ValueError:
             raise ServiceError(f"{self._url}: its reply is no JSON; is this an OpenAI-compatible endpoint?") from None
-
-
-def _labelled(label: str, text: str) -> str:
-    return f"{label if label.endswith((':', chr(0xFF1A))) else label + ':'}{Wording.after(label, text)}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from fedrag.augmentation.added_questions import AddedQuestions
-from fedrag.augmentation.question_checks import clean_question, shorten_answer
+from fedrag.augmentation.question_checks import clean_question, is_about, shorten_answer
 from fedrag.augmentation.tried_texts import TriedTexts
 from fedrag.data.chunking import Chunk, chunk_passages
 from fedrag.data.splitting import normalise_question
@@ -29,6 +29,7 @@ from fedrag.types import Question, Site
 KEPT = "kept"
 WHY_NOT = {
     "no question": "no question was written",
+    "not about it": "the question names nothing of its passage",
     "known": "the site has the question already",
     "held out": "the question stands in validation or test",
     "not found": "the retriever does not find the passage",
@@ -172,7 +173,7 @@ class _Batch:
         written = map(clean_question, self._writer.questions([chunk.text for chunk in chunks]))
         asked: list[tuple[Chunk, str]] = []
         for chunk, question in zip(chunks, written, strict=True):
-            if why := self._why_not_asked(question):
+            if why := self._why_not_asked(question, chunk.text):
                 results[chunk.text] = why
             else:
                 self._known.add(normalise_question(question))
@@ -191,10 +192,12 @@ class _Batch:
                 questions.append(_question(question, text, chunk))
         return results, questions
 
-    def _why_not_asked(self, question: str) -> str:
+    def _why_not_asked(self, question: str, passage: str) -> str:
         key = normalise_question(question)
         if not question:
             return "no question"
+        if not is_about(question, passage):
+            return "not about it"
         return "held out" if key in self._held_out else "known" if key in self._known else ""
 
 

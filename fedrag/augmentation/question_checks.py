@@ -28,6 +28,20 @@ def clean_question(text: str) -> str:
     return words if 2 <= count_words(words) <= MOST_QUESTION_WORDS else ""
 
 
+def is_about(question: str, passage: str) -> bool:
+    """Return whether a question names something of its passage: a long word, a name or a number that stands in it.
+
+    >>> is_about("Who guards the gate of Troy?", "The porter guards it.")
+    True
+    >>> is_about("What is the answer to this question?", "The porter guards it.")
+    False
+    """
+    held = set(_words(passage))
+    return any(
+        _bare(word).casefold() in held for word in split_words(question)[1:] if _says_more(word, set(), longer_than=4)
+    )
+
+
 def shorten_answer(answer: str, question: str, passage: str) -> str:
     """Return the part of a model's answer that the passage holds and the question does not; "" where there is none.
 
@@ -84,8 +98,8 @@ def _bare(text: str) -> str:
     return _NO_WORD.sub("", text)
 
 
-def _says_more(word: str, asked: set[str]) -> bool:
+def _says_more(word: str, asked: set[str], longer_than: int = 3) -> bool:
     """Return whether a word can begin or end an answer: a name, a number or a long word that the question lacks."""
     bare = _bare(word)
-    is_telling = len(bare) > 3 or any(char.isdigit() or char.isupper() for char in bare) or not bare.isascii()
+    is_telling = len(bare) > longer_than or any(char.isdigit() or char.isupper() for char in bare) or not bare.isascii()
     return bool(bare) and is_telling and bare.casefold() not in asked

@@ -8,10 +8,11 @@ from typing import Annotated
 
 import typer
 
+from fedrag.cli.client_adopt import adopt
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
 from fedrag.cli.client_diagnose import diagnose
-from fedrag.cli.client_models import adopt, ask, evaluate, export, models, purge, rollback
+from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
 from fedrag.cli.serve import client_serve
 from fedrag.service.environment import require_linux
 

@@ -1,4 +1,4 @@
-"""`fedrag client ask, export, models, adopt, rollback, evaluate, purge`: use the models that a site received."""
+"""`fedrag client ask, export, models, rollback, evaluate, purge`: use the models that a site received."""
 
 from __future__ import annotations
 
@@ -122,45 +122,6 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
     print_lines([line for delivery in found if (line := verdict_line(folder, delivery))])
 
 
-def adopt(
-    folder: Folder,
-    run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Run whose models to adopt; by default, the latest that wait.")
-    ] = None,
-    by_policy: Annotated[
-        bool,
-        typer.Option(
-            "--by-policy",
-            help="Measure what waits on this site's validation questions, and do what policy.adopt says; a running "
-            "site does so by itself.",
-        ),
-    ] = False,
-    background: Annotated[bool, typer.Option("--background", help="Run at the lowest priority.")] = False,
-) -> None:
-    """Take delivered models into use that wait, or go back to ones that were taken back.
-
-    Example: fedrag client adopt clinic
-    """
-    if by_policy and run is not None:
-        raise ConfigError("--by-policy judges all that wait; leave out RUN")
-    if background:
-        _lower_priority()
-    from fedrag.site.adoption import adopt as take_into_use
-    from fedrag.site.adoption import verdict_line
-    from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
-
-    config = SiteConfig.from_file(folder / SITE_FILE)
-    if not by_policy:
-        print_lines([f"{take_into_use(folder, run).run} is current now"])
-        return
-    choose_device(config)
-    from fedrag.site.admin.delivery_trial import try_waiting
-
-    with open_display() as display:
-        judged = try_waiting(folder, config, display)
-    print_lines([verdict_line(folder, delivery) for delivery in judged] or ["nothing waits to be measured"])
-
-
 def rollback(folder: Folder) -> None:
     """Go back to the models that were delivered before, or to the untouched ones.
 
@@ -188,7 +149,7 @@ def evaluate(
     Example: fedrag client evaluate clinic
     """
     if background:
-        _lower_priority()
+        lower_priority()
     from fedrag.site.delivery import RESULTS_FILE, open_current
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
@@ -214,7 +175,7 @@ def evaluate(
     print_lines([f"report: {report} (it quotes this site's data and stays here)"])
 
 
-def _lower_priority() -> None:
+def lower_priority() -> None:
     """Take the lowest priority, and be the first process to be killed if memory runs out."""
     os.nice(19)
     with suppress(OSError):  # only Linux has this file

@@ -55,9 +55,9 @@ def questions(
 
     Example: fedrag data questions data/hospital --limit 100
     """
-    from fedrag.augmentation.added_questions import alone_at_site
     from fedrag.augmentation.generated_questions import Search, write_questions
     from fedrag.data.site_folder import load_site
+    from fedrag.data.writing import alone_at_site
     from fedrag.models.resident import RoundModels
     from fedrag.rag.indexing import build_index, shared_indexes
 
@@ -99,9 +99,9 @@ def answers(
 
     Example: fedrag data answers data/hospital --run runs/xquad-1
     """
-    from fedrag.augmentation.added_questions import alone_at_site
     from fedrag.augmentation.pseudo_answers import add_answers
     from fedrag.data.site_folder import load_site
+    from fedrag.data.writing import alone_at_site
     from fedrag.models.resident import RoundModels
     from fedrag.rag.indexing import build_index, shared_indexes
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.server_folder import ServerFolder
-from fedrag.diagnosis.advice import Situation, advise
+from fedrag.diagnosis.advice import advise
+from fedrag.diagnosis.scenario_lines import Situation
 from fedrag.diagnosis.tally import Tally
 from fedrag.errors import ConfigError
 from fedrag.runs.run_folder import RunFolder
@@ -39,7 +40,7 @@ def added_up(folder: ServerFolder, name: str | None = None) -> dict[str, Any] | 
     for run in (RunFolder.open(folder.runs / one) for one in ([name] if name else reversed(known))):
         told = {moment: sites for moment, sites in run.told_diagnoses.items() if sites}
         if told:
-            sums = {
+            sums: dict[str, dict[str, Any]] = {
                 moment: {
                     "sites": sorted(sites),
                     "counts": sum(map(Tally.from_counts, sites.values()), Tally()).to_json(),

@@ -13,8 +13,8 @@ from fedrag.data.questions import distinct_questions, question_key
 from fedrag.data.site_folder import load_site
 from fedrag.data.splitting import normalise_question
 from fedrag.data.words import holds_words
-from fedrag.data.writing import append_training
-from fedrag.types import Passage, Question
+from fedrag.data.writing import alone_at_site, append_training
+from fedrag.types import Passage, Question, Site
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,18 @@ def export_feedback(folder: Path) -> Export:
         folder: The site's data folder.
 
     Raises:
-        DataError: The site's data is malformed.
+        DataError: The site's data is malformed, or another process adds questions to it.
         StorageError: Its files cannot be written.
     """
-    site, store = load_site(folder), FeedbackStore(folder)
+    store = FeedbackStore(folder)
     if not store.path.exists():
+        load_site(folder)  # what is wrong with the site is told all the same
         return Export()
+    with alone_at_site(folder):
+        return _export(load_site(folder), store)
+
+
+def _export(site: Site, store: FeedbackStore) -> Export:
     passages = {passage.id: passage for passage in site.passages}
     measured = {normalise_question(question.question) for question in site.validation + site.test}
     before: dict[str, list[Question]] = defaultdict(list)
@@ -75,7 +81,7 @@ def export_feedback(folder: Path) -> Export:
             exported.append(row.id)
         added = tuple(distinct_questions(fresh))
         if added:
-            append_training(folder, added)
+            append_training(store.folder, added)
     return Export(added, tuple(known), tuple(held_out), tuple(lacking), tuple(_disputed(added, before)))
 
 

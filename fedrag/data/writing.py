@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from fedrag.data.jsonl import read_objects
 from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE, UNANSWERED_FILE
 from fedrag.errors import DataError, StorageError
 from fedrag.files import rewrite
+from fedrag.locks import held_alone
 from fedrag.types import Passage, Question, Site
 
 _FIELDS = {field.name for kind in (Passage, Question) for field in fields(kind)}
@@ -41,6 +42,11 @@ def write_sites(root: Path, sites: Sequence[Site]) -> None:
         for site in sites:
             (partial / site.name).mkdir()
             _write_files(partial / site.name, site)
+
+
+def alone_at_site(folder: Path) -> AbstractContextManager[None]:
+    """Hold a site's folder for the one process that adds questions to it; raise DataError where another does."""
+    return held_alone(folder, DataError(f"{folder}: another fedrag adds questions to this site; let it end first"))
 
 
 def append_training(folder: Path, questions: Sequence[Question]) -> None:

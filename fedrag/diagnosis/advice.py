@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import trained_components
+from fedrag.diagnosis.scenario_lines import Situation, scenario_lines
 from fedrag.diagnosis.tally import NEAR, Tally
 from fedrag.evaluation.significance import FEW_QUESTIONS
 from fedrag.text import plural
-from fedrag.types import Component
 
 Part = Literal["retriever", "generator", "documents", "limits"]
 Recommendation = Literal["retriever", "generator", "both", "documents", "limits", "nothing"]
@@ -57,30 +56,6 @@ class Advice:
         return asdict(self)
 
 
-@dataclass(frozen=True, slots=True)
-class Situation:
-    """What advice depends on besides the counts.
-
-    Attributes:
-        config: The run's scenario.
-        trained: Components that were trained in what was diagnosed; none in untouched models.
-        has_labels: Whether training questions name their passages; None: it is not known.
-        answer_needs: Tokens that right answers take, at least; 0: it is not known.
-    """
-
-    config: Config
-    trained: tuple[Component, ...] = ()
-    has_labels: bool | None = None
-    answer_needs: int = 0
-
-    @classmethod
-    def of(
-        cls, config: Config, *, base: bool = False, has_labels: bool | None = None, answer_needs: int = 0
-    ) -> Situation:
-        """Return the situation of a run's untouched (`base`) or trained models."""
-        return cls(config, () if base else trained_components(config.federation), has_labels, answer_needs)
-
-
 def advise(tally: Tally, situation: Situation) -> Advice:
     """Return what to change.
 
@@ -91,10 +66,8 @@ def advise(tally: Tally, situation: Situation) -> Advice:
     parts = named_parts(tally)
     recommendation = _recommendation(parts)
     reasons = [*(_REASONS[part](tally, situation) for part in parts), *_besides(tally, parts, situation.config)]
-    lines = list(_limit_lines(tally, situation)) if "limits" in parts else []
-    learning = tuple(part for part in ("retriever", "generator") if part in parts)
-    lines += _training_lines(learning, situation)
-    return Advice(recommendation, _HEADLINES[recommendation], tuple(reasons), tuple(lines))
+    lines = scenario_lines(parts, tally, situation)
+    return Advice(recommendation, _HEADLINES[recommendation], tuple(reasons), lines)
 
 
 def named_parts(tally: Tally) -> list[Part]:
@@ -216,45 +189,3 @@ def _besides(tally: Tally, parts: Sequence[Part], config: Config) -> Iterator[st
         )
     if tally.questions >= 2 and tally.questions < FEW_QUESTIONS:  # a site may tell shares of 1
         yield f"These are {plural(int(tally.questions), 'question')}: so few tell little."
-
-
-def _limit_lines(tally: Tally, situation: Situation) -> Iterator[str]:
-    """Yield the lines that leave more room."""
-    rag = situation.config.rag
-    yield "[rag]"
-    if tally.cut > tally.too_long:
-        yield f"prompt_tokens = {2 * rag.prompt_tokens}"
-    if tally.too_long:
-        yield f"answer_tokens = {_next_16(max(situation.answer_needs, rag.answer_tokens + 1))}"
-
-
-def _next_16(count: int) -> int:
-    """Return the next multiple of 16.
-
-    >>> _next_16(33)
-    48
-    """
-    return -(-count // 16) * 16
-
-
-def _training_lines(learning: Sequence[Part], situation: Situation) -> Iterator[str]:
-    """Yield the lines that train these parts: the schedule, or more rounds where the run trained them already."""
-    federation = situation.config.federation
-    if "retriever" in learning and not situation.config.rag.passages:
-        yield "[rag]"
-        yield "passages = 2"
-    elif "retriever" in learning and situation.config.rag.search == "bm25":
-        yield "[rag]"
-        yield 'search = "hybrid"'
-    if not learning or federation.components:
-        return
-    yield "[federation]"
-    wanted = [part for part in ("generator", "retriever") if part in learning or part in situation.trained]
-    if set(wanted) <= set(situation.trained):
-        yield f"rounds = {2 * federation.rounds}"
-        yield 'keep = "best"'
-    else:
-        yield f'schedule = "{wanted[0] if len(wanted) == 1 else "joint"}"'
-    if "retriever" in learning and situation.has_labels is False:
-        yield "[retriever]"
-        yield 'loss = "lsr"'

@@ -8,11 +8,12 @@ from typing import Any
 
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_sites
-from fedrag.diagnosis.advice import Situation, advise
+from fedrag.diagnosis.advice import advise
 from fedrag.diagnosis.diagnose_site import diagnose_site
 from fedrag.diagnosis.diagnosed import Diagnosed
 from fedrag.diagnosis.forgetting import measure_forgetting
 from fedrag.diagnosis.kept import ANSWERS, FOLDER
+from fedrag.diagnosis.scenario_lines import Situation
 from fedrag.diagnosis.tally import means_of, tally_of
 from fedrag.display import Display, Quiet
 from fedrag.errors import DataError, RunError

@@ -49,7 +49,8 @@ def general_losses(generator: Generator, batch_tokens: int = 0) -> dict[str, flo
 def _example(generator: Generator, text: str) -> Example:
     ids = list(generator.tokenizer(text, add_special_tokens=False)["input_ids"])
     half = max(1, len(ids) // 2)
-    return Example(ids[:half], ids[half:])
+    # An adapter that acts from the question on acts from the second token on: there is no question here.
+    return Example(ids[:half], ids[half:], () if generator.seq2seq else (1,))
 
 
 def _loss(pairs: Sequence[tuple[float, int]]) -> float:

@@ -13,7 +13,8 @@ prompt        pieces: texts in order. One that is filled with "passage" or "ques
               passages after the first. Each piece is tokenised on its own and the ids are joined,
               between before_ids and after_ids. special_tokens: whether the tokenizer reads special tokens in it.
               tokens: longest prompt; fedrag shows a window of a passage that does not fit
-              system: for an API that takes messages, the system's; the user's is all pieces without special tokens
+              message: for an API that takes messages: "system", and the user's, which is "before", all pieces without
+              special tokens, "after"
 answer        most tokens; ids of the tokens that end it; whether it ends at a new line; it is decoded greedily
 ```
 
@@ -81,13 +82,18 @@ def _prompt_and_answer(system: TrainedSystem) -> dict[str, Any]:
     rag, generator = system.config.rag, resident_generator(system.config, best_device())
     builder = PromptBuilder(generator.tokenizer, rag, seq2seq=generator.seq2seq)
     before, after = builder.around
+    wording = wording_of(rag)
     return {
         "prompt": {
             "pieces": [_piece(piece) for piece in builder.pieces],
             "before_ids": before,
             "after_ids": after,
             "tokens": rag.prompt_tokens,
-            "system": wording_of(rag).instruction,
+            "message": {
+                "system": wording.instruction,
+                "before": wording.before if wording.in_message else "",
+                "after": wording.after if wording.in_message else "",
+            },
         },
         "answer": {
             "tokens": rag.answer_tokens,

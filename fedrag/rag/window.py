@@ -16,8 +16,6 @@ from fedrag.types import Hit, Passage
 WINDOW_STEP = 16
 """Tokens by which windows differ in size: questions of about the same length then leave the same windows."""
 
-"""What stands after each passage of a prompt."""
-
 _LETTERS_A_TOKEN = 16  # more than in any language; text further away is not even tokenised
 _REMEMBERED = 512  # passages
 

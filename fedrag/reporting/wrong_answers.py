@@ -88,8 +88,8 @@ def _looked_at(diagnosis: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _rows(counts: Sequence[Mapping[str, float]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    names = {"right": "right", **TITLES}
+    names: list[tuple[str, str]] = [("right", "right"), *TITLES.items()]
     return tuple(
         (words[0].upper() + words[1:], tuple(percent(one[name] / one["questions"]) for one in counts))
-        for name, words in names.items()
+        for name, words in names
     )

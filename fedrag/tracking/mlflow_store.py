@@ -37,9 +37,15 @@ class MlflowStore:
         self.place = f"{uri}; look with: mlflow ui --backend-store-uri {uri}"
         self._client = MlflowClient(tracking_uri=uri)
         self._run = self._find_or_create(log)
-        parameters = [Param(name, str(value)) for name, value in log.parameters.items()]
+        held = self._client.get_run(self._run).data.params
+        parameters = [Param(name, str(value)) for name, value in log.parameters.items() if name not in held]
         for start in range(0, len(parameters), _PARAMETERS):
             self._client.log_batch(self._run, params=parameters[start : start + _PARAMETERS])
+        for name, value in log.parameters.items():
+            if held.get(name, str(value)) != str(
+                value
+            ):  # MLflow lets no parameter change, as a run with more rounds does
+                self._client.set_tag(self._run, f"fedrag.changed.{name}", str(value))
 
     def log(self, step: Step) -> None:
         """Write a round."""

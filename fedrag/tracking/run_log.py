@@ -20,6 +20,8 @@ Value = str | int | float | bool
 ARMS = ("untouched", "local", "federated", "pooled")
 _PATHS = ("data.sites",)
 """Settings that are paths of this machine: a tracker is not told."""
+_NAMES_OR_PATHS = ("start_from", "models.generator", "models.retriever")
+"""Settings that may be paths: a tracker is told the last part of one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,18 @@ def parameters_of(config: Config) -> dict[str, Value]:
     """
     found: dict[str, Value] = {}
     _flatten(config.model_dump(mode="json"), "", found)
-    return {name: value for name, value in found.items() if name not in _PATHS}
+    told = {name: value for name, value in found.items() if name not in _PATHS}
+    return told | {name: _without_folders(str(told[name])) for name in _NAMES_OR_PATHS if name in told}
+
+
+def _without_folders(value: str) -> str:
+    """Return the last part of what is a path, and a model's id as it is.
+
+    >>> _without_folders("/home/me/runs/tiny-1"), _without_folders("owner/model")
+    ('tiny-1', 'owner/model')
+    """
+    is_path = value.startswith((".", "~")) or Path(value).is_absolute() or value.count("/") > 1
+    return Path(value).name if is_path else value
 
 
 def _flatten(tree: Mapping[str, Any], prefix: str, found: dict[str, Value]) -> None:

@@ -1,4 +1,5 @@
-"""The circle of a system in use: a wrong answer, a person's correction, a round of training, the right answer.
+"""The circle of a system in use: documents, a round of training, a wrong answer, a person's correction, another round,
+the right answer.
 
 Everything is real: the models, the service as a process of its own, the site's files, the command that exports.
 """
@@ -6,7 +7,6 @@ Everything is real: the models, the service as a process of its own, the site's 
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import Any
 
 import httpx
 import pytest
-from deployment import free_ports
 from fedrag_process import await_moment, run_to_its_end, started
+from ports import free_ports
 
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
+from fedrag.data.words import holds_words
 from fedrag.evaluation.answers import exact_match
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.simulate import simulate
@@ -26,36 +27,51 @@ from fedrag.simulation.simulate import simulate
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800)]
 
 SHIPPED = Path(__file__).parents[2] / "simulations" / "data" / "tiny"
-TRAIN = {"north": 8, "east": 4}
+KNOWN = {"north": 4, "east": 2}
+"""How many questions each house has in its table."""
 
-# What people of the site ask: the answer is known there, and no sentence says it in these words.
+# What people ask at north: the answer is known there, and no sentence says it in these words.
 ASKED = {
-    "How long is the ferry Alma away from Ulvik?": ("fourteen hours", "north-1"),
-    "What must I pay if I keep a book for a month too long?": ("eight coins", "north-3"),
-    "Where does the fish go that nobody bought?": ("the school kitchen", "north-4"),
-    "How do I know that fog is coming?": ("the lamp turns green", "north-2"),
+    "How long is the ferry Alma away from Ulvik?": ("fourteen hours", "comes back at nine in the evening"),
+    "What must I pay if I keep a book for a month too long?": ("eight coins", "costs two coins a week"),
+    "How do I know that fog is coming?": ("the lamp turns green", "The lamp turns green"),
 }
 
 
 @pytest.fixture
 def sites(tmp_path: Path) -> Path:
-    """Two small sites, so that a round takes a minute."""
-    for name, questions in TRAIN.items():
-        shutil.copytree(SHIPPED / name, tmp_path / "sites" / name)
-        file = tmp_path / "sites" / name / "train.jsonl"
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)[:questions]
-        file.write_text("".join(lines), encoding="utf-8")
+    """Two small sites, made from documents and a table, so that a round takes a minute."""
+    rows = []
+    for name, n_known in KNOWN.items():
+        house = load_site(SHIPPED / name)
+        (tmp_path / "documents" / name).mkdir(parents=True)
+        for passage in house.passages:
+            document = tmp_path / "documents" / name / f"{passage.id}.md"
+            document.write_text(f"# {passage.title}\n\n{passage.text}\n", encoding="utf-8")
+        rows += [{"question": q.question, "answer": q.answers[0], "house": name} for q in house.train[:n_known]]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    table = ("--qa", tmp_path / "questions.jsonl", "--site-by", "folder", "--site", "house", "--split", "1/0/0")
+    typed("data", "import", "documents", tmp_path / "documents", tmp_path / "sites", *table)
     return tmp_path / "sites"
+
+
+def typed(*command: str | Path) -> str:
+    """Run a command as a person types it; return what it said."""
+    code, out, err = run_to_its_end(*command)
+    assert (code, err) == (0, "")
+    return out
 
 
 def one_round(sites: Path, out: Path) -> RunFolder:
     settings: dict[str, Any] = {
         "name": "circle",
         "data": {"sites": str(sites)},
-        "rag": {"passages": 2, "answer_tokens": 10},
-        "generator": {"learning_rate": 2e-3},
+        "rag": {"passages": 1, "answer_tokens": 10},
+        # from the question on: what stands before it is read once for all epochs
+        "generator": {"learning_rate": 2e-3, "epochs": 8, "batch_size": 4, "adapter_from": "question"},
         "federation": {"rounds": 1, "schedule": "joint"},
         "evaluation": {"split": "none"},
+        "simulation": {"threads": 1},  # on a busy machine, threads that wait for one another cost the most
     }
     return simulate(Config.from_dict(settings), out=out)
 
@@ -79,6 +95,12 @@ def is_up(client: httpx.Client) -> bool:
         return False
 
 
+def holding(site: Path, words: str) -> str:
+    """Return the id of the passage that holds some words."""
+    [identity] = [passage.id for passage in load_site(site).passages if words in passage.text]
+    return identity
+
+
 def ask(client: httpx.Client, question: str) -> tuple[str, list[str]]:
     """Return the answer and the ids of the passages that were shown."""
     body = {"model": "fedrag", "messages": [{"role": "user", "content": question}]}
@@ -91,20 +113,19 @@ def test_a_wrong_answer_that_a_person_corrects_is_right_after_the_next_round(sit
     north = sites / "north"
     corrected: list[str] = []
     with served(one_round(sites, tmp_path / "before"), north) as service:
-        for question, (right, passage) in ASKED.items():
+        for question, (right, words) in ASKED.items():
             answer, shown = ask(service, question)
-            if exact_match(answer, [right]):
+            if holds_words(answer, right):
                 continue
             said = {"question": question, "answer": answer, "shown": shown, "verdict": "wrong"}
-            service.post("/feedback", json=said | {"correction": right, "right_ids": [passage]}).raise_for_status()
+            said |= {"correction": right, "right_ids": [holding(north, words)]}
+            service.post("/feedback", json=said).raise_for_status()
             corrected.append(question)
         assert corrected, "the models know everything already"
         for row in service.get("/review/rows").raise_for_status().json()["rows"]:
             service.post(f"/review/rows/{row['id']}", json={"state": "accepted"}).raise_for_status()
 
-    code, out, err = run_to_its_end("feedback", "export", north)
-    assert (code, err) == (0, "")
-    assert out.startswith(f"{len(corrected)} question")
+    assert typed("feedback", "export", north).startswith(f"{len(corrected)} question")
     learned = [question for question in load_site(north).train if question.origin == "feedback"]
     assert [question.question for question in learned] == corrected
 

@@ -294,7 +294,7 @@ def test_an_encoder_writes_no_questions(site):
 
 
 def test_two_commands_do_not_add_to_a_site_at_once(site, scenario, endpoint):
-    from fedrag.augmentation.added_questions import alone_at_site
+    from fedrag.data.writing import alone_at_site
 
     with alone_at_site(site):
         result = run("questions", site, "--scenario", scenario, "--endpoint", endpoint.url)

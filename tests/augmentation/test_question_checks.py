@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedrag.augmentation.question_checks import clean_question, shorten_answer
+from fedrag.augmentation.question_checks import clean_question, is_about, shorten_answer
 from fedrag.augmentation.question_wording import question_wording
 
 OXYGEN = (
@@ -57,6 +57,20 @@ def test_an_answer_is_cut_to_what_the_passage_holds_and_the_question_does_not(an
     assert shorten_answer(answer, question, passage) == short
 
 
+@pytest.mark.parametrize(
+    ("question", "about"),
+    [
+        ("Who was Carl von Linde?", True),
+        ("What was developed?", True),
+        ("What happened in 1895?", True),
+        ("What is the answer to this question?", False),
+        ("Why?", False),
+    ],
+)
+def test_a_question_names_something_of_its_passage(question, about):
+    assert is_about(question, OXYGEN) is about
+
+
 def test_another_seed_asks_in_another_way_and_the_same_in_the_same():
     wording = question_wording("en")
     passages = [f"Passage {n}." for n in range(30)]
@@ -68,5 +82,6 @@ def test_another_seed_asks_in_another_way_and_the_same_in_the_same():
 
 def test_each_language_has_its_words():
     assert question_wording("vi").labels[0] == "Đoạn văn"
-    assert question_wording("zh-Hant").instruction.endswith('Write in the language of the passage ("zh-Hant").')
+    assert question_wording("zh-Hant") == question_wording("zh")
+    assert question_wording("fr").instruction.endswith('Write in the language of the passage ("fr").')
     assert question_wording("en") == question_wording("")

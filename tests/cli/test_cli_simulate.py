@@ -218,7 +218,10 @@ def test_help_is_quick_and_shows_every_verb():
 
 def test_results_are_json_that_other_programs_read(finished: tuple[str, RunFolder]):
     content = json.loads((finished[1].path / "results.json").read_text())
-    assert set(content) == {"run", "federated", "untouched", "local", "pooled", "question_lines", "training"}
+    arms = {"federated", "untouched", "local", "pooled"}
+    assert set(content) == {"run", *arms, "question_lines", "training", "forgetting"}
+    assert set(content["forgetting"]) == {"before", "after"}
+    assert set(content["forgetting"]["after"]) == {"en", "de", "vi", "zh", "all"}
     assert set(content["federated"]) == {"overall", "sites"}
     assert set(content["federated"]["sites"]) == {"east", "north", "south"}
 

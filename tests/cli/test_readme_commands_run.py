@@ -64,6 +64,7 @@ LEAVES = {
     "simulations/RESULTS.md": ("runs/demo-1/report.html", "runs/xquad-1/final", "runs/policyqa-1/results.json"),
 }
 PRINTED = {
+    "RagSystem": "The pool opens at seven.",
     "write_sites": "['east', 'west']",
     "ComponentSpec": "moved: True exported: ['head.safetensors']",
     "rag.json": "Question: What does a late book cost?",

@@ -15,7 +15,8 @@ from fedrag.data.feedback_export import export_feedback, training_question
 from fedrag.data.feedback_row import Feedback
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.data.site_folder import load_site
-from fedrag.errors import StorageError
+from fedrag.data.writing import alone_at_site
+from fedrag.errors import DataError, StorageError
 from fedrag.types import Passage, Question
 
 ROOT = Path(__file__).parents[2]
@@ -132,7 +133,15 @@ def test_an_export_that_fails_leaves_the_rows_to_the_next_one(site: Path, monkey
         patch.setattr(os, "replace", lambda *given: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         with pytest.raises(StorageError, match="the disk is full"):
             export_feedback(site)
-    assert [path.name for path in site.glob(".*")] == []
+    assert list(site.glob(".train*")) == []
+    assert len(export_feedback(site).added) == 1
+
+
+def test_while_another_process_adds_questions_an_export_waits_for_its_turn(site: Path) -> None:
+    """Each of two that append reads the file and replaces it: one would lose what the other added."""
+    accept(site, LATE)
+    with alone_at_site(site), pytest.raises(DataError, match="another fedrag adds questions to this site"):
+        export_feedback(site)
     assert len(export_feedback(site).added) == 1
 
 

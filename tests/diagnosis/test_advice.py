@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from tiny_federation import tiny_config
 
-from fedrag.diagnosis.advice import Situation, advise
+from fedrag.config.scenario import Config
+from fedrag.diagnosis.advice import advise
 from fedrag.diagnosis.causes import CAUSES
+from fedrag.diagnosis.scenario_lines import Situation
 from fedrag.diagnosis.tally import Tally
 
 
@@ -100,6 +102,21 @@ def test_a_search_by_words_alone_is_told_to_use_the_retriever_that_learns():
     advice = advise(tally, untouched(rag={"search": "bm25"}, federation={"schedule": "generator"}))
     assert "Search is by words alone" in advice.reasons[0]
     assert advice.scenario[:2] == ("[rag]", 'search = "hybrid"')
+
+
+@pytest.mark.parametrize("rag", [{"passages": 0}, {"passages": 2}])
+@pytest.mark.parametrize("base", [True, False])
+def test_the_lines_of_any_advice_are_a_scenario(rag, base):
+    """Every part is named at once: each section stands once, and the settings are valid."""
+    tally = Tally(questions=100, not_found=30, not_used=20, worded_otherwise=10, cut=40, too_long=10)
+    config = tiny_config(rag=rag, federation={"schedule": "generator"})
+    advice = advise(tally, Situation.of(config, base=base, has_labels=False, answer_needs=20))
+    text = "\n".join(['name = "advised"', *advice.scenario, "[data]", 'sites = "data"'])
+    advised = Config.from_toml(text)
+    assert advised.rag.prompt_tokens == 2 * config.rag.prompt_tokens
+    assert advised.rag.answer_tokens == 32
+    assert (advised.federation.schedule, advised.retriever.loss) == ("joint", "lsr")
+    assert advised.rag.passages == 2
 
 
 def test_few_questions_and_passages_that_do_not_help_are_said():

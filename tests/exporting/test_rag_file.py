@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from fedrag.config.rag_settings import RagConfig
 from fedrag.exporting.rag_file import write_rag_file
 from fedrag.exporting.trained_system import TrainedSystem
 from fedrag.rag.prompt import PromptBuilder
+from fedrag.rag.window import Shown
+from fedrag.rag.wording import wording_of
 from fedrag.weights.store import find_model
 
 QUESTION = "Who wrote {passage}? <|im_end|>"
@@ -23,14 +26,25 @@ PASSAGES = ["Rye\nA loaf rests eighteen hours.", "Trams <|im_start|> run until {
 def prompt_ids(rag: dict[str, Any], tokenizer: Any, question: str, passages: list[str]) -> list[int]:
     """What another program does."""
     ids = list(rag["prompt"]["before_ids"])
-    filled = {"": [""], "question": [question], "passage": passages}
-    for piece in rag["prompt"]["pieces"]:
+    for text, special in filled_pieces(rag, question, passages):
+        ids += tokenizer(text, add_special_tokens=False, split_special_tokens=not special)["input_ids"]
+    return ids + rag["prompt"]["after_ids"]
+
+
+def filled_pieces(rag: dict[str, Any], question: str, passages: list[str]) -> Iterator[tuple[str, bool]]:
+    pieces = rag["prompt"]["pieces"]
+    first = 1 if any(piece["fill"] == "next_passage" for piece in pieces) else len(passages)
+    filled = {"": [""], "question": [question], "passage": passages[:first], "next_passage": passages[first:]}
+    for piece in pieces:
         for text in filled[piece["fill"]]:
             whole = piece["text"].replace("{" + piece["fill"] + "}", text) if piece["fill"] else piece["text"]
-            ids += tokenizer(whole, add_special_tokens=False, split_special_tokens=not piece["special_tokens"])[
-                "input_ids"
-            ]
-    return ids + rag["prompt"]["after_ids"]
+            yield whole, piece["special_tokens"]
+
+
+def user_message(rag: dict[str, Any], question: str, passages: list[str]) -> str:
+    told = rag["prompt"]["message"]
+    body = "".join(text for text, special in filled_pieces(rag, question, passages) if not special)
+    return f"{told['before']}{body}{told['after']}"
 
 
 def written(system: TrainedSystem, folder: Path) -> dict[str, Any]:
@@ -40,7 +54,15 @@ def written(system: TrainedSystem, folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("kind", ["causal", "seq2seq"])
 @pytest.mark.parametrize(
-    "settings", [{}, {"labels": "zh"}, {"passages": 0}, {"instruction": "Answer {it}.", "labels": ["P", "Q", "A"]}]
+    "settings",
+    [
+        {},
+        {"labels": "zh"},
+        {"passages": 0},
+        {"instruction": "Answer {it}.", "labels": ["P", "Q", "A"]},
+        {"template": "Context is below.\n{context_str}\nQuery: {query_str}\nAnswer:"},
+        {"template": "{query_str}\nSee: {context_str}\nNow answer.", "instruction": "Be short."},
+    ],
 )
 def test_another_program_builds_the_same_prompt(system: TrainedSystem, tmp_path: Path, kind: str, settings) -> None:
     models = system.config.models.model_copy(update={"generator": f"fedrag/tiny-{kind}"})
@@ -49,8 +71,10 @@ def test_another_program_builds_the_same_prompt(system: TrainedSystem, tmp_path:
     base = find_model(told["models"]["generator"]["id"])
     tokenizer = AutoTokenizer.from_pretrained(base.folder)
     passages = PASSAGES[: rag.passages]
-    expected = PromptBuilder(tokenizer, rag, seq2seq=kind == "seq2seq").example(QUESTION, passages).prompt
-    assert prompt_ids(told, tokenizer, QUESTION, passages) == expected
+    builder = PromptBuilder(tokenizer, rag, seq2seq=kind == "seq2seq")
+    assert prompt_ids(told, tokenizer, QUESTION, passages) == builder.example(QUESTION, passages).prompt
+    assert user_message(told, QUESTION, passages) == builder.user_text(QUESTION, [Shown(text) for text in passages])
+    assert told["prompt"]["message"]["system"] == wording_of(rag).instruction
     assert told["answer"]["ends_at_new_line"] == (kind == "seq2seq")
 
 

@@ -383,6 +383,7 @@ def test_the_rules_are_told_as_numbers():
         "schedules.joint": 1.0,
         "schedules.alternate": 0.0,
         "schedules.staged": 0.0,
+        "schedules.iterate": 0.0,
         "base_models": 2.0,
         "rounds_a_day": 10.0,
         "minutes_a_day": 120.0,

@@ -48,9 +48,12 @@ def test_a_round_becomes_finite_numbers():
 
 
 def test_the_scenario_becomes_parameters_without_paths(tmp_path: Path):
-    config = tiny_config(tmp_path / "sites", data={"only": ["north"]})
+    run, model = str(tmp_path / "before-1"), str(tmp_path / "own-model")
+    config = tiny_config(tmp_path / "sites", data={"only": ["north"]}, start_from=run, models={"retriever": model})
     told = parameters_of(config)
     assert (told["name"], told["generator.lora.rank"], told["data.only"]) == ("tiny", 2, "['north']")
+    assert (told["start_from"], told["models.retriever"]) == ("before-1", "own-model")
+    assert told["models.generator"] == "fedrag/tiny-causal"
     assert not any(str(tmp_path) in str(value) for value in told.values())
 
 

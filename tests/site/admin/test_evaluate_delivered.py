@@ -113,7 +113,7 @@ def test_only_a_site_that_says_cpu_is_kept_off_the_gpu(config: SiteConfig):
         assert environment == expected
 
 
-def tend_until(evaluation: SelfEvaluation, said: list[str], line: str, timeout_s: float = 60.0) -> None:
+def tend_until(evaluation: SelfEvaluation, said: list[str], line: str, timeout_s: float = 240.0) -> None:
     """Tend until a line was said that begins so."""
     end = time.monotonic() + timeout_s
     while not [one for one in said if one.startswith(line)]:
@@ -152,10 +152,10 @@ def test_measuring_waits_while_a_message_is_worked_on_and_gives_way_to_one(clini
     assert said == []
     (clinic / "inbox").unlink()
     tend_until(evaluation, said, "measuring")
-    assert evaluation._child.pid
+    assert evaluation._evaluation.pid
     (clinic / "inbox").write_bytes(b"a request")
     evaluation.tend(said.append)
-    assert not evaluation._child.pid
+    assert not evaluation._evaluation.pid
     assert not (clinic / "models" / "tiny-1" / "results.json").exists()
     (clinic / "inbox").unlink()
     tend_until(evaluation, said, "tiny-1 is measured")
@@ -171,7 +171,7 @@ def test_no_measuring_begins_in_quiet_hours_or_where_the_site_does_not_want_it(c
             time.sleep(0.01)
             evaluation.tend(said.append)
         assert said == []
-        assert not evaluation._child.pid
+        assert not evaluation._evaluation.pid
 
 
 @pytest.mark.slow
@@ -203,7 +203,7 @@ def test_a_damaged_list_of_deliveries_ends_the_measuring_and_nothing_else(clinic
 def test_the_end_of_the_service_ends_the_measuring(clinic: Path, config: SiteConfig):
     evaluation, said = SelfEvaluation(clinic, config, idle_s=0.0), []
     tend_until(evaluation, said, "measuring")
-    pid = evaluation._child.pid
+    pid = evaluation._evaluation.pid
     evaluation.end()
     assert pid
     assert not Path(f"/proc/{pid}").exists()

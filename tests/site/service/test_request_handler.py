@@ -12,9 +12,10 @@ from signed_requests import code, coordinator_key, open_handler, request, slip, 
 from tiny_federation import tiny_config
 
 from fedrag.errors import StorageError
-from fedrag.federation.messages import TRAIN
+from fedrag.federation.messages import DELIVER, TRAIN
 from fedrag.federation.signing import verified_slip
 from fedrag.security.keys import load_private_key, load_public_key
+from fedrag.site.delivery import deliveries
 from fedrag.site.egress import EGRESS_FILE, read_egress
 from fedrag.site.service.node import Job
 from fedrag.site.service.request_handler import RequestHandler
@@ -133,3 +134,12 @@ def test_an_empty_message_is_refused(handler, key):
     message = Message(RecordDict(), 7, TRAIN)
     message.metadata.__dict__["_message_id"] = "m"
     assert code(handler.answer(message)) == "bad-signature"
+
+
+def test_once_models_are_delivered_the_worker_ends_and_its_memory_is_free(handler, key, folder):
+    """Another process then measures what came, with base models of its own."""
+    reply = handler.answer(request(key, slip(kind=DELIVER), kind=DELIVER))
+    assert reply.content["metrics"]["metric.delivered"] == 0
+    assert handler._worker._process is None
+    [delivery] = deliveries(folder)
+    assert delivery.is_to_be_judged
