@@ -47,14 +47,15 @@ def run_rounds(federation: Federation) -> State:
         sites = greet_sites(federation)
         run.record_sites({site.name: _told(site.greeting) for site in sites})
         federation.on_round()
-        if not checkpoint.round_number:
+        if not checkpoint.round_number and "before" not in run.told_diagnoses:
             _diagnose(federation, "before", checkpoint.state, sites)
         checkpoint = _with_start_scored(federation, checkpoint, sites)
         for round_number in left:
             work = _pass_round if round_number in federation.idle_rounds else _run_round
             checkpoint = work(federation, checkpoint, sites, round_number)
             federation.on_round()
-        _diagnose(federation, "after", result_of(config, checkpoint), sites)
+        if left or "after" not in run.told_diagnoses:  # a finished run that goes on is asked again
+            _diagnose(federation, "after", result_of(config, checkpoint), sites)
         if undelivered:
             run.record_delivery(deliver(federation, sites, result_of(config, checkpoint)))
     return result_of(config, checkpoint)
@@ -171,9 +172,9 @@ def _with_start_scored(federation: Federation, checkpoint: Checkpoint, sites: Se
 
 
 def _diagnose(federation: Federation, moment: Moment, state: State, sites: Sequence[KnownSite]) -> None:
-    """Ask the sites once why answers are wrong, and record what they tell."""
+    """Ask the sites why answers are wrong, where the scenario says so, and record what they tell."""
     run, settings = federation.run, federation.config.federation
-    if settings.diagnose and moment not in run.told_diagnoses:
+    if settings.diagnose:
         number = 0 if moment == "before" else settings.rounds
         run.record_diagnosis(moment, ask_diagnosis(federation, state, sites, number))
 

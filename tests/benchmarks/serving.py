@@ -27,7 +27,7 @@ from fedrag.serving.answer_service import answer_server
 from fedrag.serving.guard import Tokens
 from fedrag.serving.model_thread import MOST_TOGETHER, ModelThread, Served
 
-REQUESTS = {1: 6, 8: 24, 32: 64}
+REQUESTS = {1: 4, 8: 16, 32: 64}
 """Requests in all, by the number of clients."""
 LEAST_GAIN = 2.0
 

@@ -133,6 +133,13 @@ def test_plain_text_has_headings_of_their_own_and_paragraphs_between_blank_lines
     )
 
 
+def test_short_lines_of_a_text_stay_apart_and_wrapped_ones_are_joined(tmp_path: Path) -> None:
+    wrapped = "The handover takes place at 21:15 in the kitchen of\nthe ward. It takes twenty minutes, no\nlonger.\n"
+    (tmp_path / "night.txt").write_text(f"{wrapped}\nPorter: 100\nFire: 112\n")
+    document = read_plain_text(tmp_path / "night.txt", "night.txt")
+    assert texts(document) == [" ".join(wrapped.split()), "Porter: 100", "Fire: 112"]
+
+
 def test_a_folder_is_read_whatever_lies_in_it(tmp_path: Path) -> None:
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "A.TXT").write_text("Text of a.")

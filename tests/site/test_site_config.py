@@ -76,7 +76,7 @@ def test_the_smallest_site_toml_has_the_documented_defaults(read):
     assert (config.device, config.proxy) == ("", "")
     assert config.policy == Policy(
         components=("generator", "retriever"),
-        schedules=("generator", "retriever", "joint", "alternate", "staged"),
+        schedules=("generator", "retriever", "joint", "alternate", "staged", "iterate"),
         base_models={},
         rounds_a_day=0,
         minutes_a_day=0,

@@ -11,6 +11,7 @@ from fedrag.data.importers.text_file import read_text
 from fedrag.data.words import count_words
 
 _HEADING_WORDS = 8
+_SHORT = 0.7  # of the longest line: a line that ends there ends its paragraph
 _UNDERLINE = re.compile(r"^(=+|-+|~+|\*+)$")
 _ITEM = re.compile(r"^\s*([-*•]|\(?\d{1,2}[.)])\s")
 _FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
@@ -29,7 +30,9 @@ def read_plain_text(path: Path, name: str, encoding: str | None = None) -> Docum
         UnreadableDocument: It holds no text.
     """
     blocks: list[Block] = []
-    parts = [part.strip("\n") for part in re.split(r"\n\s*\n", read_text(path, encoding).replace("\r\n", "\n"))]
+    text = read_text(path, encoding).replace("\r\n", "\n")
+    width = max(map(len, text.split("\n")))
+    parts = [part.strip("\n") for part in re.split(r"\n\s*\n", text)]
     for number, part in enumerate(parts):
         lines = part.split("\n")
         if len(lines) > 1 and _UNDERLINE.match(lines[1].strip()):
@@ -38,7 +41,7 @@ def read_plain_text(path: Path, name: str, encoding: str | None = None) -> Docum
         elif len(lines) == 1 and number + 1 < len(parts) and _is_heading(part):
             blocks.append(Block(one_line(part), 2))
             continue
-        blocks += [Block(text) for text in _paragraphs(lines)]
+        blocks += [Block(text) for text in _paragraphs(lines, width)]
     if not any(not block.level for block in blocks):
         raise UnreadableDocument("it holds no text")
     return Document(name, tuple(blocks))
@@ -64,12 +67,20 @@ def _is_heading(line: str) -> bool:
     return has_letter and count_words(text) <= _HEADING_WORDS and text[-1].isalnum() and not _ITEM.match(text)
 
 
-def _paragraphs(lines: list[str]) -> list[str]:
-    """Join the lines of a paragraph; each item of a list is one of its own."""
+def _paragraphs(lines: list[str], width: int) -> list[str]:
+    """Join the lines of a paragraph; an item of a list, and what follows a short line, is one of its own.
+
+    Args:
+        lines: The lines between two blank ones.
+        width: Length of the longest line of the file.
+    """
     found: list[str] = []
-    for line in lines:
-        if found and not _ITEM.match(line):
+    last = ""
+    for line in map(str.rstrip, lines):
+        ends = len(last) < _SHORT * width and not line.lstrip()[:1].islower()
+        if found and not ends and not _ITEM.match(line):
             found[-1] += f" {line}"
         else:
             found.append(line)
+        last = line
     return [text for text in map(one_line, found) if text]
