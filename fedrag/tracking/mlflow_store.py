@@ -41,11 +41,10 @@ class MlflowStore:
         parameters = [Param(name, str(value)) for name, value in log.parameters.items() if name not in held]
         for start in range(0, len(parameters), _PARAMETERS):
             self._client.log_batch(self._run, params=parameters[start : start + _PARAMETERS])
-        for name, value in log.parameters.items():
-            if held.get(name, str(value)) != str(
-                value
-            ):  # MLflow lets no parameter change, as a run with more rounds does
-                self._client.set_tag(self._run, f"fedrag.changed.{name}", str(value))
+        # MLflow lets no parameter change; the rounds of a run that is resumed with more of them do.
+        changed = {n: str(value) for n, value in log.parameters.items() if held.get(n, str(value)) != str(value)}
+        for name, value in changed.items():
+            self._client.set_tag(self._run, f"fedrag.changed.{name}", value)
 
     def log(self, step: Step) -> None:
         """Write a round."""
