@@ -50,10 +50,10 @@ def questions(
 ) -> None:
     """Let a model write questions from a site's passages, and add those that hold to its train.jsonl.
 
+    Example: fedrag data questions data/hospital --limit 100
+
     A question is kept if it is new, the retriever finds its passage, and its answer stands there. The same command
     goes on where it was stopped.
-
-    Example: fedrag data questions data/hospital --limit 100
     """
     from fedrag.augmentation.generated_questions import Search, write_questions
     from fedrag.data.site_folder import load_site
@@ -95,9 +95,9 @@ def answers(
 ) -> None:
     """Answer the questions of a site's unanswered.jsonl from its passages, and add what is sure to its train.jsonl.
 
-    An answer is kept if it stands in a passage that was found, and its confidence is high enough.
-
     Example: fedrag data answers data/hospital --run runs/xquad-1
+
+    An answer is kept if it stands in a passage that was found, and its confidence is high enough.
     """
     from fedrag.augmentation.pseudo_answers import add_answers
     from fedrag.data.site_folder import load_site

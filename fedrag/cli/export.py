@@ -46,7 +46,7 @@ def export(
     push: Push = None,
     site_names: SiteNames = False,
 ) -> None:
-    """Write a run's models for PEFT and sentence-transformers, with a model card and how to prompt them.
+    """Write a run's models for other programs, with a model card.
 
     Example: fedrag export runs/tiny-1 --out models/tiny
     """

@@ -59,9 +59,9 @@ def review(
 ) -> None:
     """Go through what is new: accept it, edit the answer, pick the right passage, or drop it.
 
-    Each decision is written down at once; nothing is trained on before fedrag feedback export.
-
     Example: fedrag feedback review simulations/data/tiny/north
+
+    Each decision is written down at once; nothing is trained on before fedrag feedback export.
     """
     from fedrag.data.feedback_store import FeedbackStore
     from fedrag.data.site_folder import load_site

@@ -16,7 +16,7 @@ def runs(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Folder that holds runs.")] = Path("runs"),
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
-    """List the runs in a folder: how far each is, and the figures of its federated models in per cent.
+    """List runs: how far each is, and its figures in per cent.
 
     Example: fedrag runs runs
     """

@@ -19,7 +19,7 @@ from fedrag.data.labelling import AnswerFinder
 from fedrag.data.site_folder import load_site
 from fedrag.data.splitting import Fractions, normalise_question, split_of
 from fedrag.data.words import holds_words
-from fedrag.data.writing import rewrite_site
+from fedrag.data.writing import alone_at_site, rewrite_site
 from fedrag.display import Display, Quiet
 from fedrag.errors import DataError
 from fedrag.types import SPLITS, Passage, Question, Site, Split
@@ -101,17 +101,18 @@ def update_site(
         ConfigError: A library is not installed.
         StorageError: A file cannot be written.
     """
-    before = load_site(folder)
+    load_site(folder)  # what is wrong with it is said before the documents are read
     found = cut_folder(documents, encoding, without, display)
     if not found.cuts:
         raise DataError(f"{documents}: no document in it can be read, so {folder} stays as it is")
-    update = plan_update(before, found, table, fractions, seed)
-    if update.gone and not update.n_kept:
-        raise DataError(
-            f"{documents}: no passage of {folder} stands in these documents, so it stays as it is; is this the right "
-            "folder? fedrag data import documents makes a new site"
-        )
-    rewrite_site(folder, update.site, update.gone)
+    with alone_at_site(folder):
+        update = plan_update(load_site(folder), found, table, fractions, seed)
+        if update.gone and not update.n_kept:
+            raise DataError(
+                f"{documents}: no passage of {folder} stands in these documents, so it stays as it is; is this the "
+                "right folder? fedrag data import documents makes a new site"
+            )
+        rewrite_site(folder, update.site, update.gone)
     return update
 
 

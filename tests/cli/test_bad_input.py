@@ -141,7 +141,8 @@ def unfinish(run: Path) -> None:
         ("generator.lora=16", "generator.lora = 16: must be a section: [generator.lora]"),
         (
             "federation.schedule=both",
-            "federation.schedule = 'both': must be 'generator', 'retriever', 'joint', 'alternate' or 'staged'",
+            "federation.schedule = 'both': must be 'generator', 'retriever', 'joint', 'alternate', 'staged' or "
+            "'iterate'",
         ),
         ("rag.passages_per_prompt=3", "rag.passages_per_prompt is larger than rag.passages"),
         ("evaluation.sites=held-out", 'evaluation.sites = "held-out" needs names in data.hold_out'),
@@ -564,12 +565,12 @@ def test_no_room_for_a_run_leaves_nothing_of_it(size: int, file: str):
 
 
 def test_a_run_that_no_longer_fits_is_resumed_once_there_is_room():
-    settings = ("federation.keep=best", "federation.rounds=2")  # keeping the best doubles later checkpoints
+    settings = ("federation.keep=best", "federation.rounds=2")  # the best doubles a checkpoint, once it is scored
     simulated(*settings)
     with files_of_at_most(200_000):
         result = fedrag("simulate", "scenario.toml", *(part for s in settings for part in ("--set", s)))
     assert result.exit_code == 2
-    assert result.stderr.startswith("Error: runs/bad-2/checkpoints/round-0001: cannot be written: ")
+    assert result.stderr.startswith("Error: runs/bad-2/checkpoints/round-0000: cannot be written: ")
     assert len(result.stderr.splitlines()) == 1
     assert result.stdout.endswith("go on with: fedrag simulate --resume runs/bad-2\n")
     assert fedrag("simulate", "--resume", "runs/bad-2").exit_code == 0

@@ -110,11 +110,11 @@ def test_an_interrupted_run_goes_on_with_it_to_the_same_result(sites, finished, 
 
 
 def test_keep_best_keeps_the_tensors_of_its_best_round(sites, tmp_path):
-    def worse_each_round(work):
-        return -float(work.request.round_number), 1
+    def best_after_the_first(work):
+        return -abs(work.request.round_number - 1.0), 1
 
-    falling = replace(COUNTER, steps=lambda: replace(STEPS, validate=worse_each_round))
-    run = simulate(config_of(sites, keep="best"), out=tmp_path / "run", components={**SHIPPED, NAME: falling})
+    peaking = replace(COUNTER, steps=lambda: replace(STEPS, validate=best_after_the_first))
+    run = simulate(config_of(sites, keep="best"), out=tmp_path / "run", components={**SHIPPED, NAME: peaking})
     np.testing.assert_allclose(run.load_result()[NAME]["count"], np.full(3, 20 / 6), rtol=1e-6)
 
 

@@ -58,6 +58,7 @@ def test_counts_and_lengths_are_those_of_the_files(tmp_path: Path) -> None:
             n_distinct={"train": 2, "validation": 0, "test": 0},
             n_by_origin={},
             n_unlabelled=0,
+            n_waiting=0,
             n_unanswered=0,
             n_repeated_passages=0,
             n_repeated_questions=0,

@@ -14,6 +14,7 @@ from fedrag.data.importers.question_table import AskedQuestion, QuestionTable
 from fedrag.data.site_folder import load_site
 from fedrag.data.writing import rewrite_site, write_site
 from fedrag.errors import DataError, StorageError
+from fedrag.locks import LOCK_FILE
 from fedrag.types import Passage, Question, Site
 
 TRAIN = (1.0, 0.0, 0.0)
@@ -48,14 +49,19 @@ def update(site: Path, documents: Path, *rows: AskedQuestion) -> Update:
     return update_site(site, documents, QuestionTable(list(rows)) if rows else None, TRAIN)
 
 
+def files_of(site: Path) -> dict[str, bytes]:
+    """Return what is in a site's folder, without the lock of whoever changes it."""
+    return {path.name: path.read_bytes() for path in site.iterdir() if path.name != LOCK_FILE}
+
+
 def labels(site: Path) -> dict[str, tuple[str, ...]]:
     return {question.question: question.passage_ids for question in load_site(site).train}
 
 
 def test_what_did_not_change_stays_to_the_letter(site: Path, documents: Path) -> None:
-    before = {path.name: path.read_bytes() for path in site.iterdir()}
+    before = files_of(site)
     done = update(site, documents)
-    assert {path.name: path.read_bytes() for path in site.iterdir()} == before
+    assert files_of(site) == before
     assert (done.numbered.changed, done.numbered.new, done.gone, done.relabelled) == (frozenset(), frozenset(), (), ())
 
 
@@ -159,16 +165,16 @@ def test_an_interrupted_update_leaves_a_site_that_loads_and_is_done_by_doing_it_
     update(site, documents)
     assert labels(site)["When do visits end?"] == ("night-1",)
     assert {passage.id for passage in load_site(site).passages} == {"night-1", "parking-1", "gate-1"}
-    assert not [path for path in site.iterdir() if path.name.startswith(".")]
+    assert not [name for name in files_of(site) if name.startswith(".")]
 
 
 def test_documents_that_have_nothing_to_do_with_the_site_are_refused(site: Path, tmp_path: Path) -> None:
     (tmp_path / "others").mkdir()
     (tmp_path / "others" / "visits.txt").write_text("Recipes for winter.")
-    before = {path.name: path.read_bytes() for path in site.iterdir()}
+    before = files_of(site)
     with pytest.raises(DataError, match="others: no passage of .*clinic stands in these documents"):
         update(site, tmp_path / "others")
-    assert {path.name: path.read_bytes() for path in site.iterdir()} == before
+    assert files_of(site) == before
 
 
 def test_what_else_a_line_holds_stays_in_it(site: Path, documents: Path) -> None:
