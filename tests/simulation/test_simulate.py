@@ -22,8 +22,9 @@ from fedrag.files import read_json
 from fedrag.models.retriever import _PROBE, Retriever
 from fedrag.rag import answer_scores
 from fedrag.rag.answer_scores import mean_log_probabilities
+from fedrag.reporting.what_ran import resume_command
 from fedrag.runs.run_folder import RunFolder, alone_in_run
-from fedrag.simulation.simulate import _how_to_resume, resume, simulate
+from fedrag.simulation.simulate import resume, simulate
 from fedrag.training.losses import Losses, answer_loss
 from fedrag.weights.identity import identity_of
 from fedrag.weights.store import find_model
@@ -440,4 +441,4 @@ def test_a_run_on_which_another_process_works_is_neither_resumed_nor_begun_again
 def test_an_older_run_is_resumed_by_the_command(begun):
     run = RunFolder.open(begun)
     run.record_facts({key: value for key, value in run.facts.items() if key != "own"})
-    assert _how_to_resume(run) == f"fedrag simulate --resume {begun}"
+    assert resume_command(run) == f"fedrag simulate --resume {begun}"

@@ -16,7 +16,7 @@ from fedrag.cli.main import app
 from fedrag.runs.run_folder import RunFolder
 from fedrag.weights.fetch import fetch_models
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("zoo_home")]
+pytestmark = pytest.mark.slow
 
 CHECKOUT = Path(__file__).parents[2]
 # Rows of whole blocks of 4 bits.
@@ -40,6 +40,8 @@ def test_a_scenario_runs_in_4_bits_where_these_are_installed(tmp_path: Path, mon
 def run_shortened(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a scenario on two small sites, with a small random model under the name of its own."""
     monkeypatch.chdir(CHECKOUT)
+    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("fedrag.models.resident._RESIDENT", {})
     scenario = CHECKOUT / "simulations" / "scenarios" / f"{name}.toml"
     settings = tomllib.loads(scenario.read_text(encoding="utf-8"))
     architecture, kind_of_model, kind = MODELS[name]

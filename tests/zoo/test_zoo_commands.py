@@ -47,8 +47,8 @@ def test_a_simulation_trains_measures_and_exports(tmp_path: Path, monkeypatch, k
     assert all(line.startswith("ok     ") for line in lines)
     fedrag("simulate", "zoo.toml", "--out", "run")
     assert set(RunFolder.open(Path("run")).results()) >= {"untouched", "federated"}
-    fedrag("export", "run", "exported")
-    assert {path.name for path in Path("exported").iterdir()} == {"generator", "retriever"}
+    fedrag("export", "run", "--out", "exported")
+    assert {path.name for path in Path("exported").iterdir()} == {"generator", "retriever", "README.md", "rag.json"}
 
 
 def test_a_model_that_cannot_work_is_told_and_the_command_fails(tmp_path: Path):
