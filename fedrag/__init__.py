@@ -10,7 +10,7 @@ __version__ = "0.2.0"
 if TYPE_CHECKING:
     from fedrag.api.rag_system import RagSystem
     from fedrag.api.run import Run
-    from fedrag.api.simulations import evaluate, resume, simulate
+    from fedrag.api.simulations import compare, evaluate, resume, simulate
     from fedrag.api.sites import Site
     from fedrag.api.train import Trained, train
     from fedrag.config.scenario import Config
@@ -34,6 +34,7 @@ __all__ = [
     "Trained",
     "__version__",
     "ask",
+    "compare",
     "diagnose_run",
     "evaluate",
     "export_run",
@@ -55,6 +56,7 @@ _MODULES = {
     "Site": "fedrag.api.sites",
     "Trained": "fedrag.api.train",
     "ask": "fedrag.evaluation.ask",
+    "compare": "fedrag.api.simulations",
     "diagnose_run": "fedrag.diagnosis.diagnose",
     "evaluate": "fedrag.api.simulations",
     "export_run": "fedrag.exporting.write_export",

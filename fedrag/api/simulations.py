@@ -18,6 +18,7 @@ from fedrag.data.site_folder import hash_site
 from fedrag.data.writing import write_sites
 from fedrag.display import Display
 from fedrag.errors import ConfigError, DataError
+from fedrag.evaluation.compare import Comparison, compare_runs
 from fedrag.evaluation.evaluate import evaluate_run
 from fedrag.evaluation.measure import MeasuredSplit
 from fedrag.federation.aggregation import Rule
@@ -137,6 +138,30 @@ def evaluate(
     folder = data if isinstance(data, Path | str) else kept_sites(data)
     shown = display or default_display()
     return evaluate_run(path, folder, split=split, base=base, only_retrieval=only_retrieval, display=shown)
+
+
+def compare(
+    first: RunFolder | Path | str, *others: RunFolder | Path | str, seed: int = 0
+) -> list[dict[str, Comparison]]:
+    """Compare finished runs with a first one, over the questions that all of them measured.
+
+    Args:
+        first: The run that the others are compared with.
+        others: One run or more.
+        seed: Seed of the resampling that gives the intervals.
+
+    Returns:
+        For each other run, its comparison in every metric that both measured, by the metric's name.
+
+    Raises:
+        ConfigError: There is no other run.
+        RunError: A run is not finished or measured nothing, or they have no question in common.
+    """
+    if not others:
+        raise ConfigError("others: there is no run to compare with the first; name one or more")
+    paths = [run.path if isinstance(run, RunFolder) else Path(run) for run in (first, *others)]
+    compared, _ = compare_runs(*paths, seed=seed)
+    return [{row.metric: row for row in rows} for rows in compared]
 
 
 def kept_sites(sites: Sequence[Site]) -> Path:

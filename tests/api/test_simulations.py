@@ -28,6 +28,15 @@ def test_sites_in_memory_give_what_the_same_sites_in_folders_give(run: fedrag.Ru
     assert fedrag.evaluate(run, SHIPPED, base=True)["overall"] == run.results()["untouched"]["overall"]
 
 
+def test_runs_are_compared_question_by_question(run: fedrag.Run) -> None:
+    [same, again] = fedrag.compare(run, run.path, run)
+    assert same == again
+    assert same["mrr"].first == same["mrr"].second == run.results()["federated"]["overall"]["mrr"]
+    assert (same["mrr"].difference.low, same["mrr"].difference.high) == (0.0, 0.0)
+    with pytest.raises(ConfigError, match="^others: there is no run to compare"):
+        fedrag.compare(run)
+
+
 def test_a_run_of_sites_in_memory_can_be_resumed(run: fedrag.Run) -> None:
     before = run.results()
     assert fedrag.resume(run.path).results() == before
