@@ -25,12 +25,14 @@ check: $(READY)
 	$(BIN)/mypy
 
 # Later -m options replace the default of pyproject.toml, which leaves the slow tests out too. Two workers take a file at
-# a time; what starts coordinators, sites or Ray comes last, so that their processes compete with no other tests.
-SERVICES := tests/coordinator tests/deployed tests/faults tests/grids
+# a time; what starts coordinators and sites comes after them, so that their processes compete with no other tests; what
+# starts Ray comes last and alone, since two of it on one machine disturb each other.
+SERVICES := tests/coordinator tests/deployed tests/faults
 TWO_AT_A_TIME := -m "not acceptance and not faults" -n 2 --dist loadfile --no-loadscope-reorder --durations=10
 test: $(READY)
-	$(BIN)/pytest $(TWO_AT_A_TIME) $(addprefix --ignore=,$(SERVICES))
+	$(BIN)/pytest $(TWO_AT_A_TIME) $(addprefix --ignore=,$(SERVICES) tests/grids)
 	$(BIN)/pytest $(TWO_AT_A_TIME) $(SERVICES)
+	$(BIN)/pytest -m "not acceptance and not faults" --durations=10 tests/grids
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
 	@echo "Left out: faults (processes that are killed): make faults"
