@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from sentence_transformers import SentenceTransformer
+from tiny_federation import SETTINGS, SHIPPED
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 import fedrag
 from fedrag.data.site_folder import load_site
 from fedrag.errors import ConfigError, DataError, ModelError
 from fedrag.weights.store import fetched_models, find_model
-from tests.tiny_federation import SETTINGS, SHIPPED
 
 NORTH = load_site(SHIPPED / "north")
 SMALL = {name: SETTINGS[name] for name in ("rag", "generator", "retriever", "models")}

@@ -6,11 +6,11 @@ import re
 from pathlib import Path
 
 import pytest
+from tiny_federation import SETTINGS, SHIPPED
 
 import fedrag
 from fedrag.data.site_folder import load_sites
 from fedrag.errors import ConfigError, DataError
-from tests.tiny_federation import SETTINGS, SHIPPED
 
 SITES = load_sites(SHIPPED)
 SCENARIO = {**SETTINGS, "federation": {"rounds": 1, "wire": "float32"}, "evaluation": {"split": "test"}}
