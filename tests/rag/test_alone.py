@@ -89,6 +89,7 @@ def test_what_is_told_of_an_answer_begins_it_and_never_changes(tiny_home: Path, 
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_models")
 def test_a_batch_moves_no_score_of_the_real_models_by_half_of_a_sure_lead(monkeypatch: pytest.MonkeyPatch):
     """Then the token of a sure lead is the best one alone too."""
     real = {"generator": "HuggingFaceTB/SmolLM2-135M-Instruct", "retriever": "sentence-transformers/all-MiniLM-L6-v2"}

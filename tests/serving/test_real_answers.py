@@ -17,6 +17,7 @@ AT_ONCE = 6
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("real_models")
 def test_questions_asked_at_once_get_the_answers_of_ask_whole_and_as_a_stream(tmp_path: Path):
     data = copied_site(tmp_path)
     site = load_site(data)
