@@ -16,6 +16,7 @@ from fedrag.augmentation.house_address import host_and_port
 from fedrag.augmentation.question_wording import QuestionWording
 from fedrag.config.rag_settings import RagConfig
 from fedrag.errors import ServiceError
+from fedrag.rag.message import message_text
 from fedrag.rag.wording import wording_of
 
 KEY_VARIABLE = "FEDRAG_ENDPOINT_KEY"
@@ -97,7 +98,7 @@ class EndpointWriter:
         """Return the model's answer to each question, from its passage."""
         wording = wording_of(self._rag)
         pairs = zip(questions, passages, strict=True)
-        texts = [wording.message(question, [passage]) for question, passage in pairs]
+        texts = [message_text(wording, question, [passage]) for question, passage in pairs]
         return self._complete(wording.instruction, texts, _ANSWER_TOKENS)
 
     def _complete(self, instruction: str, texts: Sequence[str], most: int) -> list[str]:

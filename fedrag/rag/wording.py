@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain, repeat
 
 from fedrag.config.rag_settings import RagConfig
 
@@ -59,18 +57,6 @@ class Wording:
     after: str
     question_first: bool = False
     in_message: bool = False
-
-    def message(self, question: str, passages: Sequence[str]) -> str:
-        r"""Return the user's message to a program that takes messages.
-
-        >>> wording_of(RagConfig()).message("Who has a key?", ["Ask the porter."])
-        'Passage: Ask the porter.\n\nQuestion: Who has a key?'
-        """
-        openings = chain(self.openings[:1], repeat(self.openings[1]))
-        shown = "".join(f"{opening}{text}{self.closing}" for opening, text in zip(openings, passages, strict=False))
-        asked = f"{self.gap}{question}"
-        body = f"{asked}{self.between}{shown}" if self.question_first else f"{shown}{self.between}{asked}"
-        return f"{self.before}{body}{self.after}" if self.in_message else body
 
 
 def wording_of(config: RagConfig) -> Wording:
