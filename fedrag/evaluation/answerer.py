@@ -22,7 +22,6 @@ from fedrag.rag.pipeline import (
     answer_temperature,
     generate_answers,
     prompt_builder,
-    prompt_groups,
     retrieve,
 )
 from fedrag.rag.window import Shown, shown_hits
@@ -58,7 +57,7 @@ class RagAnswer:
         unread_tokens: The last tokens of a long question, for which the prompt had no room.
         is_cut: Whether the answer was stopped before it ended.
         prompt_tokens: Tokens of its prompts.
-        answer_tokens: Tokens of the answer.
+        answer_tokens: Tokens of the answer, with the one that ends it.
     """
 
     answer: str
@@ -121,8 +120,7 @@ class Answerer:
         tell = None if on_text is None else lambda row, text: on_text(distinct[row], text)
         answered = answer_as_if_alone(models.generator, asked, config.rag, batch_tokens, temperature, tell)
         by_question = {
-            one.question: self._answer(models, one, found, reply)
-            for one, found, reply in zip(asked, hits, answered, strict=True)
+            one.question: self._answer(found, reply) for one, found, reply in zip(asked, hits, answered, strict=True)
         }
         return [by_question[question] for question in questions]
 
@@ -196,16 +194,14 @@ class Answerer:
         given = self._config.rag.passages
         return tuple(Found(self._passages[hit.passage_id], hit.score, rank < given) for rank, hit in enumerate(hits))
 
-    def _answer(self, models: RoundModels, asked: Retrieved, hits: Sequence[Hit], answered: Answered) -> RagAnswer:
-        builder = prompt_builder(models.generator, self._config.rag)
-        fits = [builder.fit(asked.question, group) for _, group in prompt_groups(asked.passages, self._config.rag)]
+    def _answer(self, hits: Sequence[Hit], answered: Answered) -> RagAnswer:
         return RagAnswer(
             answered.text,
             self._found(hits),
-            fits[0].question_tokens - len(fits[0].question),
+            answered.unread_tokens,
             answered.is_cut,
-            sum(builder.fitted_example(fitted).length for fitted in fits),
-            builder.answer_tokens(answered.text),
+            answered.prompt_tokens,
+            answered.answer_tokens,
         )
 
 

@@ -55,7 +55,7 @@ class Leads(LogitsProcessor):
     def smallest(self, decoded: Sequence[Sequence[int]], end_ids: Sequence[int]) -> list[float]:
         """Return the smallest lead of each row, up to the token that ends it."""
         steps = torch.stack(self._steps).T.tolist()
-        return [min(leads[: _length(ids, end_ids)]) for leads, ids in zip(steps, decoded, strict=True)]
+        return [min(leads[: answer_length(ids, end_ids)]) for leads, ids in zip(steps, decoded, strict=True)]
 
 
 def decode(
@@ -100,10 +100,10 @@ def decode(
     return [row[start:] for row in output.tolist()]
 
 
-def _length(ids: Sequence[int], end_ids: Sequence[int]) -> int:
+def answer_length(ids: Sequence[int], end_ids: Sequence[int]) -> int:
     """Return the number of tokens up to the first that ends an answer, it included.
 
-    >>> _length([5, 2, 0, 0], end_ids=[2])
+    >>> answer_length([5, 2, 0, 0], end_ids=[2])
     2
     """
     return next((place for place, token in enumerate(ids, start=1) if token in end_ids), len(ids))

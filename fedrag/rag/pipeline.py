@@ -13,7 +13,7 @@ from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
 from fedrag.passes.batches import plan_batches
-from fedrag.passes.decoding import Leads, decode
+from fedrag.passes.decoding import Leads, answer_length, decode
 from fedrag.passes.memory_estimate import tokens_at_a_time
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import Fitted, PromptBuilder
@@ -88,7 +88,8 @@ class Answered:
         is_cut: Whether the answer was stopped before it ended.
         lead: The smallest lead of a chosen token over the next best, as a part of the largest score; only where asked.
         prompt_tokens: Tokens of the question's prompts.
-        answer_tokens: Tokens of the answer, with those that end it.
+        answer_tokens: Tokens of the answer, with the one that ends it.
+        unread_tokens: The last tokens of a long question, for which the prompt had no room.
     """
 
     text: str
@@ -98,6 +99,7 @@ class Answered:
     lead: float = math.inf
     prompt_tokens: int = 0
     answer_tokens: int = 0
+    unread_tokens: int = 0
 
 
 def generate_answers(
@@ -170,7 +172,8 @@ def generate_answers(
             not ended[row],
             leads[row],
             n_read,
-            min(len(decoded[row]), config.answer_tokens),
+            min(answer_length(decoded[row], generator.end_ids), config.answer_tokens),
+            mine[0].question_tokens - len(mine[0].question),
         )
         for row, mine, n_read in zip(best, own, read, strict=True)
     ]

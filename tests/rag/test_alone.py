@@ -113,3 +113,14 @@ def test_a_batch_moves_no_score_of_the_real_models_by_half_of_a_sure_lead(monkey
     together, apart = scores(prompts), torch.cat([scores([prompt]) for prompt in prompts])
     moved = (together - apart).abs().amax(dim=-1) / apart.abs().amax(dim=-1)
     assert 0 < moved.max().item() < SURE_LEADS[model.dtype] / 2
+
+
+def test_the_padding_of_a_batch_is_no_part_of_an_answer(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
+    """A token that ends one answer early, while the others of its batch go on."""
+    model, asked, *settings = ask_all(tiny_config(rag={"prompt_tokens": 256, "answer_tokens": 8}), 4)
+    prompts = [prompt_builder(model, settings[0]).example(one.question, one.passages) for one in asked]
+    first, *others = decoding.decode(model, prompts, 8)
+    ending = next(token for token in first[:6] if not any(token in ids for ids in others))
+    monkeypatch.setattr(model.model.generation_config, "eos_token_id", [ending])
+    together = [answered.answer_tokens for answered in generate_answers(model, asked, *settings)]
+    assert together == [first.index(ending) + 1, 8, 8, 8]
