@@ -41,6 +41,17 @@ def tiny_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield home
 
 
+@pytest.fixture
+def own_home(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Use a FEDRAG_HOME of the test's own, with the tiny models alone: it may add models to it, or damage them."""
+    home = tmp_path / "home"
+    for folder in (tiny_home / "models").glob("fedrag--tiny-*"):
+        shutil.copytree(folder, home / "models" / folder.name)
+    monkeypatch.setenv("FEDRAG_HOME", str(home))
+    monkeypatch.setattr("fedrag.models.resident._RESIDENT", {})
+    return home
+
+
 @pytest.fixture(scope="session")
 def real_models(users_models: dict[str, FetchedModel], tiny_home: Path) -> Path:
     """Let the session's FEDRAG_HOME hold the user's real models too; fail where they are not fetched."""
@@ -131,7 +142,7 @@ def prompted_encoder(made_encoder: Callable[..., str]) -> str:
 
 
 @pytest.fixture
-def made_encoder(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+def made_encoder(own_home: Path, tmp_path: Path) -> Callable[..., str]:
     """Return a function that adds the tiny encoder, changed, to a store of this test alone, and returns its name."""
     import torch
     from sentence_transformers import SentenceTransformer
@@ -172,8 +183,6 @@ def made_encoder(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         fetch_models([str(folder)], "path")
         return name
 
-    shutil.copytree(tiny_home / "models", tmp_path / "home" / "models", symlinks=True)
-    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
     return make
 
 

@@ -17,8 +17,7 @@ NORTH = load_site(SHIPPED / "north")
 SMALL = {name: SETTINGS[name] for name in ("rag", "generator", "retriever", "models")}
 CAUSAL, ENCODER = SETTINGS["models"]["generator"], SETTINGS["models"]["retriever"]
 
-
-pytestmark = pytest.mark.usefixtures("tiny_home")
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 def tiny_system(**changes) -> fedrag.RagSystem:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -26,11 +25,9 @@ def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.fixture
-def models(run: RunFolder, tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy the tiny models into a FEDRAG_HOME of this test alone."""
-    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("fedrag.models.resident._RESIDENT", {})
-    return Path(shutil.copytree(tiny_home / "models", tmp_path / "home" / "models", symlinks=True))
+def models(run: RunFolder, own_home: Path) -> Path:
+    """Models that this test alone may change."""
+    return own_home / "models"
 
 
 def change_template(models: Path) -> None:

@@ -18,14 +18,7 @@ from fedrag.site.admin.client_check import FLOWER, Finding, _clock, check_site
 from fedrag.site.admin.reach import Health
 from fedrag.weights.store import find_model
 
-
-@pytest.fixture(autouse=True)
-def home(tiny_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A FEDRAG_HOME that a test may damage."""
-    real = shutil.ignore_patterns("HuggingFaceTB*", "sentence-transformers*")  # other tests may have brought them in
-    shutil.copytree(tiny_home / "models", tmp_path / "home" / "models", ignore=real)
-    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("own_home")
 
 
 @pytest.fixture
@@ -88,13 +81,13 @@ def test_a_site_with_passages_alone_is_told_that_it_trains_nothing(clinic: Path)
     )
 
 
-def test_several_faults_are_all_told(clinic: Path, home: Path):
+def test_several_faults_are_all_told(clinic: Path, own_home: Path):
     (clinic / "site.key").chmod(0o644)
     (clinic / "coordinator.pub").unlink()
     (clinic / "ca.crt").write_text("nothing")
     with (clinic / "data" / "train.jsonl").open("a") as file:
         file.write("{\n{\n")
-    shutil.rmtree(home / "models")
+    shutil.rmtree(own_home / "models")
     found = {name: finding.text for name, finding in checked(clinic).items() if not finding.is_ok}
     assert found["private key"] == f"{clinic / 'site.key'}: others than its owner can read it; run: chmod 600 " + str(
         clinic / "site.key"
@@ -125,9 +118,9 @@ def test_missing_data_is_named(clinic: Path):
     assert faults(clinic)["data"].startswith(f"{clinic / 'data'}: no such folder")
 
 
-def test_a_model_that_was_altered_is_named_and_so_is_every_other(clinic: Path, home: Path):
+def test_a_model_that_was_altered_is_named_and_so_is_every_other(clinic: Path, own_home: Path):
     for name in ("causal", "encoder"):
-        path = home / "models" / f"fedrag--tiny-{name}" / "model.safetensors"
+        path = own_home / "models" / f"fedrag--tiny-{name}" / "model.safetensors"
         content = bytearray(path.read_bytes())
         content[-1] ^= 1
         path.write_bytes(content)
@@ -136,17 +129,17 @@ def test_a_model_that_was_altered_is_named_and_so_is_every_other(clinic: Path, h
     assert "run: fedrag models fetch fedrag/tiny-encoder --force" in told
 
 
-def test_a_model_whose_positions_hold_no_prompt_is_named_whatever_the_scenario(clinic: Path, home: Path):
+def test_a_model_whose_positions_hold_no_prompt_is_named_whatever_the_scenario(clinic: Path, own_home: Path):
     """The budget of a run stands in its scenario, which a site does not know: here all that the model can read."""
-    file = home / "models" / "fedrag--tiny-causal" / "config.json"
+    file = own_home / "models" / "fedrag--tiny-causal" / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"max_position_embeddings": 64}))
     told = faults(clinic)["models"]
     assert "fedrag/tiny-causal: settings: " in told
     assert "rag.prompt_tokens = 32 cannot hold the instruction and its surroundings" in told
 
 
-def test_of_the_models_those_that_the_policy_allows_are_checked(clinic: Path, home: Path):
-    shutil.rmtree(home / "models" / "fedrag--tiny-seq2seq")
+def test_of_the_models_those_that_the_policy_allows_are_checked(clinic: Path, own_home: Path):
+    shutil.rmtree(own_home / "models" / "fedrag--tiny-seq2seq")
     digest = find_model("fedrag/tiny-causal").tensors_sha256
     for allowed, expected in (
         ({"fedrag/tiny-causal": digest}, None),
