@@ -1,7 +1,8 @@
-"""The circle of a system in use: documents, a round of training, a wrong answer, a person's correction, another round,
-the right answer.
+"""The circle of a system in use: documents, what is wrong with the answers, a round of training, the models taken into
+use, a wrong answer, a person's correction, another round, the right answer.
 
-Everything is real: the models, the service as a process of its own, the site's files, the command that exports.
+Everything is real: the models, a coordinator and two sites, the service that people ask, and the commands that they
+type.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
+from deployment import Deployment
 from fedrag_process import await_moment, run_to_its_end, started
 from ports import free_ports
 
@@ -21,8 +23,6 @@ from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
 from fedrag.data.words import holds_words
 from fedrag.evaluation.answers import exact_match
-from fedrag.runs.run_folder import RunFolder
-from fedrag.simulation.simulate import simulate
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800)]
 
@@ -62,26 +62,37 @@ def typed(*command: str | Path) -> str:
     return out
 
 
-def one_round(sites: Path, out: Path) -> RunFolder:
+@pytest.fixture
+def deployment(sites: Path, tmp_path: Path) -> Iterator[Deployment]:
+    """A coordinator and the two houses, which run."""
+    with Deployment(tmp_path / "deployed", {name: sites / name for name in KNOWN}) as running:
+        yield running
+
+
+def one_round(deployment: Deployment) -> str:
+    """Train once with both houses, and take the result into use at north, where a person decides; return its run."""
     settings: dict[str, Any] = {
         "name": "circle",
-        "data": {"sites": str(sites)},
+        "data": {"sites": "sites"},
         "rag": {"passages": 1, "answer_tokens": 10},
         # from the question on: what stands before it is read once for all epochs
         "generator": {"learning_rate": 2e-3, "epochs": 8, "batch_size": 4, "adapter_from": "question"},
-        "federation": {"rounds": 1, "schedule": "joint"},
-        "evaluation": {"split": "none"},
-        "simulation": {"threads": 1},  # on a busy machine, threads that wait for one another cost the most
+        "federation": {"rounds": 1, "schedule": "joint", "min_sites": 2, "deadline_s": 1200.0},
     }
-    return simulate(Config.from_dict(settings), out=out)
+    name = deployment.begin(Config.from_dict(settings))
+    assert sorted(deployment.wait_until_done(name, timeout_s=1200).rounds()[0]["sites"]) == sorted(KNOWN)
+    north = deployment.root / "north"
+    deployment.wait(lambda: "waits for you" in typed("client", "models", north), 300, "the models measured")
+    assert typed("client", "adopt", north) == f"{name} is current now\n"
+    return name
 
 
 @contextmanager
-def served(run: RunFolder, site: Path) -> Iterator[httpx.Client]:
-    """Serve a run's models on a site's passages in a process of its own."""
+def served(folder: Path) -> Iterator[httpx.Client]:
+    """Let people ask at a site, in a process of its own."""
     [port] = free_ports(1)
     with (
-        started("serve", run.path, "--data", site, "--port", str(port)) as process,
+        started("client", "serve", folder, "--port", str(port)) as process,
         httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=120) as client,
     ):
         await_moment(process, lambda: is_up(client), timeout_s=300)
@@ -108,28 +119,43 @@ def ask(client: httpx.Client, question: str) -> tuple[str, list[str]]:
     return reply["choices"][0]["message"]["content"], [passage["id"] for passage in reply["fedrag"]["passages"]]
 
 
+def diagnosis(folder: Path, out: Path) -> dict[str, Any]:
+    """Return why answers at a site are wrong."""
+    typed("client", "diagnose", folder, "--split", "train", "--json", out)
+    found: dict[str, Any] = json.loads(out.read_text())
+    return found
+
+
 @pytest.mark.usefixtures("real_models")
-def test_a_wrong_answer_that_a_person_corrects_is_right_after_the_next_round(sites: Path, tmp_path: Path) -> None:
-    north = sites / "north"
+def test_a_wrong_answer_that_a_person_corrects_is_right_after_the_next_round(
+    deployment: Deployment, sites: Path, tmp_path: Path
+) -> None:
+    data, folder = sites / "north", deployment.root / "north"
+    one_round(deployment)
+    assert diagnosis(folder, tmp_path / "before.json")["overall"]["counts"]["questions"] == KNOWN["north"]
     corrected: list[str] = []
-    with served(one_round(sites, tmp_path / "before"), north) as service:
+    with served(folder) as service:
         for question, (right, words) in ASKED.items():
             answer, shown = ask(service, question)
             if holds_words(answer, right):
                 continue
             said = {"question": question, "answer": answer, "shown": shown, "verdict": "wrong"}
-            said |= {"correction": right, "right_ids": [holding(north, words)]}
+            said |= {"correction": right, "right_ids": [holding(data, words)]}
             service.post("/feedback", json=said).raise_for_status()
             corrected.append(question)
         assert corrected, "the models know everything already"
         for row in service.get("/review/rows").raise_for_status().json()["rows"]:
             service.post(f"/review/rows/{row['id']}", json={"state": "accepted"}).raise_for_status()
 
-    assert typed("feedback", "export", north).startswith(f"{len(corrected)} question")
-    learned = [question for question in load_site(north).train if question.origin == "feedback"]
+    assert typed("feedback", "export", folder).startswith(f"{len(corrected)} question")
+    learned = [question for question in load_site(data).train if question.origin == "feedback"]
     assert [question.question for question in learned] == corrected
 
-    with served(one_round(sites, tmp_path / "after"), north) as service:
+    one_round(deployment)
+    counts = diagnosis(folder, tmp_path / "after.json")["overall"]["counts"]
+    assert counts["questions"] == KNOWN["north"] + len(corrected)
+    assert counts["right"] >= len(corrected)
+    with served(folder) as service:
         answers = {question: ask(service, question)[0] for question in corrected}
     right = {question for question, answer in answers.items() if exact_match(answer, [ASKED[question][0]])}
     assert right == set(corrected), json.dumps(answers)

@@ -405,7 +405,7 @@ def loss_curve(dtype: torch.dtype) -> list[float]:
         builder.example(question, [passage], builder.answer(answer, end=True)) for question, passage, answer in LOAVES
     ]
     losses: list[float] = []
-    settings = GeneratorConfig(epochs=10, batch_size=2)
+    settings = settings_of(epochs=4, batch_size=2)  # few: where bfloat16 is emulated, an epoch takes 15 s
     train_generator(generator, examples, settings, seed=0, on_step=lambda done, of, loss: losses.append(loss))
     return losses
 
@@ -414,8 +414,8 @@ def loss_curve(dtype: torch.dtype) -> list[float]:
 @pytest.mark.usefixtures("real_models")
 def test_training_in_bfloat16_follows_training_in_float32():
     exact, short = loss_curve(torch.float32), loss_curve(torch.bfloat16)
-    assert exact[-1] < exact[0] / 4
-    assert short == pytest.approx(exact, abs=0.1 * exact[0])
+    assert exact[-1] < exact[0] / 10
+    assert short == pytest.approx(exact, abs=0.05 * exact[0])
 
 
 @pytest.mark.slow
@@ -427,7 +427,7 @@ def test_the_real_generator_learns_an_answer_by_heart_and_its_base_stays(real_mo
     prompt = builder.example("How heavy is a loaf?", ["Each loaf weighs one kilogram."]).prompt
     answer = builder.answer("one kilogram", end=True)
     before = base_hash_bf16(generator)
-    settings = settings_of(epochs=12, clip_norm=1.0)
+    settings = settings_of(epochs=5, learning_rate=4e-3, clip_norm=1.0)
     result = train_generator(generator, [Example(prompt, answer)], settings, seed=0)
     assert result.last_loss < 0.05
     assert decode(generator, [Example(prompt)], 12)[0] == answer
