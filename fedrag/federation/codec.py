@@ -13,6 +13,8 @@ The server keeps it in full, and a site subtracts what it received: no rounding 
 
 from __future__ import annotations
 
+import io
+
 import numpy as np
 import numpy.typing as npt
 
@@ -96,6 +98,31 @@ def decode(raw: Bytes, wire: str, size: int) -> Array:
     bits = raw.view("<u2").astype(np.uint32)
     bits <<= 16
     return bits.view(np.float32)
+
+
+def unpacked(data: bytes) -> Bytes:
+    """Return the bytes that came as a numpy file, sharing its memory; numpy would ask for all that the file announces.
+
+    Args:
+        data: The file: a head that says type and shape, and the bytes.
+
+    Returns:
+        Shape `(size,)`.
+
+    Raises:
+        MessageError: It is no numpy file of bytes, or holds more or fewer than it announces.
+    """
+    file = io.BytesIO(data)
+    try:
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise MessageError("an array is not a numpy file of version 1.0")
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+    except Exception as error:  # numpy parses foreign bytes here and fails in many ways
+        raise MessageError("an array cannot be read") from error
+    start = file.tell()
+    if dtype != np.uint8 or shape != (len(data) - start,):
+        raise MessageError(f"an array is {dtype} of shape {shape}, expected uint8 of shape {(len(data) - start,)}")
+    return np.frombuffer(data, np.uint8, offset=start)
 
 
 def _bfloat16_bits(flat: Array) -> npt.NDArray[np.uint16]:

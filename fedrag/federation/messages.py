@@ -12,14 +12,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
-import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 
 from fedrag.config.run_settings import Schedule
 from fedrag.config.values import COMPONENT_PATTERN
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
-from fedrag.federation.codec import decode, encode, state_wire
+from fedrag.federation.codec import decode, encode, state_wire, unpacked
 from fedrag.federation.update import Manifest, all_finite, flatten, manifest_of, unflatten
 from fedrag.seeding import derive_seed
 from fedrag.types import COMPONENTS, IDENTITY_PARTS, Component, ModelIdentity, State
@@ -193,7 +192,7 @@ def open_request(message: Message) -> Request:
         for component, array in message.content.array_records["state"].items():
             _require_name(component)
             manifest = Manifest.from_json(str(config[f"manifest.{component}"]))
-            state[component] = unflatten(decode(array.numpy(), state_wire(wire), manifest.size), manifest)
+            state[component] = unflatten(decode(unpacked(array.data), state_wire(wire), manifest.size), manifest)
         names = config["components"]
         assert isinstance(names, list)
         for name in names:
@@ -367,12 +366,9 @@ def _finite_numbers(values: Mapping[str, object]) -> dict[str, float]:
 
 def _open_array(array: Array, component: Component, wire: str, size: int) -> FlatArray:
     try:
-        raw = array.numpy()
-    except Exception as error:  # numpy parses foreign bytes here and fails in many ways
-        raise MessageError(f"its {component} array cannot be read") from error
-    if raw.dtype != np.uint8:
-        raise MessageError(f"its {component} array is {raw.dtype}, expected uint8")
-    flat = decode(raw, wire, size)
+        flat = decode(unpacked(array.data), wire, size)
+    except MessageError as error:
+        raise MessageError(f"its {component}: {error}") from None
     if not all_finite(flat):
         raise MessageError(f"its {component} update holds NaN or infinity")
     return flat
