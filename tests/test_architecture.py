@@ -20,7 +20,7 @@ ROWS = (
     ("coordinator", "simulation", "serving"),
     ("reporting", "tracking", "exporting", "site.service", "site.admin"),
     ("site", *(f"federation.{name}" for name in ("federate", "rounds", "fold", "scoring", "exchange"))),
-    ("diagnosis",),
+    ("diagnosis", "privacy"),
     ("components", "evaluation", "augmentation"),
     ("training", "rag"),
     ("passes",),

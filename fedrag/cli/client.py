@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from fedrag.cli.audit import audit_model
 from fedrag.cli.client_adopt import adopt
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
@@ -86,5 +87,5 @@ def sync(folder: Folder) -> None:
 
 
 app.command("serve")(client_serve)
-for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, purge):
+for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, audit_model, purge):
     app.command()(verb)

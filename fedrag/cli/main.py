@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 
 from fedrag.cli import (
     ask,
+    audit,
     client,
     compare,
     data,
@@ -69,6 +70,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("compare")(compare.compare)
 app.command("runs")(runs.runs)
 app.command("diagnose")(diagnose.diagnose)
+app.command("audit")(audit.audit)
 app.command("report")(report.report)
 app.command("ask")(ask.ask_command)
 app.command("serve")(serve.serve)

@@ -52,10 +52,20 @@ def render(run: RunFolder) -> str:
 
 
 def fill(content: Mapping[str, Any]) -> str:
-    """Return a page as HTML text.
+    """Return the page of a report as HTML text.
 
     Args:
         content: A value for every name that the template uses.
+    """
+    return filled("page.html.jinja", content)
+
+
+def filled(template: str, content: Mapping[str, Any]) -> str:
+    """Return a page as HTML text.
+
+    Args:
+        template: File name of the template.
+        content: A value for every name that it uses.
     """
     environment = Environment(
         loader=PackageLoader("fedrag.reporting"),
@@ -67,7 +77,7 @@ def fill(content: Mapping[str, Any]) -> str:
     environment.filters["percent"] = percent
     environment.filters["size"] = size_text
     environment.filters["duration"] = what_ran.duration
-    return environment.get_template("page.html.jinja").render(content)
+    return environment.get_template(template).render(content)
 
 
 def _content(run: RunFolder) -> dict[str, Any]:

@@ -1,0 +1,68 @@
+"""`fedrag audit` and `fedrag client audit-model`: what models remember of the data that they were trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedrag.cli.progress import open_display
+from fedrag.cli.tables import print_lines
+
+JsonFile = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="File for all figures.")]
+
+
+def audit(
+    run: Annotated[Path, typer.Argument(help="Folder of a finished run.", show_default=False)],
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="SITES", help="Folder of the sites that took part, if it is another now."),
+    ] = None,
+    json_file: JsonFile = None,
+) -> None:
+    """Measure what a run's models remember of the questions and passages that they were trained on.
+
+    Example: fedrag audit runs/tiny-1
+    """
+    from fedrag.privacy.audit import FOLDER, audit_run
+
+    with open_display() as display:
+        result = audit_run(run, data, display=display)
+    _show(run.resolve().name, run / FOLDER, result, json_file)
+
+
+def audit_model(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)],
+    json_file: JsonFile = None,
+) -> None:
+    """Measure what the site's current models remember of its own questions and passages; nothing leaves the site.
+
+    Example: fedrag client audit-model clinic
+    """
+    from fedrag.site.delivery import open_current
+    from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
+
+    config = SiteConfig.from_file(folder / SITE_FILE)
+    delivered = open_current(folder)
+    choose_device(config)
+    from fedrag.privacy.audit import FOLDER, audit_of
+    from fedrag.site.admin.evaluate_delivered import load_own_site
+
+    with open_display() as display:
+        site = load_own_site(config)
+        result = audit_of([site], delivered.config, delivered.state, display=display, indexes=delivered.indexes)
+    _show(f"{delivered.run} at {site.name}", delivered.folder / FOLDER, {"run": delivered.run, **result}, json_file)
+
+
+def _show(name: str, folder: Path, result: Mapping[str, Any], json_file: Path | None) -> None:
+    from fedrag.files import write_json
+    from fedrag.privacy.findings import headline, sentences
+    from fedrag.reporting.audit_page import write_audit_page
+
+    folder.mkdir(exist_ok=True)
+    page = write_audit_page(folder, name, result)
+    if json_file is not None:
+        write_json(json_file, result)
+    print_lines(["", headline(result), "", *sentences(result), "", f"page: {page}"])

@@ -1,0 +1,1 @@
+"""What a model remembers of the data that it was trained on."""
