@@ -29,7 +29,13 @@ pytestmark = pytest.mark.usefixtures("tiny_home")
 MEMORISE: dict[str, Any] = {
     "name": "memorised",
     "rag": {"passages": 0, "answer_tokens": 12},
-    "generator": {"epochs": 50, "learning_rate": 2e-3, "batch_size": 4, "schedule": "constant"},
+    "generator": {
+        "epochs": 50,
+        "learning_rate": 4e-3,
+        "batch_size": 8,
+        "adapter_from": "question",
+        "schedule": "constant",
+    },
     "federation": {"rounds": 1, "schedule": "generator"},
     "evaluation": {"split": "none"},
 }
