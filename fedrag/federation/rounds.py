@@ -10,6 +10,7 @@ from typing import Any
 
 from fedrag.components.spec import find_component
 from fedrag.components.state import initial_state
+from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.errors import MessageError, QuorumError
@@ -17,6 +18,7 @@ from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites,
 from fedrag.federation.fold import fold_replies
 from fedrag.federation.messages import DELIVER, Greeting, Request, array_bytes, request_content
 from fedrag.federation.scoring import ask_diagnosis, ask_scores
+from fedrag.federation.server_optimizer import Memory, server_step
 from fedrag.federation.update import add, norm
 from fedrag.runs.checkpoint import Checkpoint
 from fedrag.runs.run_folder import Moment
@@ -85,9 +87,9 @@ def _run_round(
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
     folded = fold_replies(federation, request, content, chosen)
-    state = {c: add(t, folded.difference[c]) if c in folded.difference else t for c, t in checkpoint.state.items()}
-    scores = _scores(federation, state, components, sites, round_number)
-    checkpoint = _with_best(config, checkpoint, state, scores, round_number)
+    checkpoint = _with_step(config, checkpoint, folded.difference, round_number)
+    scores = _scores(federation, checkpoint.state, components, sites, round_number)
+    checkpoint = _with_best(config, checkpoint, scores)
     record = {
         "round": round_number,
         "components": list(components),
@@ -163,7 +165,7 @@ def _with_start_scored(federation: Federation, checkpoint: Checkpoint, sites: Se
         return checkpoint
     components = trained_components(config.federation)
     scores = ask_scores(federation, checkpoint.state, components, sites, 0)
-    checkpoint = _with_best(config, checkpoint, checkpoint.state, scores, 0)
+    checkpoint = _with_best(config, checkpoint, scores)
     federation.run.save_checkpoint(checkpoint, {})
     if scores:
         told = ", ".join(f"{component} validation {score:.4f}" for component, score in scores.items())
@@ -179,16 +181,29 @@ def _diagnose(federation: Federation, moment: Moment, state: State, sites: Seque
         run.record_diagnosis(moment, ask_diagnosis(federation, state, sites, number))
 
 
-def _with_best(
-    config: Config, checkpoint: Checkpoint, state: State, scores: dict[str, float], round_number: int
-) -> Checkpoint:
+def _with_step(config: Config, checkpoint: Checkpoint, difference: State, round_number: int) -> Checkpoint:
+    """Move each component that has an averaged difference, by the server's optimizer where there is one."""
+    state, momentum, variance = dict(checkpoint.state), dict(checkpoint.momentum), dict(checkpoint.variance)
+    for component, change in difference.items():
+        optimizer = averaging_of(config.federation, component).server_optimizer
+        if optimizer == "none":
+            state[component] = {**state[component], **add({n: state[component][n] for n in change}, change)}
+            continue
+        memory = Memory(momentum.get(component, {}), variance.get(component, {}))
+        state[component], memory = server_step(state[component], change, optimizer, config.federation.server, memory)
+        momentum[component], variance[component] = memory.momentum, memory.variance
+    return replace(checkpoint, round_number=round_number, state=state, momentum=momentum, variance=variance)
+
+
+def _with_best(config: Config, checkpoint: Checkpoint, scores: dict[str, float]) -> Checkpoint:
+    """Keep the tensors of each component that scored better than all before."""
     best, best_scores = dict(checkpoint.best), dict(checkpoint.best_scores)
     if config.federation.keep == "best":
-        for component, tensors in state.items():
+        for component, tensors in checkpoint.state.items():
             score = scores.get(component)
             if score is not None and score > best_scores.get(component, -math.inf):
                 best[component], best_scores[component] = tensors, score
-    return Checkpoint(round_number, state, best, best_scores)
+    return replace(checkpoint, best=best, best_scores=best_scores)
 
 
 def deliver(federation: Federation, sites: Sequence[KnownSite], result: State) -> list[str]:
