@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from fedrag.config.averaging_settings import ComponentAveraging, Robust, RuleName, ServerOptimizer, Weighting
+from fedrag.config.averaging_settings import (
+    ComponentAveraging,
+    Robust,
+    RuleName,
+    ServerOptimizer,
+    ServerStepConfig,
+    Weighting,
+)
 from fedrag.config.run_settings import FederationConfig
 from fedrag.types import COMPONENTS, Component
+
+ONE_SITE: dict[str, Any] = {
+    **{"rule": "fedavg", "robust": "none", "server_optimizer": "none", "max_norm_of_median": 0.0},
+    **{"server": ServerStepConfig(), **{component: ComponentAveraging() for component in COMPONENTS}},
+}
+"""The settings of [federation] where one site trains alone: its difference is added as it is."""
 
 
 @dataclass(frozen=True, slots=True)

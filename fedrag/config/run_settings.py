@@ -46,8 +46,8 @@ class FederationConfig(Section):
     rule: RuleName = "fedavg"
     """How adapters are averaged. fedavg: A and B each; ffa (Sun et al. 2024): A stays as it began, B is averaged;
     rolora (Chen et al. 2025): sites train B in a component's odd rounds, A in its even ones; svd (FlexLoRA, Bai et al.
-    2024): the best A and B of this rank for the mean of the products B A; exact (FedEx-LoRA, Singhal et al. 2024): A and
-    B as by fedavg, and what the mean of the products holds beyond them as a side adapter that nobody trains."""
+    2024): the best A and B of this rank for the mean of the products B A; exact (FedEx-LoRA, Singhal et al. 2024): A
+    and B as by fedavg, and what the mean of the products holds beyond them as a side adapter that nobody trains."""
     robust: Robust = "none"
     """What a bad site cannot carry away, in place of the mean. clipping (Karimireddy et al. 2021): an update counts up
     to clip_distance; geometric-median (Pillutla et al. 2022); mixing (Allouah et al. 2023): each update is replaced by

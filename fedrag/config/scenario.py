@@ -153,7 +153,7 @@ class Config(Section):
         chosen = {averaging_of(self.federation, name).server_optimizer for name in trained_components(self.federation)}
         if chosen == {"none"} and self.federation.server.learning_rate != "auto":
             raise ValueError(
-                "federation.server.learning_rate needs a federation.server_optimizer; \"momentum\" with "
+                'federation.server.learning_rate needs a federation.server_optimizer; "momentum" with '
                 "federation.server.momentum = 0 is plain averaging with that rate"
             )
 

@@ -63,11 +63,11 @@ class AggregationError:
         self._weight_sum = 0
 
     def add(self, received: Tensors, difference: Tensors, weight: int) -> None:
-        """Fold in one site's full factors: what it received plus its difference."""
+        """Fold in one site's full factors: what it received plus its difference, which a frozen factor has not."""
         for b, a in self._pairs:
-            sketch = weight * ((received[a] + difference[a]).astype(np.float64) @ self._omegas[a])
+            sketch = weight * (_moved(received, difference, a) @ self._omegas[a])
             work = self._work[: len(self._sums[b])]
-            np.matmul((received[b] + difference[b]).astype(np.float64), sketch, out=work)
+            np.matmul(_moved(received, difference, b), sketch, out=work)
             self._sums[b] += work
         self._weight_sum += weight
 
@@ -126,6 +126,11 @@ def _triangle(matrix: Matrix) -> Matrix:
 
 def _float64(tensors: Tensors, name: str) -> Matrix:
     return tensors[name].astype(np.float64)
+
+
+def _moved(received: Tensors, difference: Tensors, name: str) -> Matrix:
+    """Return a factor as a site has it now."""
+    return (received[name] + difference[name] if name in difference else received[name]).astype(np.float64)
 
 
 def _frobenius(matrices: Sequence[Matrix]) -> float:

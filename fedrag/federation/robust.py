@@ -1,13 +1,13 @@
 """Averages that a bad site cannot carry away, on each site's whole update as one vector.
 
 Rules that look at each coordinate alone break the pair of factors B A that an adapter is; these take distances between
-whole updates. All sites weigh the same. Let n sites reply, of which f < n / 2 are bad and send what they like, and let r
-be the largest distance of a good update from any point c, such as the mean of the good ones. With g = 2 (n - f) / (n - 2 f)
-the result lies within this distance of c:
+whole updates. All sites weigh the same. Let n sites reply, of which f < n / 2 are bad and send what they like, and let
+r be the largest distance of a good update from any point c, such as the mean of the good ones. With
+g = 2 (n - f) / (n - 2 f) the result lies within this distance of c:
 
     geometric-median      g r                                  (Minsker 2015; Pillutla et al. 2022, RFA)
-    clipping              g r + (1 + g) k f r / n              with k = clip_distance, from 1 on
-    mixing                g r (n - f + 2 f) / (n - f)          (Allouah et al. 2023, arXiv 2302.01772)
+    clipping              g r + (1 + g) k f r / n              with k = clip_distance
+    mixing                g r (n + f) / (n - f)                (Allouah et al. 2023, arXiv 2302.01772)
 
 The plain mean has no such bound. Neither has the mean of mixed updates: a bad update is its own nearest neighbour, and
 counts with a share of 1 / (n - f) in what takes its place. So mixing is followed by the geometric median here, as in the
@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedrag.config.averaging_settings import Robust
+from fedrag.federation.aggregation import weighted_sum
 from fedrag.types import Array
 
 Matrix = npt.NDArray[np.float64]
@@ -31,9 +32,7 @@ ITERATIONS = 1_000
 TOLERANCE = 1e-12  # of the weights, between two iterations
 
 
-def robust_average(
-    updates: Sequence[Array], robust: Robust, bad_sites: int = 1, clip_distance: float = 3.0
-) -> Array:
+def robust_average(updates: Sequence[Array], robust: Robust, bad_sites: int = 1, clip_distance: float = 3.0) -> Array:
     """Return the average of updates that are float32 of one shape `(size,)`.
 
     Args:
@@ -42,7 +41,7 @@ def robust_average(
         bad_sites: How many may be bad; for mixing.
         clip_distance: Largest distance from the geometric median, in medians of the distances; for clipping.
     """
-    return _combine(updates, _WEIGHTS[robust](_squared_distances(updates), bad_sites, clip_distance))
+    return weighted_sum(updates, _WEIGHTS[robust](_squared_distances(updates), bad_sites, clip_distance))
 
 
 def _mean(squared: Matrix, bad_sites: int, clip_distance: float) -> Matrix:
@@ -56,12 +55,12 @@ def _geometric_median(squared: Matrix, bad_sites: int, clip_distance: float) -> 
     between updates: each iteration costs n^2, whatever the size of an update.
     """
     weights = _mean(squared, bad_sites, clip_distance)
-    smallest = 1e-9 * np.sqrt(np.median(squared))  # a distance of 0 would end the search at an update
+    apart = squared[squared > 0]
+    if not apart.size:
+        return weights  # all updates are the same
+    smallest = 1e-9 * np.sqrt(apart.min())  # a distance of 0 would end the search at an update
     for _ in range(ITERATIONS):
-        distances = np.maximum(_distances_to(squared, weights), smallest)
-        if not distances.any():
-            return weights  # all updates are the same
-        inverse = np.divide(1.0, distances, out=np.zeros_like(distances), where=distances > 0)
+        inverse = 1.0 / np.maximum(_distances_to(squared, weights), smallest)
         new = inverse / inverse.sum()
         settled = np.abs(new - weights).max() < TOLERANCE
         weights = new
@@ -84,9 +83,11 @@ def _mixed(squared: Matrix, bad_sites: int, clip_distance: float) -> Matrix:
     nearest = np.argsort(squared, axis=1, kind="stable")[:, : len(squared) - bad_sites]
     mixing = np.zeros_like(squared)
     np.put_along_axis(mixing, nearest, 1.0 / nearest.shape[1], axis=1)
-    between = mixing[:, None, :] - mixing[None, :, :]
-    mixed = -0.5 * np.einsum("ijk,kl,ijl->ij", between, squared, between, optimize=True)
-    return np.asarray(_geometric_median(np.maximum(mixed, 0.0), bad_sites, clip_distance) @ mixing)
+    products = mixing @ squared @ mixing.T
+    own = 0.5 * np.diag(products)
+    mixed = np.maximum(products - own[:, None] - own[None, :], 0.0)
+    np.fill_diagonal(mixed, 0.0)
+    return np.asarray(_geometric_median(mixed, bad_sites, clip_distance) @ mixing)
 
 
 _WEIGHTS: dict[Robust, Callable[[Matrix, int, float], Matrix]] = {
@@ -112,12 +113,3 @@ def _squared_distances(updates: Sequence[Array]) -> Matrix:
             apart = part[i + 1 :] - part[i]
             squared[i, i + 1 :] += np.einsum("ij,ij->i", apart, apart)
     return squared + squared.T
-
-
-def _combine(updates: Sequence[Array], weights: Matrix) -> Array:
-    """Return the weighted sum of updates, in float64 and then float32."""
-    combined = np.empty_like(updates[0])
-    for start in range(0, combined.size, BLOCK):
-        part = np.stack([update[start : start + BLOCK] for update in updates]).astype(np.float64)
-        combined[start : start + BLOCK] = np.einsum("i,ij->j", weights, part)
-    return combined

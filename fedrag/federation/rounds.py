@@ -16,7 +16,9 @@ from fedrag.config.schedule import components_of, rounds_training, trained_compo
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import fold_replies
+from fedrag.federation.lora_factors import frozen_factor
 from fedrag.federation.messages import DELIVER, Greeting, Request, array_bytes, request_content
+from fedrag.federation.rule_advice import LIMIT, rule_to_try
 from fedrag.federation.scoring import ask_diagnosis, ask_scores
 from fedrag.federation.server_optimizer import Memory, server_step
 from fedrag.federation.update import add, norm
@@ -102,9 +104,19 @@ def _run_round(
         "aggregation_error": folded.errors,
         "validation": scores,
     }
+    _advise(federation, folded.errors, len(folded.sites))
     federation.run.save_checkpoint(checkpoint, record)
     federation.display.say(_round_line(record, config.federation.rounds))
     return checkpoint
+
+
+def _advise(federation: Federation, errors: dict[Component, float], sites: int) -> None:
+    """Say which rule to try, once for each component."""
+    settings, before = federation.config.federation, federation.run.rounds()
+    for component, error in errors.items():
+        sentence = rule_to_try(settings, component, error, sites)
+        if sentence and all(record["aggregation_error"].get(component, 0.0) <= LIMIT for record in before):
+            federation.display.say(sentence)
 
 
 def _pass_round(
@@ -132,14 +144,16 @@ def _train_request(
     needs = set(state) if config.iterates else set(components)
     for name in components:
         needs.update(find_component(federation.components, name).needs_state_of(config))
+    past = {c: rounds_training(config.federation, c, before=round_number) for c in state}
     return Request(
         scenario=config.to_toml(),
         round_number=round_number,
         state={component: tensors for component, tensors in state.items() if component in needs},
         components=components,
-        past_rounds={c: rounds_training(config.federation, c, before=round_number) for c in state},
+        past_rounds=past,
         deadline_s=config.federation.deadline_s,
         wire=config.federation.wire,
+        frozen={c: frozen_factor(averaging_of(config.federation, c).rule, past[c]) for c in components},
     )
 
 

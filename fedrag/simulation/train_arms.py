@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from fedrag.config.averaging_settings import ComponentAveraging
+from fedrag.config.averaging import ONE_SITE
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import site_name
 from fedrag.errors import QuorumError
@@ -26,12 +26,6 @@ from fedrag.simulation.preflight import sites_that_train
 from fedrag.types import COMPONENTS, Component, Site, State
 
 Arm = Literal["federated", "local", "pooled"]
-
-_PLAIN = {
-    **{"rule": "fedavg", "robust": "none", "server_optimizer": "none", "max_norm_of_median": 0.0},
-    **{component: ComponentAveraging() for component in COMPONENTS},
-}
-"""How one site's difference is averaged: it is the mean."""
 
 
 @dataclass(frozen=True)
@@ -156,5 +150,5 @@ def arm_config(config: Config, arm: Arm, rates: Mapping[Component, float]) -> Co
         changed[component] = getattr(config, component).model_copy(update=own)
     if arm != "federated":
         alone = {"fraction": 1.0, "deliver": False, "min_sites": 1, "proximal_mu": 0.0, "wire": "float32"}
-        changed["federation"] = config.federation.model_copy(update=alone | _PLAIN)
+        changed["federation"] = config.federation.model_copy(update=alone | ONE_SITE)
     return config.model_copy(update=changed)

@@ -147,7 +147,7 @@ def test_a_killed_run_is_resumed_to_the_same_bytes(config, tmp_path, tiny_home):
 
 
 def test_a_run_that_lost_the_memory_would_end_elsewhere(config, undisturbed, tmp_path):
-    """The test above can fail: a checkpoint of an older version, which holds no memory, is read and gives other bits."""
+    """A checkpoint of an older version holds no memory: it is read, and gives other bits than those above."""
     run = stopped_after_round_two(config, tmp_path / "run")
     checkpoint, _ = run.load_checkpoint()
     record = run.rounds()[-1]

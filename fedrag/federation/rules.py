@@ -1,0 +1,54 @@
+"""Chooses what folds the updates of a component: the rules of `federation.rule` and `federation.robust`, or one's own."""
+
+from __future__ import annotations
+
+from fedrag.config.averaging import averaging_of
+from fedrag.config.run_settings import FederationConfig
+from fedrag.errors import QuorumError
+from fedrag.federation.aggregation import Aggregator, Collected, Combine, ExactMean, Rule, own_rule
+from fedrag.federation.lora_rules import best_factors
+from fedrag.federation.robust import robust_average
+from fedrag.federation.update import Manifest
+from fedrag.types import Array, Component, Tensors
+
+
+def aggregator_of(
+    config: FederationConfig,
+    component: Component,
+    state: Tensors,
+    manifest: Manifest,
+    weight_sum: int,
+    rule: Rule | None = None,
+) -> Aggregator:
+    """Return what one round's updates of a component are folded into.
+
+    Args:
+        config: The settings of the rounds.
+        component: The component.
+        state: Its tensors, as the sites received them.
+        manifest: Those that they trained.
+        weight_sum: The largest that the weights may add up to.
+        rule: A rule of one's own, which comes before all settings.
+    """
+    chosen = averaging_of(config, component)
+    if rule is not None:
+        return Collected(own_rule(rule, manifest, component, state), manifest.size)
+    if chosen.robust != "none":
+        return Collected(_robust(config, component), manifest.size)
+    if chosen.rule == "svd":
+        return Collected(best_factors(state, manifest), manifest.size)
+    return ExactMean(manifest.size, chosen.max_update_norm, weight_sum)
+
+
+def _robust(config: FederationConfig, component: Component) -> Combine:
+    robust = averaging_of(config, component).robust
+
+    def combine(flats: list[Array], weights: list[int]) -> Array:
+        if len(flats) <= 2 * config.bad_sites:
+            raise QuorumError(
+                f'{len(flats)} sites gave an update of the {component}: federation.robust = "{robust}" needs more than '
+                f"{2 * config.bad_sites}, so that {config.bad_sites} bad ones are fewer than the others"
+            )
+        return robust_average(flats, robust, config.bad_sites, config.clip_distance)
+
+    return combine
