@@ -33,6 +33,11 @@ class Averaging:
     server_optimizer: ServerOptimizer
     max_update_norm: float
 
+    @property
+    def averages_factors(self) -> bool:
+        """Whether the averaged factors alone stand for all updates."""
+        return self.robust == "none" and self.rule != "exact"
+
 
 def averaging_of(config: FederationConfig, component: Component) -> Averaging:
     """Return how a component is averaged: by its own settings, else by those of the federation.

@@ -15,6 +15,7 @@ from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Rule
 from fedrag.federation.exchange import Federation, KnownSite, ask
 from fedrag.federation.lora_error import AggregationError
+from fedrag.federation.lora_rules import SideAdapter
 from fedrag.federation.messages import TRAIN, Reply, Request
 from fedrag.federation.norm_limit import too_large
 from fedrag.federation.rules import aggregator_of
@@ -32,12 +33,14 @@ class Folded:
         sites: What each site told, by name, for the log.
         left_out: Why a site's reply was not used, by name.
         errors: Aggregation error of each component with LoRA pairs.
+        sides: New side adapter of each component whose rule is "exact".
     """
 
     difference: State = field(default_factory=dict)
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
+    sides: State = field(default_factory=dict)
 
 
 def fold_replies(federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite]) -> Folded:
@@ -77,6 +80,7 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
     folded.left_out = dict(sorted(folded.left_out.items()))
     folded.difference = fold.difference()
     folded.errors = fold.errors(folded.difference)
+    folded.sides = fold.sides(folded.difference)
     return folded
 
 
@@ -95,6 +99,11 @@ class _Fold:
         }
         seed = derive_seed(config.seed, request.round_number, "aggregation error")
         self._errors = {c: AggregationError(manifest_of(request.state[c]), seed) for c in request.components}
+        self._sides = {
+            c: SideAdapter(request.state[c], m)
+            for c, m in self._manifests.items()
+            if self._averaging[c].rule == "exact"
+        }
         self._trained: set[Component] = set()
         self._held: dict[str, Reply] = {}
         self._norms: dict[str, dict[Component, float]] = {}
@@ -144,6 +153,8 @@ class _Fold:
             weight = reply.num_examples[component] if by_examples else 1
             self._aggregators[component].add(flat, weight, site)
             self._trained.add(component)
+            if component in self._sides:
+                self._sides[component].add(differences[component], weight, site)
             self._errors[component].add(self._state[component], differences[component], weight)
         self.valid += 1
 
@@ -157,9 +168,13 @@ class _Fold:
         return {c: unflatten(self._aggregators[c].result(), self._manifests[c]) for c in sorted(self._trained)}
 
     def errors(self, difference: State) -> dict[str, float]:
-        """Return the aggregation error of each component with LoRA pairs whose sites all count."""
+        """Return the aggregation error of each component whose LoRA factors stand for all that its sites sent."""
         found = {c: self._errors[c].result(self._full(c, d)) for c, d in difference.items()}
-        return {c: error for c, error in found.items() if error is not None and self._averaging[c].robust == "none"}
+        return {c: e for c, e in found.items() if e is not None and self._averaging[c].averages_factors}
+
+    def sides(self, difference: State) -> State:
+        """Return the new side adapters."""
+        return {c: side.result(difference[c]) for c, side in self._sides.items() if c in difference}
 
 
 def _require_quorum(config: Config, round_number: int, valid: int, asked: int, left_out: dict[str, str]) -> None:

@@ -11,6 +11,8 @@ from fedrag.config.averaging_settings import RuleName
 from fedrag.types import Tensors
 
 Factor = Literal["", "A", "B"]
+SIDE = ".lora_side_"
+"""Part of the names of a side adapter's tensors; see `fedrag.models.side_adapter`."""
 
 
 def frozen_factor(rule: RuleName, past_rounds: int) -> Factor:
@@ -30,9 +32,10 @@ def frozen_factor(rule: RuleName, past_rounds: int) -> Factor:
 
 
 def trained_part(tensors: Tensors, frozen: Factor) -> Tensors:
-    """Return the tensors that the sites train, in their order.
+    """Return the tensors that the sites train, in their order; a side adapter is never trained.
 
     >>> list(trained_part({"q.lora_A.weight": None, "q.lora_B.weight": None}, "A"))
     ['q.lora_B.weight']
     """
-    return {name: tensor for name, tensor in tensors.items() if not frozen or f".lora_{frozen}." not in name}
+    fixed = (SIDE, f".lora_{frozen}.") if frozen else (SIDE,)
+    return {name: tensor for name, tensor in tensors.items() if not any(mark in name for mark in fixed)}

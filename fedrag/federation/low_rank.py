@@ -20,6 +20,11 @@ def stacked_sum(shares: Sequence[float], bs: Sequence[Matrix], as_: Sequence[Mat
     return np.concatenate([share * b for share, b in zip(shares, bs, strict=True)], axis=1), np.concatenate(as_, axis=0)
 
 
+def product_norm(b: Matrix, a: Matrix) -> float:
+    """Return the Frobenius norm of `b a`."""
+    return float(np.linalg.norm(np.linalg.qr(b, mode="r") @ np.linalg.qr(a.T, mode="r").T))
+
+
 def best_of_rank(b: Matrix, a: Matrix, rank: int) -> tuple[Matrix, Matrix]:
     """Return factors (d, rank) and (rank, n) of the product of this rank that is nearest to `b a` (Eckart and Young).
 

@@ -15,7 +15,7 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
-from fedrag.federation.fold import fold_replies
+from fedrag.federation.fold import Folded, fold_replies
 from fedrag.federation.lora_factors import frozen_factor
 from fedrag.federation.messages import DELIVER, Greeting, Request, array_bytes, request_content
 from fedrag.federation.rule_advice import LIMIT, rule_to_try
@@ -89,7 +89,7 @@ def _run_round(
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
     folded = fold_replies(federation, request, content, chosen)
-    checkpoint = _with_step(config, checkpoint, folded.difference, round_number)
+    checkpoint = _with_step(config, checkpoint, folded, round_number)
     scores = _scores(federation, checkpoint.state, components, sites, round_number)
     checkpoint = _with_best(config, checkpoint, scores)
     record = {
@@ -195,13 +195,14 @@ def _diagnose(federation: Federation, moment: Moment, state: State, sites: Seque
         run.record_diagnosis(moment, ask_diagnosis(federation, state, sites, number))
 
 
-def _with_step(config: Config, checkpoint: Checkpoint, difference: State, round_number: int) -> Checkpoint:
+def _with_step(config: Config, checkpoint: Checkpoint, folded: Folded, round_number: int) -> Checkpoint:
     """Move each component that has an averaged difference, by the server's optimizer where there is one."""
     state, momentum, variance = dict(checkpoint.state), dict(checkpoint.momentum), dict(checkpoint.variance)
-    for component, change in difference.items():
+    for component, change in folded.difference.items():
         optimizer = averaging_of(config.federation, component).server_optimizer
         if optimizer == "none":
-            state[component] = {**state[component], **add({n: state[component][n] for n in change}, change)}
+            moved = add({name: state[component][name] for name in change}, change)
+            state[component] = {**state[component], **moved, **folded.sides.get(component, {})}
             continue
         memory = Memory(momentum.get(component, {}), variance.get(component, {}))
         state[component], memory = server_step(state[component], change, optimizer, config.federation.server, memory)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
+from peft import PeftModel
+from sentence_transformers import SentenceTransformer
 from test_rounds import run_state
 from tiny_federation import (
     client_folders,
@@ -14,11 +17,15 @@ from tiny_federation import (
     with_faults,
     write_small_sites,
 )
+from transformers import AutoModelForCausalLM
 
+from fedrag.components.export import export_models
 from fedrag.federation.codec import decode
-from fedrag.federation.lora_rules import best_factors
+from fedrag.federation.lora_rules import SideAdapter, best_factors
 from fedrag.federation.low_rank import best_of_rank, stacked_sum
 from fedrag.federation.update import add, manifest_of, unflatten
+from fedrag.models.resident import resident_generator, resident_retriever
+from fedrag.models.stock import computing_as_stock
 
 
 @pytest.fixture(scope="module")
@@ -202,3 +209,84 @@ def test_svd_averages_what_is_no_pair_of_factors():
     manifest = manifest_of(state)
     flats = [np.full(8, value, np.float32) for value in (1.0, 4.0)]
     assert best_factors(state, manifest)(flats, [2, 1]).tolist() == [2.0] * 8
+
+
+def test_exact_keeps_beside_the_mean_factors_what_the_mean_of_the_products_holds_beyond_them(sites, tmp_path):
+    state, run, sent = replies_of(scenario(sites, rounds=2, rule="exact"), tmp_path / "run")
+    before, after = run_state(run, 1)["generator"], state["generator"]
+    trained = [name for name in before if ".lora_side_" not in name]
+    found = sites_now(sent, 2, before, trained)
+    wanted = mean_products(found, [3, 5, 4])
+    means = {name: np.average([now[name] for now in found], axis=0, weights=[3, 5, 4]) for name in trained}
+    factors_alone, sides_before, sides = products(after), side_products(before), side_products(after)
+    assert set(sides) == set(wanted)
+    for name in trained:
+        np.testing.assert_allclose(after[name], means[name], atol=1e-7)  # A and B as by fedavg
+    for a, product in wanted.items():
+        whole = product + sides_before.get(a, 0)  # the sites trained beside the side adapter that they received
+        np.testing.assert_allclose(factors_alone[a] + sides[a], whole, atol=1e-7)
+        assert np.abs(factors_alone[a] - product).max() > 1e-6
+
+
+def side_products(tensors):
+    sides = [name for name in tensors if ".lora_side_A." in name]
+    return {
+        a.replace(".lora_side_", ".lora_"): tensors[a.replace("_A.", "_B.")].astype(np.float64) @ tensors[a]
+        for a in sides
+    }
+
+
+def test_a_side_adapter_takes_part_in_training_search_and_export(sites, tmp_path):
+    """The exported adapter, of a higher rank, gives the logits of the model in training; so do merged weights."""
+    config = tiny_config(
+        sites,
+        generator={"epochs": 6, "learning_rate": 0.05},
+        retriever={"epochs": 6, "learning_rate": 0.05},
+        federation={"rounds": 1, "rule": "exact"},
+    )
+    state, run = federate(config, tmp_path / "run")
+    generator = resident_generator(config, "cpu")
+    ids = torch.arange(5, 25)[None]
+
+    def logits(tensors):
+        generator.set_adapter(tensors)
+        with torch.no_grad():
+            return generator.model(input_ids=ids).logits
+
+    whole = logits(state["generator"])
+    alone = logits({name: t for name, t in state["generator"].items() if ".lora_side_" not in name})
+    assert (whole - alone).abs().max() > 1e-4
+    export_models(config, state, tmp_path / "final", copies=True)
+    base = AutoModelForCausalLM.from_pretrained(generator.fetched.folder, dtype=torch.float32)
+    exported = PeftModel.from_pretrained(base, str(tmp_path / "final" / "generator"))
+    with torch.no_grad():
+        torch.testing.assert_close(exported(input_ids=ids).logits, whole, atol=2e-5, rtol=1e-4)
+    generator.set_adapter(state["generator"])
+    with computing_as_stock(generator.model), torch.no_grad():
+        torch.testing.assert_close(generator.model(input_ids=ids).logits, whole, atol=2e-5, rtol=1e-4)
+    retriever = resident_retriever(config, "cpu")
+    retriever.set_state(state["retriever"])
+    vectors = retriever.encode_passages(["a book", "a late fee"])
+    key = retriever.passage_key()
+    stored = SentenceTransformer(str(tmp_path / "final" / "retriever"), device="cpu")
+    np.testing.assert_allclose(stored.encode(["a book", "a late fee"]), vectors, atol=1e-5)
+    retriever.set_state({name: t for name, t in state["retriever"].items() if ".lora_side_" not in name})
+    assert np.abs(retriever.encode_passages(["a book", "a late fee"]) - vectors).max() > 1e-6
+    assert retriever.passage_key() != key
+
+
+def test_the_rank_of_a_side_adapter_is_that_of_the_residual_and_no_more():
+    random = np.random.default_rng(3)
+    state = {"q.lora_A.weight": random.normal(size=(2, 20)).astype(np.float32)}
+    state["q.lora_B.weight"] = random.normal(size=(30, 2)).astype(np.float32)
+    manifest, side = manifest_of(state), SideAdapter(state, manifest_of(state))
+    differences = [unflatten(random.normal(size=manifest.size).astype(np.float32), manifest) for _ in range(4)]
+    for number, difference in enumerate(differences):
+        side.add(difference, 1, f"site-{number}")
+    mean = {name: np.mean([d[name] for d in differences], axis=0, dtype=np.float64) for name in state}
+    found = side.result({name: tensor.astype(np.float32) for name, tensor in mean.items()})
+    assert found["q.lora_side_A.weight"].shape[0] <= 8  # of three directions of two each, and rounding of the mean
+    same = SideAdapter(state, manifest)
+    for name in ("x", "y"):
+        same.add(differences[0], 2, name)
+    assert same.result(differences[0]) == {}
