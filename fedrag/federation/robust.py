@@ -10,8 +10,8 @@ g = 2 (n - f) / (n - 2 f) the result lies within this distance of c:
     mixing                g r (n + f) / (n - f)                (Allouah et al. 2023, arXiv 2302.01772)
 
 The plain mean has no such bound. Neither has the mean of mixed updates: a bad update is its own nearest neighbour, and
-counts with a share of 1 / (n - f) in what takes its place. So mixing is followed by the geometric median here, as in the
-paper by a robust rule.
+counts with a share of 1 / (n - f) in what takes its place. So mixing is followed by the geometric median here, as in
+the paper by a robust rule.
 """
 
 from __future__ import annotations

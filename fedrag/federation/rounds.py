@@ -19,6 +19,7 @@ from fedrag.federation.fold import Folded, fold_replies
 from fedrag.federation.lora_factors import frozen_factor
 from fedrag.federation.messages import DELIVER, Greeting, Request, array_bytes, request_content
 from fedrag.federation.rule_advice import LIMIT, rule_to_try
+from fedrag.federation.rules import refuse_beside_own_rule
 from fedrag.federation.scoring import ask_diagnosis, ask_scores
 from fedrag.federation.server_optimizer import Memory, server_step
 from fedrag.federation.update import add, norm
@@ -36,6 +37,8 @@ def run_rounds(federation: Federation) -> State:
         ConfigError: The scenario trains a component that is not known.
     """
     config, run, display = federation.config, federation.run, federation.display
+    if federation.rule is not None:
+        refuse_beside_own_rule(config.federation, trained_components(config.federation))
     checkpoint, warnings = run.load_checkpoint()
     for warning in warnings:
         display.say(warning)

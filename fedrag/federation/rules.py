@@ -1,10 +1,12 @@
-"""Chooses what folds the updates of a component: the rules of `federation.rule` and `federation.robust`, or one's own."""
+"""Chooses what folds the updates of a component: by `federation.rule` and `federation.robust`, or a rule of one's own."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from fedrag.config.averaging import averaging_of
 from fedrag.config.run_settings import FederationConfig
-from fedrag.errors import QuorumError
+from fedrag.errors import ConfigError, QuorumError
 from fedrag.federation.aggregation import Aggregator, Collected, Combine, ExactMean, Rule, own_rule
 from fedrag.federation.lora_rules import best_factors
 from fedrag.federation.robust import robust_average
@@ -38,6 +40,21 @@ def aggregator_of(
     if chosen.rule == "svd":
         return Collected(best_factors(state, manifest), manifest.size)
     return ExactMean(manifest.size, chosen.max_update_norm, weight_sum)
+
+
+def refuse_beside_own_rule(config: FederationConfig, components: Iterable[Component]) -> None:
+    """Refuse settings whose place a rule of one's own takes.
+
+    Raises:
+        ConfigError: A component has such a setting.
+    """
+    for component in components:
+        chosen = averaging_of(config, component)
+        if chosen.robust != "none" or chosen.rule in ("svd", "exact"):
+            told = f'robust = "{chosen.robust}"' if chosen.robust != "none" else f'rule = "{chosen.rule}"'
+            raise ConfigError(
+                f"an aggregation rule of your own takes the place of federation.{told} of the {component}; leave one out"
+            )
 
 
 def _robust(config: FederationConfig, component: Component) -> Combine:

@@ -146,7 +146,8 @@ class Generator:
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Leave out an adapter that changes nothing because its B is zero; not for training."""
-        changes = any(bool(p.any()) for name, p in self.parameters().items() if ".lora_B." in name)
+        moving = self.parameters() | side_parameters(self.model)
+        changes = any(bool(p.any()) for name, p in moving.items() if ".lora_B." in name)
         with nullcontext() if changes else self.untouched():
             yield
 

@@ -121,6 +121,14 @@ def test_a_bad_site_moves_real_rounds_less_than_it_moves_the_mean(robust, sites,
     assert off(robust, robust=robust) < 0.4 * off("mean")
 
 
+@pytest.mark.parametrize("settings", [{"rule": "svd"}, {"robust": "mixing", "weighting": "equal"}])
+def test_a_rule_of_one_s_own_beside_one_that_is_set_is_refused_before_anything_is_asked(settings, sites, tmp_path):
+    config = tiny_config(sites, federation=settings)
+    with pytest.raises(ConfigError, match="rule of your own takes the place of federation"):
+        federate(config, tmp_path / "run", rule=lambda updates, weights: updates[0])
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_too_few_sites_for_the_bad_ones_that_are_feared_stop_the_round(sites, tmp_path):
     settings = {"rounds": 1, "schedule": "generator", "weighting": "equal", "robust": "mixing", "bad_sites": 2}
     with pytest.raises(QuorumError, match="4 sites gave an update of the generator: .* needs more than 4"):
