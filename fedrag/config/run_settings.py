@@ -15,6 +15,7 @@ from fedrag.config.averaging_settings import (
     ServerStepConfig,
     Weighting,
 )
+from fedrag.config.poison_settings import PoisonConfig
 from fedrag.config.section import Section
 from fedrag.config.values import ComponentName, Count, Fraction, LanguageCode, Positive, Rates
 from fedrag.types import ShippedComponent
@@ -146,6 +147,8 @@ class SimulationConfig(Section):
     """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
+    poison: PoisonConfig = PoisonConfig()
+    """Sites that play a bad one."""
 
 
 class TrackingConfig(Section):

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fedrag.federation.low_rank import triangle
 from fedrag.federation.update import Manifest, manifest_of
 from fedrag.seeding import derive_seed
 from fedrag.types import Tensors
@@ -116,12 +117,7 @@ def _core_of_sum(shares: Matrix, bs: Matrix, as_: Matrix) -> Matrix:
     """Return a small matrix with the norm of `sum_i p_i B_i A_i`; bs `(sites, d, r)`, as_ `(sites, r, n)`."""
     stacked_b = np.concatenate(list(shares[:, None, None] * bs), axis=1)
     stacked_a = np.concatenate(list(as_), axis=0)
-    return _triangle(stacked_b) @ _triangle(stacked_a.T).T
-
-
-def _triangle(matrix: Matrix) -> Matrix:
-    """Return R of the QR decomposition."""
-    return np.asarray(np.linalg.qr(matrix, mode="r"))
+    return triangle(stacked_b) @ triangle(stacked_a.T).T
 
 
 def _float64(tensors: Tensors, name: str) -> Matrix:

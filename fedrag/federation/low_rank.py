@@ -22,7 +22,12 @@ def stacked_sum(shares: Sequence[float], bs: Sequence[Matrix], as_: Sequence[Mat
 
 def product_norm(b: Matrix, a: Matrix) -> float:
     """Return the Frobenius norm of `b a`."""
-    return float(np.linalg.norm(np.linalg.qr(b, mode="r") @ np.linalg.qr(a.T, mode="r").T))
+    return float(np.linalg.norm(triangle(b) @ triangle(a.T).T))
+
+
+def triangle(matrix: Matrix) -> Matrix:
+    """Return R of the QR decomposition."""
+    return np.asarray(np.linalg.qr(matrix, mode="r"))
 
 
 def best_of_rank(b: Matrix, a: Matrix, rank: int) -> tuple[Matrix, Matrix]:

@@ -1,4 +1,4 @@
-"""Chooses what folds the updates of a component: by `federation.rule` and `federation.robust`, or a rule of one's own."""
+"""Chooses what folds a component's updates: by `federation.rule` and `federation.robust`, or a rule of one's own."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def refuse_beside_own_rule(config: FederationConfig, components: Iterable[Compon
         if chosen.robust != "none" or chosen.rule in ("svd", "exact"):
             told = f'robust = "{chosen.robust}"' if chosen.robust != "none" else f'rule = "{chosen.rule}"'
             raise ConfigError(
-                f"an aggregation rule of your own takes the place of federation.{told} of the {component}; leave one out"
+                f"an aggregation rule of your own takes the place of federation.{told} of the {component}; choose one"
             )
 
 

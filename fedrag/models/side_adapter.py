@@ -1,8 +1,8 @@
 """A second adapter beside the one that is trained: what averaged factors leave out of the averaged products.
 
 FedEx-LoRA (Singhal et al. 2024) adds this residual to the base weights. Here it stays low-rank beside them, in the
-scale of the adapter: a base in 4 bits cannot take it up, and one in bfloat16 would lose most of it. PEFT adds and merges
-it as it does any active adapter.
+scale of the adapter: a base in 4 bits cannot take it up, and one in bfloat16 would lose most of it. PEFT adds and
+merges it as it does any active adapter.
 """
 
 from __future__ import annotations
