@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,21 @@ def averaging_of(config: FederationConfig, component: Component) -> Averaging:
         server_optimizer=config.server_optimizer if own.server_optimizer == "same" else own.server_optimizer,
         max_update_norm=own.max_update_norm or config.max_update_norm,
     )
+
+
+def averaging_text(config: FederationConfig, components: Iterable[Component]) -> str:
+    """Return in a few words how components are averaged that are not by the plain mean; "" where all are.
+
+    >>> config = FederationConfig(rule="ffa", retriever=ComponentAveraging(server_optimizer="yogi"))
+    >>> averaging_text(config, COMPONENTS)
+    'generator by ffa, retriever by ffa and yogi'
+    """
+    told = []
+    for component in components:
+        chosen = averaging_of(config, component)
+        ways = [way for way in (chosen.rule, chosen.robust, chosen.server_optimizer) if way not in ("fedavg", "none")]
+        told += [f"{component} by {' and '.join(ways)}"] if ways else []
+    return ", ".join(told)
 
 
 def contradiction(config: FederationConfig, component: Component) -> str:
