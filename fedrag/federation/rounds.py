@@ -115,11 +115,14 @@ def _run_round(
 
 def _advise(federation: Federation, errors: dict[Component, float], sites: int) -> None:
     """Say which rule to try, once for each component."""
-    settings, before = federation.config.federation, federation.run.rounds()
     for component, error in errors.items():
-        sentence = rule_to_try(settings, component, error, sites)
-        if sentence and all(record["aggregation_error"].get(component, 0.0) <= LIMIT for record in before):
+        sentence = rule_to_try(federation.config.federation, component, error, sites)
+        if sentence and not _was_advised(federation, component):
             federation.display.say(sentence)
+
+
+def _was_advised(federation: Federation, component: Component) -> bool:
+    return any(record["aggregation_error"].get(component, 0.0) > LIMIT for record in federation.run.rounds())
 
 
 def _pass_round(
