@@ -90,7 +90,12 @@ def test_the_shipped_scenario_runs_with_tiny_models_and_every_way_of_poisoning(t
     monkeypatch.chdir(SCENARIO.parents[2])
     for how in ("labels", "reversed", "trigger"):
         tiny = ["models.generator=fedrag/tiny-causal", "models.retriever=fedrag/tiny-encoder", "federation.rounds=1"]
-        short = ["evaluation.split=none", "retriever.epochs=1", 'data.only=["cnsa", "esa", "nasa"]']
+        short = [
+            "evaluation.split=none",
+            "retriever.epochs=1",
+            "simulation.threads=1",
+            'data.only=["cnsa", "esa", "nasa"]',
+        ]
         config = Config.from_file(SCENARIO, [*tiny, *short, f"simulation.poison.how={how}"])
         run = simulate(config, out=tmp_path / how)
         assert list(run.rounds()[0]["sites"]) == ["cnsa", "esa", "nasa"]
