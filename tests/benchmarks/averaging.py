@@ -25,8 +25,10 @@ from fedrag.config.scenario import Config
 from fedrag.data.partition import partition
 from fedrag.data.site_folder import load_sites
 from fedrag.data.writing import write_sites
+from fedrag.errors import FedragError
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.simulate import resume, simulate
+from fedrag.weights.fetch import fetch_models
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "averaging"
@@ -61,7 +63,8 @@ SETS = {
         ("evaluation.split=all", "evaluation.sites=held-out"),
     ),
 }
-TINY = ("models.generator=fedrag/tiny-causal", "models.retriever=fedrag/tiny-encoder", "generator.adapter_from=start")
+TINY_MODELS = ("fedrag/tiny-causal", "fedrag/tiny-encoder")
+TINY = (f"models.generator={TINY_MODELS[0]}", f"models.retriever={TINY_MODELS[1]}", "generator.adapter_from=start")
 
 
 def dealt(data: DataSet, deal: str, seed: int) -> Path:
@@ -110,7 +113,8 @@ def line(run: RunFolder) -> dict[str, str]:
     errors = " ".join(f"{name[:3]} {error:.2%}" for name, error in last["aggregation_error"].items())
     back = sum(told["bytes"] for record in records for told in record["sites"].values()) / 1e6
     there = sum(record["bytes_to_each_site"] * len(record["asked"]) for record in records) / 1e6
-    figures = {name: f"{100 * value:.1f}" for name, value in results.items() if name in ("exact_match", "f1", "mrr")}
+    measured = {name: results.get(name) for name in ("exact_match", "f1", "recall_at_1", "mrr")}
+    figures = {name: f"{100 * value:.1f}" for name, value in measured.items() if value is not None}
     return {
         **figures,
         "aggregation error": errors or "none",
@@ -148,8 +152,14 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiny", action="store_true", help="random models: the figures mean nothing")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
-    for text in table(parser.parse_args()):
-        print(text, flush=True)
+    options = parser.parse_args()
+    try:
+        if options.tiny:
+            fetch_models(TINY_MODELS)
+        for text in table(options):
+            print(text, flush=True)
+    except FedragError as error:
+        raise SystemExit(str(error)) from None
 
 
 if __name__ == "__main__":
