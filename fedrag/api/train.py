@@ -12,6 +12,7 @@ from fedrag.api.notebook import default_display
 from fedrag.api.rag_system import RagSystem
 from fedrag.components.state import initial_state
 from fedrag.components.work import Workbench
+from fedrag.config.averaging import ONE_SITE
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
 from fedrag.display import Display
@@ -114,6 +115,7 @@ def _config_of(config: Config, mode: Mode, epochs: int | None, settings: Mapping
     if epochs is not None:
         for component in ("generator", "retriever"):
             tree[component] = {**tree[component], "epochs": epochs}
-    tree["federation"] = {**tree["federation"], "rounds": 1, "schedule": mode}
+    tree["federation"] = {**tree["federation"], **ONE_SITE, "rounds": 1, "schedule": mode}
     tree["evaluation"] = {**tree["evaluation"], "split": "none"}
+    tree["simulation"] = {**tree["simulation"], "poison": {}}
     return Config.from_dict(tree, "settings")

@@ -14,6 +14,7 @@ from fedrag.components.spec import Components
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError, RunError
+from fedrag.federation.lora_factors import trained_part
 from fedrag.federation.update import manifest_of
 from fedrag.files import sha256_of
 from fedrag.runs.facts import changed_models, model_facts
@@ -126,7 +127,8 @@ def _value_of(config: Config, path: str) -> Any:
 
 
 def _require_shapes(run: RunFolder, name: Component, found: Tensors, expected: Tensors) -> None:
-    """Require the names and shapes that the scenario would begin with; their order is that of the scenario."""
+    """Require the names and shapes that the scenario would begin with, in its order; a side adapter may come beside."""
+    found = trained_part(found, "")
     shapes = [{key: tensor.shape for key, tensor in tensors.items()} for tensors in (found, expected)]
     if shapes[0] != shapes[1] or manifest_of(found).sha256 != manifest_of(expected).sha256:
         raise ConfigError(

@@ -10,6 +10,7 @@ from fedrag.components.model_cards import write_generator_card
 from fedrag.components.model_errors import naming_model
 from fedrag.components.spec import Steps
 from fedrag.components.work import Prepared, Work
+from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.models.adapters import initial_lora, lora_targets, save_adapter
@@ -25,6 +26,7 @@ from fedrag.models.generator import (
     model_without_weights,
 )
 from fedrag.models.resident import free_share, resident_generator
+from fedrag.models.side_adapter import joined
 from fedrag.passes.prefix import remembers_all
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import PromptBuilder
@@ -70,6 +72,7 @@ def _train(work: Work, examples: list[Example]) -> TrainingResult:
         seed=work.seed(_NAME),
         progress=work.progress(_NAME),
         received=work.request.state[_NAME],
+        trained=work.trained(_NAME),
         proximal_mu=bench.config.federation.proximal_mu,
         loss=bench.losses.answer,
         on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
@@ -105,10 +108,11 @@ def _export(config: Config, tensors: Tensors, folder: Path) -> None:
     generator = resident_generator(config, best_device())
     builder = PromptBuilder(generator.tokenizer, config.rag, seq2seq=generator.seq2seq)
     whole = generator.prefix_bytes is None
+    tensors, lora = joined(tensors, config.generator.lora)
     save_adapter(
         folder,
         tensors,
-        config.generator.lora,
+        lora,
         generator.targets,
         generator.fetched.name,
         _TASKS[generator.fetched.kind],
@@ -147,6 +151,11 @@ def _check_prompt_length(config: Config, model: FetchedModel) -> None:
 def _check_adapter(config: Config, model: FetchedModel) -> None:
     """Refuse an adapter without a layer to act on, or that acts from the question on where the model cannot."""
     targets = lora_targets(model_without_weights(model), config.generator.lora)
+    if targets.parameters and averaging_of(config.federation, _NAME).rule in ("svd", "exact"):
+        raise ConfigError(
+            f'federation.rule = "{averaging_of(config.federation, _NAME).rule}" does not know the experts of '
+            f'{model.name}; name other layers in generator.lora.targets, or set federation.generator.rule = "ffa"'
+        )
     if config.generator.adapter_from == "question" and targets.parameters:
         raise ConfigError(
             f'generator.adapter_from = "question" does not work on the experts of {model.name}; name other layers '

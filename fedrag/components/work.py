@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +75,10 @@ class Work:
     def seed(self, component: Component) -> int:
         """Return the seed of a component's training in this round at this site."""
         return derive_seed(self.bench.config.seed, self.request.round_number, self.bench.site.name, component)
+
+    def trained(self, component: Component) -> Collection[str]:
+        """Return the names of a component's tensors that this round trains; the others are frozen."""
+        return self.request.trained(component).keys()
 
     def progress(self, component: Component) -> Progress:
         """Return which part of a component's whole training this round is."""

@@ -7,6 +7,15 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from fedrag.config.arm_settings import ArmsConfig, Baseline
+from fedrag.config.averaging_settings import (
+    ComponentAveraging,
+    Robust,
+    RuleName,
+    ServerOptimizer,
+    ServerStepConfig,
+    Weighting,
+)
+from fedrag.config.poison_settings import PoisonConfig
 from fedrag.config.section import Section
 from fedrag.config.values import ComponentName, Count, Fraction, LanguageCode, Positive, Rates
 from fedrag.types import ShippedComponent
@@ -33,8 +42,29 @@ class FederationConfig(Section):
     """Rounds of the first stage, where schedule = "staged"; the other rounds train the other component."""
     components: tuple[ComponentName, ...] = ()
     """Names of the components that every round trains, your own among them; empty: those of the schedule."""
-    weighting: Literal["examples", "equal"] = "examples"
+    weighting: Weighting = "examples"
     """Weight of a site's update: its number of training examples, or the same for all."""
+    rule: RuleName = "fedavg"
+    """How adapters are averaged. fedavg: A and B each; ffa (Sun et al. 2024): A stays as it began, B is averaged;
+    rolora (Chen et al. 2025): sites train B in a component's odd rounds, A in its even ones; svd (FlexLoRA, Bai et al.
+    2024): the best A and B of this rank for the mean of the products B A; exact (FedEx-LoRA, Singhal et al. 2024): A
+    and B as by fedavg, and what the mean of the products holds beyond them as a side adapter that nobody trains."""
+    robust: Robust = "none"
+    """What a bad site cannot carry away, in place of the mean. clipping (Karimireddy et al. 2021): an update counts up
+    to clip_distance; geometric-median (Pillutla et al. 2022); mixing (Allouah et al. 2023): each update is replaced by
+    the mean of its nearest ones, before the geometric median. Needs more than 2 * bad_sites valid replies, whose
+    updates the server keeps in memory until all are there."""
+    bad_sites: Count = 1
+    """Where robust is not "none": how many of a round's sites may be bad."""
+    clip_distance: Positive = 3.0
+    """Where robust = "clipping": largest distance from the geometric median, in medians of the distances; an update
+    beyond it is drawn in to it."""
+    max_norm_of_median: Annotated[float, Field(ge=0.0)] = 0.0
+    """An update is left out if its L2 norm is more than so many times the median of the round; 0: none is. The server
+    then keeps the updates in memory until all are there."""
+    server_optimizer: ServerOptimizer = "none"
+    """What the server does with the averaged difference (Reddi et al. 2021): none: adds it; momentum: FedAvgM; adam,
+    yogi, adagrad: FedAdam, FedYogi, FedAdagrad. See federation.server."""
     proximal_mu: Annotated[float, Field(ge=0.0)] = 0.0
     """FedProx (Li et al. 2020): mu of the proximal term; 0: plain FedAvg."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
@@ -61,6 +91,12 @@ class FederationConfig(Section):
     wrong: counts of causes, which a site tells where its policy has tell_diagnosis = true."""
     deliver: bool = True
     """Whether the sites receive the result at the end."""
+    server: ServerStepConfig = ServerStepConfig()
+    """Settings of server_optimizer."""
+    generator: ComponentAveraging = ComponentAveraging()
+    """How the generator's differences are averaged, where that is another way."""
+    retriever: ComponentAveraging = ComponentAveraging()
+    """How the retriever's differences are averaged, where that is another way."""
 
     @model_validator(mode="after")
     def _check(self) -> FederationConfig:
@@ -111,6 +147,8 @@ class SimulationConfig(Section):
     """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
+    poison: PoisonConfig = PoisonConfig()
+    """Sites that play a bad one."""
 
 
 class TrackingConfig(Section):

@@ -14,9 +14,11 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, model_validator
 
+from fedrag.config.averaging import averaging_of, contradiction
 from fedrag.config.inputs import DataConfig, ModelsConfig
 from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig, TrackingConfig
+from fedrag.config.schedule import rounds_training, trained_components
 from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
 from fedrag.errors import ConfigError
@@ -78,6 +80,7 @@ class Config(Section):
             )
         self._check_template()
         self._check_rates()
+        self._check_averaging()
         return self
 
     def _check_closed_book(self) -> None:
@@ -126,6 +129,33 @@ class Config(Section):
             raise ValueError("evaluation.rates chooses the generator's by F1, which needs evaluation.generate = true")
         if self.federation.components:
             raise ValueError("evaluation.rates works with federation.schedule alone; leave out federation.components")
+
+    def _check_averaging(self) -> None:
+        """Refuse ways of averaging that contradict one another or what is trained."""
+        for name in trained_components(self.federation):
+            if reason := contradiction(self.federation, name):
+                raise ValueError(reason)
+            rule = averaging_of(self.federation, name).rule
+            if rule != "fedavg" and name == "retriever" and self.retriever.weights == "full":
+                raise ValueError(
+                    f'federation.rule = "{rule}" averages adapters, but retriever.weights = "full" trains none; set '
+                    'federation.retriever.rule = "fedavg"'
+                )
+            if rule == "rolora" and rounds_training(self.federation, name) < 2:
+                raise ValueError(
+                    f'federation.rule = "rolora" trains B in odd rounds and A in even ones: the {name} needs at least '
+                    "2 rounds"
+                )
+        self._check_server_step()
+
+    def _check_server_step(self) -> None:
+        """Refuse a learning rate of the server that nothing uses."""
+        chosen = {averaging_of(self.federation, name).server_optimizer for name in trained_components(self.federation)}
+        if chosen == {"none"} and self.federation.server.learning_rate != "auto":
+            raise ValueError(
+                'federation.server.learning_rate needs a federation.server_optimizer; "momentum" with '
+                "federation.server.momentum = 0 is plain averaging with that rate"
+            )
 
     @classmethod
     def from_toml(

@@ -7,18 +7,24 @@ grow with the number of sites.
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from fedrag.errors import ConfigError, MessageError, QuorumError
 from fedrag.federation.update import Manifest, all_finite, flatten, unflatten
-from fedrag.types import Array, Tensors
+from fedrag.types import Array, Component, Tensors
 
-Rule = Callable[[list[Tensors], list[int]], Tensors]
-"""A user's aggregation: the sites' differences and weights, in order of site name, to one difference."""
+Rule = Callable[..., Tensors]
+"""A user's aggregation: the sites' differences (a list of named tensors) and weights (a list of numbers), in order of
+site name, to one difference. It may ask for `component`, a name, and `state`, the tensors that the sites received."""
+
+Combine = Callable[[list[Array], list[int]], Array]
+"""An average of flat updates, in order of site name, with their weights."""
 
 BLOCK = 16_384  # elements at a time: the work arrays stay in the processor's cache
 WEIGHT_LIMIT = 2**29  # a float32 (24 bits) times a smaller weight is exact in float64 (53 bits)
@@ -150,18 +156,27 @@ class ExactMean:
         return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
 
 
-class CollectedRule:
-    """A user's own rule behind the shape of an `Aggregator`: updates are kept until all are there.
+def weighted_sum(updates: Sequence[Array], weights: Sequence[float] | npt.NDArray[np.float64]) -> Array:
+    """Return a weighted sum of updates, added in their order in float64 and then rounded to float32."""
+    total = np.empty_like(updates[0])
+    for start in range(0, total.size, BLOCK):
+        part = np.stack([update[start : start + BLOCK] for update in updates]).astype(np.float64)
+        total[start : start + BLOCK] = np.einsum("i,ij->j", weights, part)
+    return total
+
+
+class Collected:
+    """Keeps the updates until all are there, for an average that needs to see them together.
 
     Args:
-        rule: Takes the differences and weights in order of site name; returns one difference.
-        manifest: Names and shapes of the component.
+        combine: Takes the updates and weights in order of site name; returns one update.
+        size: Elements of an update.
     """
 
-    def __init__(self, rule: Rule, manifest: Manifest) -> None:
-        self._rule = rule
-        self._manifest = manifest
-        self._updates: dict[str, tuple[Tensors, int]] = {}
+    def __init__(self, combine: Combine, size: int) -> None:
+        self._combine = combine
+        self._size = size
+        self._updates: dict[str, tuple[Array, int]] = {}
 
     def add(self, flat: Array, weight: int, site: str) -> None:
         """Keep one site's update; the array is not copied.
@@ -171,24 +186,61 @@ class CollectedRule:
         """
         if site in self._updates:
             raise MessageError(f"site {site!r} gave two updates in one round")
-        self._updates[site] = (unflatten(flat, self._manifest), weight)
+        if flat.dtype != np.float32 or flat.shape != (self._size,):
+            raise MessageError(
+                f"an update is {flat.dtype} of shape {flat.shape}, expected float32 of shape ({self._size},)"
+            )
+        self._updates[site] = flat, weight
 
     def result(self) -> Array:
-        """Apply the rule.
+        """Combine the updates.
 
         Raises:
             QuorumError: Nothing was added.
-            ConfigError: The rule returned other names or shapes, or values that are not finite.
+            ConfigError: An own rule returned other names or shapes, or values that are not finite.
         """
         if not self._updates:
             raise QuorumError("there is no update to aggregate")
         ordered = [update for _, update in sorted(self._updates.items())]
-        aggregate = self._rule([tensors for tensors, _ in ordered], [weight for _, weight in ordered])
-        name = getattr(self._rule, "__name__", repr(self._rule))
+        return self._combine([flat for flat, _ in ordered], [weight for _, weight in ordered])
+
+
+def own_rule(rule: Rule, manifest: Manifest, component: Component = "", state: Tensors | None = None) -> Combine:
+    """Return a user's own rule as a function of flat updates.
+
+    Args:
+        rule: Takes the differences and weights, and by these names, where its signature has them, `component` and
+            `state`; returns one difference.
+        manifest: Names and shapes of a difference.
+        component: The component that is averaged.
+        state: Its tensors as the sites received them; the rule gets views that cannot be written.
+    """
+    name = getattr(rule, "__name__", repr(rule))
+    told = {"component": component, "state": _read_only(state or {})}
+    wanted = {key: value for key, value in told.items() if key in _parameters(rule)}
+
+    def combine(flats: list[Array], weights: list[int]) -> Array:
+        aggregate = rule([unflatten(flat, manifest) for flat in flats], weights, **wanted)
         try:
-            flat = flatten(aggregate, self._manifest)
+            flat = flatten(aggregate, manifest)
         except MessageError as error:
             raise ConfigError(f"the aggregation rule {name} does not fit the component: {error}") from error
         if not all_finite(flat):
             raise ConfigError(f"the aggregation rule {name} returned a value that is not finite")
         return flat
+
+    return combine
+
+
+def _parameters(rule: Rule) -> Mapping[str, object]:
+    try:
+        return inspect.signature(rule).parameters
+    except ValueError:  # a function written in C tells none
+        return {}
+
+
+def _read_only(state: Tensors) -> Tensors:
+    views = {name: tensor.view() for name, tensor in state.items()}
+    for view in views.values():
+        view.flags.writeable = False
+    return views

@@ -33,7 +33,7 @@ from fedrag.federation.messages import (
     open_reply,
     request_content,
 )
-from fedrag.federation.update import Manifest, manifest_of
+from fedrag.federation.update import Manifest
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import Component, ModelIdentity, State
 
@@ -141,7 +141,7 @@ def ask(
         sites: Who is asked.
     """
     trains = kind == TRAIN
-    manifests = {c: manifest_of(request.state[c]) for c in request.components} if trains else {}
+    manifests = {c: request.manifest(c) for c in request.components} if trains else {}
     wait_s = request.deadline_s + SAFETY_S if trains else request.deadline_s
     group = "delivery" if kind == DELIVER else str(request.round_number)
     messages = [grid.create_message(content, kind, site.node_id, group, wait_s if trains else None) for site in sites]

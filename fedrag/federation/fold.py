@@ -9,15 +9,19 @@ from typing import Any
 
 from flwr.app import RecordDict
 
+from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.aggregation import Aggregator, CollectedRule, ExactMean, Rule
+from fedrag.federation.aggregation import Rule
 from fedrag.federation.exchange import Federation, KnownSite, ask
 from fedrag.federation.lora_error import AggregationError
+from fedrag.federation.lora_rules import SideAdapter
 from fedrag.federation.messages import TRAIN, Reply, Request
-from fedrag.federation.update import Manifest, add, manifest_of, norm, unflatten
+from fedrag.federation.norm_limit import too_large
+from fedrag.federation.rules import aggregator_of
+from fedrag.federation.update import add, manifest_of, norm, unflatten
 from fedrag.seeding import derive_seed
-from fedrag.types import Component, State
+from fedrag.types import Component, State, Tensors
 
 
 @dataclass(slots=True)
@@ -29,12 +33,14 @@ class Folded:
         sites: What each site told, by name, for the log.
         left_out: Why a site's reply was not used, by name.
         errors: Aggregation error of each component with LoRA pairs.
+        sides: New side adapter of each component whose rule is "exact".
     """
 
     difference: State = field(default_factory=dict)
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
+    sides: State = field(default_factory=dict)
 
 
 def fold_replies(federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite]) -> Folded:
@@ -65,11 +71,16 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
         else:
             folded.sites[site.name] = _told(reply)
         display.progress(task, done, len(chosen))
+    for name, reason in fold.take_held().items():
+        del folded.sites[name]
+        folded.left_out[name] = reason
+        display.say(f"{name} is left out of round {request.round_number}: {reason}")
     _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
     folded.sites = dict(sorted(folded.sites.items()))
     folded.left_out = dict(sorted(folded.left_out.items()))
     folded.difference = fold.difference()
     folded.errors = fold.errors(folded.difference)
+    folded.sides = fold.sides(folded.difference)
     return folded
 
 
@@ -79,54 +90,91 @@ class _Fold:
     def __init__(self, config: Config, request: Request, chosen: Sequence[KnownSite], rule: Rule | None) -> None:
         self._config = config
         self._state = request.state
-        self._manifests = {c: manifest_of(request.state[c]) for c in request.components}
+        self._manifests = {c: request.manifest(c) for c in request.components}
+        self._averaging = {c: averaging_of(config.federation, c) for c in request.components}
         self._told = {site.name: max(1, site.greeting.counts.get("train_questions", 1)) for site in chosen}
-        self._aggregators = {c: self._aggregator(m, rule) for c, m in self._manifests.items()}
+        self._aggregators = {
+            c: aggregator_of(config.federation, c, request.state[c], m, self._weight_sum(c), rule)
+            for c, m in self._manifests.items()
+        }
         seed = derive_seed(config.seed, request.round_number, "aggregation error")
-        self._errors = {c: AggregationError(m, seed) for c, m in self._manifests.items()}
+        self._errors = {c: AggregationError(manifest_of(request.state[c]), seed) for c in request.components}
+        self._sides = {
+            c: SideAdapter(request.state[c], m)
+            for c, m in self._manifests.items()
+            if self._averaging[c].rule == "exact"
+        }
         self._trained: set[Component] = set()
+        self._held: dict[str, Reply] = {}
+        self._norms: dict[str, dict[Component, float]] = {}
         self.valid = 0
 
-    def _aggregator(self, manifest: Manifest, rule: Rule | None) -> Aggregator:
-        if rule is not None:
-            return CollectedRule(rule, manifest)
-        weights = self._told.values() if self._config.federation.weighting == "examples" else [1] * len(self._told)
-        return ExactMean(manifest.size, self._config.federation.max_update_norm, sum(weights))
+    def _weight_sum(self, component: Component) -> int:
+        return sum(self._told.values()) if self._averaging[component].weighting == "examples" else len(self._told)
 
     def add(self, reply: Reply, site: str) -> None:
         """Check what only the server knows, then fold in all components of a reply, or none.
+
+        Where its norm is compared with the median of the round, it is held until all replies are there.
 
         Raises:
             MessageError: The reply is empty, its count is not what was told, or its norm is too large.
         """
         if not reply.update:
             raise MessageError("its reply holds no update")
-        limit = self._config.federation.max_update_norm
-        differences = {c: unflatten(flat, self._manifests[c]) for c, flat in reply.update.items()}
+        norms: dict[Component, float] = {}
         for component, count in reply.num_examples.items():
             if count > self._told[site]:
                 raise MessageError(
                     f"it claims {count} {component} examples, but told of {self._told[site]} at the greeting"
                 )
-            size = norm(differences[component])
+            size = norm({component: reply.update[component]})
+            limit = self._averaging[component].max_update_norm
+            norms[component] = size
             if size > limit:
                 raise MessageError(f"its {component} update has norm {size:.3g}, above the limit of {limit:g}")
+        if self._config.federation.max_norm_of_median:
+            self._held[site], self._norms[site] = reply, norms
+        else:
+            self._take(reply, site)
+
+    def take_held(self) -> dict[str, str]:
+        """Fold in what was held and is not too large for its round; return why the others are left out, by site."""
+        reasons = too_large(self._norms, self._config.federation.max_norm_of_median)
+        for site, reply in self._held.items():
+            if site not in reasons:
+                self._take(reply, site)
+        return reasons
+
+    def _take(self, reply: Reply, site: str) -> None:
+        differences = {c: unflatten(flat, self._manifests[c]) for c, flat in reply.update.items()}
         for component, flat in reply.update.items():
-            by_examples = self._config.federation.weighting == "examples"
+            by_examples = self._averaging[component].weighting == "examples"
             weight = reply.num_examples[component] if by_examples else 1
             self._aggregators[component].add(flat, weight, site)
             self._trained.add(component)
+            if component in self._sides:
+                self._sides[component].add(differences[component], weight, site)
             self._errors[component].add(self._state[component], differences[component], weight)
         self.valid += 1
+
+    def _full(self, component: Component, difference: Tensors) -> Tensors:
+        """Return a component's tensors moved by a difference; frozen ones are those that the sites received."""
+        received = self._state[component]
+        return {**received, **add({name: received[name] for name in difference}, difference)}
 
     def difference(self) -> State:
         """Return the aggregate of each component that any site trained."""
         return {c: unflatten(self._aggregators[c].result(), self._manifests[c]) for c in sorted(self._trained)}
 
     def errors(self, difference: State) -> dict[str, float]:
-        """Return the aggregation error of each component with LoRA pairs."""
-        found = {c: self._errors[c].result(add(self._state[c], d)) for c, d in difference.items()}
-        return {component: error for component, error in found.items() if error is not None}
+        """Return the aggregation error of each component whose LoRA factors stand for all that its sites sent."""
+        found = {c: self._errors[c].result(self._full(c, d)) for c, d in difference.items()}
+        return {c: e for c, e in found.items() if e is not None and self._averaging[c].averages_factors}
+
+    def sides(self, difference: State) -> State:
+        """Return the new side adapters."""
+        return {c: side.result(difference[c]) for c, side in self._sides.items() if c in difference}
 
 
 def _require_quorum(config: Config, round_number: int, valid: int, asked: int, left_out: dict[str, str]) -> None:

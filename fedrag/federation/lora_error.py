@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from fedrag.federation.low_rank import triangle
 from fedrag.federation.update import Manifest, manifest_of
 from fedrag.seeding import derive_seed
 from fedrag.types import Tensors
@@ -63,11 +64,11 @@ class AggregationError:
         self._weight_sum = 0
 
     def add(self, received: Tensors, difference: Tensors, weight: int) -> None:
-        """Fold in one site's full factors: what it received plus its difference."""
+        """Fold in one site's full factors: what it received plus its difference, which a frozen factor has not."""
         for b, a in self._pairs:
-            sketch = weight * ((received[a] + difference[a]).astype(np.float64) @ self._omegas[a])
+            sketch = weight * (_moved(received, difference, a) @ self._omegas[a])
             work = self._work[: len(self._sums[b])]
-            np.matmul((received[b] + difference[b]).astype(np.float64), sketch, out=work)
+            np.matmul(_moved(received, difference, b), sketch, out=work)
             self._sums[b] += work
         self._weight_sum += weight
 
@@ -116,16 +117,16 @@ def _core_of_sum(shares: Matrix, bs: Matrix, as_: Matrix) -> Matrix:
     """Return a small matrix with the norm of `sum_i p_i B_i A_i`; bs `(sites, d, r)`, as_ `(sites, r, n)`."""
     stacked_b = np.concatenate(list(shares[:, None, None] * bs), axis=1)
     stacked_a = np.concatenate(list(as_), axis=0)
-    return _triangle(stacked_b) @ _triangle(stacked_a.T).T
-
-
-def _triangle(matrix: Matrix) -> Matrix:
-    """Return R of the QR decomposition."""
-    return np.asarray(np.linalg.qr(matrix, mode="r"))
+    return triangle(stacked_b) @ triangle(stacked_a.T).T
 
 
 def _float64(tensors: Tensors, name: str) -> Matrix:
     return tensors[name].astype(np.float64)
+
+
+def _moved(received: Tensors, difference: Tensors, name: str) -> Matrix:
+    """Return a factor as a site has it now."""
+    return (received[name] + difference[name] if name in difference else received[name]).astype(np.float64)
 
 
 def _frobenius(matrices: Sequence[Matrix]) -> float:

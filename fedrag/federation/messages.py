@@ -19,12 +19,14 @@ from fedrag.config.values import COMPONENT_PATTERN
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
 from fedrag.federation.codec import decode, encode, state_wire, unpacked
+from fedrag.federation.lora_factors import Factor, trained_part
 from fedrag.federation.update import Manifest, all_finite, flatten, manifest_of, unflatten
 from fedrag.seeding import derive_seed
-from fedrag.types import COMPONENTS, IDENTITY_PARTS, Component, ModelIdentity, State
+from fedrag.types import COMPONENTS, IDENTITY_PARTS, Component, ModelIdentity, State, Tensors
 from fedrag.types import Array as FlatArray
 
 PROTOCOL = 1
+_FACTORS: dict[str, Factor] = {"": "", "A": "A", "B": "B"}
 GREET = "query.greet"
 TRAIN = "train.round"
 VALIDATE = "evaluate.round"
@@ -122,6 +124,7 @@ class Request:
         state: The global tensors that the round needs.
         components: Those to train.
         past_rounds: Rounds that trained a component before, by component.
+        frozen: The factor, A or B, that a component's sites do not train; none where it is not named.
         deadline_s: Seconds the site has.
         wire: Number format of the updates, and by `codec.state_wire` of the state.
     """
@@ -133,6 +136,15 @@ class Request:
     past_rounds: dict[Component, int] = field(default_factory=dict)
     deadline_s: float = math.inf
     wire: str = "float32"
+    frozen: dict[Component, Factor] = field(default_factory=dict)
+
+    def trained(self, component: Component) -> Tensors:
+        """Return the tensors of a component that sites train, as they receive them."""
+        return trained_part(self.state[component], self.frozen.get(component, ""))
+
+    def manifest(self, component: Component) -> Manifest:
+        """Return names and shapes of a component's update."""
+        return manifest_of(self.trained(component))
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +185,7 @@ def request_content(request: Request) -> RecordDict:
         manifest = manifest_of(tensors)
         config[f"manifest.{component}"] = manifest.to_json()
         config[f"past-rounds.{component}"] = request.past_rounds.get(component, 0)
+        config[f"frozen.{component}"] = request.frozen.get(component, "")
         arrays[component] = Array(encode(flatten(tensors, manifest), state_wire(request.wire)))
     return RecordDict({"request": config, "state": ArrayRecord(arrays)})
 
@@ -205,6 +218,7 @@ def open_request(message: Message) -> Request:
             past_rounds={c: int(str(config[f"past-rounds.{c}"])) for c in state},
             deadline_s=float(str(config["deadline-s"])),
             wire=wire,
+            frozen={c: _FACTORS[str(config.get(f"frozen.{c}", ""))] for c in state},
         )
     except (KeyError, ValueError, AssertionError) as error:
         raise MessageError(f"a request is malformed: {type(error).__name__}") from error

@@ -10,13 +10,18 @@ from typing import Any
 
 from fedrag.components.spec import find_component
 from fedrag.components.state import initial_state
+from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
-from fedrag.federation.fold import fold_replies
+from fedrag.federation.fold import Folded, fold_replies
+from fedrag.federation.lora_factors import frozen_factor
 from fedrag.federation.messages import DELIVER, Greeting, Request, array_bytes, request_content
+from fedrag.federation.rule_advice import LIMIT, rule_to_try
+from fedrag.federation.rules import refuse_beside_own_rule
 from fedrag.federation.scoring import ask_diagnosis, ask_scores
+from fedrag.federation.server_optimizer import Memory, server_step
 from fedrag.federation.update import add, norm
 from fedrag.runs.checkpoint import Checkpoint
 from fedrag.runs.run_folder import Moment
@@ -32,6 +37,8 @@ def run_rounds(federation: Federation) -> State:
         ConfigError: The scenario trains a component that is not known.
     """
     config, run, display = federation.config, federation.run, federation.display
+    if federation.rule is not None:
+        refuse_beside_own_rule(config.federation, trained_components(config.federation))
     checkpoint, warnings = run.load_checkpoint()
     for warning in warnings:
         display.say(warning)
@@ -85,9 +92,9 @@ def _run_round(
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
     folded = fold_replies(federation, request, content, chosen)
-    state = {c: add(t, folded.difference[c]) if c in folded.difference else t for c, t in checkpoint.state.items()}
-    scores = _scores(federation, state, components, sites, round_number)
-    checkpoint = _with_best(config, checkpoint, state, scores, round_number)
+    checkpoint = _with_step(config, checkpoint, folded, round_number)
+    scores = _scores(federation, checkpoint.state, components, sites, round_number)
+    checkpoint = _with_best(config, checkpoint, scores)
     record = {
         "round": round_number,
         "components": list(components),
@@ -100,9 +107,22 @@ def _run_round(
         "aggregation_error": folded.errors,
         "validation": scores,
     }
+    _advise(federation, folded.errors, len(folded.sites))
     federation.run.save_checkpoint(checkpoint, record)
     federation.display.say(_round_line(record, config.federation.rounds))
     return checkpoint
+
+
+def _advise(federation: Federation, errors: dict[Component, float], sites: int) -> None:
+    """Say which rule to try, once for each component."""
+    for component, error in errors.items():
+        sentence = rule_to_try(federation.config.federation, component, error, sites)
+        if sentence and not _was_advised(federation, component):
+            federation.display.say(sentence)
+
+
+def _was_advised(federation: Federation, component: Component) -> bool:
+    return any(record["aggregation_error"].get(component, 0.0) > LIMIT for record in federation.run.rounds())
 
 
 def _pass_round(
@@ -130,14 +150,16 @@ def _train_request(
     needs = set(state) if config.iterates else set(components)
     for name in components:
         needs.update(find_component(federation.components, name).needs_state_of(config))
+    past = {c: rounds_training(config.federation, c, before=round_number) for c in state}
     return Request(
         scenario=config.to_toml(),
         round_number=round_number,
         state={component: tensors for component, tensors in state.items() if component in needs},
         components=components,
-        past_rounds={c: rounds_training(config.federation, c, before=round_number) for c in state},
+        past_rounds=past,
         deadline_s=config.federation.deadline_s,
         wire=config.federation.wire,
+        frozen={c: frozen_factor(averaging_of(config.federation, c).rule, past[c]) for c in components},
     )
 
 
@@ -163,7 +185,7 @@ def _with_start_scored(federation: Federation, checkpoint: Checkpoint, sites: Se
         return checkpoint
     components = trained_components(config.federation)
     scores = ask_scores(federation, checkpoint.state, components, sites, 0)
-    checkpoint = _with_best(config, checkpoint, checkpoint.state, scores, 0)
+    checkpoint = _with_best(config, checkpoint, scores)
     federation.run.save_checkpoint(checkpoint, {})
     if scores:
         told = ", ".join(f"{component} validation {score:.4f}" for component, score in scores.items())
@@ -179,16 +201,30 @@ def _diagnose(federation: Federation, moment: Moment, state: State, sites: Seque
         run.record_diagnosis(moment, ask_diagnosis(federation, state, sites, number))
 
 
-def _with_best(
-    config: Config, checkpoint: Checkpoint, state: State, scores: dict[str, float], round_number: int
-) -> Checkpoint:
+def _with_step(config: Config, checkpoint: Checkpoint, folded: Folded, round_number: int) -> Checkpoint:
+    """Move each component that has an averaged difference, by the server's optimizer where there is one."""
+    state, momentum, variance = dict(checkpoint.state), dict(checkpoint.momentum), dict(checkpoint.variance)
+    for component, change in folded.difference.items():
+        optimizer = averaging_of(config.federation, component).server_optimizer
+        if optimizer == "none":
+            moved = add({name: state[component][name] for name in change}, change)
+            state[component] = {**state[component], **moved, **folded.sides.get(component, {})}
+            continue
+        memory = Memory(momentum.get(component, {}), variance.get(component, {}))
+        state[component], memory = server_step(state[component], change, optimizer, config.federation.server, memory)
+        momentum[component], variance[component] = memory.momentum, memory.variance
+    return replace(checkpoint, round_number=round_number, state=state, momentum=momentum, variance=variance)
+
+
+def _with_best(config: Config, checkpoint: Checkpoint, scores: dict[str, float]) -> Checkpoint:
+    """Keep the tensors of each component that scored better than all before."""
     best, best_scores = dict(checkpoint.best), dict(checkpoint.best_scores)
     if config.federation.keep == "best":
-        for component, tensors in state.items():
+        for component, tensors in checkpoint.state.items():
             score = scores.get(component)
             if score is not None and score > best_scores.get(component, -math.inf):
                 best[component], best_scores[component] = tensors, score
-    return Checkpoint(round_number, state, best, best_scores)
+    return replace(checkpoint, best=best, best_scores=best_scores)
 
 
 def deliver(federation: Federation, sites: Sequence[KnownSite], result: State) -> list[str]:

@@ -125,7 +125,7 @@ def lora_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     return {
         name.replace(f".{_ADAPTER}.", "."): parameter
         for name, parameter in model.named_parameters()
-        if ".lora_A." in name or ".lora_B." in name
+        if f".lora_A.{_ADAPTER}." in name or f".lora_B.{_ADAPTER}." in name
     }
 
 

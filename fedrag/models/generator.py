@@ -24,6 +24,7 @@ from fedrag.models.adapters import Targets, adapter_disabled, add_lora, as_tenso
 from fedrag.models.attention import use_cpu_attention
 from fedrag.models.attention_window import without_window
 from fedrag.models.four_bits import check_packable, count_packable, packing_options, settle_packed
+from fedrag.models.side_adapter import set_side, side_parameters
 from fedrag.types import Tensors
 from fedrag.weights.store import FetchedModel
 
@@ -128,10 +129,13 @@ class Generator:
         return initial_lora(_shapes(self.model), seed)
 
     def set_adapter(self, tensors: Tensors) -> None:
-        """Overwrite the adapter's weights."""
+        """Overwrite the adapter's weights; tensors of a side adapter come beside it."""
         with torch.no_grad():
             for name, parameter in self.parameters().items():
                 parameter.copy_(as_tensor(tensors[name], parameter))
+        set_side(self.model, tensors)
+        if self.model.device.type == "cuda" and side_parameters(self.model):
+            self.reader = None  # its graphs would read the side adapter before
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
@@ -142,7 +146,8 @@ class Generator:
     @contextmanager
     def at_rest(self) -> Iterator[None]:
         """Leave out an adapter that changes nothing because its B is zero; not for training."""
-        changes = any(bool(p.any()) for name, p in self.parameters().items() if ".lora_B." in name)
+        moving = self.parameters() | side_parameters(self.model)
+        changes = any(bool(p.any()) for name, p in moving.items() if ".lora_B." in name)
         with nullcontext() if changes else self.untouched():
             yield
 

@@ -18,17 +18,18 @@ class LoraLinear(Linear):  # type: ignore[misc]  # peft ships no types
 
     def forward(self, x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Return the layer's output (..., out) for x (..., in)."""
-        [name] = self.active_adapters
-        down, up = self.lora_A[name].weight, self.lora_B[name].weight
-        unusual = args or kwargs or self.merged or not x.dtype == down.dtype == up.dtype
+        factors = [(self.lora_A[name].weight, self.lora_B[name].weight) for name in self.active_adapters]
+        unusual = args or kwargs or self.merged or any(not x.dtype == a.dtype == b.dtype for a, b in factors)
         if self.disable_adapters or unusual:
             out: torch.Tensor = super().forward(x, *args, **kwargs)
             return out
         rows = x.reshape(
             -1, x.shape[-1]
         )  # flat from the start: for a view of the result autograd would copy the gradient
-        thin = nn.functional.linear(rows, down) * self.scaling[name]
-        result: torch.Tensor = self.base_layer(rows).addmm_(thin, up.t())
+        result: torch.Tensor = self.base_layer(rows)
+        for name, (down, up) in zip(self.active_adapters, factors, strict=True):
+            thin = nn.functional.linear(rows, down) * self.scaling[name]
+            result = result.addmm_(thin, up.t())
         return result.view(*x.shape[:-1], -1)
 
 

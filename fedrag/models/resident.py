@@ -11,6 +11,7 @@ import transformers
 
 from fedrag.config.run_settings import SimulationConfig
 from fedrag.config.scenario import Config
+from fedrag.federation.lora_factors import SIDE
 from fedrag.memory import free_memory
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
@@ -116,7 +117,7 @@ class RoundModels:
         adapter = hashlib.sha256()
         tensors = {} if untouched else self._state.get("generator", {})
         # With a B of zeros an adapter changes nothing, whatever its A.
-        if any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name):
+        if any(tensor.any() for name, tensor in tensors.items() if ".lora_B." in name or SIDE in name):
             adapter.update(self._config.generator.lora.model_dump_json().encode())
             for name, tensor in tensors.items():
                 adapter.update(name.encode() + tensor.tobytes())

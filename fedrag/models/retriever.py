@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from fedrag.config.training_settings import RetrieverConfig
 from fedrag.errors import ModelError
+from fedrag.federation.lora_factors import SIDE
 from fedrag.models.adapters import (
     adapter_disabled,
     add_lora,
@@ -31,6 +32,7 @@ from fedrag.models.attention import use_cpu_attention
 from fedrag.models.encoder_settings import Similarity, Task, apply_settings, kept, prompt_of, similarity_of
 from fedrag.models.plain_encoder import make_plain, save_side
 from fedrag.models.probe_texts import PASSAGES, QUESTIONS
+from fedrag.models.side_adapter import set_side, side_parameters
 from fedrag.models.temperature import fitting_scale
 from fedrag.types import Array, Tensors
 from fedrag.weights.identity import identity_of
@@ -177,7 +179,8 @@ class Retriever:
         Raises:
             ModelError: It holds other weights than those that are trained.
         """
-        if unlike := sorted(self.parameters().keys() ^ state.keys()):
+        factors = {name for name in state if SIDE not in name}
+        if unlike := sorted(self.parameters().keys() ^ factors):
             embeddings = "; set retriever.token_embeddings = true" if self._embeddings.keys() >= {*unlike} else ""
             raise ModelError(
                 f"{self.fetched.name}: the state has other weights than are trained: {unlike[0]}{embeddings}"
@@ -190,6 +193,9 @@ class Retriever:
             if self.learner is not self.encoder:
                 for name, parameter in lora_parameters(self.encoder).items():
                     parameter.copy_(as_tensor(state[name], parameter))
+        if self._lora:
+            for encoder in {self.learner, self.encoder}:
+                set_side(encoder, state)
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
@@ -237,7 +243,7 @@ class Retriever:
         if self._lora:
             if self._at_base or not self.config.trains_passage_side:
                 return {}
-            factors = lora_parameters(self.encoder)
+            factors = lora_parameters(self.encoder) | side_parameters(self.encoder)
             # With a B of zeros an adapter changes nothing, whatever its A.
             return factors if any(bool(b.any()) for name, b in factors.items() if ".lora_B." in name) else {}
         if self._passage_encoder is not self.encoder:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from fedrag.config.averaging import averaging_text
 from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.data.origins import origins_text
 from fedrag.evaluation.records import Scores
@@ -168,6 +169,8 @@ def facts(
     found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
     for extension in recorded.get("extended", ()):
         found["Rounds"] += f"; extended from {extension['from']} to {extension['to']}"
+    if averaging := averaging_text(config.federation, trained_components(config.federation)):
+        found["Averaged"] = averaging
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
     found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,21 @@ class Checkpoint:
         state: Global tensors by component.
         best: The tensors that scored best in validation, by component; empty where only the last ones count.
         best_scores: Their scores.
+        momentum: The direction that the server's optimizer keeps; empty where it keeps none.
+        variance: The mean square that it keeps.
     """
 
     round_number: int
     state: State
     best: State
     best_scores: dict[str, float]
+    momentum: State = field(default_factory=dict)
+    variance: State = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Return all its tensors under the names that they have in a file."""
+        kinds = {"state": self.state, "best": self.best, "momentum": self.momentum, "variance": self.variance}
+        return {key: tensor for kind, state in kinds.items() for key, tensor in join_tensors(kind, state).items()}
 
 
 def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
@@ -41,10 +50,10 @@ def read_checkpoint(folder: Path) -> tuple[Checkpoint, dict[str, Any]]:
     if facts["sha256"] != sha256_of(folder / "state.safetensors"):
         raise RunError("its tensors are not those that were written")
     tensors = load_file(folder / "state.safetensors")
-    checkpoint = Checkpoint(
-        facts["round"], split_tensors("state", tensors), split_tensors("best", tensors), dict(facts["best_scores"])
+    state, best, momentum, variance = (
+        split_tensors(kind, tensors) for kind in ("state", "best", "momentum", "variance")
     )
-    return checkpoint, facts["record"]
+    return Checkpoint(facts["round"], state, best, dict(facts["best_scores"]), momentum, variance), facts["record"]
 
 
 def join_tensors(kind: str, state: State) -> dict[str, np.ndarray]:

@@ -131,8 +131,7 @@ class RunFolder:
         """
         folder = self.path / "checkpoints" / f"round-{checkpoint.round_number:04d}"
         with replacing_folder(folder) as partial:
-            tensors = join_tensors("state", checkpoint.state) | join_tensors("best", checkpoint.best)
-            save_file(tensors, partial / "state.safetensors")
+            save_file(checkpoint.tensors(), partial / "state.safetensors")
             facts = {
                 "format": FORMAT,
                 "round": checkpoint.round_number,

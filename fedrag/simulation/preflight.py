@@ -17,6 +17,7 @@ from fedrag.config.schedule import trained_components
 from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.errors import ConfigError, DataError
+from fedrag.simulation.poison import check_poison
 from fedrag.text import plural
 from fedrag.types import SPLITS, Component, Site
 from fedrag.weights.store import FetchedModel, verify_model
@@ -36,6 +37,7 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
         ModelError: A model is not fetched or was altered, lacks a layer that is to be adapted, or cannot be packed
             into 4 bits.
     """
+    check_poison(config.simulation.poison, sites)
     _check_training(config, sites, components)
     _check_evaluation(config, sites)
     models = required_models(config, components)

@@ -27,6 +27,7 @@ from fedrag.runs.more_rounds import extend_run
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
+from fedrag.simulation.poison import poisoned
 from fedrag.simulation.preflight import check_scenario, unused_negatives
 from fedrag.simulation.rates import try_rates
 from fedrag.simulation.train_arms import Arms
@@ -71,6 +72,7 @@ def simulate(
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
     require_trackers(config.tracking.to)
+    components = poisoned(components, config.simulation.poison)
     parts = Parts(losses, rule, components, display)
     folders, facts = _prepare(config, parts)  # what is wrong is said before a folder is made
     if config.start_from:
@@ -116,6 +118,7 @@ def resume(
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
     with alone_in_run(run.path):
+        components = poisoned(components, run.config.simulation.poison)
         return _resume(run, Parts(losses, rule, components, display), ray_address, rounds)
 
 

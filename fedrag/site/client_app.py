@@ -34,7 +34,6 @@ from fedrag.federation.messages import (
     open_request,
     reply_content,
 )
-from fedrag.federation.update import manifest_of
 from fedrag.seeding import derive_seed
 from fedrag.site.delivery import accept_delivery
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
@@ -132,7 +131,7 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
             answered = sum(bool(question.answers) for question in site.validation)
             learnt = question_counts(site, with_unanswered=config.iterates)["train_questions"]
             reply = apply_to_reply(setup.policy, reply, learnt, answered or len(site.validation))
-        manifests = {component: manifest_of(tensors) for component, tensors in request.state.items()}
+        manifests = {component: request.manifest(component) for component in request.state}
         seed = derive_seed(config.seed, request.round_number, paths.name, "rounding")
         return reply_content(reply, manifests, request.wire, seed)
     except Exception as error:

@@ -8,8 +8,10 @@ from datetime import datetime
 from typing import Any, get_args
 
 from fedrag.components.shipped import SHIPPED
-from fedrag.config.run_settings import Schedule
+from fedrag.config.averaging import averaging_of
+from fedrag.config.run_settings import FederationConfig, Schedule
 from fedrag.config.scenario import Config
+from fedrag.config.schedule import trained_components
 from fedrag.data.questions import question_counts
 from fedrag.federation.messages import Greeting, Reply
 from fedrag.federation.update import norm
@@ -84,8 +86,12 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
     broken["policy-message-size"] = asked.message_bytes > policy.max_message_mb * MEGABYTE
     if asked.components and not asked.validates:
         broken["policy-few-examples"] = asked.train_questions < policy.min_examples
-    broken["policy-counts"] = not policy.tell_counts and asked.config.federation.weighting != "equal"
+    broken["policy-counts"] = not policy.tell_counts and _weighs_by_counts(asked.config.federation)
     return next((code for code, is_broken in broken.items() if is_broken), "")
+
+
+def _weighs_by_counts(federation: FederationConfig) -> bool:
+    return any(averaging_of(federation, name).weighting != "equal" for name in trained_components(federation))
 
 
 def fewest_questions(site: Site, components: Sequence[Component], config: Config) -> int:

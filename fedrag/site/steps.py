@@ -12,7 +12,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.work import Work, Workbench
 from fedrag.federation.messages import Reply, Request
-from fedrag.federation.update import flatten, manifest_of, norm
+from fedrag.federation.update import flatten, norm
 from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import rank
@@ -82,5 +82,5 @@ def _reply(
         metrics[f"{component}.tokens"] = result.tokens
         metrics[f"{component}.norm"] = norm(result.update)
         metrics |= {f"{component}.{name}": value for name, value in result.temperatures.items()}
-    update = {c: flatten(result.update, manifest_of(request.state[c])) for c, result in results.items()}
+    update = {c: flatten(result.update, request.manifest(c)) for c, result in results.items()}
     return Reply(update, num_examples, metrics)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,7 @@ class MasterOptimizer:
         settings: Weight decay, clipping and schedule.
         received: The float32 state at the start of the round; None: that of the parameters.
         proximal_mu: Strength of FedProx's pull towards the received state (Li et al. 2020, eq. 2).
+        trained: Names of the parameters that are trained; None: all.
     """
 
     def __init__(
@@ -70,7 +71,10 @@ class MasterOptimizer:
         settings: OptimizerSection,
         received: Tensors | None = None,
         proximal_mu: float = 0.0,
+        trained: Collection[str] | None = None,
     ) -> None:
+        self._given = list(parameters)
+        parameters = {name: p for name, p in parameters.items() if trained is None or name in trained}
         self._parameters = parameters
         self._settings = settings
         self._proximal_mu = proximal_mu
@@ -92,6 +96,10 @@ class MasterOptimizer:
             The gradients of the parameters; None where the loss does not depend on one.
         """
         return list(torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True))
+
+    def of_trained(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
+        """Return, of gradients of all parameters that it was given, those of the trained ones."""
+        return [g for name, g in zip(self._given, gradients, strict=True) if name in self._parameters]
 
     def add(self, gradients: Sequence[torch.Tensor | None]) -> None:
         """Add the gradients of a part of a batch to those of the masters, in float32."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from functools import partial
 
@@ -65,6 +65,7 @@ def train_generator(
     progress: Progress = Progress(),
     received: Tensors | None = None,
     proximal_mu: float = 0.0,
+    trained: Collection[str] | None = None,
     loss: AnswerLoss = answer_loss,
     on_step: OnStep | None = None,
     free_bytes: float | None = None,
@@ -79,6 +80,7 @@ def train_generator(
         progress: The part of the whole training that this round is.
         received: The exact float32 state; the generator may compute in a shorter format.
         proximal_mu: Strength of FedProx.
+        trained: Names of the adapter's tensors that are trained; None: all.
         loss: Sums over answer tokens; see `fedrag.training.losses.answer_loss`.
         on_step: Called after each step with (steps done, steps in all, loss).
         free_bytes: Memory that training may take, for `activation_checkpointing = "auto"`; None: all that is free.
@@ -89,7 +91,7 @@ def train_generator(
     """
     torch.manual_seed(seed)
     generator.dropout = settings.dropout
-    optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu)
+    optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu, trained)
     batches = example_batches(examples, settings, seed)
     losses: list[float] = []
     reader = reader_of(generator)
@@ -97,7 +99,7 @@ def train_generator(
     split = [reader.training_passes([examples[i] for i in rows], settings.micro_batch_tokens) for rows in batches]
     checkpointed = _is_checkpointed(generator, split, settings, free_bytes)
     replayed = reader.paths.training.name == "cuda graph" and not checkpointed
-    forward_backward = _replayed(reader, loss) if replayed else _computed(reader, optimizer, loss)
+    forward_backward = _replayed(reader, optimizer, loss) if replayed else _computed(reader, optimizer, loss)
     generator.model.train(settings.dropout)
     try:
         with layers_checkpointed(generator.model) if checkpointed else nullcontext(), thread_pool(threads) as run:
@@ -152,8 +154,12 @@ def _is_checkpointed(
     return need > free
 
 
-def _replayed(reader: Reader, loss: AnswerLoss) -> ForwardBackward:
-    return lambda part, answer_tokens: reader.captured_passes.forward_backward(part, loss, answer_tokens)
+def _replayed(reader: Reader, optimizer: MasterOptimizer, loss: AnswerLoss) -> ForwardBackward:
+    def forward_backward(part: Sequence[Example], answer_tokens: int) -> LossAndGradients:
+        mean, gradients = reader.captured_passes.forward_backward(part, loss, answer_tokens)
+        return mean, optimizer.of_trained(gradients)
+
+    return forward_backward
 
 
 def _computed(reader: Reader, optimizer: MasterOptimizer, loss: AnswerLoss) -> ForwardBackward:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,6 +30,7 @@ def train_retriever(
     progress: Progress = Progress(),
     received: Tensors | None = None,
     proximal_mu: float = 0.0,
+    trained: Collection[str] | None = None,
     losses: Losses = Losses(),
     on_step: OnStep | None = None,
 ) -> TrainingResult:
@@ -43,6 +44,7 @@ def train_retriever(
         progress: The part of the whole training that this round is.
         received: The exact float32 state of a LoRA adapter.
         proximal_mu: Strength of FedProx.
+        trained: Names of the tensors that are trained; None: all.
         losses: The loss functions.
         on_step: Called after each step with (steps done, steps in all, loss).
 
@@ -52,7 +54,7 @@ def train_retriever(
     guided = settings.uses_contrastive and settings.contrastive.guide == "untouched"
     guide = Guide.of(retriever, examples) if guided else None
     start = received if settings.weights == "lora" else None
-    optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu)
+    optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu, trained)
     passages = _Passages(retriever, examples)
     torch.manual_seed(seed)
     batches = _batches(examples, settings, seed)
@@ -73,7 +75,7 @@ def train_retriever(
         retriever.learner.eval()
     if settings.weights == "lora":
         retriever.set_state(
-            optimizer.state()
+            {**(start or {}), **optimizer.state()}
         )  # the float32 encoder, which searches, takes over what its short copy has learnt
     return TrainingResult.of(optimizer.update(), history, temperatures=temperatures)
 

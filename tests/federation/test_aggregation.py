@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fedrag.errors import ConfigError, MessageError, QuorumError
 from fedrag.federation import aggregation
-from fedrag.federation.aggregation import CollectedRule, ExactMean
+from fedrag.federation.aggregation import Collected, ExactMean, own_rule
 from fedrag.federation.update import flatten, manifest_of
 
 MAX_NORM = 1000.0
@@ -190,6 +190,10 @@ def test_mean_of_nothing_is_an_error():
 TENSORS = {"a": np.zeros((2, 1), np.float32), "b": np.zeros(1, np.float32)}
 
 
+def collected(rule, manifest, **told):
+    return Collected(own_rule(rule, manifest, **told), manifest.size)
+
+
 def median(updates, weights):
     return {name: np.median([tensors[name] for tensors in updates], axis=0) for name in updates[0]}
 
@@ -201,7 +205,7 @@ def test_own_rule_sees_named_tensors_and_weights_in_order_of_site_name():
         seen.append(([tensors["b"].tolist() for tensors in updates], weights))
         return updates[0]
 
-    aggregator = CollectedRule(first, manifest_of(TENSORS))
+    aggregator = collected(first, manifest_of(TENSORS))
     aggregator.add(np.array([1, 2, 3], np.float32), 30, "site-b")
     aggregator.add(np.array([4, 5, 6], np.float32), 10, "site-a")
     assert aggregator.result().tolist() == [4, 5, 6]
@@ -209,7 +213,7 @@ def test_own_rule_sees_named_tensors_and_weights_in_order_of_site_name():
 
 
 def test_own_rule_decides_the_aggregate():
-    aggregator = CollectedRule(median, manifest_of(TENSORS))
+    aggregator = collected(median, manifest_of(TENSORS))
     for site, values in {"x": [1, 9, 3], "y": [7, 8, 9], "z": [2, 2, 900]}.items():
         aggregator.add(np.array(values, np.float32), 1, site)
     assert aggregator.result().dtype == np.float32
@@ -226,11 +230,11 @@ def test_weighted_mean_written_as_a_rule_agrees_with_the_exact_mean():
         name: flatten({"a": update(2, seed).reshape(2, 1), "b": update(1, seed)}, manifest_of(TENSORS))
         for seed, name in enumerate("pqr")
     }
-    collected, exact = CollectedRule(average, manifest_of(TENSORS)), ExactMean(3, MAX_NORM, 100)
+    own, exact = collected(average, manifest_of(TENSORS)), ExactMean(3, MAX_NORM, 100)
     for weight, (site, flat) in enumerate(flats.items(), start=1):
-        collected.add(flat, weight, site)
+        own.add(flat, weight, site)
         exact.add(flat, weight, site)
-    np.testing.assert_allclose(collected.result(), exact.result(), rtol=1e-6)
+    np.testing.assert_allclose(own.result(), exact.result(), rtol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -245,14 +249,14 @@ def test_own_rule_that_returns_something_else_is_named(returned, message):
     def rule(updates, weights):
         return returned
 
-    aggregator = CollectedRule(rule, manifest_of(TENSORS))
+    aggregator = collected(rule, manifest_of(TENSORS))
     aggregator.add(np.zeros(3, np.float32), 1, "x")
     with pytest.raises(ConfigError, match=message):
         aggregator.result()
 
 
 def test_own_rule_gets_one_update_of_the_right_size_a_site():
-    aggregator = CollectedRule(median, manifest_of(TENSORS))
+    aggregator = collected(median, manifest_of(TENSORS))
     with pytest.raises(QuorumError):
         aggregator.result()
     aggregator.add(np.zeros(3, np.float32), 1, "x")
@@ -260,3 +264,27 @@ def test_own_rule_gets_one_update_of_the_right_size_a_site():
         aggregator.add(np.zeros(3, np.float32), 1, "x")
     with pytest.raises(MessageError, match="shape"):
         aggregator.add(np.zeros(4, np.float32), 1, "y")
+
+
+def test_own_rule_that_asks_is_told_its_component_and_the_state_which_it_cannot_write():
+    state = {"a": np.full((2, 1), 5, np.float32), "b": np.full(1, 6, np.float32)}
+    seen = []
+
+    def shrink(updates, weights, *, state, component):
+        seen.append((component, {name: tensor.tolist() for name, tensor in state.items()}))
+        with pytest.raises(ValueError, match="read-only"):
+            state["a"][0] = 0.0
+        return {name: -0.5 * tensor for name, tensor in state.items()}
+
+    aggregator = collected(shrink, manifest_of(state), component="retriever", state=state)
+    aggregator.add(np.zeros(3, np.float32), 1, "x")
+    assert aggregator.result().tolist() == [-2.5, -2.5, -3.0]
+    assert seen == [("retriever", {"a": [[5.0], [5.0]], "b": [6.0]})]
+    state["a"][0] = 1.0  # the server's own tensors can still be written
+
+
+def test_a_rule_with_two_arguments_or_without_a_signature_is_asked_as_before():
+    for rule in (median, lambda updates, weights: updates[0]):
+        aggregator = collected(rule, manifest_of(TENSORS), component="generator", state=TENSORS)
+        aggregator.add(np.ones(3, np.float32), 1, "x")
+        assert aggregator.result().tolist() == [1, 1, 1]

@@ -192,3 +192,16 @@ def test_a_run_without_a_checkpoint_names_the_other_way(first, sites, tmp_path):
     with pytest.raises(RunError, match="has no checkpoint to go on from; start a new run with start_from = "):
         resume(copy, rounds=2)
     assert RunFolder.open(copy).is_finished
+
+
+def test_a_run_that_starts_from_one_with_a_side_adapter_keeps_it_whatever_its_rule(sites, tmp_path):
+    learning = {**CONSTANT, "epochs": 4}
+    federation = {"schedule": "generator", "rounds": 1}
+    exact = tiny_config(sites, federation={**federation, "rule": "exact"}, generator=learning)
+    before = simulate(exact, out=tmp_path / "exact").load_result()["generator"]
+    sides = {name: tensor for name, tensor in before.items() if ".lora_side_" in name}
+    assert sides
+    later = tiny_config(sites, start_from=str(tmp_path / "exact"), federation={**federation, "rule": "svd"})
+    after = simulate(later, out=tmp_path / "svd").load_result()["generator"]
+    assert {name: after[name].tobytes() for name in sides} == {name: t.tobytes() for name, t in sides.items()}
+    assert any((after[name] != tensor).any() for name, tensor in before.items() if name not in sides)

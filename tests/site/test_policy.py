@@ -159,6 +159,8 @@ def test_a_site_with_few_questions_takes_no_part(limit, code):
 def test_a_site_that_tells_no_counts_joins_only_where_all_weigh_the_same():
     assert refusal("federation.weighting=examples", policy={"tell_counts": False}) == "policy-counts"
     assert refusal("federation.weighting=equal", policy={"tell_counts": False}) == ""
+    one = ("federation.weighting=equal", "federation.retriever.weighting=examples")
+    assert refusal(*one, policy={"tell_counts": False}) == "policy-counts"
 
 
 STRICT = {"rounds_a_day": 1, "minutes_a_day": 1, "quiet_hours": "11:00-13:00", "min_examples": 11}
