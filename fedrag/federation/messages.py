@@ -147,6 +147,7 @@ class Reply:
         refusal: A code of `REFUSALS` instead of all that, or "".
         error_id: Finds the error in the site's own log.
         n_bytes: Bytes of its arrays as they came; the server counts them.
+        questions: Distinct questions that each difference comes from; they stay at the site, for its policy.
     """
 
     update: dict[Component, FlatArray] = field(default_factory=dict)
@@ -155,6 +156,7 @@ class Reply:
     refusal: str = ""
     error_id: str = ""
     n_bytes: int = field(default=0, compare=False)
+    questions: dict[Component, int] = field(default_factory=dict, compare=False)
 
 
 def request_content(request: Request) -> RecordDict:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 from fedrag.components.shipped import SHIPPED
 from fedrag.config.run_settings import Schedule
 from fedrag.config.scenario import Config
-from fedrag.data.questions import question_counts
+from fedrag.data.questions import distinct_questions, question_counts
 from fedrag.federation.messages import Greeting, Reply
 from fedrag.federation.update import norm
 from fedrag.site.site_config import Policy, quiet_minutes
@@ -89,10 +89,15 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
 
 
 def fewest_questions(site: Site, components: Sequence[Component], config: Config) -> int:
-    """Return the fewest training questions that one of these components learns from, of those that learn anything."""
-    counts = question_counts(site, with_unanswered=config.iterates)
-    sorts = {SHIPPED[name].learns_from(config) for name in components if name in SHIPPED} or {"train_questions"}
-    return min((counts[sort] for sort in sorts if counts[sort]), default=counts["train_questions"])
+    """Return from how many questions, at most, that component learns which learns from the fewest.
+
+    Those with the same text count once. A component that learns nothing has no update, and is not looked at.
+    """
+    distinct = replace(site, train=tuple(distinct_questions(site.train)))
+    counts = question_counts(distinct, with_unanswered=config.iterates)
+    asked = [SHIPPED[name] for name in components if name in SHIPPED]
+    most = [min(counts[spec.learns_from(config)], spec.most_questions(counts, config)) for spec in asked]
+    return min(filter(None, most), default=counts["train_questions"])
 
 
 def is_quiet(policy: Policy, now: datetime) -> bool:
@@ -140,15 +145,16 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
     return {name: float(number) for name, number in numbers.items()}
 
 
-def apply_to_reply(policy: Policy, reply: Reply, train_questions: int, validation_questions: int = 1) -> Reply:
+def apply_to_reply(policy: Policy, reply: Reply, validation_questions: int = 1) -> Reply:
     """Return the reply that may leave, or a refusal instead.
 
     Args:
         policy: What the site allows.
         reply: What the step gave.
-        train_questions: Questions the site has to learn from.
         validation_questions: Questions behind the sums of a validation; where it is not known, the fewest there can be.
     """
+    if any(reply.questions.get(component, 0) < policy.min_examples for component in reply.update):
+        return Reply(refusal="policy-few-examples")
     if policy.max_update_norm and not all(
         norm({component: flat}) <= policy.max_update_norm for component, flat in reply.update.items()
     ):  # written so that NaN is too large
@@ -158,14 +164,14 @@ def apply_to_reply(policy: Policy, reply: Reply, train_questions: int, validatio
         name: value
         for name, value in told.items()
         if name in NOT_FROM_QUESTIONS
-        or _questions_behind(name, reply, train_questions, validation_questions) >= policy.min_examples_for_metrics
+        or _questions_behind(name, reply, validation_questions) >= policy.min_examples_for_metrics
     }
     if policy.tell_counts:
         return replace(reply, metrics=metrics)
     return replace(reply, num_examples=dict.fromkeys(reply.num_examples, 1), metrics=_without_counts(metrics))
 
 
-def _questions_behind(metric: str, reply: Reply, train_questions: int, validation_questions: int) -> int:
+def _questions_behind(metric: str, reply: Reply, validation_questions: int) -> int:
     """Return the fewest questions that a metric may have been computed from."""
     component, _, what = metric.partition(".")
     if component == DIAGNOSIS:
@@ -174,8 +180,7 @@ def _questions_behind(metric: str, reply: Reply, train_questions: int, validatio
         # What counts anything but labelled questions, as the generator its tokens, says little of questions.
         counts_questions = component in SHIPPED and SHIPPED[component].validates_labelled
         return int(reply.metrics.get(f"{component}.count", 0)) if counts_questions else validation_questions
-    counts = {str(name): count for name, count in reply.num_examples.items()}
-    questions = min(train_questions, counts.get(component, 0))
+    questions = {str(name): count for name, count in reply.questions.items()}.get(component, 0)
     if what != "last_loss":
         return questions
     # The mean over the last tenth of the steps, of which the very last may hold a single question.
