@@ -42,6 +42,8 @@ def _of_work(numbers: Mapping[str, float]) -> Iterator[str]:
         yield f"at most {_count(rounds, 'round')} a day"
     if minutes := numbers.get("minutes_a_day", 0):
         yield f"at most {_count(minutes, 'minute')} a day"
+    if not numbers.get("measure", 1):
+        yield "measures nothing"
     quiet = numbers.get("quiet_hours.from", 0), numbers.get("quiet_hours.until", 0)
     if quiet[0] != quiet[1]:
         yield f"no work {_time(quiet[0])}-{_time(quiet[1])} (its time)"

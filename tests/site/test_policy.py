@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -21,17 +21,17 @@ from fedrag.federation.messages import (
     told_diagnosis,
 )
 from fedrag.site.policy import (
-    Ledger,
     RequestedWork,
     apply_to_greeting,
     apply_to_reply,
     fewest_questions,
     is_quiet,
-    ledger_of,
+    is_too_large,
     policy_numbers,
     refusal_of_request,
 )
 from fedrag.site.site_config import Policy
+from fedrag.site.work_ledger import Ledger
 from fedrag.types import ModelIdentity, Passage, Question, Site
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -72,9 +72,8 @@ def refusal(*overrides, policy=None, **changes):
         "config": config_of(*overrides),
         "base_hashes": HASHES,
         "train_questions": 10,
-        "message_bytes": 1_000,
     }
-    now, ledger = changes.pop("now", NOON), changes.pop("ledger", Ledger(3, 90.0))
+    now, ledger = changes.pop("now", NOON), changes.pop("ledger", Ledger({"train": 3, "validate": 3}, 90.0 * 60.0))
     return refusal_of_request(Policy.model_validate(policy or {}), RequestedWork(**(request | changes)), ledger, now)
 
 
@@ -147,9 +146,9 @@ def test_in_quiet_hours_no_work_is_taken_on():
     assert refusal(policy={"quiet_hours": "11:00-13:00"}, now=NOON.replace(hour=14)) == ""
 
 
-@pytest.mark.parametrize(("size", "code"), [(1_500_000, ""), (1_500_001, "policy-message-size")])
-def test_messages_above_the_limit_are_refused(size, code):
-    assert refusal(policy={"max_message_mb": 1.5}, message_bytes=size) == code
+@pytest.mark.parametrize(("size", "is_refused"), [(1_500_000, False), (1_500_001, True)])
+def test_messages_above_the_limit_are_too_large(size, is_refused):
+    assert is_too_large(Policy(max_message_mb=1.5), size) is is_refused
 
 
 @pytest.mark.parametrize(("limit", "code"), [(10, ""), (11, "policy-few-examples")])
@@ -167,15 +166,30 @@ STRICT = {"rounds_a_day": 1, "minutes_a_day": 1, "quiet_hours": "11:00-13:00", "
 
 def test_no_limit_on_work_concerns_a_delivery():
     assert refusal(policy=STRICT) == "policy-rounds"
-    assert refusal(policy=STRICT, components=()) == ""
-    assert refusal(policy=STRICT | {"base_models": {"x": "a" * 64}}, components=()) == "policy-model"
+    assert refusal(policy=STRICT, work=None, components=()) == ""
+    assert refusal(policy=STRICT | {"base_models": {"x": "a" * 64}}, work=None, components=()) == "policy-model"
 
 
-def test_a_validation_is_no_round_of_training_but_is_work():
-    assert refusal(policy={"rounds_a_day": 1, "min_examples": 11}, validates=True) == ""
-    assert refusal(policy={"minutes_a_day": 1}, validates=True) == "policy-minutes"
-    assert refusal(policy={"quiet_hours": "11:00-13:00"}, validates=True) == "policy-quiet-hours"
-    assert refusal(policy={"components": ["generator"]}, validates=True) == "policy-component"
+def test_a_round_of_training_that_names_no_component_is_work_all_the_same():
+    """It once passed every limit, and the models of a site answered its questions for it."""
+    assert refusal(policy=STRICT, components=()) == "policy-rounds"
+
+
+@pytest.mark.parametrize("work", ["validate", "diagnose"])
+def test_what_measures_is_no_training_but_is_work(work):
+    assert refusal(policy={"min_examples": 11}, work=work) == ""
+    assert refusal(policy={"minutes_a_day": 1}, work=work) == "policy-minutes"
+    assert refusal(policy={"quiet_hours": "11:00-13:00"}, work=work) == "policy-quiet-hours"
+    assert refusal(policy={"components": ["generator"]}, work=work) == "policy-component"
+    assert refusal(policy={"measure": False}, work=work) == "policy-measure"
+    assert refusal(policy={"measure": False}) == ""
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0, ""), (2, "policy-rounds"), (3, "")])
+def test_measuring_is_counted_by_itself_and_once_more_than_rounds(limit, code):
+    """The models that a run begins with are measured, too."""
+    assert refusal(policy={"rounds_a_day": limit}, work="validate") == code
+    assert refusal(policy={"rounds_a_day": limit}, work="diagnose") == ""
 
 
 def test_every_refusal_has_a_meaning_for_the_coordinator():
@@ -186,38 +200,14 @@ def test_every_refusal_has_a_meaning_for_the_coordinator():
         {"rounds_a_day": 1},
         {"minutes_a_day": 1},
         {"quiet_hours": "11:00-13:00"},
-        {"max_message_mb": 0.0001},
         {"min_examples": 99},
         {"tell_counts": False},
     ]
     codes = [refusal(policy=policy) for policy in policies]
     assert len(set(codes)) == len(policies)
     told = {code for code in REFUSALS if code.startswith("policy-")}
-    assert set(codes) | {apply_to_reply(Policy(max_update_norm=1.0), REPLY).refusal} == told
-
-
-def line(time, kind, seconds):
-    return {"time": time, "kind": kind, "seconds": seconds}
-
-
-def test_the_ledger_counts_the_trainings_and_all_work_of_the_day():
-    lines = [
-        line("2026-03-01T23:59:59+00:00", "train", 600.0),
-        line("2026-03-02T00:00:00+00:00", "train", 60.0),
-        line("2026-03-02T09:00:00+00:00", "validate", 30.0),
-        line("2026-03-02T10:00:00+00:00", "refusal", 90.0),
-        line("2026-03-02T11:00:00+00:00", "greet", 0.0),
-        line("2026-03-02T11:30:00+00:00", "train", 120.0),
-    ]
-    assert ledger_of(lines, NOON) == Ledger(2, 5.0)
-    assert ledger_of([], NOON) == Ledger(0, 0.0)
-
-
-def test_the_ledger_s_day_is_that_of_the_site_s_own_clock():
-    lines = [line("2026-03-01T23:30:00+00:00", "train", 60.0)]
-    assert ledger_of(lines, NOON) == Ledger(0, 0.0)
-    east = NOON.astimezone(timezone(timedelta(hours=1)))
-    assert ledger_of(lines, east) == Ledger(1, 1.0)
+    of_replies = {apply_to_reply(Policy(max_update_norm=1.0), REPLY).refusal, "policy-message-size"}
+    assert {*codes, *of_replies, refusal(policy={"measure": False}, work="validate")} == told
 
 
 def test_the_default_policy_changes_no_reply_and_adds_its_rules_to_a_greeting():
@@ -403,6 +393,7 @@ def test_the_rules_are_told_as_numbers():
         "max_update_norm": 10.0,
         "min_examples": 50.0,
         "min_examples_for_metrics": 20.0,
+        "measure": 1.0,
         "tell_counts": 0.0,
         "tell_diagnosis": 1.0,
     }
