@@ -30,6 +30,7 @@ CHECKS = [
     "device",
     "memory",
     "disk",
+    "permissions",
     "private key",
     "ca.crt",
     "coordinator.pub",

@@ -27,7 +27,7 @@ class PolicyEndsWork(Exception):
 
 
 class WorkMeter:
-    """Pays for work from the block's beginning to its end, by any way out of it.
+    """Pays for one piece of work after the other; a block of it ends by any way out.
 
     Args:
         policy: Says when the work must end.
@@ -41,14 +41,18 @@ class WorkMeter:
         self._clock = clock
 
     def __enter__(self) -> WorkMeter:
-        self._day = self._clock.now().date()
-        self._paid_until = self._clock.elapsed()
+        self.begin()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._settle()
+        self.end()
+
+    def begin(self) -> None:
+        """Begin to count time."""
+        self._day = self._clock.now().date()
+        self._paid_until = self._clock.elapsed()
 
     def check(self) -> None:
         """Pay for the time up to the next check; called at least every `CHECK_S` while the work runs.
@@ -61,7 +65,7 @@ class WorkMeter:
         if is_quiet(self._policy, now):
             raise PolicyEndsWork("policy-quiet-hours")
         if now.date() != self._day or self._clock.elapsed() > self._paid_until:
-            self._settle()
+            self.end()
             self._day = now.date()
         missing = self._clock.elapsed() + CHECK_S - self._paid_until
         if missing > 0.0:
@@ -70,7 +74,7 @@ class WorkMeter:
             if paid < missing:
                 raise PolicyEndsWork("policy-minutes")
 
-    def _settle(self) -> None:
+    def end(self) -> None:
         """Charge what was worked and not paid for, or give back what was paid for and not worked."""
         elapsed = self._clock.elapsed()
         if elapsed != self._paid_until:
