@@ -6,9 +6,7 @@ work early - a crash, a newer request, a lost coordinator - makes it cheaper tha
 
 from __future__ import annotations
 
-import fcntl
 import json
-import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
 from typing import Any, Literal
+
+from filelock import FileLock
 
 from fedrag.errors import StorageError
 from fedrag.files import storage_errors, write_json
@@ -95,7 +95,7 @@ class WorkLedger:
     def pay(self, seconds: float, now: datetime, most: float) -> float:
         """Pay for so many seconds of work, as far as a day's limit allows, and return for how many."""
         with self._changing(now.date()) as (_, day):
-            paid = max(0.0, min(seconds, most - day["seconds"]))
+            paid: float = max(0.0, min(seconds, most - day["seconds"]))
             day["seconds"] += paid
         return paid
 
@@ -116,16 +116,10 @@ class WorkLedger:
     @contextmanager
     def _changing(self, date: date) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
         """Yield what the file holds and the entry of a day, and write what became of them."""
-        lock = self._path.with_name(f".{self._path.name}.lock")
-        with storage_errors(lock):
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+        with storage_errors(self._path), FileLock(self._path.with_name(f".{self._path.name}.lock")):
             content = self._read()
             day = {"begun": {}, "seconds": 0.0} | content["days"].get(str(date), {})
             content["days"][str(date)] = day
             yield content, day
             content["days"] = dict(sorted(content["days"].items())[-_DAYS:])
             write_json(self._path, content)
-        finally:
-            os.close(handle)

@@ -197,6 +197,6 @@ def _work_of(message: Message) -> WorkKind | None:
     if message.metadata.message_type == TRAIN:
         return "train"
     if message.metadata.message_type == VALIDATE:
-        request = message.content.config_records.get("request", {})
-        return "validate" if request.get("components") else "diagnose"
+        request = message.content.config_records.get("request")
+        return "validate" if request and request.get("components") else "diagnose"
     return None
