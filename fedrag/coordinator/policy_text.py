@@ -56,7 +56,7 @@ def _of_messages(numbers: Mapping[str, float]) -> Iterator[str]:
     if update_norm := numbers.get("max_update_norm", 0):
         yield f"updates up to norm {_number(update_norm)}"
     if (examples := numbers.get("min_examples", 1)) > 1:
-        yield f"needs {_count(examples, 'training question')}"
+        yield f"updates only from {_count(examples, 'question')} on"
     if (examples := numbers.get("min_examples_for_metrics", 1)) > 1:
         yield f"numbers only from {_count(examples, 'question')} on"
     if not numbers.get("tell_counts", 1):

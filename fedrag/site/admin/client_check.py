@@ -100,7 +100,7 @@ def _data_text(config: SiteConfig) -> str:
         more = f"; {len(report.errors) - 1} more: fedrag data check {config.data}" if len(report.errors) > 1 else ""
         raise DataError(f"{report.errors[0]}{more}")
     [site] = report.sites
-    train = site.n_questions["train"]
+    train = site.n_distinct["train"]
     if not any(site.n_questions.values()):
         raise DataError(
             f"{config.data}: {plural(site.n_passages, 'passage')} and no question yet, so this site can be asked, but "
@@ -207,8 +207,9 @@ def _largest(models: Sequence[FetchedModel], role: str) -> int:
 
 
 def _permissions(folder: Path, config: SiteConfig) -> str:
-    """Look at all but what the administrator brings: the data, and what all sites get."""
-    return require_private(folder, [Path(name) for name in (config.data, config.ca, config.coordinator_key)])
+    """Look at all but what the administrator brings, the data and what all sites get, and the key, looked at next."""
+    others = (config.data, config.ca, config.coordinator_key, config.private_key)
+    return require_private(folder, [Path(name) for name in others])
 
 
 def _private_key(config: SiteConfig) -> str:

@@ -66,15 +66,19 @@ class SelfEvaluation:
             self._tend(say)
         except (FedragError, OSError) as error:
             self._is_off = True
+            self._end_children()
             say(f"delivered models are not measured any more: {error}")
 
     def end(self) -> None:
         """End the measuring."""
-        for child in (self._trial, self._evaluation):
-            child.end()
+        self._end_children()
         if self._work:
             self._work = None
             self._meter.end()
+
+    def _end_children(self) -> None:
+        for child in (self._trial, self._evaluation):
+            child.end()
 
     def _child(self, name: str, *arguments: str) -> Child:
         return Child(name, self._command(*arguments), self._folder / "logs" / f"{name}.log", _ENVIRONMENT)
