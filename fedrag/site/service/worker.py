@@ -54,7 +54,7 @@ class Worker:
             message: The message.
             run: Name of the run.
             deadline_s: Seconds until nobody waits for the reply.
-            check: Called every `CHECK_S` while the worker works; what it raises ends the worker.
+            check: Called before the worker works, then every `CHECK_S`; what it raises ends the worker.
 
         Raises:
             WorkerDied: The worker ended before it answered.
@@ -62,6 +62,7 @@ class Worker:
         """
         pipe = self._ready()
         end = time.monotonic() + deadline_s + GRACE_S
+        self._check(end, check)
         try:
             pipe.send((message, self._node_config | {"run": run}))
             while not pipe.poll(CHECK_S):
