@@ -39,7 +39,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all, even if the power fails; who may read it is as the umask says.
+    """Write a text file, whole or not at all, even if the power fails; all may read it whom the umask lets.
 
     Raises:
         StorageError: The disk is full or the folder is not writable.
@@ -67,7 +67,7 @@ def _write_whole(path: Path, content: bytes, mode: int | None = None) -> None:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if mode else 0o666)
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if mode else 0o644)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)

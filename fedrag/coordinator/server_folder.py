@@ -221,7 +221,7 @@ class ServerFolder:
         """
         text = json.dumps({"run": run, "flower_run": 0, "tries": 0, "stop": False})
         try:
-            handle = os.open(self.path / "current.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+            handle = os.open(self.path / "current.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             raise ServiceError(
                 f"{self.current()['run']} is running; wait for it, or stop it with: fedrag server stop {self.path}"

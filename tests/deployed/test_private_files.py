@@ -21,7 +21,7 @@ NAMES = ("north", "south")
 @pytest.mark.slow
 def test_all_that_a_deployment_writes_is_its_owner_s_alone(tmp_path: Path):
     data = write_small_sites(tmp_path / "data", **dict.fromkeys(NAMES, 4))
-    config = tiny_config(data, federation={"rounds": 1, "deadline_s": 120.0})
+    config = tiny_config(data, federation={"rounds": 1, "deadline_s": 300.0, "greeting_timeout_s": 120.0})
     write_text(tmp_path / "scenario.toml", config.to_toml())
     before = os.umask(0)  # the services inherit it
     try:
@@ -29,7 +29,7 @@ def test_all_that_a_deployment_writes_is_its_owner_s_alone(tmp_path: Path):
             command = [FEDRAG, "server", "run", str(running.server.path), str(tmp_path / "scenario.toml"), "--json"]
             asked = subprocess.run(command, check=True, capture_output=True, text=True)
             run = asked.stdout.split('"')[3]
-            running.wait_until_done(run)
+            running.wait_until_done(run, 400)
             assert (running.server.path / "superlink.db").is_file()
             assert (tmp_path / "north" / "models" / run / "generator.safetensors").is_file()
             folder = tmp_path / "north"

@@ -49,7 +49,7 @@ def test_a_file_is_as_open_as_the_process_says(tmp_path):
         write_text(tmp_path / "file", "text")
     assert mode(tmp_path / "file") == 0o600
     write_text(tmp_path / "file", "text")
-    assert mode(tmp_path / "file") == 0o666
+    assert mode(tmp_path / "file") == 0o644
 
 
 def test_server_check_names_what_is_open_and_what_closes_it(tmp_path):
