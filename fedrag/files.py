@@ -6,8 +6,8 @@ import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,12 +39,12 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file that all may read, whole or not at all, even if the power fails.
+    """Write a text file, whole or not at all, even if the power fails; all may read it whom the umask lets.
 
     Raises:
         StorageError: The disk is full or the folder is not writable.
     """
-    _write_whole(path, text.encode(), 0o644)
+    _write_whole(path, text.encode())
 
 
 def rewrite(path: Path, content: bytes, like: Path | None = None) -> None:
@@ -60,22 +60,24 @@ def rewrite(path: Path, content: bytes, like: Path | None = None) -> None:
     """
     path = path.resolve()
     model = path if path.exists() or like is None else like
-    _write_whole(path, content, model.stat().st_mode & 0o777 if model.exists() else 0o644)
+    _write_whole(path, content, model.stat().st_mode & 0o777 if model.exists() else None)
 
 
-def _write_whole(path: Path, content: bytes, mode: int) -> None:
+def _write_whole(path: Path, content: bytes, mode: int | None = None) -> None:
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        name = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        handle = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600 if mode else 0o644)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(content)
                 file.flush()
                 os.fsync(file.fileno())
-            os.chmod(name, mode)
+            if mode is not None:
+                os.chmod(name, mode)
             os.replace(name, path)
         except BaseException:
-            Path(name).unlink(missing_ok=True)
+            name.unlink(missing_ok=True)
             raise
 
 

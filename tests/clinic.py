@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tiny_federation import SHIPPED, tiny_config
 
-from fedrag.files import write_text
+from fedrag.files import rewrite
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import new_key
@@ -30,6 +30,7 @@ CHECKS = [
     "device",
     "memory",
     "disk",
+    "permissions",
     "private key",
     "ca.crt",
     "coordinator.pub",
@@ -64,7 +65,7 @@ def set_setting(clinic: Path, setting: str, value: str) -> None:
     lines = (clinic / "site.toml").read_text(encoding="utf-8").splitlines()
     [place] = [number for number, line in enumerate(lines) if line.startswith(f"{setting} = ")]
     lines[place] = f"{setting} = {value}"
-    write_text(clinic / "site.toml", "\n".join([*lines, ""]))
+    rewrite(clinic / "site.toml", "\n".join([*lines, ""]).encode())
 
 
 def trained_run(path: Path) -> RunFolder:

@@ -20,6 +20,7 @@ from fedrag.security.keys import load_private_key, new_key
 from fedrag.site.client_folder import create_site
 from fedrag.site.service.request_handler import RequestHandler
 from fedrag.site.site_config import SITE_FILE, SiteConfig
+from fedrag.site.work_ledger import SYSTEM_CLOCK, Clock
 
 
 def write_site(root: Path) -> Path:
@@ -36,7 +37,7 @@ def coordinator_key(folder: Path) -> EllipticCurvePrivateKey:
     return load_private_key(folder.parent / "coordinator.key")
 
 
-def open_handler(folder: Path, line: str = "") -> RequestHandler:
+def open_handler(folder: Path, line: str = "", clock: Clock = SYSTEM_CLOCK) -> RequestHandler:
     """Open the request handler of a site, with one line of its site.toml changed."""
     path = folder / SITE_FILE
     if line:
@@ -44,7 +45,7 @@ def open_handler(folder: Path, line: str = "") -> RequestHandler:
         lines = [line if old.startswith(f"{setting} = ") else old for old in path.read_text().splitlines()]
         assert line in lines
         path.write_text("\n".join(lines) + "\n")
-    return RequestHandler(folder, SiteConfig.from_file(path))
+    return RequestHandler(folder, SiteConfig.from_file(path), clock)
 
 
 def slip(**changes: Any) -> Slip:

@@ -15,6 +15,7 @@ from fedrag.cli.client_check import check
 from fedrag.cli.client_diagnose import diagnose
 from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
 from fedrag.cli.serve import client_serve
+from fedrag.security.permissions import private_files
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Take part in a federation as a site.", no_args_is_help=True)
@@ -24,8 +25,10 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder."
 
 
 @app.callback()
-def _on_linux() -> None:
+def _begin(context: typer.Context) -> None:
     require_linux("client")
+    if context.invoked_subcommand != "export":  # what it writes is for other programs to read
+        context.with_resource(private_files())
 
 
 @app.command()

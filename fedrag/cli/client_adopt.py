@@ -9,13 +9,15 @@ import typer
 from fedrag.cli.client_models import Folder, lower_priority
 from fedrag.cli.progress import open_display
 from fedrag.cli.tables import print_lines
-from fedrag.errors import ConfigError
 
 
 def adopt(
     folder: Folder,
     run: Annotated[
-        str | None, typer.Argument(metavar="RUN", help="Run whose models to adopt; by default, the latest that wait.")
+        str | None,
+        typer.Argument(
+            metavar="RUN", help="Run whose models to adopt; by default, the latest that wait, or with --by-policy all."
+        ),
     ] = None,
     by_policy: Annotated[
         bool,
@@ -31,8 +33,6 @@ def adopt(
 
     Example: fedrag client adopt clinic
     """
-    if by_policy and run is not None:
-        raise ConfigError("--by-policy judges all that wait; leave out RUN")
     if background:
         lower_priority()
     from fedrag.site.adoption import adopt as take_into_use
@@ -47,5 +47,5 @@ def adopt(
     from fedrag.site.admin.delivery_trial import try_waiting
 
     with open_display() as display:
-        judged = try_waiting(folder, config, display)
+        judged = try_waiting(folder, config, display, run)
     print_lines([verdict_line(folder, delivery) for delivery in judged] or ["nothing waits to be measured"])

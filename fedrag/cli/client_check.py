@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from fedrag.cli.tables import print_lines
-from fedrag.errors import FedragError
+from fedrag.cli.findings import AsJson, tell_findings
 
 
 def check(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)],
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of lines.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Check what a site needs before it takes part, and say what to do.
 
@@ -22,14 +20,4 @@ def check(
     """
     from fedrag.site.admin.client_check import check_site
 
-    findings = []
-    for finding in check_site(folder):
-        findings.append(finding)
-        if not as_json:
-            print_lines([f"{'ok   ' if finding.is_ok else 'to do'}  {finding.name}: {finding.text}"])
-    is_ok = all(finding.is_ok for finding in findings)
-    if as_json:
-        checks = [{"name": finding.name, "ok": finding.is_ok, "text": finding.text} for finding in findings]
-        typer.echo(json.dumps({"ok": is_ok, "checks": checks}, indent=2))
-    if not is_ok:
-        raise typer.Exit(FedragError.exit_code)
+    tell_findings(check_site(folder), as_json)

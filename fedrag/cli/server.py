@@ -9,19 +9,23 @@ from typing import Annotated
 
 import typer
 
+from fedrag.cli.server_check import check
 from fedrag.cli.server_diagnose import diagnose
+from fedrag.security.permissions import private_files
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
 app.command()(diagnose)
+app.command()(check)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 
 
 @app.callback()
-def _on_linux() -> None:
+def _begin(context: typer.Context) -> None:
     require_linux("server")
+    context.with_resource(private_files())
 
 
 @app.command()

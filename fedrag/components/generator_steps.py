@@ -12,6 +12,7 @@ from fedrag.components.spec import Steps
 from fedrag.components.work import Prepared, Work
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
+from fedrag.data.questions import count_distinct
 from fedrag.errors import ConfigError
 from fedrag.models.adapters import initial_lora, lora_targets, save_adapter
 from fedrag.models.attention_window import window_of
@@ -51,7 +52,10 @@ def _initial_state(config: Config, seed: int) -> Tensors:
 def _prepare(work: Work) -> Prepared | None:
     """Retrieve passages for the site's questions and lay out prompts and answers."""
     examples = [example for part in work.searches for example in _examples(part)]
-    return Prepared(len(work.bench.site.answered), lambda: _train(work, examples)) if examples else None
+    answered = work.bench.site.answered
+    if not examples:
+        return None
+    return Prepared(len(answered), lambda: _train(work, examples), count_distinct(answered))
 
 
 def _examples(work: Work) -> list[Example]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedrag.components.spec import ComponentSpec, Steps
 from fedrag.config.scenario import Config
@@ -26,6 +26,15 @@ def _learns_from(config: Config) -> str:
     if not config.retriever.uses_lsr:
         return "labelled_questions"
     return "train_questions" if config.retriever.uses_contrastive else "answered_questions"
+
+
+def _most_questions(counts: Mapping[str, int], config: Config) -> int:
+    """LSR draws `max_questions` of the answered ones; scores that have no weight teach nothing."""
+    settings = config.retriever
+    drawn = min(counts["answered_questions"], settings.lsr.max_questions or counts["answered_questions"])
+    scored = drawn if settings.learns_from_scores else 0
+    labelled = counts["labelled_questions"] if settings.uses_contrastive else 0
+    return min(counts["train_questions"], labelled + scored)
 
 
 def _needs_state_of(config: Config) -> tuple[Component, ...]:
@@ -53,6 +62,7 @@ RETRIEVER = ComponentSpec(
     steps=_steps,
     base_models=_base_models,
     learns_from=_learns_from,
+    most_questions=_most_questions,
     needs_state_of=_needs_state_of,
     epochs=lambda config: config.retriever.epochs,
     check_sites=_check_sites,

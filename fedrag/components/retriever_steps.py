@@ -20,6 +20,7 @@ from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import encode_questions, rank
 from fedrag.seeding import derive_seed
+from fedrag.training.negatives import teaching_questions
 from fedrag.training.result import TrainingResult
 from fedrag.training.retriever_examples import (
     RetrieverExample,
@@ -49,9 +50,10 @@ def _initial_state(config: Config, seed: int) -> Tensors:
 def _prepare(work: Work) -> Prepared | None:
     """Collect what the retriever learns from in this round."""
     examples = share_labels([example for part in work.searches for example in _examples(part)])
-    if not examples:
+    teaching = teaching_questions(examples, work.bench.config.retriever)
+    if not teaching:
         return None
-    return Prepared(min(len(examples), len(work.bench.site.train)), lambda: _train(work, examples))
+    return Prepared(min(len(examples), len(work.bench.site.train)), lambda: _train(work, examples), teaching)
 
 
 def _examples(work: Work) -> list[RetrieverExample]:

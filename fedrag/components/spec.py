@@ -64,6 +64,11 @@ def _any_sites(config: Config, sites: Sequence[Site]) -> None:
     """Accept any sites."""
 
 
+def _all(counts: Mapping[str, int], config: Config) -> int:
+    """Bound nothing: an update may come from all questions of the sort."""
+    return max(counts.values(), default=0)
+
+
 def _one(config: Config) -> int:
     return 1
 
@@ -81,6 +86,8 @@ class ComponentSpec:
         base_models: Returns the base models that its rounds use, by their keys in the scenario's [models].
         learns_from: Returns the questions it learns from: "train_questions", or of these the "answered_questions" or
             the "labelled_questions".
+        most_questions: Returns the most questions that an update can come from, given the numbers of a site's questions
+            of each sort, by what the scenario says: some are left out, or teach nothing.
         needs_state_of: Returns the other components whose state its rounds use.
         epochs: Returns its passes over the questions in one round.
         check_sites: Refuses sites that lack what it learns from.
@@ -92,6 +99,7 @@ class ComponentSpec:
     steps: Callable[[], Steps]
     base_models: Callable[[Config], tuple[str, ...]]
     learns_from: Callable[[Config], str]
+    most_questions: Callable[[Mapping[str, int], Config], int] = _all
     needs_state_of: Callable[[Config], tuple[Component, ...]] = _none
     epochs: Callable[[Config], int] = _one
     check_sites: Callable[[Config, Sequence[Site]], None] = _any_sites

@@ -93,7 +93,14 @@ class Prepared:
     Attributes:
         num_examples: Questions it learns from, which weigh its update; no more than the site has to train on.
         train: Trains and returns the difference.
+        questions: Distinct ones among them; None: as many.
     """
 
     num_examples: int
     train: Callable[[], TrainingResult]
+    questions: int | None = None
+
+    @property
+    def distinct_questions(self) -> int:
+        """The most questions that the update can come from."""
+        return self.num_examples if self.questions is None else self.questions

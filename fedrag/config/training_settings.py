@@ -168,6 +168,11 @@ class RetrieverConfig(OptimizerSection):
         return self.loss in ("lsr", "both")
 
     @property
+    def learns_from_scores(self) -> bool:
+        """Whether the generator's scores have a part in the loss."""
+        return self.loss == "lsr" or (self.loss == "both" and self.lsr_weight > 0.0)
+
+    @property
     def uses_contrastive(self) -> bool:
         """Whether training uses labelled passages."""
         return self.loss in ("contrastive", "both")

@@ -42,6 +42,8 @@ def _of_work(numbers: Mapping[str, float]) -> Iterator[str]:
         yield f"at most {_count(rounds, 'round')} a day"
     if minutes := numbers.get("minutes_a_day", 0):
         yield f"at most {_count(minutes, 'minute')} a day"
+    if not numbers.get("measure", 1):
+        yield "measures nothing"
     quiet = numbers.get("quiet_hours.from", 0), numbers.get("quiet_hours.until", 0)
     if quiet[0] != quiet[1]:
         yield f"no work {_time(quiet[0])}-{_time(quiet[1])} (its time)"
@@ -54,7 +56,7 @@ def _of_messages(numbers: Mapping[str, float]) -> Iterator[str]:
     if update_norm := numbers.get("max_update_norm", 0):
         yield f"updates up to norm {_number(update_norm)}"
     if (examples := numbers.get("min_examples", 1)) > 1:
-        yield f"needs {_count(examples, 'training question')}"
+        yield f"updates only from {_count(examples, 'question')} on"
     if (examples := numbers.get("min_examples_for_metrics", 1)) > 1:
         yield f"numbers only from {_count(examples, 'question')} on"
     if not numbers.get("tell_counts", 1):

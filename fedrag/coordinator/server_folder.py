@@ -31,10 +31,11 @@ from pydantic import Field
 from fedrag.config.section import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
 from fedrag.errors import ConfigError, ServiceError
-from fedrag.files import read_json, read_text_file, storage_errors, write_json, write_text
+from fedrag.files import read_json, read_text_file, write_json, write_text
 from fedrag.locks import held_alone
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, public_key_text, read_public_key
+from fedrag.security.permissions import GROUP_READS, make_private, mask_of, private_files
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
@@ -93,22 +94,26 @@ class ServerFolder:
         """
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path}: is not empty; a coordinator is made in a new folder")
-        with storage_errors(path):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = cls(path, config)
-        new_authority(path / "ca.crt", path / "ca.key", f"fedrag {config.name}", AUTHORITY_DAYS)
-        folder.renew_certificate()
+        make_private(path)
+        with private_files():
+            return cls(path, config)._filled()
+
+    def _filled(self) -> ServerFolder:
+        """Fill a new folder."""
+        path = self.path
+        new_authority(path / "ca.crt", path / "ca.key", f"fedrag {self.config.name}", AUTHORITY_DAYS)
+        self.renew_certificate()
         new_key(path / "signing.key")
         new_secret(path / "executor.secret")
-        write_text(folder.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
-        write_text(folder.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
+        write_text(self.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
+        write_text(self.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
         write_json(path / "sites.json", {"sites": []})
-        write_text(path / "server.toml", tomli_w.dumps(config.model_dump()))  # last: with it the folder is whole
-        return folder
+        write_text(path / "server.toml", tomli_w.dumps(self.config.model_dump()))  # last: with it the folder is whole
+        return self
 
     @classmethod
     def open(cls, path: Path) -> ServerFolder:
-        """Open a coordinator's folder.
+        """Open a coordinator's folder; a group that may read it may read what this process writes from now on.
 
         Raises:
             ConfigError: It is not a coordinator's folder, or its server.toml is not valid.
@@ -116,6 +121,8 @@ class ServerFolder:
         file = path / "server.toml"
         missing = "no such file, so this is not a coordinator's folder; fedrag server init makes one"
         text = read_text_file(file, ConfigError, missing)
+        if mask_of(path) == GROUP_READS:
+            os.umask(GROUP_READS)
         return cls(path.absolute(), parse_section(ServerConfig, text, str(file)))
 
     @property

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import get_args
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.serde import recorddict_to_proto
 
 from fedrag.config.run_settings import Schedule
 from fedrag.config.values import COMPONENT_PATTERN
@@ -51,6 +52,7 @@ REFUSALS = {
     "policy-schedule": "its policy does not allow this schedule",
     "policy-model": "its policy does not allow these base models",
     "policy-rounds": "its policy does not allow more rounds today",
+    "policy-measure": "its policy does not allow to measure models",
     "policy-minutes": "its policy does not allow more work today",
     "policy-quiet-hours": "its policy does not allow work at this time of day",
     "policy-message-size": "its policy does not allow messages this large",
@@ -72,13 +74,14 @@ POLICY_RULES = (
     "max_update_norm",
     "min_examples",
     "min_examples_for_metrics",
+    "measure",
     "tell_counts",
     "tell_diagnosis",
 )
 """What a site may tell of its policy, by the names of its settings.
 
-1 or 0 for each component and schedule, for `tell_counts` and `tell_diagnosis`; how many base models are named, 0 where
-any may run; quiet hours in minutes of the day, both 0 where none is quiet.
+1 or 0 for each component and schedule, for `measure`, `tell_counts` and `tell_diagnosis`; how many base models are
+named, 0 where any may run; quiet hours in minutes of the day, both 0 where none is quiet.
 """
 
 DIAGNOSIS_COUNTS = (
@@ -158,6 +161,7 @@ class Reply:
         refusal: A code of `REFUSALS` instead of all that, or "".
         error_id: Finds the error in the site's own log.
         n_bytes: Bytes of its arrays as they came; the server counts them.
+        questions: Distinct questions that each difference comes from; they stay at the site, for its policy.
     """
 
     update: dict[Component, FlatArray] = field(default_factory=dict)
@@ -166,6 +170,7 @@ class Reply:
     refusal: str = ""
     error_id: str = ""
     n_bytes: int = field(default=0, compare=False)
+    questions: dict[Component, int] = field(default_factory=dict, compare=False)
 
 
 def request_content(request: Request) -> RecordDict:
@@ -352,6 +357,11 @@ def minor_version(version: str) -> tuple[str, ...]:
 def array_bytes(content: RecordDict) -> int:
     """Return the bytes of all arrays of a message."""
     return sum(len(array.data) for record in content.array_records.values() for array in record.values())
+
+
+def content_bytes(content: RecordDict) -> int:
+    """Return the bytes of a whole message: arrays, texts and numbers, and the names of all of them."""
+    return int(recorddict_to_proto(content).ByteSize())
 
 
 def drop_arrays(message: Message) -> None:

@@ -85,7 +85,8 @@ def make_client_app(
 
     @app.train(TRAIN.partition(".")[2])
     def train(message: Message, context: Context) -> Message:
-        return handle(message, context, lambda bench, request: train_site(bench, request, components))
+        fewest = policy.min_examples if policy else 1
+        return handle(message, context, lambda bench, request: train_site(bench, request, components, fewest))
 
     @app.evaluate(VALIDATE.partition(".")[2])
     def validate(message: Message, context: Context) -> Message:
@@ -129,8 +130,7 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:
             answered = sum(bool(question.answers) for question in site.validation)
-            learnt = question_counts(site, with_unanswered=config.iterates)["train_questions"]
-            reply = apply_to_reply(setup.policy, reply, learnt, answered or len(site.validation))
+            reply = apply_to_reply(setup.policy, reply, answered or len(site.validation))
         manifests = {component: request.manifest(component) for component in request.state}
         seed = derive_seed(config.seed, request.round_number, paths.name, "rounding")
         return reply_content(reply, manifests, request.wire, seed)

@@ -8,6 +8,7 @@ DIR/
   coordinator.pub      from the coordinator: the public half of the key that signs its requests
   egress.jsonl         a line for every reply, written before it is sent
   requests.jsonl       the ids of accepted requests, against replays
+  ledger.json          how often and how long it worked on each day, which its policy bounds
   inbox  outbox        the current request, and the reply to the last one
   address              the node id under which the coordinator knows this site
   .lock                held by the process that serves the folder
@@ -20,8 +21,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedrag.errors import ConfigError
-from fedrag.files import storage_errors, write_text
+from fedrag.files import write_text
 from fedrag.security.keys import new_key
+from fedrag.security.permissions import make_private, private_files
 from fedrag.site.site_config import SiteConfig, site_toml
 
 INBOX, OUTBOX = "inbox", "outbox"
@@ -36,10 +38,10 @@ def create_site(folder: Path, name: str, server: str, data: str) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder}: is not empty; a site is made in a new folder")
     text = site_toml(name, server, data)  # raises before anything is written
-    with storage_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    new_key(folder / "site.key")
-    write_text(folder / "site.toml", text)
+    make_private(folder)
+    with private_files():
+        new_key(folder / "site.key")
+        write_text(folder / "site.toml", text)
 
 
 def open_site(folder: Path) -> SiteConfig:

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, get_args
+from typing import get_args
 
 from fedrag.components.shipped import SHIPPED
 from fedrag.config.averaging import averaging_of
 from fedrag.config.run_settings import FederationConfig, Schedule
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
-from fedrag.data.questions import question_counts
+from fedrag.data.questions import distinct_questions, question_counts
 from fedrag.federation.messages import Greeting, Reply
 from fedrag.federation.update import norm
 from fedrag.site.site_config import Policy, quiet_minutes
+from fedrag.site.work_ledger import Ledger, WorkKind
 from fedrag.types import COMPONENTS, Component, Site
 
 MEGABYTE = 1_000_000
@@ -25,43 +27,22 @@ NOT_FROM_QUESTIONS = ("seconds", "delivered", "retriever.scale", "retriever.tau_
 
 
 @dataclass(frozen=True, slots=True)
-class Ledger:
-    """What a site did on the present day.
-
-    Attributes:
-        rounds_today: Updates that left it.
-        minutes_today: Minutes of work behind all replies, refusals too.
-    """
-
-    rounds_today: int = 0
-    minutes_today: float = 0.0
-
-
-def ledger_of(lines: Iterable[Mapping[str, Any]], now: datetime) -> Ledger:
-    """Add up the lines of the egress log that fall on the calendar day of `now`, in its time zone."""
-    today = [line for line in lines if datetime.fromisoformat(line["time"]).astimezone(now.tzinfo).date() == now.date()]
-    return Ledger(sum(line["kind"] == "train" for line in today), sum(line["seconds"] for line in today) / 60)
-
-
-@dataclass(frozen=True, slots=True)
 class RequestedWork:
     """What a request asks of a site.
 
     Attributes:
         config: Its scenario.
-        components: What is to be trained or measured; none in a delivery, which no limit on work concerns.
+        components: What is to be trained or measured.
         base_hashes: sha256 of the tensors of each base model that would run.
-        train_questions: The fewest questions that one of the components would learn from.
-        message_bytes: Bytes of the request's arrays.
-        validates: Whether it only measures: the number of rounds and of training questions do not count then.
+        train_questions: The most questions that one of the components could learn from; of the one with the fewest.
+        work: What is to be done; None: a greeting or a delivery, which no limit on work concerns.
     """
 
     config: Config
     components: Sequence[Component]
     base_hashes: Mapping[Component, str]
     train_questions: int
-    message_bytes: int
-    validates: bool = False
+    work: WorkKind | None = "train"
 
 
 def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now: datetime) -> str:
@@ -70,23 +51,18 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
     Args:
         policy: What the site allows.
         asked: What the request asks.
-        ledger: What the site did today.
+        ledger: What the site did today, but for this request.
         now: The time, in the site's time zone.
     """
+    kept_back = refusal_of_work(policy, asked.work, ledger, now) if asked.work else ""
     broken = {
         "policy-component": not set(asked.components) <= set(policy.components),
         "policy-schedule": asked.config.federation.schedule not in policy.schedules,
         "policy-model": not _models_are_allowed(policy, asked),
+        kept_back: bool(kept_back),
+        "policy-few-examples": asked.work == "train" and asked.train_questions < policy.min_examples,
+        "policy-counts": not policy.tell_counts and _weighs_by_counts(asked.config.federation),
     }
-    if asked.components and not asked.validates:
-        broken["policy-rounds"] = 0 < policy.rounds_a_day <= ledger.rounds_today
-    if asked.components:
-        broken["policy-minutes"] = 0 < policy.minutes_a_day <= ledger.minutes_today
-        broken["policy-quiet-hours"] = is_quiet(policy, now)
-    broken["policy-message-size"] = asked.message_bytes > policy.max_message_mb * MEGABYTE
-    if asked.components and not asked.validates:
-        broken["policy-few-examples"] = asked.train_questions < policy.min_examples
-    broken["policy-counts"] = not policy.tell_counts and _weighs_by_counts(asked.config.federation)
     return next((code for code, is_broken in broken.items() if is_broken), "")
 
 
@@ -94,11 +70,46 @@ def _weighs_by_counts(federation: FederationConfig) -> bool:
     return any(averaging_of(federation, name).weighting != "equal" for name in trained_components(federation))
 
 
+def refusal_of_work(policy: Policy, work: WorkKind, ledger: Ledger, now: datetime) -> str:
+    """Return the code of the first rule that forbids to begin work now, or "".
+
+    Args:
+        policy: What the site allows.
+        work: The kind of work.
+        ledger: What the site did today, but for this.
+        now: The time, in the site's time zone.
+    """
+    # One more than rounds: the models that a run begins with are measured, too.
+    most = policy.rounds_a_day + (work != "train")
+    broken = {
+        "policy-measure": work != "train" and not policy.measure,
+        "policy-rounds": policy.rounds_a_day > 0 and ledger.begun.get(work, 0) >= most,
+        "policy-minutes": ledger.seconds >= seconds_a_day(policy),
+        "policy-quiet-hours": is_quiet(policy, now),
+    }
+    return next((code for code, is_broken in broken.items() if is_broken), "")
+
+
+def seconds_a_day(policy: Policy) -> float:
+    """Return the seconds that a site works on one day at most; infinity where there is no limit."""
+    return 60.0 * policy.minutes_a_day or math.inf
+
+
+def is_too_large(policy: Policy, message_bytes: int) -> bool:
+    """Return whether a whole message of this size may neither come in nor leave."""
+    return message_bytes > policy.max_message_mb * MEGABYTE
+
+
 def fewest_questions(site: Site, components: Sequence[Component], config: Config) -> int:
-    """Return the fewest training questions that one of these components learns from, of those that learn anything."""
-    counts = question_counts(site, with_unanswered=config.iterates)
-    sorts = {SHIPPED[name].learns_from(config) for name in components if name in SHIPPED} or {"train_questions"}
-    return min((counts[sort] for sort in sorts if counts[sort]), default=counts["train_questions"])
+    """Return from how many questions, at most, that component learns which learns from the fewest.
+
+    Those with the same text count once. A component that learns nothing has no update, and is not looked at.
+    """
+    distinct = replace(site, train=tuple(distinct_questions(site.train)))
+    counts = question_counts(distinct, with_unanswered=config.iterates)
+    asked = [SHIPPED[name] for name in components if name in SHIPPED]
+    most = [min(counts[spec.learns_from(config)], spec.most_questions(counts, config)) for spec in asked]
+    return min(filter(None, most), default=counts["train_questions"])
 
 
 def is_quiet(policy: Policy, now: datetime) -> bool:
@@ -140,21 +151,23 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
         "max_update_norm": policy.max_update_norm,
         "min_examples": policy.min_examples,
         "min_examples_for_metrics": policy.min_examples_for_metrics,
+        "measure": policy.measure,
         "tell_counts": policy.tell_counts,
         "tell_diagnosis": policy.tell_diagnosis,
     }
     return {name: float(number) for name, number in numbers.items()}
 
 
-def apply_to_reply(policy: Policy, reply: Reply, train_questions: int, validation_questions: int = 1) -> Reply:
+def apply_to_reply(policy: Policy, reply: Reply, validation_questions: int = 1) -> Reply:
     """Return the reply that may leave, or a refusal instead.
 
     Args:
         policy: What the site allows.
         reply: What the step gave.
-        train_questions: Questions the site has to learn from.
         validation_questions: Questions behind the sums of a validation; where it is not known, the fewest there can be.
     """
+    if any(reply.questions.get(component, 0) < policy.min_examples for component in reply.update):
+        return Reply(refusal="policy-few-examples")
     if policy.max_update_norm and not all(
         norm({component: flat}) <= policy.max_update_norm for component, flat in reply.update.items()
     ):  # written so that NaN is too large
@@ -164,14 +177,14 @@ def apply_to_reply(policy: Policy, reply: Reply, train_questions: int, validatio
         name: value
         for name, value in told.items()
         if name in NOT_FROM_QUESTIONS
-        or _questions_behind(name, reply, train_questions, validation_questions) >= policy.min_examples_for_metrics
+        or _questions_behind(name, reply, validation_questions) >= policy.min_examples_for_metrics
     }
     if policy.tell_counts:
         return replace(reply, metrics=metrics)
     return replace(reply, num_examples=dict.fromkeys(reply.num_examples, 1), metrics=_without_counts(metrics))
 
 
-def _questions_behind(metric: str, reply: Reply, train_questions: int, validation_questions: int) -> int:
+def _questions_behind(metric: str, reply: Reply, validation_questions: int) -> int:
     """Return the fewest questions that a metric may have been computed from."""
     component, _, what = metric.partition(".")
     if component == DIAGNOSIS:
@@ -180,8 +193,7 @@ def _questions_behind(metric: str, reply: Reply, train_questions: int, validatio
         # What counts anything but labelled questions, as the generator its tokens, says little of questions.
         counts_questions = component in SHIPPED and SHIPPED[component].validates_labelled
         return int(reply.metrics.get(f"{component}.count", 0)) if counts_questions else validation_questions
-    counts = {str(name): count for name, count in reply.num_examples.items()}
-    questions = min(train_questions, counts.get(component, 0))
+    questions = {str(name): count for name, count in reply.questions.items()}.get(component, 0)
     if what != "last_loss":
         return questions
     # The mean over the last tenth of the steps, of which the very last may hold a single question.

@@ -130,17 +130,19 @@ class Policy(SiteSection):
     base_models: Annotated[dict[str, Annotated[str, AfterValidator(_sha256)]], BeforeValidator(_table)] = {}
     """Models that may run here, each with its sha256 (of its tensors) from fedrag models list --json; empty: all."""
     rounds_a_day: AtLeast0 = 0
-    """Rounds of training on one calendar day; 0: no limit."""
+    """Trainings begun on a calendar day; of validations, diagnoses, measured deliveries each one more; 0: no limit."""
     minutes_a_day: AtLeast0 = 0
-    """Minutes of work on one calendar day, after which no further work starts; 0: no limit."""
+    """Minutes of work on a calendar day, also in vain; then none starts, and what runs is ended; 0: no limit."""
     quiet_hours: Annotated[str, AfterValidator(_quiet_hours)] = ""
-    """Hours of local time in which no work starts, such as "08:00-18:00" or "22:00-06:00"; empty: none."""
+    """Hours of local time, such as "22:00-06:00", in which no work starts, and what runs is ended; empty: none."""
+    measure: bool = True
+    """Whether models are measured here; false: no validation, no diagnosis, and deliveries wait as if adopt = "ask"."""
     max_message_mb: Annotated[float, Field(gt=0.0)] = 500.0
-    """Largest request that this site accepts, in megabytes (a million bytes)."""
+    """Largest whole message that comes in or leaves, in megabytes (a million bytes)."""
     max_update_norm: Annotated[float, Field(ge=0.0)] = 0.0
     """Largest L2 norm of an update that leaves the site; 0: no limit."""
     min_examples: AtLeast1 = 1
-    """Fewest training questions with which this site trains."""
+    """Fewest different questions behind each component's update; what is left out or teaches nothing does not count."""
     min_examples_for_metrics: AtLeast1 = 1
     """Fewest questions behind a number that leaves the site, such as a loss; 1: no limit."""
     tell_counts: bool = True

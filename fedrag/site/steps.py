@@ -10,7 +10,7 @@ from functools import cache
 from fedrag.augmentation.pseudo_labels import pseudo_labelled
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
-from fedrag.components.work import Work, Workbench
+from fedrag.components.work import Prepared, Work, Workbench
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, norm
 from fedrag.models.resident import RoundModels
@@ -21,10 +21,16 @@ from fedrag.training.result import TrainingResult
 from fedrag.types import Component
 
 
-def train_site(bench: Workbench, request: Request, components: Components = SHIPPED) -> Reply:
+def train_site(bench: Workbench, request: Request, components: Components = SHIPPED, min_questions: int = 1) -> Reply:
     """Train the components that a request names and return the differences.
 
     All of them start from the state of the round's start: each has prepared before the first is trained.
+
+    Args:
+        bench: What the site works with.
+        request: What is asked.
+        components: What can be trained, by name.
+        min_questions: Fewest distinct questions that a component learns from; with fewer, nothing is trained.
     """
     started = time.monotonic()
     work = begin_work(bench, request)
@@ -35,9 +41,10 @@ def train_site(bench: Workbench, request: Request, components: Components = SHIP
     prepared = {name: training for name in request.components if (training := found[name])}
     if not prepared:
         return Reply(refusal="no-examples")
+    if min(training.distinct_questions for training in prepared.values()) < min_questions:
+        return Reply(refusal="policy-few-examples")
     results = {name: training.train() for name, training in prepared.items()}
-    num_examples = {name: training.num_examples for name, training in prepared.items()}
-    return _reply(results, num_examples, request, time.monotonic() - started)
+    return _reply(results, prepared, request, time.monotonic() - started)
 
 
 def begin_work(bench: Workbench, request: Request) -> Work:
@@ -72,7 +79,10 @@ def _work_with(bench: Workbench, request: Request, models: RoundModels) -> Work:
 
 
 def _reply(
-    results: Mapping[Component, TrainingResult], num_examples: dict[Component, int], request: Request, seconds: float
+    results: Mapping[Component, TrainingResult],
+    prepared: Mapping[Component, Prepared],
+    request: Request,
+    seconds: float,
 ) -> Reply:
     metrics: dict[str, float] = {"seconds": seconds}
     for component, result in results.items():
@@ -83,4 +93,14 @@ def _reply(
         metrics[f"{component}.norm"] = norm(result.update)
         metrics |= {f"{component}.{name}": value for name, value in result.temperatures.items()}
     update = {c: flatten(result.update, request.manifest(c)) for c, result in results.items()}
-    return Reply(update, num_examples, metrics)
+    num_examples = {component: training.num_examples for component, training in prepared.items()}
+    return Reply(update, num_examples, metrics, questions=_questions_behind(results, prepared))
+
+
+def _questions_behind(
+    results: Mapping[Component, TrainingResult], prepared: Mapping[Component, Prepared]
+) -> dict[Component, int]:
+    """Return how many distinct questions each difference comes from: those prepared, less those that taught nothing."""
+    taught = {component: result.questions for component, result in results.items()}
+    most = {component: training.distinct_questions for component, training in prepared.items()}
+    return {c: n if (some := taught[c]) is None else min(n, some) for c, n in most.items()}

@@ -22,6 +22,7 @@ class TrainingResult:
         steps: Optimizer steps taken.
         tokens: Tokens read; 0: not counted.
         temperatures: The scale or temperature that each loss used, by its name; they depend on the base model alone.
+        questions: Distinct questions that had a part in the loss; None: all that were prepared.
     """
 
     update: Tensors
@@ -30,12 +31,18 @@ class TrainingResult:
     steps: int
     tokens: int = 0
     temperatures: Mapping[str, float] = field(default_factory=dict)
+    questions: int | None = None
 
     @classmethod
     def of(
-        cls, update: Tensors, losses: Sequence[float], tokens: int = 0, temperatures: Mapping[str, float] | None = None
+        cls,
+        update: Tensors,
+        losses: Sequence[float],
+        tokens: int = 0,
+        temperatures: Mapping[str, float] | None = None,
+        questions: int | None = None,
     ) -> TrainingResult:
         """Return the result of steps with these losses."""
         tail = losses[-max(1, len(losses) // 10) :]
         means = sum(losses) / len(losses), sum(tail) / len(tail)
-        return cls(update, *means, len(losses), tokens, temperatures or {})
+        return cls(update, *means, len(losses), tokens, temperatures or {}, questions)

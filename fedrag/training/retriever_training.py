@@ -13,6 +13,7 @@ from fedrag.errors import TrainingDiverged
 from fedrag.models.retriever import Retriever
 from fedrag.training.guide import Guide
 from fedrag.training.losses import Losses, lsr_loss
+from fedrag.training.negatives import contrasted_passages, false_negatives, questions_behind
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.ralt import epoch_batches
 from fedrag.training.result import OnStep, TrainingResult
@@ -77,7 +78,8 @@ def train_retriever(
         retriever.set_state(
             {**(start or {}), **optimizer.state()}
         )  # the float32 encoder, which searches, takes over what its short copy has learnt
-    return TrainingResult.of(optimizer.update(), history, temperatures=temperatures)
+    behind = questions_behind(([examples[i] for i in rows] for rows in batches), settings, guide)
+    return TrainingResult.of(optimizer.update(), history, temperatures=temperatures, questions=behind)
 
 
 def _temperatures(retriever: Retriever, settings: RetrieverConfig) -> dict[str, float]:
@@ -129,17 +131,9 @@ def _contrastive(
     losses: Losses,
     guide: Guide | None,
 ) -> torch.Tensor:
-    columns = [example.positive for example in batch if example.positive]
-    for example in batch:
-        columns += example.hard_negatives
+    columns = contrasted_passages(batch)
     keys = vectors.of(columns, frozen=settings.contrastive.side == "query")
-    masked = [
-        [column != row and passage.passage_id in example.right_ids for column, passage in enumerate(columns)]
-        for row, example in enumerate(batch)
-    ]
-    mask = torch.tensor(masked)
-    if guide is not None:
-        mask |= guide.vetoes([example.question for example in batch], columns)
+    mask = false_negatives(batch, columns, guide)
     logits = retriever.scale(settings.contrastive.scale) * queries @ keys.T
     return losses.contrastive(logits, mask.to(logits.device))
 

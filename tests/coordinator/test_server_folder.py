@@ -42,11 +42,10 @@ def served(folder):
         yield folder
 
 
-def test_only_its_owner_reads_what_is_secret(folder):
-    secret = {"ca.key", "server.key", "signing.key", "executor.secret"}
-    modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.path.iterdir() if path.is_file()}
-    assert {name for name, mode in modes.items() if mode == 0o600} == secret
-    assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
+def test_only_its_owner_reads_a_new_folder(folder):
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [folder.path, *folder.path.rglob("*")]}
+    assert {"ca.key", "server.key", "signing.key", "executor.secret"} <= {path.name for path in modes}
+    assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items())
 
 
 def test_what_sites_get_holds_no_private_key(folder):

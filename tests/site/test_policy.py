@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -21,17 +21,17 @@ from fedrag.federation.messages import (
     told_diagnosis,
 )
 from fedrag.site.policy import (
-    Ledger,
     RequestedWork,
     apply_to_greeting,
     apply_to_reply,
     fewest_questions,
     is_quiet,
-    ledger_of,
+    is_too_large,
     policy_numbers,
     refusal_of_request,
 )
 from fedrag.site.site_config import Policy
+from fedrag.site.work_ledger import Ledger
 from fedrag.types import ModelIdentity, Passage, Question, Site
 
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -53,6 +53,7 @@ REPLY = Reply(
         "retriever.steps": 2.0,
         "retriever.norm": 1.0,
     },
+    questions={"generator": 40, "retriever": 12},
 )
 VALIDATION = Reply(
     metrics={"generator.sum": -30.0, "generator.count": 60.0, "retriever.sum": 3.0, "retriever.count": 4.0}
@@ -71,9 +72,8 @@ def refusal(*overrides, policy=None, **changes):
         "config": config_of(*overrides),
         "base_hashes": HASHES,
         "train_questions": 10,
-        "message_bytes": 1_000,
     }
-    now, ledger = changes.pop("now", NOON), changes.pop("ledger", Ledger(3, 90.0))
+    now, ledger = changes.pop("now", NOON), changes.pop("ledger", Ledger({"train": 3, "validate": 3}, 90.0 * 60.0))
     return refusal_of_request(Policy.model_validate(policy or {}), RequestedWork(**(request | changes)), ledger, now)
 
 
@@ -146,9 +146,9 @@ def test_in_quiet_hours_no_work_is_taken_on():
     assert refusal(policy={"quiet_hours": "11:00-13:00"}, now=NOON.replace(hour=14)) == ""
 
 
-@pytest.mark.parametrize(("size", "code"), [(1_500_000, ""), (1_500_001, "policy-message-size")])
-def test_messages_above_the_limit_are_refused(size, code):
-    assert refusal(policy={"max_message_mb": 1.5}, message_bytes=size) == code
+@pytest.mark.parametrize(("size", "is_refused"), [(1_500_000, False), (1_500_001, True)])
+def test_messages_above_the_limit_are_too_large(size, is_refused):
+    assert is_too_large(Policy(max_message_mb=1.5), size) is is_refused
 
 
 @pytest.mark.parametrize(("limit", "code"), [(10, ""), (11, "policy-few-examples")])
@@ -168,15 +168,30 @@ STRICT = {"rounds_a_day": 1, "minutes_a_day": 1, "quiet_hours": "11:00-13:00", "
 
 def test_no_limit_on_work_concerns_a_delivery():
     assert refusal(policy=STRICT) == "policy-rounds"
-    assert refusal(policy=STRICT, components=()) == ""
-    assert refusal(policy=STRICT | {"base_models": {"x": "a" * 64}}, components=()) == "policy-model"
+    assert refusal(policy=STRICT, work=None, components=()) == ""
+    assert refusal(policy=STRICT | {"base_models": {"x": "a" * 64}}, work=None, components=()) == "policy-model"
 
 
-def test_a_validation_is_no_round_of_training_but_is_work():
-    assert refusal(policy={"rounds_a_day": 1, "min_examples": 11}, validates=True) == ""
-    assert refusal(policy={"minutes_a_day": 1}, validates=True) == "policy-minutes"
-    assert refusal(policy={"quiet_hours": "11:00-13:00"}, validates=True) == "policy-quiet-hours"
-    assert refusal(policy={"components": ["generator"]}, validates=True) == "policy-component"
+def test_a_round_of_training_that_names_no_component_is_work_all_the_same():
+    """It once passed every limit, and the models of a site answered its questions for it."""
+    assert refusal(policy=STRICT, components=()) == "policy-rounds"
+
+
+@pytest.mark.parametrize("work", ["validate", "diagnose"])
+def test_what_measures_is_no_training_but_is_work(work):
+    assert refusal(policy={"min_examples": 11}, work=work) == ""
+    assert refusal(policy={"minutes_a_day": 1}, work=work) == "policy-minutes"
+    assert refusal(policy={"quiet_hours": "11:00-13:00"}, work=work) == "policy-quiet-hours"
+    assert refusal(policy={"components": ["generator"]}, work=work) == "policy-component"
+    assert refusal(policy={"measure": False}, work=work) == "policy-measure"
+    assert refusal(policy={"measure": False}) == ""
+
+
+@pytest.mark.parametrize(("limit", "code"), [(0, ""), (2, "policy-rounds"), (3, "")])
+def test_measuring_is_counted_by_itself_and_once_more_than_rounds(limit, code):
+    """The models that a run begins with are measured, too."""
+    assert refusal(policy={"rounds_a_day": limit}, work="validate") == code
+    assert refusal(policy={"rounds_a_day": limit}, work="diagnose") == ""
 
 
 def test_every_refusal_has_a_meaning_for_the_coordinator():
@@ -187,76 +202,52 @@ def test_every_refusal_has_a_meaning_for_the_coordinator():
         {"rounds_a_day": 1},
         {"minutes_a_day": 1},
         {"quiet_hours": "11:00-13:00"},
-        {"max_message_mb": 0.0001},
         {"min_examples": 99},
         {"tell_counts": False},
     ]
     codes = [refusal(policy=policy) for policy in policies]
     assert len(set(codes)) == len(policies)
     told = {code for code in REFUSALS if code.startswith("policy-")}
-    assert set(codes) | {apply_to_reply(Policy(max_update_norm=1.0), REPLY, 40).refusal} == told
-
-
-def line(time, kind, seconds):
-    return {"time": time, "kind": kind, "seconds": seconds}
-
-
-def test_the_ledger_counts_the_trainings_and_all_work_of_the_day():
-    lines = [
-        line("2026-03-01T23:59:59+00:00", "train", 600.0),
-        line("2026-03-02T00:00:00+00:00", "train", 60.0),
-        line("2026-03-02T09:00:00+00:00", "validate", 30.0),
-        line("2026-03-02T10:00:00+00:00", "refusal", 90.0),
-        line("2026-03-02T11:00:00+00:00", "greet", 0.0),
-        line("2026-03-02T11:30:00+00:00", "train", 120.0),
-    ]
-    assert ledger_of(lines, NOON) == Ledger(2, 5.0)
-    assert ledger_of([], NOON) == Ledger(0, 0.0)
-
-
-def test_the_ledger_s_day_is_that_of_the_site_s_own_clock():
-    lines = [line("2026-03-01T23:30:00+00:00", "train", 60.0)]
-    assert ledger_of(lines, NOON) == Ledger(0, 0.0)
-    east = NOON.astimezone(timezone(timedelta(hours=1)))
-    assert ledger_of(lines, east) == Ledger(1, 1.0)
+    of_replies = {apply_to_reply(Policy(max_update_norm=1.0), REPLY).refusal, "policy-message-size"}
+    assert {*codes, *of_replies, refusal(policy={"measure": False}, work="validate")} == told
 
 
 def test_the_default_policy_changes_no_reply_and_adds_its_rules_to_a_greeting():
-    assert apply_to_reply(Policy(), REPLY, 40) == REPLY
-    assert apply_to_reply(Policy(), VALIDATION, 40) == VALIDATION
+    assert apply_to_reply(Policy(), REPLY) == REPLY
+    assert apply_to_reply(Policy(), VALIDATION) == VALIDATION
     greeting = Greeting("clinic", "0.1.0", {"train_questions": 40}, {})
     assert apply_to_greeting(Policy(), greeting) == replace(greeting, policy=policy_numbers(Policy()))
 
 
 @pytest.mark.parametrize(("limit", "refused"), [(0.0, ""), (5.0, ""), (4.99, "policy-update-norm")])
 def test_an_update_above_the_norm_does_not_leave(limit, refused):
-    left = apply_to_reply(Policy(max_update_norm=limit), REPLY, 40)
+    left = apply_to_reply(Policy(max_update_norm=limit), REPLY)
     assert left == (Reply(refusal=refused) if refused else REPLY)
 
 
 def test_the_norm_is_of_each_component_by_itself():
     update = {"generator": np.array([4.0], np.float32), "retriever": np.array([4.0], np.float32)}
-    reply = Reply(update, {"generator": 1, "retriever": 1})
-    assert apply_to_reply(Policy(max_update_norm=4.0), reply, 1).refusal == ""
+    reply = Reply(update, {"generator": 1, "retriever": 1}, questions={"generator": 1, "retriever": 1})
+    assert apply_to_reply(Policy(max_update_norm=4.0), reply).refusal == ""
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, 3e38])
 def test_an_update_whose_norm_is_no_small_number_does_not_leave(value):
     """3e38 squared is infinite in float32."""
-    reply = Reply({"generator": np.array([value], np.float32)}, {"generator": 1})
-    assert apply_to_reply(Policy(max_update_norm=1e30), reply, 1).refusal == "policy-update-norm"
-    assert apply_to_reply(Policy(max_update_norm=1e39), Reply(dict(reply.update)), 1).refusal == (
-        "" if value == 3e38 else "policy-update-norm"
-    )
+    reply = Reply({"generator": np.array([value], np.float32)}, {"generator": 1}, questions={"generator": 1})
+    assert apply_to_reply(Policy(max_update_norm=1e30), reply).refusal == "policy-update-norm"
+    bare = Reply(dict(reply.update), questions=reply.questions)
+    refused = apply_to_reply(Policy(max_update_norm=1e39), bare).refusal
+    assert refused == ("" if value == 3e38 else "policy-update-norm")
 
 
 def test_a_refusal_leaves_as_it_is():
     refused = Reply(refusal="deadline", error_id="0123abcd")
-    assert apply_to_reply(Policy(tell_counts=False, max_update_norm=1.0), refused, 0) == refused
+    assert apply_to_reply(Policy(tell_counts=False, max_update_norm=1.0), refused) == refused
 
 
 def test_numbers_from_few_questions_are_not_told():
-    left = apply_to_reply(Policy(min_examples_for_metrics=13), REPLY, 40)
+    left = apply_to_reply(Policy(min_examples_for_metrics=13), REPLY)
     assert set(left.metrics) == {
         "seconds",
         "generator.loss",
@@ -265,26 +256,35 @@ def test_numbers_from_few_questions_are_not_told():
         "generator.norm",
     }
     assert (left.update, left.num_examples) == (REPLY.update, REPLY.num_examples)
-    assert set(apply_to_reply(Policy(min_examples_for_metrics=41), REPLY, 40).metrics) == {"seconds"}
+    assert set(apply_to_reply(Policy(min_examples_for_metrics=41), REPLY).metrics) == {"seconds"}
 
 
 def test_temperatures_are_told_whatever_the_number_of_questions():
     """They are found without a text of the site."""
     reply = replace(REPLY, metrics={"retriever.scale": 20.0, "retriever.tau_r": 0.05, "retriever.loss": 1.0})
-    left = apply_to_reply(Policy(min_examples_for_metrics=41, tell_counts=False), reply, 40)
+    left = apply_to_reply(Policy(min_examples_for_metrics=41, tell_counts=False), reply)
     assert left.metrics == {"retriever.scale": 20.0, "retriever.tau_r": 0.05}
 
 
-def test_no_more_questions_than_the_site_has_are_behind_a_number():
-    """A component may count several examples a question."""
-    assert set(apply_to_reply(Policy(min_examples_for_metrics=11), REPLY, 10).metrics) == {"seconds"}
+def test_the_distinct_questions_behind_an_update_and_not_its_weight_are_what_counts():
+    """A component may count a question twice, or questions that taught nothing."""
+    reply = replace(REPLY, questions={"generator": 10, "retriever": 10})
+    assert set(apply_to_reply(Policy(min_examples_for_metrics=11), reply).metrics) == {"seconds"}
+
+
+@pytest.mark.parametrize(("limit", "code"), [(12, ""), (13, "policy-few-examples")])
+def test_an_update_from_few_questions_does_not_leave(limit, code):
+    left = apply_to_reply(Policy(min_examples=limit), REPLY)
+    assert left == (Reply(refusal=code) if code else REPLY)
+
+
+def test_an_update_of_which_nobody_says_how_many_questions_it_comes_from_does_not_leave():
+    assert apply_to_reply(Policy(), replace(REPLY, questions={})).refusal == "policy-few-examples"
 
 
 def test_the_last_loss_may_come_from_one_question_of_the_last_step():
     """40 steps on 40 questions: the last tenth is four steps of one question."""
-    told = {
-        limit: set(apply_to_reply(Policy(min_examples_for_metrics=limit), REPLY, 40).metrics) for limit in (1, 2, 4, 5)
-    }
+    told = {limit: set(apply_to_reply(Policy(min_examples_for_metrics=limit), REPLY).metrics) for limit in (1, 2, 4, 5)}
     assert "retriever.last_loss" in told[1]
     assert "retriever.last_loss" not in told[2]
     assert "retriever.loss" in told[2]
@@ -295,39 +295,39 @@ def test_the_last_loss_may_come_from_one_question_of_the_last_step():
 def test_of_a_validation_labelled_questions_and_not_tokens_are_what_counts():
     policy = Policy(min_examples_for_metrics=4)
     retriever = {name: value for name, value in VALIDATION.metrics.items() if name.startswith("retriever")}
-    assert apply_to_reply(policy, VALIDATION, 40, 3).metrics == retriever
-    assert apply_to_reply(policy, VALIDATION, 40, 4).metrics == VALIDATION.metrics
-    assert apply_to_reply(Policy(min_examples_for_metrics=5), VALIDATION, 40, 4).metrics == {}
+    assert apply_to_reply(policy, VALIDATION, 3).metrics == retriever
+    assert apply_to_reply(policy, VALIDATION, 4).metrics == VALIDATION.metrics
+    assert apply_to_reply(Policy(min_examples_for_metrics=5), VALIDATION, 4).metrics == {}
 
 
 def test_a_sum_whose_count_is_missing_stands_for_no_question():
     reply = Reply(metrics={"retriever.sum": 3.0})
-    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply, 40, 4).metrics == {}
+    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply, 4).metrics == {}
 
 
 def test_a_metric_of_a_component_that_counted_nothing_stands_for_no_question():
-    reply = Reply(metrics={"generator.loss": 2.0, "generator.last_loss": 2.0}, num_examples={"retriever": 12})
-    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply, 40).metrics == {}
+    reply = Reply(metrics={"generator.loss": 2.0, "generator.last_loss": 2.0}, questions={"retriever": 12})
+    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply).metrics == {}
 
 
 def test_a_last_loss_whose_steps_are_missing_counts_as_the_last_of_one():
-    reply = Reply(metrics={"generator.last_loss": 2.0}, num_examples={"generator": 12})
-    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply, 40).metrics == reply.metrics
-    assert apply_to_reply(Policy(min_examples_for_metrics=2), reply, 40).metrics == {}
+    reply = Reply(metrics={"generator.last_loss": 2.0}, questions={"generator": 12})
+    assert apply_to_reply(Policy(min_examples_for_metrics=1), reply).metrics == reply.metrics
+    assert apply_to_reply(Policy(min_examples_for_metrics=2), reply).metrics == {}
 
 
 def test_where_the_number_of_validation_questions_is_unknown_a_policy_takes_it_for_one():
-    assert "generator.sum" in apply_to_reply(Policy(), VALIDATION, 40).metrics
-    assert "generator.sum" not in apply_to_reply(Policy(min_examples_for_metrics=2), VALIDATION, 40).metrics
+    assert "generator.sum" in apply_to_reply(Policy(), VALIDATION).metrics
+    assert "generator.sum" not in apply_to_reply(Policy(min_examples_for_metrics=2), VALIDATION).metrics
 
 
 def test_a_delivery_is_confirmed_under_any_policy():
     reply = Reply(metrics={"delivered": 2})
-    assert apply_to_reply(Policy(min_examples_for_metrics=1000, tell_counts=False), reply, 0, 0) == reply
+    assert apply_to_reply(Policy(min_examples_for_metrics=1000, tell_counts=False), reply, 0) == reply
 
 
 def test_counts_that_are_not_told_leave_as_one_and_what_gives_them_away_is_left_out():
-    left = apply_to_reply(Policy(tell_counts=False), REPLY, 40)
+    left = apply_to_reply(Policy(tell_counts=False), REPLY)
     assert left.num_examples == {"generator": 1, "retriever": 1}
     assert left.update == REPLY.update
     assert set(left.metrics) == {
@@ -337,7 +337,7 @@ def test_counts_that_are_not_told_leave_as_one_and_what_gives_them_away_is_left_
 
 
 def test_a_validation_without_counts_is_a_mean_that_counts_once():
-    left = apply_to_reply(Policy(tell_counts=False), VALIDATION, 40)
+    left = apply_to_reply(Policy(tell_counts=False), VALIDATION)
     assert left.metrics == {
         "generator.sum": -0.5,
         "generator.count": 1.0,
@@ -395,6 +395,7 @@ def test_the_rules_are_told_as_numbers():
         "max_update_norm": 10.0,
         "min_examples": 50.0,
         "min_examples_for_metrics": 20.0,
+        "measure": 1.0,
         "tell_counts": 0.0,
         "tell_diagnosis": 1.0,
     }
@@ -422,19 +423,19 @@ def diagnosis(questions=40.0, **counts):
 
 def test_why_answers_are_wrong_is_told_by_a_site_that_says_so_and_by_no_other():
     reply = Reply(metrics=diagnosis(right=10.0, cut=30.0) | {"seconds": 2.0})
-    assert apply_to_reply(Policy(), reply, 100).metrics == {"seconds": 2.0}
-    assert apply_to_reply(Policy(tell_diagnosis=True), reply, 100) == reply
+    assert apply_to_reply(Policy(), reply).metrics == {"seconds": 2.0}
+    assert apply_to_reply(Policy(tell_diagnosis=True), reply) == reply
 
 
 def test_counts_of_causes_leave_only_if_enough_questions_are_behind_them():
     few = Policy(tell_diagnosis=True, min_examples_for_metrics=40)
-    assert apply_to_reply(few, Reply(metrics=diagnosis(39.0)), 100).metrics == {}
-    assert apply_to_reply(few, Reply(metrics=diagnosis(40.0)), 100).metrics == diagnosis(40.0)
+    assert apply_to_reply(few, Reply(metrics=diagnosis(39.0))).metrics == {}
+    assert apply_to_reply(few, Reply(metrics=diagnosis(40.0))).metrics == diagnosis(40.0)
 
 
 def test_a_site_that_tells_no_counts_tells_shares_of_one_question():
     policy = Policy(tell_diagnosis=True, tell_counts=False)
-    told = apply_to_reply(policy, Reply(metrics=diagnosis(40.0, right=10.0, cut=30.0)), 100).metrics
+    told = apply_to_reply(policy, Reply(metrics=diagnosis(40.0, right=10.0, cut=30.0))).metrics
     assert told == diagnosis(1.0, right=0.25, cut=0.75)
 
 
@@ -449,14 +450,14 @@ def test_the_server_reads_whole_counts_and_nothing_else():
 
 def test_of_a_component_of_ones_own_the_mean_alone_leaves_where_counts_are_not_told():
     reply = Reply(metrics={"reranker.sum": 6.0, "reranker.count": 4.0, "reranker.steps": 20.0, "seconds": 1.0})
-    left = apply_to_reply(Policy(tell_counts=False), reply, 40)
+    left = apply_to_reply(Policy(tell_counts=False), reply)
     assert left.metrics == {"reranker.sum": 1.5, "reranker.count": 1.0, "seconds": 1.0}
 
 
 def test_what_a_component_of_ones_own_counts_says_nothing_of_the_questions_behind_it():
     reply = Reply(metrics={"reranker.sum": 6.0, "reranker.count": 400.0})
-    assert apply_to_reply(Policy(min_examples_for_metrics=5), reply, 40, 4).metrics == {}
-    assert apply_to_reply(Policy(min_examples_for_metrics=5), reply, 40, 5).metrics == reply.metrics
+    assert apply_to_reply(Policy(min_examples_for_metrics=5), reply, 4).metrics == {}
+    assert apply_to_reply(Policy(min_examples_for_metrics=5), reply, 5).metrics == reply.metrics
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from fedrag.errors import ConfigError, DataError, FedragError, ModelError, Servi
 from fedrag.memory import free_memory
 from fedrag.security.certificates import days_left
 from fedrag.security.keys import fingerprint, load_private_key, load_public_key
+from fedrag.security.permissions import require_private
 from fedrag.site.admin.reach import Health, ask_health
 from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 from fedrag.site.source_passages import sync_passages
@@ -57,6 +58,7 @@ def check_site(folder: Path) -> Iterator[Finding]:
         "device": lambda: _device(config),
         "memory": lambda: _memory(config),
         "disk": lambda: _disk(folder, config),
+        "permissions": lambda: _permissions(folder, config),
         "private key": lambda: _private_key(config),
         "ca.crt": lambda: _authority(config),
         "coordinator.pub": lambda: _coordinator_key(config),
@@ -98,7 +100,7 @@ def _data_text(config: SiteConfig) -> str:
         more = f"; {len(report.errors) - 1} more: fedrag data check {config.data}" if len(report.errors) > 1 else ""
         raise DataError(f"{report.errors[0]}{more}")
     [site] = report.sites
-    train = site.n_questions["train"]
+    train = site.n_distinct["train"]
     if not any(site.n_questions.values()):
         raise DataError(
             f"{config.data}: {plural(site.n_passages, 'passage')} and no question yet, so this site can be asked, but "
@@ -202,6 +204,12 @@ def _largest(models: Sequence[FetchedModel], role: str) -> int:
     """Return how many weights the largest model of a role has."""
     of_role = [model for model in models if (model.kind == "encoder") == (role == "retriever")]
     return max((count_parameters(model.folder) for model in of_role), default=0)
+
+
+def _permissions(folder: Path, config: SiteConfig) -> str:
+    """Look at all but what the administrator brings, the data and what all sites get, and the key, looked at next."""
+    others = (config.data, config.ca, config.coordinator_key, config.private_key)
+    return require_private(folder, [Path(name) for name in others])
 
 
 def _private_key(config: SiteConfig) -> str:

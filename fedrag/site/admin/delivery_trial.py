@@ -14,19 +14,20 @@ from fedrag.site.delivery import Delivered, Delivery, current_delivery, deliveri
 from fedrag.site.site_config import SiteConfig
 
 
-def try_waiting(folder: Path, config: SiteConfig, display: Display = Quiet()) -> list[Delivery]:
-    """Judge all deliveries that wait to be measured, the oldest first, and return them with their verdicts.
+def try_waiting(folder: Path, config: SiteConfig, display: Display = Quiet(), run: str | None = None) -> list[Delivery]:
+    """Judge the deliveries that wait to be measured, the oldest first, and return them with their verdicts.
 
     Args:
         folder: The site's folder.
         config: Its site.toml.
         display: Shows lines and progress.
+        run: The run whose delivery alone is judged; None: all that wait.
 
     Raises:
         FedragError: The data or a model is not in order; what was not judged still waits.
     """
     runs = []
-    for delivery in [delivery for delivery in deliveries(folder) if delivery.is_to_be_judged]:
+    for delivery in [one for one in deliveries(folder) if one.is_to_be_judged and run in (None, one.run)]:
         verdict = _verdict(folder, config, delivery, display)
         record_verdict(folder, delivery, verdict, adopts=decides_for(config.policy, verdict))
         runs.append(delivery.run)

@@ -10,7 +10,6 @@ import secrets
 import threading
 import time
 from dataclasses import replace
-from datetime import datetime
 from pathlib import Path
 
 from flwr.app import Message, RecordDict
@@ -22,22 +21,25 @@ from fedrag.data.site_folder import load_site
 from fedrag.errors import FedragError, SignatureError
 from fedrag.federation.messages import (
     DELIVER,
+    TRAIN,
     VALIDATE,
     Reply,
     Request,
-    array_bytes,
+    content_bytes,
     minor_version,
     open_request,
     reply_content,
 )
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
 from fedrag.security.keys import load_private_key, load_public_key
-from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
-from fedrag.site.policy import Ledger, RequestedWork, fewest_questions, ledger_of, refusal_of_request
+from fedrag.site.egress import EGRESS_FILE, EgressLog
+from fedrag.site.policy import RequestedWork, fewest_questions, is_too_large, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
-from fedrag.site.site_config import SITE_FILE, SiteConfig
+from fedrag.site.site_config import SITE_FILE, Policy, SiteConfig
+from fedrag.site.work_ledger import LEDGER_FILE, SYSTEM_CLOCK, Clock, WorkKind, WorkLedger
+from fedrag.site.work_meter import PolicyEndsWork, WorkMeter
 from fedrag.types import COMPONENTS
 
 log = logging.getLogger("fedrag.node")
@@ -53,14 +55,17 @@ class RequestHandler:
     Args:
         folder: The site's folder.
         config: Its site.toml.
+        clock: Tells the time to the policy.
     """
 
-    def __init__(self, folder: Path, config: SiteConfig) -> None:
+    def __init__(self, folder: Path, config: SiteConfig, clock: Clock = SYSTEM_CLOCK) -> None:
         self._folder = folder
         self._config = config
         self._key = load_private_key(Path(config.private_key))
         self._coordinator = load_public_key(Path(config.coordinator_key))
         self._egress = EgressLog(folder / EGRESS_FILE)
+        self._ledger = WorkLedger(folder / LEDGER_FILE)
+        self._clock = clock
         self._replay_guard = ReplayGuard(folder / "requests.jsonl")
         node_config = {"site-name": config.name, "site-folder": config.data, "site-cache": str(folder)}
         self._worker = Worker(folder / SITE_FILE, node_config)
@@ -93,10 +98,14 @@ class RequestHandler:
         try:
             slip = verified_slip(message.content, "request", self._coordinator)
             content = self._content(message, slip, again, cancelled or threading.Event())
+            if is_too_large(self._config.policy, content_bytes(content)):
+                content = self._refusal("policy-message-size", "its reply")
         except SignatureError as error:
             content = self._refusal("bad-signature", error)
         except Superseded:
             raise
+        except PolicyEndsWork as end:
+            content = self._refusal(end.code, "the policy ended the work")
         except Exception as error:  # its text stays in the site's log
             content = self._refusal(refusal_code(error), error)
         run, request, kind = (slip.run, slip.request, slip.kind) if slip else ("", "", message.metadata.message_type)
@@ -121,11 +130,18 @@ class RequestHandler:
     def _content(self, message: Message, slip: Slip, again: bool, cancelled: threading.Event) -> RecordDict:
         if code := self._refusal_by_slip(message, slip, again):
             return self._refusal(code, f"{slip.kind} of {slip.run}, for {slip.site}, by fedrag {slip.version}")
-        request = open_request(message)
-        if code := self._refusal_by_policy(message, request):
-            return self._refusal(code, f"round {request.round_number} of {slip.run}")
-        log.info("%s, %s, round %d", slip.run, slip.kind, request.round_number)
-        return self._work(message, slip.run, request.deadline_s, cancelled)
+        work = _work_of(message)
+        limits = self._config.policy if work else Policy()  # a greeting or a delivery is charged, and not ended
+        with WorkMeter(limits, self._ledger, self._clock) as meter:
+            if is_too_large(self._config.policy, content_bytes(message.content)):
+                return self._refusal("policy-message-size", f"the {slip.kind} of {slip.run}")
+            request = open_request(message)
+            if code := self._refusal_by_policy(request, work, slip.request):
+                return self._refusal(code, f"round {request.round_number} of {slip.run}")
+            log.info("%s, %s, round %d", slip.run, slip.kind, request.round_number)
+            if work:
+                self._ledger.begin(work, slip.request, self._clock.now())
+            return self._answered(message, slip.run, request.deadline_s, cancelled, meter)
 
     def _refusal_by_slip(self, message: Message, slip: Slip, again: bool) -> str:
         """Return why a signed message is refused before it is opened: another site, a replay, a version; "" if not."""
@@ -137,30 +153,27 @@ class RequestHandler:
             return "replayed"
         return "" if minor_version(slip.version) == minor_version(__version__) else "version"
 
-    def _refusal_by_policy(self, message: Message, request: Request) -> str:
+    def _refusal_by_policy(self, request: Request, work: WorkKind | None, request_id: str) -> str:
         config = Config.from_toml(request.scenario)
-        policy = self._config.policy
-        now = datetime.now().astimezone()
-        counts_work = policy.rounds_a_day or policy.minutes_a_day  # without them, skip reading a log of months
-        ledger = ledger_of(read_egress(self._folder / EGRESS_FILE), now) if counts_work else Ledger()
-        validates = message.metadata.message_type == VALIDATE
         asked = RequestedWork(
             config,
-            request.components or (COMPONENTS if validates else ()),  # a diagnosis runs both models
+            COMPONENTS if work == "diagnose" else request.components,  # a diagnosis runs both models
             base_hashes=base_tensor_hashes(config),
             train_questions=fewest_questions(load_site(Path(self._config.data)), request.components, config),
-            message_bytes=array_bytes(message.content),
-            validates=validates,
+            work=work,
         )
-        return refusal_of_request(policy, asked, ledger, now)
+        now = self._clock.now()
+        return refusal_of_request(self._config.policy, asked, self._ledger.of(now, request_id), now)
 
-    def _work(self, message: Message, run: str, deadline_s: float, cancelled: threading.Event) -> RecordDict:
+    def _answered(
+        self, message: Message, run: str, deadline_s: float, cancelled: threading.Event, meter: WorkMeter
+    ) -> RecordDict:
         """Let the worker answer; if it dies, let a new worker try once more."""
         for again in (False, True):
             if cancelled.is_set():
                 raise Superseded
             try:
-                content = self._worker.answer(message, run, deadline_s)
+                content = self._worker.answer(message, run, deadline_s, meter.check)
                 if message.metadata.message_type == DELIVER:
                     self._worker.end()  # the run is over: its models leave the memory to who measures the new ones
                 return content
@@ -177,3 +190,13 @@ class RequestHandler:
         unforeseen = reason if isinstance(reason, Exception) and not isinstance(reason, FedragError) else None
         log.error("refused with %s (%s): %s", code, error_id, reason, exc_info=unforeseen)
         return reply_content(Reply(refusal=code, error_id=error_id), {}, "float32")
+
+
+def _work_of(message: Message) -> WorkKind | None:
+    """Return what kind of work a message asks for, by its type, whatever it names; None: a greeting or a delivery."""
+    if message.metadata.message_type == TRAIN:
+        return "train"
+    if message.metadata.message_type == VALIDATE:
+        request = message.content.config_records.get("request")
+        return "validate" if request and request.get("components") else "diagnose"
+    return None

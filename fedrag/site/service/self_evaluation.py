@@ -5,16 +5,18 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime
 from pathlib import Path
 
 from fedrag.errors import FedragError
+from fedrag.federation.messages import REFUSALS
 from fedrag.service.children import Child
 from fedrag.site.adoption import Verdict, record_verdict, verdict_line
 from fedrag.site.client_folder import INBOX
 from fedrag.site.delivery import REPORT_FILE, RESULTS_FILE, Delivery, current_delivery, deliveries, models_folder
-from fedrag.site.policy import is_quiet
+from fedrag.site.policy import refusal_of_work
 from fedrag.site.site_config import SiteConfig
+from fedrag.site.work_ledger import LEDGER_FILE, SYSTEM_CLOCK, Clock, WorkLedger
+from fedrag.site.work_meter import PolicyEndsWork, WorkMeter
 
 IDLE_S = 10.0
 """Seconds that the site must have been idle before it measures models."""
@@ -29,22 +31,27 @@ class SelfEvaluation:
     """Runs `fedrag client adopt --by-policy` and then `fedrag client evaluate`, each in a process of its own.
 
     The first judges deliveries that wait by the site's validation questions; the second measures what is in use on its
-    test questions, once, where site.toml says `evaluate`. They start after the reply to the delivery was sent, end when
-    another message arrives, and never start in quiet hours. A failure costs one line on the terminal and a log file;
+    test questions, once, where site.toml says `evaluate`. They start after the reply to the delivery was sent, and end
+    when another message arrives. The policy bounds them as it bounds what a coordinator asks: quiet hours and used up
+    minutes end them, and with `measure = false` none starts. A failure costs one line on the terminal and a log file;
     the site serves on, and models that could not be judged wait for a person.
 
     Args:
         folder: The site's folder.
         config: Its site.toml.
         idle_s: Seconds that the site must have been idle.
+        clock: Tells the time to the policy.
     """
 
-    def __init__(self, folder: Path, config: SiteConfig, idle_s: float = IDLE_S) -> None:
+    def __init__(self, folder: Path, config: SiteConfig, idle_s: float = IDLE_S, clock: Clock = SYSTEM_CLOCK) -> None:
         self._folder = folder
         self._config = config
         self._idle_s = idle_s
-        self._trial = self._child("adoption", "adopt", "--by-policy")
-        self._evaluation = self._child("evaluation", "evaluate")
+        self._trial = self._child("adoption", "adopt", "--by-policy", str(folder))
+        self._evaluation = self._child("evaluation", "evaluate", str(folder))
+        self._clock = clock
+        self._ledger = WorkLedger(folder / LEDGER_FILE)
+        self._meter = WorkMeter(config.policy, self._ledger, clock)
         self._work: tuple[Child, Delivery] | None = None  # what is being done, and with which delivery
         self._done: list[Delivery] = []
         self._tries = 0
@@ -59,16 +66,26 @@ class SelfEvaluation:
             self._tend(say)
         except (FedragError, OSError) as error:
             self._is_off = True
+            self._end_children()
             say(f"delivered models are not measured any more: {error}")
 
     def end(self) -> None:
         """End the measuring."""
+        self._end_children()
+        if self._work:
+            self._work = None
+            self._meter.end()
+
+    def _end_children(self) -> None:
         for child in (self._trial, self._evaluation):
             child.end()
 
     def _child(self, name: str, *arguments: str) -> Child:
-        command = [*_FEDRAG, *arguments, "--background", str(self._folder)]
-        return Child(name, command, self._folder / "logs" / f"{name}.log", _ENVIRONMENT)
+        return Child(name, self._command(*arguments), self._folder / "logs" / f"{name}.log", _ENVIRONMENT)
+
+    @staticmethod
+    def _command(*arguments: str) -> list[str]:
+        return [*_FEDRAG, *arguments, "--background"]
 
     def _tend(self, say: Callable[[str], None]) -> None:
         now = time.monotonic()
@@ -76,28 +93,47 @@ class SelfEvaluation:
             self._idle_since = now
             if self._work:
                 self.end()
-                self._work = None
         elif self._work:
-            child, delivery = self._work
-            if not child.pid:
-                self._work = None
-                self._idle_since = now
-                self._finish(child, delivery, say)
+            self._follow(*self._work, say)
         elif now > self._idle_since + self._idle_s:
             self._idle_since = now  # look again after the same wait
-            self._work = self._next()
-            if self._work:
-                child, delivery = self._work
-                split = "validation" if child is self._trial else "test"
-                say(f"measuring {delivery.run} on this site's own {split} questions")
-                child.start()
+            if work := self._next():
+                self._begin(*work, say)
+
+    def _begin(self, child: Child, delivery: Delivery, say: Callable[[str], None]) -> None:
+        """Start measuring a delivery, if the policy allows it now."""
+        when, policy = self._clock.now(), self._config.policy
+        code = refusal_of_work(policy, "measure", self._ledger.of(when, delivery.run), when)
+        if code == "policy-measure" and child is self._trial:
+            record_verdict(self._folder, delivery, Verdict("unknown", why="policy.measure = false"), adopts=False)
+        if code:
+            return
+        self._ledger.begin("measure", delivery.run, when)
+        split = "validation" if child is self._trial else "test"
+        say(f"measuring {delivery.run} on this site's own {split} questions")
+        self._meter.begin()
+        self._work = child, delivery
+        child.start()
+
+    def _follow(self, child: Child, delivery: Delivery, say: Callable[[str], None]) -> None:
+        """End the measuring where the policy says so, or see how it ended by itself."""
+        if child.pid:
+            try:
+                self._meter.check()
+            except PolicyEndsWork as end:
+                self.end()
+                say(f"measuring {delivery.run} was ended: {REFUSALS[end.code]}")
+            return
+        self._work = None
+        self._meter.end()
+        self._idle_since = time.monotonic()
+        self._finish(child, delivery, say)
 
     def _next(self) -> tuple[Child, Delivery] | None:
-        """Return the next thing to do, if there is one and it may be done now."""
+        """Return the next thing to do, if there is one."""
         found = deliveries(self._folder)
-        if is_quiet(self._config.policy, datetime.now().astimezone()):
-            return None
         if waiting := next((delivery for delivery in found if delivery.is_to_be_judged), None):
+            self._trial.command = self._command("adopt", "--by-policy", str(self._folder), waiting.run)
             return self._trial, waiting
         current = current_delivery(found)
         if not self._config.evaluate or current is None or current in self._done:

@@ -11,7 +11,8 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from multiprocessing.connection import Connection as Pipe
 from pathlib import Path
 
@@ -20,9 +21,9 @@ from flwr.app import Context, Message, RecordDict
 from fedrag.service.children import die_with_parent
 from fedrag.site.refusal import DeadlinePassed
 from fedrag.site.site_config import SiteConfig, choose_device
+from fedrag.site.work_meter import CHECK_S
 
 GRACE_S = 20.0  # a worker stops by itself at the first step after the deadline; this is the time for that step
-LONGEST_S = 20 * 86_400.0  # poll cannot wait longer than some 24 days
 
 
 class WorkerDied(Exception):
@@ -44,25 +45,43 @@ class Worker:
         self._pipe: Pipe | None = None
         self._lock = threading.RLock()  # another thread may end it while it starts
 
-    def answer(self, message: Message, run: str, deadline_s: float) -> RecordDict:
+    def answer(
+        self, message: Message, run: str, deadline_s: float, check: Callable[[], None] = lambda: None
+    ) -> RecordDict:
         """Return the content of the reply to a message.
+
+        Args:
+            message: The message.
+            run: Name of the run.
+            deadline_s: Seconds until nobody waits for the reply.
+            check: Called before the worker works, then every `CHECK_S`; what it raises ends the worker.
 
         Raises:
             WorkerDied: The worker ended before it answered.
             DeadlinePassed: It missed the deadline and was ended.
         """
         pipe = self._ready()
+        end = time.monotonic() + deadline_s + GRACE_S
+        self._check(end, check)
         try:
             pipe.send((message, self._node_config | {"run": run}))
-            if not pipe.poll(min(deadline_s + GRACE_S, LONGEST_S)):
-                self.end()
-                raise DeadlinePassed
+            while not pipe.poll(CHECK_S):
+                self._check(end, check)
             content = pipe.recv()
         except (EOFError, OSError):
             self.end()
             raise WorkerDied from None
         assert isinstance(content, RecordDict)
         return content
+
+    def _check(self, end: float, check: Callable[[], None]) -> None:
+        try:
+            check()
+            if time.monotonic() > end:
+                raise DeadlinePassed
+        except BaseException:
+            self.end()
+            raise
 
     def end(self) -> None:
         """End the process."""

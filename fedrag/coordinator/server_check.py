@@ -1,0 +1,35 @@
+"""Checks a coordinator's folder: each finding is fine, or says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from fedrag.components.finding import Finding, found
+from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
+from fedrag.errors import ConfigError
+from fedrag.security.certificates import days_left
+from fedrag.security.keys import fingerprint, load_private_key
+from fedrag.security.permissions import require_private
+from fedrag.text import plural
+
+
+def check_server(folder: ServerFolder) -> Iterator[Finding]:
+    """Check who can read a coordinator's folder, its signing key and its certificate."""
+    path = folder.path
+    yield found("permissions", lambda: require_private(path))
+    yield found("signing key", lambda: _signing_key(path))
+    yield found("certificate", lambda: _certificate(path))
+
+
+def _signing_key(path: Path) -> str:
+    key = load_private_key(path / "signing.key")
+    return f"only its owner can read it; fingerprint {fingerprint(key.public_key())}"
+
+
+def _certificate(path: Path) -> str:
+    days = days_left(path / "server.crt", datetime.now(UTC))
+    if days < WARN_DAYS:
+        raise ConfigError(f"that of the reverse proxy ends in {plural(days, 'day')}; run: fedrag server rotate {path}")
+    return f"valid for {plural(days, 'day')}"
