@@ -64,19 +64,24 @@ def add_site(
     folder: Folder,
     key: Annotated[Path, typer.Argument(metavar="SITE.pub", help="The site's public key.")],
     name: Annotated[str, typer.Option(help="The site's name, as in its site.toml.")],
+    questions: Annotated[
+        int, typer.Option(min=0, metavar="N", help="It counts for at most N training questions; 0: for what it claims.")
+    ] = 0,
 ) -> None:
-    """Register a site by its public key.
+    """Register a site by its public key, or change how many questions one that is registered counts for.
 
-    Example: fedrag server add-site coordinator north.pub --name north
+    Example: fedrag server add-site coordinator north.pub --name north --questions 1200
     """
     from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.security.keys import fingerprint
+    from fedrag.text import plural
 
     opened = ServerFolder.open(folder)
-    site = opened.add_site(name, key)
+    site = opened.add_site(name, key, questions)
     if opened.is_running:
         opened.link.register(site.name, site.public_key)
-    typer.echo(f"{name} is registered with the key {fingerprint(site.public_key)}")
+    counts = f"; it counts for at most {plural(site.questions, 'training question')}" if site.questions else ""
+    typer.echo(f"{name} is registered with the key {fingerprint(site.public_key)}{counts}")
 
 
 @app.command("remove-site")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedrag.components.spec import ComponentSpec, Steps
 from fedrag.config.scenario import Config
@@ -26,6 +26,14 @@ def _learns_from(config: Config) -> str:
     if not config.retriever.uses_lsr:
         return "labelled_questions"
     return "train_questions" if config.retriever.uses_contrastive else "answered_questions"
+
+
+def _examples_limit(counts: Mapping[str, int], config: Config) -> int:
+    """The contrastive loss takes all labelled questions; LSR may take a part of the answered ones."""
+    settings = config.retriever
+    labelled = counts.get("labelled_questions", 0) if settings.uses_contrastive else 0
+    answered = counts.get("answered_questions", 0) if settings.uses_lsr else 0
+    return labelled + min(answered, settings.lsr.max_questions or answered)
 
 
 def _needs_state_of(config: Config) -> tuple[Component, ...]:
@@ -53,6 +61,7 @@ RETRIEVER = ComponentSpec(
     steps=_steps,
     base_models=_base_models,
     learns_from=_learns_from,
+    examples_limit=_examples_limit,
     needs_state_of=_needs_state_of,
     epochs=lambda config: config.retriever.epochs,
     check_sites=_check_sites,

@@ -127,9 +127,13 @@ def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, disp
     keys = {site.name: site.public_key for site in folder.sites()}
 
     def members() -> list[Member]:
-        registered = {site.name for site in folder.sites()}  # read again: one may have been removed meanwhile
+        registered = {site.name: site for site in folder.sites()}  # read again: one may have been removed meanwhile
         nodes = [node for node in _nodes(link) if node.online and node.name in registered]
-        return [Member(node.node_id, node.name, keys[node.name], node.last_seen) for node in nodes if node.name in keys]
+        return [
+            Member(node.node_id, node.name, keys[node.name], node.last_seen, registered[node.name].questions)
+            for node in nodes
+            if node.name in keys
+        ]
 
     if not keys:
         raise ServiceError(f"no site is registered; enter one with: fedrag server add-site {folder.path} SITE.pub")

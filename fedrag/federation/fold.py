@@ -9,9 +9,11 @@ from typing import Any
 
 from flwr.app import RecordDict
 
+from fedrag.components.spec import find_component
 from fedrag.config.scenario import Config
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Aggregator, CollectedRule, ExactMean, Rule
+from fedrag.federation.claims import Claims
 from fedrag.federation.exchange import Federation, KnownSite, ask
 from fedrag.federation.lora_error import AggregationError
 from fedrag.federation.messages import TRAIN, Reply, Request
@@ -28,12 +30,14 @@ class Folded:
         difference: The weighted mean difference of each component.
         sites: What each site told, by name, for the log.
         left_out: Why a site's reply was not used, by name.
+        weights_cut: What a site counted for, by name and component, where it claimed more.
         errors: Aggregation error of each component with LoRA pairs.
     """
 
     difference: State = field(default_factory=dict)
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    weights_cut: dict[str, dict[Component, int]] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
 
 
@@ -50,7 +54,8 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
         QuorumError: Too few gave a valid reply.
     """
     config, display = federation.config, federation.display
-    fold = _Fold(config, request, chosen, federation.rule)
+    claims = _claims(federation, request, chosen)
+    fold = _Fold(config, request, chosen, claims, federation.rule)
     folded = Folded()
     task = f"round {request.round_number}/{config.federation.rounds}"
     display.progress(task, 0, len(chosen))
@@ -64,10 +69,18 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
             display.say(f"{site.name} is left out of round {request.round_number}: {error}")
         else:
             folded.sites[site.name] = _told(reply)
+            if cut := claims.cut(site.name, reply.num_examples):
+                folded.weights_cut[site.name] = cut
+                for component, weight in cut.items():
+                    display.say(
+                        f"{site.name} counts for {weight:,} {component} questions in round {request.round_number}, not "
+                        f"for the {reply.num_examples[component]:,} that it claims: {claims.why(site.name, weight)}"
+                    )
         display.progress(task, done, len(chosen))
     _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
     folded.sites = dict(sorted(folded.sites.items()))
     folded.left_out = dict(sorted(folded.left_out.items()))
+    folded.weights_cut = dict(sorted(folded.weights_cut.items()))
     folded.difference = fold.difference()
     folded.errors = fold.errors(folded.difference)
     return folded
@@ -76,22 +89,25 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
 class _Fold:
     """Folds the valid replies of one round into one difference a component."""
 
-    def __init__(self, config: Config, request: Request, chosen: Sequence[KnownSite], rule: Rule | None) -> None:
+    def __init__(
+        self, config: Config, request: Request, chosen: Sequence[KnownSite], claims: Claims, rule: Rule | None
+    ) -> None:
         self._config = config
         self._state = request.state
         self._manifests = {c: manifest_of(request.state[c]) for c in request.components}
         self._told = {site.name: max(1, site.greeting.counts.get("train_questions", 1)) for site in chosen}
-        self._aggregators = {c: self._aggregator(m, rule) for c, m in self._manifests.items()}
+        self._claims = claims
+        self._aggregators = {c: self._aggregator(c, m, rule) for c, m in self._manifests.items()}
         seed = derive_seed(config.seed, request.round_number, "aggregation error")
         self._errors = {c: AggregationError(m, seed) for c, m in self._manifests.items()}
         self._trained: set[Component] = set()
         self.valid = 0
 
-    def _aggregator(self, manifest: Manifest, rule: Rule | None) -> Aggregator:
+    def _aggregator(self, component: Component, manifest: Manifest, rule: Rule | None) -> Aggregator:
         if rule is not None:
             return CollectedRule(rule, manifest)
-        weights = self._told.values() if self._config.federation.weighting == "examples" else [1] * len(self._told)
-        return ExactMean(manifest.size, self._config.federation.max_update_norm, sum(weights))
+        weight_sum = sum(self._claims.weight(site, component, told) for site, told in self._told.items())
+        return ExactMean(manifest.size, self._config.federation.max_update_norm, weight_sum)
 
     def add(self, reply: Reply, site: str) -> None:
         """Check what only the server knows, then fold in all components of a reply, or none.
@@ -112,8 +128,7 @@ class _Fold:
             if size > limit:
                 raise MessageError(f"its {component} update has norm {size:.3g}, above the limit of {limit:g}")
         for component, flat in reply.update.items():
-            by_examples = self._config.federation.weighting == "examples"
-            weight = reply.num_examples[component] if by_examples else 1
+            weight = self._claims.weight(site, component, reply.num_examples[component])
             self._aggregators[component].add(flat, weight, site)
             self._trained.add(component)
             self._errors[component].add(self._state[component], differences[component], weight)
@@ -127,6 +142,21 @@ class _Fold:
         """Return the aggregation error of each component with LoRA pairs."""
         found = {c: self._errors[c].result(add(self._state[c], d)) for c, d in difference.items()}
         return {component: error for component, error in found.items() if error is not None}
+
+
+def _claims(federation: Federation, request: Request, chosen: Sequence[KnownSite]) -> Claims:
+    """Return what the chosen sites told that they learn from, and how much of it is believed."""
+    config = federation.config
+    specs = {component: find_component(federation.components, component) for component in request.components}
+    return Claims(
+        {
+            component: {site.name: spec.most_examples(site.greeting.counts, config) for site in chosen}
+            for component, spec in specs.items()
+        },
+        {site.name: site.confirmed for site in chosen if site.confirmed},
+        config.federation.max_weight_ratio,
+        is_equal=config.federation.weighting == "equal",
+    )
 
 
 def _require_quorum(config: Config, round_number: int, valid: int, asked: int, left_out: dict[str, str]) -> None:
