@@ -37,6 +37,8 @@ REFUSALS = {
     "bad-data": "its data is malformed",
     "bad-model": "its models are missing or altered",
     "bad-request": "it could not read the request",
+    "bad-delivery": "the models it was handed are not those of the scenario, or not whole",
+    "deliveries-full": "it keeps as many delivered models as it may; its administrator removes old ones",
     "deadline": "the deadline passed while it trained",
     "out-of-memory": "it ran out of memory",
     "no-disk-space": "its disk is full",
