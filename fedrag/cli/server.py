@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedrag.cli.serve import say
 from fedrag.cli.server_diagnose import diagnose
 from fedrag.service.environment import require_linux
+from fedrag.text import plural
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
 app.command()(diagnose)
@@ -56,7 +57,7 @@ def start(folder: Folder) -> None:
     from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.coordinator.service import serve
 
-    serve(ServerFolder.open(folder), _say)
+    serve(ServerFolder.open(folder), say)
 
 
 @app.command("add-site")
@@ -74,7 +75,6 @@ def add_site(
     """
     from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.security.keys import fingerprint
-    from fedrag.text import plural
 
     opened = ServerFolder.open(folder)
     site = opened.add_site(name, key, questions)
@@ -235,10 +235,6 @@ def restore(
     typer.echo(f"made {folder}; start it with: fedrag server start {folder}")
 
 
-def _say(line: str) -> None:
-    typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
-
-
 @app.command()
 def console(
     folder: Folder,
@@ -251,4 +247,4 @@ def console(
     from fedrag.coordinator.console import serve_console
     from fedrag.coordinator.server_folder import ServerFolder
 
-    serve_console(ServerFolder.open(folder), port, _say)
+    serve_console(ServerFolder.open(folder), port, say)

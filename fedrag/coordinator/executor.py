@@ -60,7 +60,8 @@ def main(path: Path) -> None:
         display.say(str(error))  # not even how it ended can be written down; the service waits for room
         raise SystemExit(1) from None
     except Exception:
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():  # it may quote what a site sent
+            display.say(line)
         raise SystemExit(1) from None  # the service tries again
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedrag.text import printable
+
 _ERROR_ID = re.compile(r"; error [0-9a-f]{8} in the site's log")
 
 Records = Sequence[dict[str, Any]]
@@ -141,7 +143,7 @@ def cut_weights(records: Records) -> list[str]:
 def left_out(records: Records) -> list[str]:
     """Return, in words, which replies were not used and why; the ids of errors, new each time, are left off."""
     return [
-        f"{failure.site}: {_ERROR_ID.sub('', failure.reason)}: {_in_rounds(failure.rounds)}"
+        f"{printable(failure.site)}: {printable(_ERROR_ID.sub('', failure.reason))}: {_in_rounds(failure.rounds)}"
         for failure in failures(records)
     ]
 

@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 from collections.abc import Mapping
 from multiprocessing.connection import Connection as Pipe
@@ -18,6 +17,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 
 from fedrag.service.children import die_with_parent
+from fedrag.service.plain_log import log_plainly
 from fedrag.site.refusal import DeadlinePassed
 from fedrag.site.site_config import SiteConfig, choose_device
 
@@ -92,7 +92,7 @@ def _work(pipe: Pipe, site_toml: Path, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = SiteConfig.from_file(site_toml)
     choose_device(config)  # before torch looks for a GPU
-    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    log_plainly(logging.WARNING)
     logging.getLogger("fedrag").setLevel(logging.INFO)
     from fedrag.site.client_app import make_client_app  # imports torch, which the node must not load
 
