@@ -19,7 +19,7 @@ from fedrag.config.run_settings import Schedule
 from fedrag.config.values import COMPONENT_PATTERN
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
-from fedrag.federation.codec import decode, encode, state_wire
+from fedrag.federation.codec import byte_count, decode, encode, state_wire
 from fedrag.federation.update import Manifest, all_finite, flatten, manifest_of, unflatten
 from fedrag.seeding import derive_seed
 from fedrag.types import COMPONENTS, IDENTITY_PARTS, Component, ModelIdentity, State
@@ -198,6 +198,7 @@ def open_request(message: Message) -> Request:
             told = config["protocol"] if isinstance(config["protocol"], int) else "of another kind"
             raise MessageError(f"the server speaks protocol {told}, this site {PROTOCOL}")
         wire = str(config["wire"])
+        byte_count(0, wire)  # raises where it is none, also if no state is there to be read
         state: State = {}
         for component, array in message.content.array_records["state"].items():
             _require_name(component)

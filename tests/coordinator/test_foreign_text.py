@@ -154,7 +154,7 @@ def test_whatever_a_display_is_told_it_shows_harmlessly(capsys):
 def hostile_coordinator(root):
     """Return a coordinator's folder with a run whose records, of an earlier version, hold what a site sent, raw."""
     folder = new_folder(root, ("north",))
-    run = write_run(folder, [record(1, {"south": HOSTILE}, ("north",))], state="failed", why=HOSTILE)
+    run = write_run(folder, [record(1, {"south": WIRED}, ("north",))], state="failed", why=WIRED)
     (run.path / "sites.json").unlink(missing_ok=True)
     write_json(run.path / "sites.json", {"north": {"version": WIRED, "counts": {"train_questions": WIRED}}})
     write_outcome(run.path, Outcome("failed", WIRED))
