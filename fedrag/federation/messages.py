@@ -91,7 +91,7 @@ _DIAGNOSIS = "diagnosis."
 
 NAME_LENGTH = 100
 VERSION_LENGTH = 40
-_VERSION = re.compile(r"[0-9]+(\.[0-9]+){1,4}((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?(\+[a-z0-9.]+)?")
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,4}((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?(\+[a-z0-9.]+)?")
 """A version of a Python package, as fedrag writes its own."""
 
 QUESTION_COUNTS = ("train_questions", "answered_questions", "labelled_questions", "validation_questions")
