@@ -37,7 +37,8 @@ class FederationConfig(Section):
     """Weight of a site's update: its number of training examples, or the same for all."""
     max_weight_ratio: Annotated[float, Field(ge=0.0)] = 10.0
     """No site counts for more than so many times the median number of training examples that the sites of a round told
-    of (of an even number of sites, the lower of the two in the middle); 0: each counts for what it claims."""
+    of (of an even number of sites, the lower of the two in the middle), nor its validation for more than so many times
+    the median count; 0: each counts for what it claims."""
     proximal_mu: Annotated[float, Field(ge=0.0)] = 0.0
     """FedProx (Li et al. 2020): mu of the proximal term; 0: plain FedAvg."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

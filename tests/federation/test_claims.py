@@ -15,7 +15,8 @@ from fedrag.components.state import initial_state
 from fedrag.federation.aggregation import WEIGHT_LIMIT
 from fedrag.federation.claims import Claims
 from fedrag.federation.codec import decode
-from fedrag.federation.messages import GREET, TRAIN
+from fedrag.federation.messages import GREET, TRAIN, VALIDATE
+from fedrag.federation.scoring import _mean_score
 from fedrag.federation.update import manifest_of, unflatten
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.reporting.page import render
@@ -214,3 +215,20 @@ def test_a_bad_reply_of_the_greedy_site_costs_its_reply_alone(sites, tmp_path):
     _, run = federate(config(sites), tmp_path / "run", app=with_faults({"c": more}))
     assert "but told of 2" in run.rounds()[0]["left_out"]["c"]
     assert run.rounds()[0]["weights_cut"] == {}
+
+
+def test_the_choice_of_the_best_round_is_no_single_site_s_either(sites, tmp_path):
+    """With a count of a billion behind its validation one site alone chose which round's tensors were kept."""
+
+    def spoiling(message, context, real):
+        reply = real(message, context)
+        reply.content["metrics"].update({"metric.retriever.sum": 0.0, "metric.retriever.count": 1e9})
+        return reply
+
+    settings = tiny_config(sites, federation={"rounds": 1, "schedule": "retriever", "validate_every": 1})
+    _, run = federate(settings, tmp_path / "run", app=with_faults({"c": spoiling}, VALIDATE))
+    # a and b have two questions each, and c counts for ten times two: it was 4e-9.
+    assert 0.05 < run.rounds()[0]["validation"]["retriever"] <= 4 / 24
+    assert _mean_score([{"x.sum": 1.0, "x.count": 2.0}] * 2 + [{"x.sum": 1e9, "x.count": 1e9}], "x", 10.0) == 22 / 24
+    assert _mean_score([{"x.sum": 5.0, "x.count": 2.0}, {"x.sum": -9.0, "x.count": -2.0}], "x", 10.0) == 2.5
+    assert _mean_score([{"x.sum": 1.0, "x.count": 0.5}, {}], "x", 10.0) is None
