@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from statistics import median_low
@@ -18,13 +18,13 @@ class Claims:
         expected: The most questions that each site learns from in the round, by component and site, as it told.
         confirmed: Questions that were confirmed when a site was registered, where they were.
         ratio: No site counts for more than so many times the median of the others' and its own; 0: for any number.
-        is_equal: Whether all sites count the same, whatever they claim.
+        equal: Components for which all sites count the same, whatever they claim.
     """
 
     expected: Mapping[Component, Mapping[str, int]]
     confirmed: Mapping[str, int] = field(default_factory=dict)
     ratio: float = 0.0
-    is_equal: bool = False
+    equal: Collection[Component] = ()
 
     @cached_property
     def medians(self) -> dict[Component, int]:
@@ -37,7 +37,7 @@ class Claims:
 
     def weight(self, site: str, component: Component, claimed: int) -> int:
         """Return how many questions a site's update counts for."""
-        if self.is_equal:
+        if component in self.equal:
             return 1
         believed = self._believed(site, claimed)
         most = int(self.ratio * self.medians[component]) if self.ratio else believed
@@ -46,7 +46,7 @@ class Claims:
     def cut(self, site: str, claimed: Mapping[Component, int]) -> dict[Component, int]:
         """Return what a site counts for, for each component for which that is less than it claims."""
         weights = {component: self.weight(site, component, count) for component, count in claimed.items()}
-        return {c: weight for c, weight in weights.items() if weight < claimed[c] and not self.is_equal}
+        return {c: weight for c, weight in weights.items() if weight < claimed[c] and c not in self.equal}
 
     def why(self, site: str, weight: int) -> str:
         """Return why a site counts for no more than this."""

@@ -80,7 +80,7 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
     _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
     folded.sites = dict(sorted(folded.sites.items()))
     folded.left_out = dict(sorted(folded.left_out.items()))
-    folded.weights_cut = dict(sorted(folded.weights_cut.items()))
+    folded.weights_cut = {name: cut for name, cut in sorted(folded.weights_cut.items()) if name in folded.sites}
     folded.difference = fold.difference()
     folded.errors = fold.errors(folded.difference)
     return folded
@@ -155,7 +155,7 @@ def _claims(federation: Federation, request: Request, chosen: Sequence[KnownSite
         },
         {site.name: site.confirmed for site in chosen if site.confirmed},
         config.federation.max_weight_ratio,
-        is_equal=config.federation.weighting == "equal",
+        equal=request.components if config.federation.weighting == "equal" else (),
     )
 
 
