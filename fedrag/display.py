@@ -6,6 +6,8 @@ import time
 from types import TracebackType
 from typing import Protocol, Self
 
+from fedrag.text import printable
+
 LOG_EVERY_S = 60.0
 KNOWN_AFTER_S = 5.0  # before that, a task's speed says nothing about the time left
 
@@ -47,7 +49,7 @@ class LogDisplay:
 
     def say(self, line: str) -> None:
         """Print one line."""
-        print(line, flush=True)  # noqa: T201  # a log is what this display is for
+        print(printable(line), flush=True)  # noqa: T201  # a log is what this display is for
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Print how far a task is, at most once a minute."""

@@ -1,4 +1,4 @@
-"""Writes numbers with their units and nouns."""
+"""Writes numbers with their units and nouns, and foreign text so that it does no harm."""
 
 from __future__ import annotations
 
@@ -23,3 +23,16 @@ def plural(count: int, one: str, many: str = "") -> str:
     ('1 site', '1,200 passes')
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def printable(text: str) -> str:
+    r"""Return foreign text as it may stand in a terminal, a log or a page: on one line, with no character that acts.
+
+    Controls, line ends, marks that turn the direction of writing, and what is invisible come out as their escapes.
+
+    >>> printable("0.2.0\x1b]0;owned\x07")
+    '0.2.0\\x1b]0;owned\\x07'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)

@@ -21,6 +21,7 @@ from fedrag.site.client_folder import create_site
 from fedrag.site.service.request_handler import RequestHandler
 from fedrag.site.site_config import SITE_FILE, SiteConfig
 from fedrag.site.work_ledger import SYSTEM_CLOCK, Clock
+from fedrag.types import State
 
 
 def write_site(root: Path) -> Path:
@@ -55,11 +56,16 @@ def slip(**changes: Any) -> Slip:
 
 
 def request(
-    key: EllipticCurvePrivateKey, signed: Slip | None = None, config: Config | None = None, kind: str = TRAIN
+    key: EllipticCurvePrivateKey,
+    signed: Slip | None = None,
+    config: Config | None = None,
+    kind: str = TRAIN,
+    state: State | None = None,
 ) -> Message:
     """Return a request as it arrives at a node; each has a message id of its own."""
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 0, 1
-    content = request_content(Request((config or tiny_config()).to_toml(), 1, components=("generator",)))
+    components = () if state else ("generator",)
+    content = request_content(Request((config or tiny_config()).to_toml(), 1, state or {}, components))
     message = Message(with_signature(content, signed or slip(), key), 7, kind, group_id="1")
     message.metadata.__dict__["_message_id"] = new_request_id()
     return message

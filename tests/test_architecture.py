@@ -42,6 +42,7 @@ WITHIN_A_ROW = {
     ("components", "evaluation"),
     ("training", "rag"),
     ("runs", "weights"),
+    ("display", "text"),
     ("files", "errors"),
     ("locks", "errors"),
     ("locks", "files"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,7 @@ from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
 from fedrag.cli.client_diagnose import diagnose
 from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
-from fedrag.cli.serve import client_serve
+from fedrag.cli.serve import client_serve, say
 from fedrag.security.permissions import private_files
 from fedrag.service.environment import require_linux
 
@@ -66,8 +65,8 @@ def start(folder: Folder) -> None:
 
     config = open_site(folder)
     if synced := sync_passages(config):
-        typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {synced.text}")
-    serve(folder.absolute(), config, lambda line: typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}"))
+        say(synced.text)
+    serve(folder.absolute(), config, say)
 
 
 @app.command()

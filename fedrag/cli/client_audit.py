@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedrag.cli.tables import print_lines, show
-from fedrag.text import plural
+from fedrag.text import plural, printable
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -64,7 +64,7 @@ def _text(told: str) -> Text:
     """Return text without markup or control characters: a site need not trust the names of runs."""
     from rich.text import Text
 
-    return Text("".join(character if character.isprintable() else "?" for character in told))
+    return Text(printable(told))
 
 
 def _summary(name: str, runs: dict[str, list[AuditRow]], unreadable: int) -> list[str]:

@@ -33,6 +33,7 @@ from fedrag.cli import (
 from fedrag.cli.encoding import use_utf8
 from fedrag.errors import FedragError
 from fedrag.service.environment import QUIET
+from fedrag.text import printable
 
 INTERRUPTED = 130
 
@@ -45,7 +46,7 @@ class _Commands(TyperGroup):
         try:
             return super().invoke(ctx)
         except FedragError as error:
-            typer.echo(f"Error: {error}", err=True)
+            typer.echo(f"Error: {printable(str(error))}", err=True)
             raise typer.Exit(error.exit_code) from error
         except KeyboardInterrupt:
             typer.echo("Stopped.", err=True)

@@ -17,6 +17,7 @@ from rich.progress import (
 )
 
 from fedrag.display import LogDisplay
+from fedrag.text import printable
 
 
 def open_display() -> TerminalDisplay | LogDisplay:
@@ -52,7 +53,7 @@ class TerminalDisplay:
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
-        self._progress.console.print(line, markup=False, highlight=False)
+        self._progress.console.print(printable(line), markup=False, highlight=False)
 
     def progress(self, task: str, done: int, total: int) -> None:
         """Show how far a task is; remove its bar when it is done."""

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from fedrag.text import printable
+
 Port = Annotated[int, typer.Option(min=1, max=65535, help="Port to listen at.")]
 Host = Annotated[
     str,
@@ -102,4 +104,4 @@ def client_serve(
 
 def say(line: str) -> None:
     """Print a line with its time."""
-    typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
+    typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {printable(line)}")

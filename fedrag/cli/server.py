@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedrag.cli.serve import say
 from fedrag.cli.server_check import check
 from fedrag.cli.server_diagnose import diagnose
 from fedrag.security.permissions import private_files
 from fedrag.service.environment import require_linux
+from fedrag.text import plural
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
 app.command()(diagnose)
@@ -60,7 +61,7 @@ def start(folder: Folder) -> None:
     from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.coordinator.service import serve
 
-    serve(ServerFolder.open(folder), _say)
+    serve(ServerFolder.open(folder), say)
 
 
 @app.command("add-site")
@@ -68,19 +69,23 @@ def add_site(
     folder: Folder,
     key: Annotated[Path, typer.Argument(metavar="SITE.pub", help="The site's public key.")],
     name: Annotated[str, typer.Option(help="The site's name, as in its site.toml.")],
+    questions: Annotated[
+        int, typer.Option(min=0, metavar="N", help="It counts for at most N training questions; 0: for what it claims.")
+    ] = 0,
 ) -> None:
-    """Register a site by its public key.
+    """Register a site by its public key, or change how many questions one that is registered counts for.
 
-    Example: fedrag server add-site coordinator north.pub --name north
+    Example: fedrag server add-site coordinator north.pub --name north --questions 1200
     """
     from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.security.keys import fingerprint
 
     opened = ServerFolder.open(folder)
-    site = opened.add_site(name, key)
+    site = opened.add_site(name, key, questions)
     if opened.is_running:
         opened.link.register(site.name, site.public_key)
-    typer.echo(f"{name} is registered with the key {fingerprint(site.public_key)}")
+    counts = f"; it counts for at most {plural(site.questions, 'training question')}" if site.questions else ""
+    typer.echo(f"{name} is registered with the key {fingerprint(site.public_key)}{counts}")
 
 
 @app.command("remove-site")
@@ -234,10 +239,6 @@ def restore(
     typer.echo(f"made {folder}; start it with: fedrag server start {folder}")
 
 
-def _say(line: str) -> None:
-    typer.echo(f"{datetime.now():%Y-%m-%d %H:%M:%S} {line}")
-
-
 @app.command()
 def console(
     folder: Folder,
@@ -250,4 +251,4 @@ def console(
     from fedrag.coordinator.console import serve_console
     from fedrag.coordinator.server_folder import ServerFolder
 
-    serve_console(ServerFolder.open(folder), port, _say)
+    serve_console(ServerFolder.open(folder), port, say)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedrag.evaluation.records import TITLES
+from fedrag.text import printable
 
 LOG_WIDTH = 140
 
@@ -40,7 +41,7 @@ def print_rows(rows: Sequence[Mapping[str, Any]], empty: str) -> None:
     for name in rows[0]:
         table.add_column(f"{name[:1].upper()}{name[1:]}".replace("_", " "))
     for row in rows:
-        table.add_row(*(escape(str(value)) for value in row.values()))
+        table.add_row(*(escape(printable(str(value))) for value in row.values()))
     show(table)
 
 
@@ -62,4 +63,4 @@ def print_lines(lines: Sequence[str]) -> None:
     """Print lines as they are."""
     console = Console()
     for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -37,6 +37,14 @@ def _most_questions(counts: Mapping[str, int], config: Config) -> int:
     return min(counts["train_questions"], labelled + scored)
 
 
+def _examples_limit(counts: Mapping[str, int], config: Config) -> int:
+    """The contrastive loss takes all labelled questions; LSR may take a part of the answered ones."""
+    settings = config.retriever
+    labelled = counts.get("labelled_questions", 0) if settings.uses_contrastive else 0
+    answered = counts.get("answered_questions", 0) if settings.uses_lsr else 0
+    return labelled + min(answered, settings.lsr.max_questions or answered)
+
+
 def _needs_state_of(config: Config) -> tuple[Component, ...]:
     settings = config.retriever
     return ("generator",) if settings.uses_lsr and settings.lsr.scorer == "current" else ()
@@ -63,6 +71,7 @@ RETRIEVER = ComponentSpec(
     base_models=_base_models,
     learns_from=_learns_from,
     most_questions=_most_questions,
+    examples_limit=_examples_limit,
     needs_state_of=_needs_state_of,
     epochs=lambda config: config.retriever.epochs,
     check_sites=_check_sites,

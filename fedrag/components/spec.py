@@ -88,6 +88,7 @@ class ComponentSpec:
             the "labelled_questions".
         most_questions: Returns the most questions that an update can come from, given the numbers of a site's questions
             of each sort, by what the scenario says: some are left out, or teach nothing.
+        examples_limit: Returns the most questions that a site with these counts learns from in a round; None: all.
         needs_state_of: Returns the other components whose state its rounds use.
         epochs: Returns its passes over the questions in one round.
         check_sites: Refuses sites that lack what it learns from.
@@ -100,12 +101,18 @@ class ComponentSpec:
     base_models: Callable[[Config], tuple[str, ...]]
     learns_from: Callable[[Config], str]
     most_questions: Callable[[Mapping[str, int], Config], int] = _all
+    examples_limit: Callable[[Mapping[str, int], Config], int] | None = None
     needs_state_of: Callable[[Config], tuple[Component, ...]] = _none
     epochs: Callable[[Config], int] = _one
     check_sites: Callable[[Config, Sequence[Site]], None] = _any_sites
     validation: str = ""
     validates_labelled: bool = False
     base_is_encoder: bool = False
+
+    def most_examples(self, counts: Mapping[str, int], config: Config) -> int:
+        """Return the most questions that a site which told these counts learns from in a round; at least 1."""
+        told = counts.get(self.learns_from(config), 0)
+        return max(1, min(told, self.examples_limit(counts, config)) if self.examples_limit else told)
 
     def can_train(self, counts: Mapping[str, int], config: Config) -> bool:
         """Return whether a site that told these counts of its questions can train the component."""

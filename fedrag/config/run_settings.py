@@ -65,6 +65,10 @@ class FederationConfig(Section):
     server_optimizer: ServerOptimizer = "none"
     """What the server does with the averaged difference (Reddi et al. 2021): none: adds it; momentum: FedAvgM; adam,
     yogi, adagrad: FedAdam, FedYogi, FedAdagrad. See federation.server."""
+    max_weight_ratio: Annotated[float, Field(ge=0.0)] = 10.0
+    """No site counts for more than so many times the median number of training examples that the sites of a round told
+    of (of an even number of sites, the lower of the two in the middle), nor its validation for more than so many times
+    the median count; 0: each counts for what it claims."""
     proximal_mu: Annotated[float, Field(ge=0.0)] = 0.0
     """FedProx (Li et al. 2020): mu of the proximal term; 0: plain FedAvg."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0

@@ -22,7 +22,7 @@ from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.round_log import Records, failures, site_totals
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
-from fedrag.text import size_text
+from fedrag.text import printable, size_text
 
 SECTIONS = ("state", "sites", "run", "runs")
 
@@ -65,6 +65,7 @@ def _environment() -> Environment:
         loader=PackageLoader("fedrag.coordinator"),
         autoescape=True,
         undefined=StrictUndefined,
+        finalize=lambda value: printable(value) if type(value) is str else value,  # made safe once more, as HTML
         trim_blocks=True,
         lstrip_blocks=True,
     )

@@ -60,7 +60,8 @@ def main(path: Path) -> None:
         display.say(str(error))  # not even how it ended can be written down; the service waits for room
         raise SystemExit(1) from None
     except Exception:
-        traceback.print_exc()
+        for line in traceback.format_exc().splitlines():  # it may quote what a site sent
+            display.say(line)
         raise SystemExit(1) from None  # the service tries again
 
 
@@ -127,9 +128,13 @@ def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, disp
     keys = {site.name: site.public_key for site in folder.sites()}
 
     def members() -> list[Member]:
-        registered = {site.name for site in folder.sites()}  # read again: one may have been removed meanwhile
+        registered = {site.name: site for site in folder.sites()}  # read again: one may have been removed meanwhile
         nodes = [node for node in _nodes(link) if node.online and node.name in registered]
-        return [Member(node.node_id, node.name, keys[node.name], node.last_seen) for node in nodes if node.name in keys]
+        return [
+            Member(node.node_id, node.name, keys[node.name], node.last_seen, registered[node.name].questions)
+            for node in nodes
+            if node.name in keys
+        ]
 
     if not keys:
         raise ServiceError(f"no site is registered; enter one with: fedrag server add-site {folder.path} SITE.pub")

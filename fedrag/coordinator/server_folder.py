@@ -64,6 +64,8 @@ class RegisteredSite(Section):
     key: str
     """Its public key, as one line in the format of OpenSSH."""
     added: str
+    questions: Annotated[int, Field(ge=0)] = 0
+    """Training questions that its administrator confirmed: it counts for no more; 0: for what it claims."""
     removed: str = ""
     """When it was removed; its key is never accepted again."""
 
@@ -166,8 +168,13 @@ class ServerFolder:
         found = [RegisteredSite.model_validate(entry) for entry in entries]
         return sorted((site for site in found if removed or not site.removed), key=lambda site: site.name)
 
-    def add_site(self, name: str, key_file: Path) -> RegisteredSite:
-        """Register a site.
+    def add_site(self, name: str, key_file: Path, questions: int = 0) -> RegisteredSite:
+        """Register a site; for one that is registered with this key, change the number of its confirmed questions.
+
+        Args:
+            name: Its name.
+            key_file: Its public key.
+            questions: Training questions that its administrator confirmed; 0: none were.
 
         Raises:
             ConfigError: The name or the key is taken, or the key was removed once.
@@ -180,12 +187,14 @@ class ServerFolder:
                     f"{key_file}: this key was removed on {site.removed[:10]} and is never accepted again; "
                     "the site makes a new one with fedrag client init"
                 )
+            if site.key == text and site.name == name and questions:
+                return self._change(site, questions=questions)
             if site.key == text:
                 raise ConfigError(f"{key_file}: this key is registered already, as {site.name}")
             if site.name == name and not site.removed:
                 raise ConfigError(f"{name}: is registered already, with the key {fingerprint(site.public_key)}")
         try:
-            new = RegisteredSite(name=name, key=text, added=_now())
+            new = RegisteredSite(name=name, key=text, added=_now(), questions=questions)
         except ValueError:
             raise ConfigError(
                 f'"{name}" is not a name for a site: expected lower-case letters, digits and hyphens, at most 64'
@@ -199,14 +208,16 @@ class ServerFolder:
         Raises:
             ConfigError: No site has this name.
         """
-        sites = self.sites(removed=True)
-        for number, site in enumerate(sites):
-            if site.name == name and not site.removed:
-                sites[number] = site.model_copy(update={"removed": _now()})
-                self._write_sites(sites)
-                return sites[number]
+        for site in self.sites():
+            if site.name == name:
+                return self._change(site, removed=_now())
         known = ", ".join(site.name for site in self.sites()) or "none"
         raise ConfigError(f"{name}: no site has this name; registered: {known}")
+
+    def _change(self, site: RegisteredSite, **changes: object) -> RegisteredSite:
+        changed = site.model_copy(update=changes)
+        self._write_sites([changed if other == site else other for other in self.sites(removed=True)])
+        return changed
 
     def _write_sites(self, sites: list[RegisteredSite]) -> None:
         write_json(self.path / "sites.json", {"sites": [site.model_dump() for site in sites]})

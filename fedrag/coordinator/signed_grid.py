@@ -39,12 +39,14 @@ class Member:
         name: Its registered name.
         key: Its public key.
         came: When it went online; ISO 8601.
+        questions: Questions that were confirmed when it was registered; 0: none were.
     """
 
     node_id: int
     name: str
     key: EllipticCurvePublicKey
     came: str = ""
+    questions: int = 0
 
 
 @dataclass(slots=True)
@@ -107,6 +109,11 @@ class SignedGrid(Grid):
     def registered_names(self) -> dict[int, str]:
         """The name that each address is registered under."""
         return {member.node_id: member.name for member in self._known.values()}
+
+    @property
+    def confirmed_questions(self) -> dict[int, int]:
+        """The number of questions that was confirmed for each address."""
+        return {member.node_id: member.questions for member in self._known.values()}
 
     def set_run(self, run: Run) -> None:
         """Set the run that messages belong to."""

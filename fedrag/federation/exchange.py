@@ -44,10 +44,17 @@ SAFETY_S = 60.0  # a site stops at the deadline; the server waits a little longe
 
 @dataclass(frozen=True, slots=True)
 class KnownSite:
-    """A site that answered the greeting. Its node id is an address: never shown, never a seed."""
+    """A site that answered the greeting.
+
+    Attributes:
+        node_id: Its address: never shown, never a seed.
+        greeting: What it said.
+        confirmed: Questions that were confirmed when it was registered; 0: none were.
+    """
 
     node_id: int
     greeting: Greeting
+    confirmed: int = 0
 
     @property
     def name(self) -> str:
@@ -189,13 +196,13 @@ def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: flo
 
 
 def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, display: Display) -> KnownSite | None:
-    """Read a greeting; a grid that has `registered_names` vouches for who sent it."""
+    """Read a greeting; a grid vouches for who sent it, and for how much it has, by what it knows of the registered."""
     registered: str | None = getattr(grid, "registered_names", {}).get(node_id)
     try:
         greeting = open_greeting(message)
         if registered not in (None, greeting.name):
             raise MessageError("it greets with another name than it is registered under")
-        return KnownSite(node_id, greeting)
+        return KnownSite(node_id, greeting, getattr(grid, "confirmed_questions", {}).get(node_id, 0))
     except MessageError as error:
         display.say(f"{registered or f'client {number + 1}'} takes no part: {error}")
         return None

@@ -9,10 +9,12 @@ from typing import Any
 
 from flwr.app import RecordDict
 
+from fedrag.components.spec import find_component
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Rule
+from fedrag.federation.claims import Claims
 from fedrag.federation.exchange import Federation, KnownSite, ask
 from fedrag.federation.lora_error import AggregationError
 from fedrag.federation.lora_rules import SideAdapter
@@ -32,6 +34,7 @@ class Folded:
         difference: The weighted mean difference of each component.
         sites: What each site told, by name, for the log.
         left_out: Why a site's reply was not used, by name.
+        weights_cut: What a site counted for, by name and component, where it claimed more.
         errors: Aggregation error of each component with LoRA pairs.
         sides: New side adapter of each component whose rule is "exact".
     """
@@ -39,6 +42,7 @@ class Folded:
     difference: State = field(default_factory=dict)
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    weights_cut: dict[str, dict[Component, int]] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     sides: State = field(default_factory=dict)
 
@@ -56,7 +60,8 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
         QuorumError: Too few gave a valid reply.
     """
     config, display = federation.config, federation.display
-    fold = _Fold(config, request, chosen, federation.rule)
+    claims = _claims(federation, request, chosen)
+    fold = _Fold(config, request, chosen, claims, federation.rule)
     folded = Folded()
     task = f"round {request.round_number}/{config.federation.rounds}"
     display.progress(task, 0, len(chosen))
@@ -70,6 +75,13 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
             display.say(f"{site.name} is left out of round {request.round_number}: {error}")
         else:
             folded.sites[site.name] = _told(reply)
+            if cut := claims.cut(site.name, reply.num_examples):
+                folded.weights_cut[site.name] = cut
+                for component, weight in cut.items():
+                    display.say(
+                        f"{site.name} counts for {weight:,} {component} questions in round {request.round_number}, not "
+                        f"for the {reply.num_examples[component]:,} that it claims: {claims.why(site.name, weight)}"
+                    )
         display.progress(task, done, len(chosen))
     for name, reason in fold.take_held().items():
         del folded.sites[name]
@@ -78,6 +90,7 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
     _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
     folded.sites = dict(sorted(folded.sites.items()))
     folded.left_out = dict(sorted(folded.left_out.items()))
+    folded.weights_cut = {name: cut for name, cut in sorted(folded.weights_cut.items()) if name in folded.sites}
     folded.difference = fold.difference()
     folded.errors = fold.errors(folded.difference)
     folded.sides = fold.sides(folded.difference)
@@ -87,12 +100,15 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
 class _Fold:
     """Folds the valid replies of one round into one difference a component."""
 
-    def __init__(self, config: Config, request: Request, chosen: Sequence[KnownSite], rule: Rule | None) -> None:
+    def __init__(
+        self, config: Config, request: Request, chosen: Sequence[KnownSite], claims: Claims, rule: Rule | None
+    ) -> None:
         self._config = config
         self._state = request.state
         self._manifests = {c: request.manifest(c) for c in request.components}
         self._averaging = {c: averaging_of(config.federation, c) for c in request.components}
         self._told = {site.name: max(1, site.greeting.counts.get("train_questions", 1)) for site in chosen}
+        self._claims = claims
         self._aggregators = {
             c: aggregator_of(config.federation, c, request.state[c], m, self._weight_sum(c), rule)
             for c, m in self._manifests.items()
@@ -110,7 +126,7 @@ class _Fold:
         self.valid = 0
 
     def _weight_sum(self, component: Component) -> int:
-        return sum(self._told.values()) if self._averaging[component].weighting == "examples" else len(self._told)
+        return sum(self._claims.weight(site, component, told) for site, told in self._told.items())
 
     def add(self, reply: Reply, site: str) -> None:
         """Check what only the server knows, then fold in all components of a reply, or none.
@@ -149,8 +165,7 @@ class _Fold:
     def _take(self, reply: Reply, site: str) -> None:
         differences = {c: unflatten(flat, self._manifests[c]) for c, flat in reply.update.items()}
         for component, flat in reply.update.items():
-            by_examples = self._averaging[component].weighting == "examples"
-            weight = reply.num_examples[component] if by_examples else 1
+            weight = self._claims.weight(site, component, reply.num_examples[component])
             self._aggregators[component].add(flat, weight, site)
             self._trained.add(component)
             if component in self._sides:
@@ -175,6 +190,21 @@ class _Fold:
     def sides(self, difference: State) -> State:
         """Return the new side adapters."""
         return {c: side.result(difference[c]) for c, side in self._sides.items() if c in difference}
+
+
+def _claims(federation: Federation, request: Request, chosen: Sequence[KnownSite]) -> Claims:
+    """Return what the chosen sites told that they learn from, and how much of it is believed."""
+    config = federation.config
+    specs = {component: find_component(federation.components, component) for component in request.components}
+    return Claims(
+        {
+            component: {site.name: spec.most_examples(site.greeting.counts, config) for site in chosen}
+            for component, spec in specs.items()
+        },
+        {site.name: site.confirmed for site in chosen if site.confirmed},
+        config.federation.max_weight_ratio,
+        equal=[c for c in request.components if averaging_of(config.federation, c).weighting == "equal"],
+    )
 
 
 def _require_quorum(config: Config, round_number: int, valid: int, asked: int, left_out: dict[str, str]) -> None:

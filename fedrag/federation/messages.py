@@ -19,7 +19,7 @@ from fedrag.config.run_settings import Schedule
 from fedrag.config.values import COMPONENT_PATTERN
 from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
-from fedrag.federation.codec import decode, encode, state_wire, unpacked
+from fedrag.federation.codec import byte_count, decode, encode, state_wire, unpacked
 from fedrag.federation.lora_factors import Factor, trained_part
 from fedrag.federation.update import Manifest, all_finite, flatten, manifest_of, unflatten
 from fedrag.seeding import derive_seed
@@ -39,6 +39,8 @@ REFUSALS = {
     "bad-data": "its data is malformed",
     "bad-model": "its models are missing or altered",
     "bad-request": "it could not read the request",
+    "bad-delivery": "the models it was handed are not those of the scenario, or not whole",
+    "deliveries-full": "it keeps as many delivered models as it may; its administrator removes old ones",
     "deadline": "the deadline passed while it trained",
     "out-of-memory": "it ran out of memory",
     "no-disk-space": "its disk is full",
@@ -92,6 +94,12 @@ DIAGNOSIS_COUNTS = (
 _DIAGNOSIS = "diagnosis."
 
 NAME_LENGTH = 100
+VERSION_LENGTH = 40
+_VERSION = re.compile(r"[0-9]+(\.[0-9]+){0,4}((a|b|rc)[0-9]+)?(\.post[0-9]+)?(\.dev[0-9]+)?(\+[a-z0-9.]+)?")
+"""A version of a Python package, as fedrag writes its own."""
+
+QUESTION_COUNTS = ("train_questions", "answered_questions", "labelled_questions", "validation_questions")
+"""What a site tells of its questions."""
 # Any other name would be text that a site chose.
 _METRICS = {"seconds", "delivered"}
 _METRICS_OF_A_COMPONENT = ("loss", "last_loss", "steps", "tokens", "norm", "sum", "count", "scale", "tau_r")
@@ -204,8 +212,10 @@ def open_request(message: Message) -> Request:
     try:
         config = message.content.config_records["request"]
         if config["protocol"] != PROTOCOL:
-            raise MessageError(f"the server speaks protocol {config['protocol']!r}, this site {PROTOCOL}")
+            told = config["protocol"] if isinstance(config["protocol"], int) else "of another kind"
+            raise MessageError(f"the server speaks protocol {told}, this site {PROTOCOL}")
         wire = str(config["wire"])
+        byte_count(0, wire)  # raises where it is none, also if no state is there to be read
         state: State = {}
         for component, array in message.content.array_records["state"].items():
             _require_name(component)
@@ -248,11 +258,12 @@ def open_greeting(message: Message) -> Greeting:
     _require_content(message)
     try:
         config = message.content.config_records["greeting"]
-        told = {c: {part: str(config.get(f"{part}.{c}", "")) for part in IDENTITY_PARTS} for c in COMPONENTS}
+        told = {c: {part: _digest(config.get(f"{part}.{c}")) for part in IDENTITY_PARTS} for c in COMPONENTS}
         models: dict[str, ModelIdentity] = {
             c: ModelIdentity(**parts) for c, parts in told.items() if any(parts.values())
         }
-        counts = {name: int(str(value)) for name, value in message.content.metric_records["counts"].items()}
+        told_counts = message.content.metric_records["counts"]
+        counts = {name: int(str(told_counts[name])) for name in QUESTION_COUNTS if name in told_counts}
         rules = message.content.metric_records.get("policy", MetricRecord())
         policy = _finite_numbers({name: rules[name] for name in POLICY_RULES if name in rules})
         greeting = Greeting(str(config["name"]), str(config["version"]), counts, models, policy)
@@ -260,6 +271,8 @@ def open_greeting(message: Message) -> Greeting:
         raise MessageError(f"its greeting is malformed ({type(error).__name__})") from error
     if not (greeting.name.isprintable() and 0 < len(greeting.name) <= NAME_LENGTH):
         raise MessageError(f"its name is not a printable text of 1 to {NAME_LENGTH} characters")
+    if not (len(greeting.version) <= VERSION_LENGTH and _VERSION.fullmatch(greeting.version)):
+        raise MessageError("its version is none, such as 0.2.0")
     if not all(0 <= count < WEIGHT_LIMIT for count in counts.values()):
         raise MessageError(f"its numbers of questions are not within 0 and {WEIGHT_LIMIT - 1}")
     return greeting
@@ -381,6 +394,11 @@ def _require_name(component: Component) -> None:
         raise MessageError("a request names a component that cannot be one")
 
 
+def _digest(told: object) -> str:
+    """Return a hash as it was told; anything else counts as none."""
+    return told if isinstance(told, str) and re.fullmatch("[0-9a-f]{1,64}", told) else ""
+
+
 def _finite_numbers(values: Mapping[str, object]) -> dict[str, float]:
     """Return the values that are finite numbers."""
     return {
@@ -403,7 +421,7 @@ def _require_content(message: Message) -> None:
     if message.has_error():
         # The reason is Flower's or the site's text: its first word at most, and only if it is a plain name.
         reason = (message.error.reason or "").split(":")[0].strip()
-        named = reason if reason.replace("_", "").isalnum() and len(reason) <= 40 else "no reason told"
+        named = reason if re.fullmatch("[A-Za-z0-9_]{1,40}", reason) else "no reason told"
         raise MessageError(f"its client failed ({named})")
     refusal = message.content.config_records.get("refusal")
     if refusal is not None:

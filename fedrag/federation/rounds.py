@@ -103,6 +103,7 @@ def _run_round(
         "asked": [site.name for site in chosen],
         "sites": folded.sites,
         "left_out": folded.left_out,
+        "weights_cut": folded.weights_cut,
         "update_norm": {c: norm(difference) for c, difference in folded.difference.items()},
         "aggregation_error": folded.errors,
         "validation": scores,
@@ -136,7 +137,7 @@ def _pass_round(
         "seconds": 0.0,
         "bytes_to_each_site": 0,
         "asked": [],
-        **{name: {} for name in ("sites", "left_out", "update_norm", "aggregation_error", "validation")},
+        **{name: {} for name in ("sites", "left_out", "weights_cut", "update_norm", "aggregation_error", "validation")},
     }
     federation.run.save_checkpoint(passed, record)
     return passed

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import median_low
 
 from fedrag.errors import MessageError
 from fedrag.federation.exchange import Federation, KnownSite, ask
@@ -31,7 +32,8 @@ def ask_scores(
         round_number: The round whose state it is; 0: the one before the first.
     """
     told = [metrics for _, metrics in _asked(federation, state, components, sites, round_number, "validation")]
-    return {c: score for c in components if (score := _mean_score(told, c)) is not None}
+    ratio = federation.config.federation.max_weight_ratio
+    return {c: score for c in components if (score := _mean_score(told, c, ratio)) is not None}
 
 
 def ask_diagnosis(
@@ -68,7 +70,18 @@ def _asked(
             yield site.name, reply.metrics
 
 
-def _mean_score(told: Sequence[Mapping[str, float]], component: Component) -> float | None:
-    """Divide the sites' sum by their count; fsum gives the same bits in any order of arrival."""
-    count = math.fsum(metrics.get(f"{component}.count", 0.0) for metrics in told)
-    return math.fsum(metrics.get(f"{component}.sum", 0.0) for metrics in told) / count if count > 0 else None
+def _mean_score(told: Sequence[Mapping[str, float]], component: Component, ratio: float = 0.0) -> float | None:
+    """Divide the sites' sum by their count; fsum gives the same bits in any order of arrival.
+
+    Args:
+        told: What the sites told.
+        component: Which component's.
+        ratio: No count weighs more than so many times the median one, as in training; 0: whatever it is.
+    """
+    pairs = [(metrics.get(f"{component}.sum", 0.0), metrics.get(f"{component}.count", 0.0)) for metrics in told]
+    pairs = [(total, count) for total, count in pairs if count >= 1]
+    if not pairs:
+        return None
+    most = ratio * median_low([count for _, count in pairs]) if ratio else math.inf
+    kept = [(total, count) if count <= most else (total / count * most, most) for total, count in pairs]
+    return math.fsum(total for total, _ in kept) / math.fsum(count for _, count in kept)

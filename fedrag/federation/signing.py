@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -19,6 +20,11 @@ from fedrag.errors import SignatureError
 from fedrag.security.keys import sign, verify
 
 SIGNATURE = "signature"
+
+_NAMES = ("run", "request", "site", "kind", "version")
+_KEYS = {*_NAMES, "time", "value"}
+_NAME = re.compile(r"[!-~]{0,128}")
+"""Names of runs and sites, ids and versions: printable ASCII without blanks, so that no log or page need fear them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +73,11 @@ def verified_slip(content: RecordDict, role: str, key: EllipticCurvePublicKey) -
     """Return what a valid signature says.
 
     Raises:
-        SignatureError: There is none, it is another's, or something was changed.
+        SignatureError: There is none, it is another's, something was changed, or it holds more than is signed.
     """
     try:
         record = content.config_records[SIGNATURE]
-        texts = {name: record[name] for name in ("run", "request", "site", "kind", "version")}
+        texts = {name: record[name] for name in _NAMES}
         time, value = record["time"], record["value"]
     except KeyError:
         raise SignatureError(f"the {role} is not signed") from None
@@ -79,6 +85,10 @@ def verified_slip(content: RecordDict, role: str, key: EllipticCurvePublicKey) -
         raise SignatureError(f"the {role} is not signed")
     if not isinstance(time, float) or not math.isfinite(time) or not isinstance(value, bytes):
         raise SignatureError(f"the {role} is not signed")
+    if set(record) != _KEYS:
+        raise SignatureError(f"the {role} holds more than a signature in its place")
+    if wrong := next((name for name, text in texts.items() if not _NAME.fullmatch(str(text))), None):
+        raise SignatureError(f"the {role} is signed, but its {wrong} is no name")
     slip = Slip(role=role, time=time, **{name: str(text) for name, text in texts.items()})
     if not verify(key, value, _signed_bytes(content, slip)):
         raise SignatureError(f"the {role} is signed with another key, or was changed on its way")

@@ -111,6 +111,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "deployed": what_ran.is_deployed(run),
         "bytes": plots.bytes_by_site(totals),
         "left_out": round_log.left_out(records),
+        "cut_weights": round_log.cut_weights(records),
         "examples": example_blocks(arms, partial(read_texts, run)),
         "rule": rule("untouched" in arms, "exact_match" in metrics),
     }

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedrag.text import printable
+
 _ERROR_ID = re.compile(r"; error [0-9a-f]{8} in the site's log")
 
 Records = Sequence[dict[str, Any]]
@@ -122,10 +124,34 @@ def failures(records: Records) -> list[Failure]:
     return [Failure(key[0], last[key], tuple(numbers)) for key, numbers in sorted(rounds.items())]
 
 
+def cut_weights(records: Records) -> list[str]:
+    """Return, in words, which sites counted for less than they claimed, with the figures of the last time."""
+    rounds: dict[tuple[str, str], list[int]] = defaultdict(list)
+    last: dict[tuple[str, str], tuple[int, int]] = {}
+    for record in records:
+        for site, cut in record.get("weights_cut", {}).items():  # rounds of 0.1 have none
+            for component, weight in cut.items():
+                rounds[site, component].append(record["round"])
+                last[site, component] = weight, record["sites"][site][f"{component}.examples"]
+    return [
+        f"{site}: its {component} counted for {last[site, component][0]:,} questions, it claimed "
+        f"{last[site, component][1]:,}: {_in_rounds(numbers)}"
+        for (site, component), numbers in sorted(rounds.items())
+    ]
+
+
 def left_out(records: Records) -> list[str]:
     """Return, in words, which replies were not used and why; the ids of errors, new each time, are left off."""
     return [
-        f"{failure.site}: {_ERROR_ID.sub('', failure.reason)}: "
-        f"{'round' if len(failure.rounds) == 1 else 'rounds'} {', '.join(map(str, failure.rounds))}"
+        f"{printable(failure.site)}: {printable(_ERROR_ID.sub('', failure.reason))}: {_in_rounds(failure.rounds)}"
         for failure in failures(records)
     ]
+
+
+def _in_rounds(numbers: Sequence[int]) -> str:
+    """Return rounds in words.
+
+    >>> _in_rounds([3]), _in_rounds([1, 2])
+    ('round 3', 'rounds 1, 2')
+    """
+    return f"{'round' if len(numbers) == 1 else 'rounds'} {', '.join(map(str, numbers))}"

@@ -35,7 +35,7 @@ from fedrag.federation.messages import (
     reply_content,
 )
 from fedrag.seeding import derive_seed
-from fedrag.site.delivery import accept_delivery
+from fedrag.site.acceptance import accept_delivery
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.site_config import Policy

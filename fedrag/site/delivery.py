@@ -10,28 +10,26 @@ DIR/models/
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
-from fedrag.components.base_models import base_tensor_hashes
-from fedrag.components.shipped import SHIPPED
-from fedrag.components.spec import Components
-from fedrag.components.work import Workbench
 from fedrag.config.scenario import Config, read_scenario
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError
-from fedrag.federation.messages import Reply, Request
 from fedrag.files import read_json, replacing_folder, sha256_of, write_json
 from fedrag.locks import in_turn
 from fedrag.retrieval.index_cache import INDEXES
 from fedrag.runs.facts import changed_models, model_facts
+from fedrag.site.refusal import DeliveryRefused
 from fedrag.types import Component, State, Tensors
 from fedrag.weights.store import find_model
 
@@ -41,7 +39,10 @@ RESULTS_FILE = "results.json"
 REPORT_FILE = "report.html"
 
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
-"""A run's name becomes a folder's name, so it must not lead out of the folder."""
+"""A run's name becomes a folder's name, so it must not lead out of the folder; no run's name has a dot."""
+
+MOST_DELIVERIES = 100
+"""Deliveries that a site keeps: a coordinator that sends ever more of them does not fill its disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +50,14 @@ class Delivery:
     """The record of a delivery.
 
     Attributes:
-        run: Name of the run.
+        run: Name of the run; of a second delivery under it, `<run>.2`.
         time: Local time, ISO 8601.
         sha256: Hash of the file of each component.
         models: What is recorded of the base models on which it was trained, by their keys in [models].
         taken_back: Whether the site went back to the models before it.
         adopted: Whether the site took it into use; false: it waits.
         verdict: How it did on the site's validation questions, as `fedrag.site.adoption` records it; empty before.
+        scenario: Hash of the scenario; empty in lists that an earlier version wrote.
     """
 
     run: str
@@ -65,6 +67,7 @@ class Delivery:
     taken_back: bool = False
     adopted: bool = True
     verdict: dict[str, Any] = field(default_factory=dict)
+    scenario: str = ""
 
     @property
     def is_to_be_judged(self) -> bool:
@@ -108,9 +111,11 @@ def save_delivery(
     *,
     adopts: bool = True,
 ) -> None:
-    """Save delivered models; they replace earlier ones of the same run.
+    """Save delivered models, never over those of an earlier delivery.
 
-    The same models once more change nothing: what was taken back, or waits, does not come into use by itself.
+    The same models once more change nothing: what was taken back, or waits, does not come into use by itself. Others
+    under the name of a run that is here are kept beside it, as `<run>.2`; where the site went back from that run, or
+    from the same models under another name, they arrive taken back, and only a person takes them into use.
 
     Args:
         folder: The site's folder.
@@ -122,22 +127,51 @@ def save_delivery(
 
     Raises:
         MessageError: The run's name cannot be a folder's.
+        DeliveryRefused: There are `MOST_DELIVERIES` already.
         StorageError: The models cannot be written; those that were current still are.
     """
     if not _RUN.fullmatch(run):
         raise MessageError(f"run = {run!r}: expected at most 100 letters, digits, hyphens and underscores")
-    deliveries(folder)  # a list that cannot be read is told before anything is written
-    with replacing_folder(models_folder(folder, run)) as partial:
-        for component, tensors in state.items():
-            save_file(tensors, partial / f"{component}.safetensors")
-        (partial / "scenario.toml").write_text(scenario, encoding="utf-8")
-        digests = {str(component): sha256_of(partial / f"{component}.safetensors") for component in state}
+    digests = {str(component): hashlib.sha256(save(tensors)).hexdigest() for component, tensors in state.items()}
+    told = hashlib.sha256(scenario.encode()).hexdigest()
     time = datetime.now().astimezone().isoformat(timespec="seconds")
     with changing(folder) as found:
-        [before, *_] = [*(delivery for delivery in found if delivery.run == run), None]
-        if before is None or before.sha256 != digests:
-            found[:] = [delivery for delivery in found if delivery.run != run]
-            found.append(Delivery(run, time, digests, models or {}, adopted=adopts))
+        of_the_run = [delivery for delivery in found if delivery.run.partition(".")[0] == run]
+        of_these = (one for one in of_the_run if one.sha256 == digests and _scenario_hash(folder, one) in ("", told))
+        if same := next(of_these, None):
+            if not _is_intact(folder, same, scenario):
+                _write(models_folder(folder, same.run), state, scenario)
+            return
+        if len(found) >= MOST_DELIVERIES:
+            raise DeliveryRefused("deliveries-full", f"{MOST_DELIVERIES} deliveries are here; fedrag client purge")
+        names = {delivery.run for delivery in of_the_run}
+        name = run if not names else next(n for i in count(2) if (n := f"{run}.{i}") not in names)
+        taken_back = any(one.taken_back and (one in of_the_run or one.sha256 == digests) for one in found)
+        _write(models_folder(folder, name), state, scenario)
+        found.append(Delivery(name, time, digests, models or {}, taken_back, adopts and not taken_back, {}, told))
+
+
+def _write(folder: Path, state: State, scenario: str) -> None:
+    with replacing_folder(folder) as partial:
+        for component, tensors in state.items():
+            (partial / f"{component}.safetensors").write_bytes(save(tensors))
+        (partial / "scenario.toml").write_text(scenario, encoding="utf-8")
+
+
+def _scenario_hash(folder: Path, delivery: Delivery) -> str:
+    """Return the hash of a delivery's scenario; an earlier version did not record it, and the file may be gone."""
+    path = models_folder(folder, delivery.run) / "scenario.toml"
+    return delivery.scenario or (sha256_of(path) if path.is_file() else "")
+
+
+def _is_intact(folder: Path, delivery: Delivery, scenario: str) -> bool:
+    """Return whether the files of a delivery are what was delivered."""
+    path = models_folder(folder, delivery.run)
+    with suppress(OSError, UnicodeDecodeError):
+        return (path / "scenario.toml").read_text(encoding="utf-8") == scenario and all(
+            sha256_of(path / f"{component}.safetensors") == digest for component, digest in delivery.sha256.items()
+        )
+    return False
 
 
 def deliveries(folder: Path) -> list[Delivery]:
@@ -271,16 +305,3 @@ def _tensors(folder: Path, delivery: Delivery, component: Component) -> Tensors:
     except SafetensorError as error:
         reason = f"cannot be read: {error}"
     raise ModelError(f"{path}: {reason}; go back with: fedrag client rollback {folder}")
-
-
-def accept_delivery(
-    bench: Workbench, request: Request, components: Components = SHIPPED, *, adopts: bool = True
-) -> Reply:
-    """Save the delivered tensors and the scenario in `<cache>/models/<run, or scenario>/`; see `save_delivery`."""
-    models: dict[str, dict[str, str]] = {}
-    with suppress(ModelError):  # a site that lost a base model keeps what it trained
-        used = base_tensor_hashes(bench.config, components)
-        models = {key: model_facts(find_model(bench.config.models.name_of(key))) for key in used}
-    run = bench.run or bench.config.name
-    save_delivery(bench.cache, run, request.state, request.scenario, models, adopts=adopts)
-    return Reply(metrics={"delivered": len(request.state)})

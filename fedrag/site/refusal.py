@@ -11,12 +11,27 @@ class DeadlinePassed(Exception):
     """The server no longer waits for this reply."""
 
 
+class DeliveryRefused(MessageError):
+    """Delivered models are not taken.
+
+    Args:
+        code: The code that leaves the site.
+        why: What is wrong, for the site's own log.
+    """
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(f"the delivered models are not taken: {why}")
+        self.code = code
+
+
 def refusal_code(error: Exception) -> str:
     """Return the code for an error.
 
     >>> refusal_code(OSError(errno.ENOSPC, "No space left on device"))
     'no-disk-space'
     """
+    if isinstance(error, DeliveryRefused):
+        return error.code
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no-disk-space"
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():

@@ -17,6 +17,7 @@ from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_resu
 from fedrag.coordinator.overview import overview
 from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 from fedrag.errors import ConfigError, ServiceError, StorageError
+from fedrag.files import read_json, write_json
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import fingerprint, load_private_key, load_public_key, new_key
 
@@ -266,3 +267,21 @@ def test_a_backup_with_links_is_restored_by_every_python(folder, filters, tmp_pa
     assert again.config == folder.config
     for name in ("linked.toml", "named.toml"):
         assert (again.path / name).read_bytes() == (folder.path / "server.toml").read_bytes()
+
+
+def test_the_questions_of_a_site_are_confirmed_when_it_is_entered_and_may_be_changed(folder, keys):
+    folder.add_site("north", keys[0], 1200)
+    folder.add_site("south", keys[1])
+    assert [site.questions for site in ServerFolder.open(folder.path).sites()] == [1200, 0]
+    folder.add_site("south", keys[1], 30)
+    with pytest.raises(ConfigError, match="this key is registered already, as north"):
+        folder.add_site("south", keys[0], 30)
+    assert [(site.name, site.questions) for site in folder.sites()] == [("north", 1200), ("south", 30)]
+
+
+def test_a_register_that_an_earlier_version_wrote_is_read(folder, keys):
+    folder.add_site("north", keys[0])
+    path = folder.path / "sites.json"
+    [entry] = read_json(path)["sites"]
+    write_json(path, {"sites": [{key: value for key, value in entry.items() if key != "questions"}]})
+    assert [site.questions for site in folder.sites()] == [0]

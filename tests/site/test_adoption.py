@@ -124,6 +124,7 @@ def test_what_is_delivered_anew_while_it_is_measured_is_judged_for_itself(tmp_pa
     judged = known(tmp_path)["a-1"]
     receive(tmp_path, "a-1", 2.0)
     record_verdict(tmp_path, judged, BETTER, adopts=True)
-    assert states(tmp_path) == ["to be measured"]
+    assert [one.run for one in deliveries(tmp_path)] == ["a-1.2", "a-1"]
+    assert states(tmp_path) == ["to be measured", "current"]
     receive(tmp_path, "a-1", 2.0)
-    assert len(deliveries(tmp_path)) == 1
+    assert len(deliveries(tmp_path)) == 2

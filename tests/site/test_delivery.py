@@ -7,10 +7,13 @@ import shutil
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from tiny_federation import assert_same_state, tiny_config
 
 from fedrag.errors import ConfigError, MessageError, ModelError, RunError, StorageError
 from fedrag.runs.facts import model_facts
+from fedrag.site.adoption import adopt
 from fedrag.site.delivery import current_delivery, deliveries, open_current, remove_deliveries, roll_back, save_delivery
 from fedrag.weights.store import find_model
 
@@ -79,20 +82,66 @@ def test_what_was_taken_back_stays_so_when_a_later_delivery_is_taken_back_too(tm
     assert current_run(tmp_path) == "good-1"
 
 
-def test_a_run_that_is_delivered_again_becomes_current_and_takes_its_own_place(tmp_path):
+def test_another_run_of_the_same_name_does_not_write_over_the_models_of_the_first(tmp_path):
+    """A coordinator that was set up anew counts its runs from 1 again."""
     receive(tmp_path, "a-1", 1.0, "generator", "retriever")
-    receive(tmp_path, "b-1", 2.0)
-    roll_back(tmp_path)
-    roll_back(tmp_path)
-    (tmp_path / "models" / "a-1" / "report.html").write_text("of the models before")
+    (tmp_path / "models" / "a-1" / "report.html").write_text("of the first")
+    before = {path: path.read_bytes() for path in (tmp_path / "models" / "a-1").iterdir()}
     receive(tmp_path, "a-1", 3.0)
-    assert [delivery.run for delivery in deliveries(tmp_path)] == ["b-1", "a-1"]
-    assert current_run(tmp_path) == "a-1"
-    assert sorted(path.name for path in (tmp_path / "models" / "a-1").iterdir()) == [
-        "generator.safetensors",
-        "scenario.toml",
-    ]
+    save_delivery(tmp_path, "a-1", {"generator": tensors(3.0)}, f"{SCENARIO}\n# another")
+    assert [delivery.run for delivery in deliveries(tmp_path)] == ["a-1", "a-1.2", "a-1.3"]
+    assert {path: path.read_bytes() for path in (tmp_path / "models" / "a-1").iterdir()} == before
     assert open_current(tmp_path).state["generator"]["weight"][0, 0] == 3.0
+    assert roll_back(tmp_path)[1] == deliveries(tmp_path)[1]
+    roll_back(tmp_path)
+    assert open_current(tmp_path).state["generator"]["weight"][0, 0] == 1.0
+
+
+@pytest.mark.parametrize(("run", "value"), [("a-1", 1.0), ("a-1", 2.0), ("z-9", 1.0)])
+def test_what_was_rolled_back_stays_back_altered_or_under_another_name_until_a_person_says_so(tmp_path, run, value):
+    """With adopt = "always" a changed bit, or another name for the run, put it into use again."""
+    receive(tmp_path, "good-1", 5.0)
+    receive(tmp_path, "a-1", 1.0)
+    roll_back(tmp_path)
+    receive(tmp_path, run, value)
+    assert current_run(tmp_path) == "good-1"
+    newest = deliveries(tmp_path)[-1]
+    assert not newest.is_to_be_judged
+    assert adopt(tmp_path, newest.run).run == newest.run
+    assert current_run(tmp_path) == newest.run
+
+
+def test_the_same_models_once_more_leave_their_figures_and_mend_what_is_damaged(tmp_path):
+    receive(tmp_path, "a-1", 1.0)
+    folder = tmp_path / "models" / "a-1"
+    (folder / "report.html").write_text("of these models")
+    receive(tmp_path, "a-1", 1.0)
+    assert (folder / "report.html").is_file()
+    (folder / "generator.safetensors").write_bytes(b"damaged")
+    receive(tmp_path, "a-1", 1.0)
+    assert open_current(tmp_path).state["generator"]["weight"][0, 0] == 1.0
+    assert [delivery.run for delivery in deliveries(tmp_path)] == ["a-1"]
+
+
+RECEIVED = st.tuples(st.sampled_from(("a-1", "b-1", "roll back")), st.integers(0, 3))
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(RECEIVED, max_size=10))
+def test_no_order_of_deliveries_alters_a_stored_model_or_brings_back_what_was_rolled_back(tmp_path_factory, received):
+    folder = tmp_path_factory.mktemp("site")
+    refused, kept = set[str](), {}
+    for run, value in received:
+        if run != "roll back":
+            receive(folder, run, float(value))
+        elif current := current_delivery(deliveries(folder)):
+            refused.add(current.sha256["generator"])
+            roll_back(folder)
+        found = {path: path.read_bytes() for path in folder.rglob("*.safetensors")}
+        assert kept.items() <= found.items()
+        kept = found
+        now = current_delivery(deliveries(folder))
+        assert now is None or now.sha256["generator"] not in refused
 
 
 def test_what_was_taken_back_does_not_come_back_when_it_is_delivered_again(tmp_path):
@@ -123,7 +172,7 @@ def test_a_list_that_an_earlier_version_wrote_is_read(tmp_path):
     receive(tmp_path, "a-1", 1.0)
     path = tmp_path / "models" / "current.json"
     [entry] = json.loads(path.read_text())["history"]
-    old = {key: value for key, value in entry.items() if key not in ("adopted", "verdict")}
+    old = {key: value for key, value in entry.items() if key not in ("adopted", "verdict", "scenario")}
     path.write_text(json.dumps({"history": [old]}))
     assert current_run(tmp_path) == "a-1"
 
@@ -197,7 +246,7 @@ def test_a_damaged_list_is_named_and_not_taken_for_an_empty_one(tmp_path, text):
 def test_the_list_holds_names_times_and_hashes_and_nothing_of_the_data(tmp_path):
     receive(tmp_path, "a-1", 1.0)
     [entry] = json.loads((tmp_path / "models" / "current.json").read_text())["history"]
-    assert set(entry) == {"run", "time", "sha256", "models", "taken_back", "adopted", "verdict"}
+    assert set(entry) == {"run", "time", "sha256", "models", "taken_back", "adopted", "verdict", "scenario"}
 
 
 def test_a_run_that_is_forgotten_gives_way_to_the_one_before(tmp_path):

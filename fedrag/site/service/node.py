@@ -21,6 +21,7 @@ from flwr.app import Message
 from fedrag.errors import StorageError
 from fedrag.federation.signing import request_id
 from fedrag.security.keys import load_private_key
+from fedrag.service.plain_log import log_plainly
 from fedrag.service.stopping import Stop, stop_on_signals
 from fedrag.site.service.connection import AccessDenied, Connection, UntrustedServer, connect
 from fedrag.site.service.inbox import Inbox
@@ -194,7 +195,7 @@ def _storage_errors_logged() -> Iterator[None]:
 
 def main(folder: Path) -> None:
     """Serve a site until told to end."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    log_plainly()
     logging.getLogger("httpx").setLevel(logging.WARNING)
     config = SiteConfig.from_file(folder / SITE_FILE)
     if config.proxy:

@@ -9,7 +9,6 @@ import logging
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from pathlib import Path
 from flwr.app import Context, Message, RecordDict
 
 from fedrag.service.children import die_with_parent
+from fedrag.service.plain_log import log_plainly
 from fedrag.site.refusal import DeadlinePassed
 from fedrag.site.site_config import SiteConfig, choose_device
 from fedrag.site.work_meter import CHECK_S
@@ -111,7 +111,7 @@ def _work(pipe: Pipe, site_toml: Path, parent: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     config = SiteConfig.from_file(site_toml)
     choose_device(config)  # before torch looks for a GPU
-    logging.basicConfig(format="%(asctime)s %(name)s %(message)s", stream=sys.stdout)
+    log_plainly(logging.WARNING)
     logging.getLogger("fedrag").setLevel(logging.INFO)
     from fedrag.site.client_app import make_client_app  # imports torch, which the node must not load
 

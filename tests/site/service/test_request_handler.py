@@ -11,6 +11,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from signed_requests import code, coordinator_key, open_handler, request, slip, write_site
 from tiny_federation import tiny_config
 
+from fedrag.components.state import initial_state
 from fedrag.errors import StorageError
 from fedrag.federation.messages import DELIVER, TRAIN
 from fedrag.federation.signing import verified_slip
@@ -138,8 +139,11 @@ def test_an_empty_message_is_refused(handler, key):
 
 def test_once_models_are_delivered_the_worker_ends_and_its_memory_is_free(handler, key, folder):
     """Another process then measures what came, with base models of its own."""
-    reply = handler.answer(request(key, slip(kind=DELIVER), kind=DELIVER))
-    assert reply.content["metrics"]["metric.delivered"] == 0
+    assert code(handler.answer(request(key, slip(kind=DELIVER), kind=DELIVER))) == "bad-delivery"  # it holds nothing
+    assert deliveries(folder) == []
+    state = initial_state(tiny_config(), ("generator", "retriever"))
+    reply = handler.answer(request(key, slip(kind=DELIVER), kind=DELIVER, state=state))
+    assert reply.content["metrics"]["metric.delivered"] == 2
     assert handler._worker._process is None
     [delivery] = deliveries(folder)
     assert delivery.is_to_be_judged
