@@ -14,7 +14,7 @@ from pathlib import Path
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
-from fedrag.coordinator.reverse_proxy import PROXY_FOLDER, is_ready, reverse_proxy, rotate_access_log
+from fedrag.coordinator.reverse_proxy import is_ready, reverse_proxy
 from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
 from fedrag.runs.run_folder import RunFolder
@@ -56,7 +56,6 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
             while True:
                 superlink.tend(say)
                 proxy.tend(say)
-                rotate_access_log(proxy, folder.path / PROXY_FOLDER / "access.log")
                 try:
                     renewal.tend()
                     executor.tend()
@@ -98,7 +97,7 @@ def _start(folder: ServerFolder, superlink: Child, proxy: Child, say: Callable[[
     _wait(superlink, folder.link.is_ready)
     enter_sites(folder)
     proxy.start()
-    host = "127.0.0.1" if folder.config.listen in EVERYWHERE else folder.config.listen
+    host = "127.0.0.1" if folder.config.listen in EVERYWHERE else folder.config.listen  # `::` is all of both kinds
     _wait(proxy, lambda: is_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
     left = days_left(folder.path / "server.crt", datetime.now(UTC))
     say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate expires in {left} days")
