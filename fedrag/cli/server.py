@@ -108,7 +108,7 @@ def sites(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:  # a policy is too long for a table; the console shows it
-        short = [{name: told for name, told in row.items() if name != "policy"} for row in rows]
+        short = [{name: told for name, told in row.items() if name not in ("policy", "since")} for row in rows]
         print_rows(short, empty="no site is registered")
 
 
@@ -185,6 +185,8 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     running = "running" if found["running"] else "not running"
     days, disk = found["certificate_days"], found["disk"]
     typer.echo(f"coordinator {found['name']}: {running}; certificate expires in {days} days; {disk} on disk")
+    for notice in found["notices"]:
+        typer.echo(f"attention: {notice['text']}")
     print_rows(found["runs"], empty="no run yet")
 
 

@@ -11,6 +11,7 @@ DIR/
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
   current.json                 the current run, if any
+  notices.json                 when the operator's command was called last, by kind
   runs/  logs/  reverse-proxy/
 ```
 """
@@ -43,6 +44,14 @@ WARN_DAYS = 30  # this long before its certificate expires, a coordinator asks f
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+class NotifyConfig(Section):
+    """How the operator is told what needs attention."""
+
+    command: tuple[str, ...] = ()
+    """Program and arguments; two more are added: the kind, and one line of text. It runs without a shell, and at most
+    once a day for each kind: certificate, run-failed, site-away, disk. Empty: none."""
+
+
 class ServerConfig(Section):
     """Where the coordinator is reached."""
 
@@ -54,6 +63,7 @@ class ServerConfig(Section):
     """Port of the reverse proxy: the only one that others need to reach."""
     superlink_port: Port = 8444
     """Port of Flower's SuperLink, on loopback only."""
+    notify: NotifyConfig = NotifyConfig()
 
 
 class RegisteredSite(Section):

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
-from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
+from fedrag.coordinator.notify import Notifier
+from fedrag.coordinator.outcome import TOLD_TO_STOP, Outcome, read_outcome, sites_without_result, write_outcome
 from fedrag.coordinator.reverse_proxy import is_ready, reverse_proxy
-from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
@@ -49,6 +50,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)
         redelivery = _Redelivery(folder, say)
+        notifier = Notifier(folder, say)
         renewal = _Renewal(folder.path / "server.crt", superlink, proxy, say)
         try:
             _start(folder, superlink, proxy, say)
@@ -60,6 +62,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
                     renewal.tend()
                     executor.tend()
                     redelivery.tend()
+                    notifier.tend()
                     trouble = ""
                 except StorageError as error:  # the sites' connections and the console stay up
                     if str(error) != trouble:
@@ -101,8 +104,6 @@ def _start(folder: ServerFolder, superlink: Child, proxy: Child, say: Callable[[
     _wait(proxy, lambda: is_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
     left = days_left(folder.path / "server.crt", datetime.now(UTC))
     say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate expires in {left} days")
-    if left < WARN_DAYS:
-        say(f"renew the certificate with: fedrag server rotate {folder.path}")
 
 
 def _shrink(database: Path) -> None:
@@ -162,7 +163,7 @@ class _Executor:
         name = str(current.get("run", ""))
         if current.get("stop"):
             self.child.end()
-            write_outcome(self._folder.runs / name, Outcome("stopped", "it was told to stop"))
+            write_outcome(self._folder.runs / name, Outcome("stopped", TOLD_TO_STOP))
             self._say(f"{name} is stopped; go on with: fedrag server resume {self._folder.path} {name}")
             self._folder.end()
         elif name and not self.child.pid:
