@@ -1,4 +1,4 @@
-"""Writes numbers with their units and nouns."""
+"""Writes numbers with their units and nouns, and addresses."""
 
 from __future__ import annotations
 
@@ -23,3 +23,21 @@ def plural(count: int, one: str, many: str = "") -> str:
     ('1 site', '1,200 passes')
     """
     return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return an address as a URL has it: one of IPv6 in brackets.
+
+    >>> host_and_port("rag.example.org", 8443), host_and_port("2001:db8::7", 8443)
+    ('rag.example.org:8443', '[2001:db8::7]:8443')
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def without_brackets(host: str) -> str:
+    """Return a host as a system's own functions take it.
+
+    >>> without_brackets("[2001:db8::7]"), without_brackets("rag.example.org")
+    ('2001:db8::7', 'rag.example.org')
+    """
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host

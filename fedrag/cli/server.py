@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from fedrag.cli.server_diagnose import diagnose
-from fedrag.service.environment import require_linux
+from fedrag.service.environment import require_linux, spare_this_machine
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
 app.command()(diagnose)
@@ -22,6 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 @app.callback()
 def _on_linux() -> None:
     require_linux("server")
+    spare_this_machine()
 
 
 @app.command()

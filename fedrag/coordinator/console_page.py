@@ -35,7 +35,7 @@ T = TypeVar("T")
 def render_page(folder: ServerFolder, run: str) -> str:
     """Return the page as HTML; `run` names the run to show, "" the newest."""
     sections = render_sections(folder, run)
-    name = f"{folder.config.name}:{folder.config.port}"
+    name = folder.config.address
     return _environment().get_template("console.html.jinja").render(name=name, sections=sections)
 
 
@@ -92,7 +92,7 @@ def _content(folder: ServerFolder, run: str) -> dict[str, Any]:
     disk = read(lambda: shutil.disk_usage(folder.path))
     return {
         "folder": str(folder.path),
-        "name": f"{folder.config.name}:{folder.config.port}",
+        "name": folder.config.address,
         "running": running,
         "notices": read(lambda: notices(folder, datetime.now(UTC))) or [],
         "certificate_days": read(lambda: days_left(folder.path / "server.crt", datetime.now(UTC))),

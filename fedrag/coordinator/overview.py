@@ -83,7 +83,7 @@ def overview(folder: ServerFolder) -> dict[str, Any]:
     """Return what `fedrag server status` shows."""
     now = datetime.now(UTC)
     return {
-        "name": f"{folder.config.name}:{folder.config.port}",
+        "name": folder.config.address,
         "running": folder.is_running,
         "certificate_days": days_left(folder.path / "server.crt", now),
         "notices": [asdict(notice) for notice in notices(folder, now)],

@@ -16,6 +16,7 @@ from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.notify import Notifier
 from fedrag.coordinator.outcome import TOLD_TO_STOP, Outcome, read_outcome, sites_without_result, write_outcome
 from fedrag.coordinator.reverse_proxy import is_ready, reverse_proxy
+from fedrag.coordinator.round_lines import RoundLines
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
 from fedrag.runs.run_folder import RunFolder
@@ -103,7 +104,7 @@ def _start(folder: ServerFolder, superlink: Child, proxy: Child, say: Callable[[
     host = "127.0.0.1" if folder.config.listen in EVERYWHERE else folder.config.listen  # `::` is all of both kinds
     _wait(proxy, lambda: is_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
     left = days_left(folder.path / "server.crt", datetime.now(UTC))
-    say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate expires in {left} days")
+    say(f"ready: sites reach it at {folder.config.address}; the certificate expires in {left} days")
 
 
 def _shrink(database: Path) -> None:
@@ -156,11 +157,13 @@ class _Executor:
         self._say = say
         self._run = ""
         self._rounds = -1
+        self._round_lines = RoundLines(say)
         self.child = Child("executor", _executor_command(folder), folder.logs / "executor.log", _ENVIRONMENT)
 
     def tend(self) -> None:
         current = self._folder.current()
         name = str(current.get("run", ""))
+        self._round_lines.tend()
         if current.get("stop"):
             self.child.end()
             write_outcome(self._folder.runs / name, Outcome("stopped", TOLD_TO_STOP))
@@ -187,6 +190,7 @@ class _Executor:
         self._say(f"{name}: {'the executor died; another continues' if again else 'begins'} after round {rounds}")
         self._folder.note(tries=tries + 1 if again and rounds == self._rounds else 0)
         self._run, self._rounds = name, rounds
+        self._round_lines.follow(self._folder.runs / name, rounds)
         self.child.start()
 
     def _fail(self, name: str, why: str) -> None:
