@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fedrag.files import storage_errors
 from fedrag.service.child_log import ChildLog, Noise, append
+from fedrag.service.stopping import signals_postponed
 
 PATIENCE_S = 15.0  # after SIGTERM, before SIGKILL
 FIRST_WAIT_S = 1.0
@@ -77,19 +78,20 @@ class Child:
             append(self.log, b"")
         for path in self.leftovers:
             path.unlink(missing_ok=True)
-        self._process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **self.environment},
-            cwd=self.folder,
-            preexec_fn=_dies_with_parent(self.death_signal),
-            start_new_session=True,  # Ctrl-C reaches the parent alone, which ends all in order
-        )
-        assert isinstance(self._process.stdout, io.BufferedReader)
-        self._output = ChildLog(self.log, self.noise)
-        self._output.follow(self._process.stdout)
+        with signals_postponed():
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                cwd=self.folder,
+                preexec_fn=_dies_with_parent(self.death_signal),
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which ends all in order
+            )
+            assert isinstance(self._process.stdout, io.BufferedReader)
+            self._output = ChildLog(self.log, self.noise)
+            self._output.follow(self._process.stdout)
         self._started = time.monotonic()
 
     def tend(self, say: Callable[[str], None]) -> None:

@@ -237,6 +237,23 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path):
     wait(lambda: not is_alive(pid))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="a fork runs no hooks elsewhere")
+def test_a_signal_that_comes_while_a_child_is_started_is_not_lost(tmp_path):
+    """In a hook of fork an exception is ignored: a service would have gone on, deaf to all further signals."""
+    script = (
+        "import os, pathlib, signal, time\n"
+        "from fedrag.service import stopping; from fedrag.service.children import Child\n"
+        "stopping.stop_on_signals()\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM) or [time.sleep(0)])\n"
+        f"child = Child('sleeper', {SLEEPER!r}, pathlib.Path({str(tmp_path / 'log')!r}))\n"
+        "try:\n    child.start(); time.sleep(5); print('deaf')\n"
+        "except stopping.Stop:\n    print('stopped', child.pid > 0)\n"
+        "finally:\n    child.end()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "stopped True\n"
+
+
 WATCHING = "import os, time; from fedrag.service.children import die_with_parent; die_with_parent(os.getppid())"
 
 
