@@ -102,7 +102,7 @@ def stream_module() -> Path | None:
     Raises:
         ConfigError: nginx or the module is not installed.
     """
-    told = subprocess.run([_nginx(), "-V"], capture_output=True, text=True, errors="replace", check=False).stderr
+    told = subprocess.run([_nginx(), "-V"], capture_output=True, check=False).stderr.decode(errors="replace")
     if re.search(r"--with-stream(\s|$)", told):
         return None
     folder = re.search(r"--modules-path=(\S+)", told)

@@ -43,9 +43,10 @@ THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 def spare_this_machine(environment: MutableMapping[str, str] = os.environ) -> None:
     """Let no proxy of the environment stand between processes of this machine."""
-    for name in ("NO_PROXY", "no_proxy"):
-        spared = [host for host in environment.get(name, "").split(",") if host.strip()]
-        environment[name] = ",".join([*spared, *(host for host in THIS_MACHINE if host not in spared)])
+    names = ("no_proxy", "NO_PROXY")
+    spared = [host.strip() for name in names for host in environment.get(name, "").split(",") if host.strip()]
+    for name in names:
+        environment[name] = ",".join(dict.fromkeys([*spared, *THIS_MACHINE]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def test_a_site_names_the_proxy_of_the_environment_that_is_in_its_way(deployment
 
 
 def test_both_terminals_say_one_line_a_round(deployment: Deployment, data: Path):
-    run = deployment.begin(tiny_config(data, federation={"rounds": 3, "min_sites": 1}))
+    run = deployment.begin(tiny_config(data, federation={"rounds": 3, "min_sites": 1, "greeting_timeout_s": 150.0}))
     deployment.wait_until_done(run)
     deployment.wait(lambda: f"{run}: finished" in deployment.log("server"), 20, "the end")
     at_server = re.findall(

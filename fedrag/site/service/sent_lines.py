@@ -56,7 +56,7 @@ def _sentence(line: bytes) -> str:
                 return f"{run}: the trained models are here"
             case "refusal":
                 where = f", round {number}" if number else ""
-                return f"{run}{where}: a request was refused ({', '.join(map(str, sent['texts'].values()))})"
+                return f"{run}{where}: a request was refused ({sent['texts']['refusal.code']})"
     except (ValueError, KeyError, TypeError):  # torn, or not ours: fedrag client audit names it
         pass
     return ""
