@@ -35,9 +35,6 @@ ROUTES = tuple(
 )
 """What a site asks of the SuperLink: the coordinator alone registers sites, and sites take no code from anyone."""
 
-SOCKET = "door.sock"
-"""What lies between the port and TLS; relative to nginx's folder, since the path of a socket has 107 bytes at most."""
-
 MOST_CONNECTIONS = 64
 """What one address may hold at a time."""
 
@@ -58,6 +55,8 @@ class ProxySettings:
         ca: Certificate of the authority that signed the SuperLink's certificate (PEM).
         certificate: The proxy's own certificate (PEM).
         key: Its private key (PEM).
+        socket: Name of what lies between the port and TLS, a socket in the folder. It is relative, since the path of a
+            socket has 107 bytes at most.
         stream_module: File of nginx's stream module; None where it is built in.
         max_body_mb: The largest request that passes, in MiB.
     """
@@ -69,6 +68,7 @@ class ProxySettings:
     ca: Path
     certificate: Path
     key: Path
+    socket: str = "door.sock"
     stream_module: Path | None = None
     max_body_mb: int = 16
 
@@ -101,7 +101,7 @@ def nginx_config(settings: ProxySettings) -> str:
         user=_owner(settings.folder) if os.geteuid() == 0 else "",
         folder=lambda name: _quoted(settings.folder.absolute() / name),
         listens=_listens(settings.listen_host, settings.listen_port),
-        socket=SOCKET,
+        socket=settings.socket,
         module=settings.stream_module,
         open_files=open_files,
         connections=open_files // 2,  # of each worker; a request in progress has files as well

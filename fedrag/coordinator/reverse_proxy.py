@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import os
 import re
+import secrets
 import shutil
 import signal
 import socket
@@ -13,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from fedrag.coordinator.nginx_config import ROUTES, SOCKET, ProxySettings, nginx_config
+from fedrag.coordinator.nginx_config import ROUTES, ProxySettings, nginx_config
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError
 from fedrag.files import write_text
@@ -37,29 +38,34 @@ def reverse_proxy(folder: ServerFolder) -> Child:
     Raises:
         ConfigError: nginx is not installed, or a setting is not valid.
     """
-    path, config = folder.path, folder.config
+    path, config, own = folder.path, folder.config, folder.path / PROXY_FOLDER
+    # A name of its own for each start: one that is just ending removes its own socket.
+    door = f"door-{secrets.token_hex(4)}.sock"
     text = nginx_config(
         ProxySettings(
-            folder=path / PROXY_FOLDER,
+            folder=own,
             listen_host=config.listen,
             listen_port=config.port,
             upstream_port=config.superlink_port,
             ca=path / "ca.crt",
             certificate=path / "server.crt",
             key=path / "server.key",
+            socket=door,
             stream_module=stream_module(),
         )
     )
-    file = path / PROXY_FOLDER / "nginx.conf"
+    file = own / "nginx.conf"
     write_text(file, text)
+    for left in own.glob("door-*.sock"):
+        left.unlink(missing_ok=True)
     return Child(
         "reverse proxy",
         nginx_command(file),
         folder.logs / "reverse-proxy.log",
         death_signal=signal.SIGTERM,
         noise=Noise(line_kind, _FULL_LINES),
-        folder=file.parent,
-        leftovers=[file.parent / SOCKET],
+        folder=own,
+        leftovers=[own / door],
     )
 
 
