@@ -1,4 +1,4 @@
-"""Writes numbers with their units and nouns, and foreign text so that it does no harm."""
+"""Writes numbers with their units and nouns, addresses, and foreign text so that it does no harm."""
 
 from __future__ import annotations
 
@@ -36,3 +36,21 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def host_and_port(host: str, port: int) -> str:
+    """Return an address as a URL has it: one of IPv6 in brackets.
+
+    >>> host_and_port("rag.example.org", 8443), host_and_port("2001:db8::7", 8443)
+    ('rag.example.org:8443', '[2001:db8::7]:8443')
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def without_brackets(host: str) -> str:
+    """Return a host as a system's own functions take it.
+
+    >>> without_brackets("[2001:db8::7]"), without_brackets("rag.example.org")
+    ('2001:db8::7', 'rag.example.org')
+    """
+    return host[1:-1] if host.startswith("[") and host.endswith("]") else host

@@ -35,16 +35,19 @@ def init(
     folder: Folder,
     name: Annotated[str, typer.Option(help="The site's name: small letters, digits and hyphens.")],
     server: Annotated[str, typer.Option(metavar="HOST:PORT", help="Address of the coordinator.")],
-    data: Annotated[str, typer.Option(metavar="FOLDER", help="Folder of the questions and passages.")] = "data",
+    data: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Folder of the questions and passages; without it, data in the site's."),
+    ] = None,
 ) -> None:
     """Create a site: its key pair and its site.toml.
 
     Example: fedrag client init clinic --name clinic --server rag.example.org:8443
     """
     from fedrag.security.keys import fingerprint, load_public_key
-    from fedrag.site.client_folder import create_site
+    from fedrag.site.client_folder import create_site, data_folder
 
-    create_site(folder, name, server, data)
+    create_site(folder, name, server, "data" if data is None else data_folder(data))
     typer.echo(f"made {folder}; read {folder / 'site.toml'} and set what the site allows")
     typer.echo(f"send to the coordinator: {folder / 'site.pub'}")
     typer.echo(f"its fingerprint, to read out on the telephone: {fingerprint(load_public_key(folder / 'site.pub'))}")

@@ -64,7 +64,6 @@ app = typer.Typer(
     help="Fine-tune retrieval-augmented generation across sites that share no data.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
 )
 app.command("simulate")(simulate.simulate_command)
 app.command("evaluate")(evaluate.evaluate)

@@ -12,7 +12,7 @@ from fedrag.cli.serve import say
 from fedrag.cli.server_check import check
 from fedrag.cli.server_diagnose import diagnose
 from fedrag.security.permissions import private_files
-from fedrag.service.environment import require_linux
+from fedrag.service.environment import require_linux, spare_this_machine
 from fedrag.text import plural
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
@@ -27,6 +27,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def _begin(context: typer.Context) -> None:
     require_linux("server")
     context.with_resource(private_files())
+    spare_this_machine()
 
 
 @app.command()
@@ -117,7 +118,7 @@ def sites(folder: Folder, as_json: AsJson = False) -> None:
     if as_json:
         typer.echo(json.dumps(rows, indent=2))
     else:  # a policy is too long for a table; the console shows it
-        short = [{name: told for name, told in row.items() if name != "policy"} for row in rows]
+        short = [{name: told for name, told in row.items() if name not in ("policy", "since")} for row in rows]
         print_rows(short, empty="no site is registered")
 
 
@@ -194,6 +195,8 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     running = "running" if found["running"] else "not running"
     days, disk = found["certificate_days"], found["disk"]
     typer.echo(f"coordinator {found['name']}: {running}; certificate expires in {days} days; {disk} on disk")
+    for notice in found["notices"]:
+        typer.echo(f"attention: {notice['text']}")
     print_rows(found["runs"], empty="no run yet")
 
 

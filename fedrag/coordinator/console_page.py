@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedrag.config.schedule import trained_components
 from fedrag.coordinator.jobs import run_names
+from fedrag.coordinator.notices import notices
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.overview import bytes_below, run_rows, site_rows
-from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import FedragError
 from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.round_log import Records, failures, site_totals
@@ -34,7 +35,7 @@ T = TypeVar("T")
 def render_page(folder: ServerFolder, run: str) -> str:
     """Return the page as HTML; `run` names the run to show, "" the newest."""
     sections = render_sections(folder, run)
-    name = f"{folder.config.name}:{folder.config.port}"
+    name = folder.config.address
     return _environment().get_template("console.html.jinja").render(name=name, sections=sections)
 
 
@@ -92,9 +93,9 @@ def _content(folder: ServerFolder, run: str) -> dict[str, Any]:
     disk = read(lambda: shutil.disk_usage(folder.path))
     return {
         "folder": str(folder.path),
-        "name": f"{folder.config.name}:{folder.config.port}",
+        "name": folder.config.address,
         "running": running,
-        "warn_days": WARN_DAYS,
+        "notices": read(lambda: notices(folder, datetime.now(UTC))) or [],
         "certificate_days": read(lambda: days_left(folder.path / "server.crt", datetime.now(UTC))),
         "fingerprint": read(lambda: folder.signing_fingerprint) or "unknown",
         "used": size_text(bytes_below(folder.path)),

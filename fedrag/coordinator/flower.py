@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
@@ -19,7 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from flwr.app import Error, Message, Metadata
 from flwr.app.message.message import make_message
 from flwr.cli.build import build_fab_from_files
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.constant import HEARTBEAT_PATIENCE, SUPERLINK_NODE_ID, ErrorCode, SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -29,6 +30,7 @@ from flwr.proto.control_pb2 import (
     UnregisterNodeRequest,
 )
 from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullAppMessagesRequest,
@@ -74,6 +76,7 @@ class RegisteredNode:
         public_key: Its key, as bytes of Flower's encoding.
         online: Whether its heartbeat is recent.
         last_seen: When it went online or, if it is offline now, offline; ISO 8601, or "" if it was never online.
+        last_heard: When it last gave a sign of life, to a minute; ISO 8601 in UTC, or "" if it never did.
     """
 
     node_id: int
@@ -81,6 +84,7 @@ class RegisteredNode:
     public_key: bytes
     online: bool
     last_seen: str
+    last_heard: str
 
 
 class PatientGrid(HttpGrid):
@@ -206,6 +210,7 @@ class SuperLink:
                 info.public_key,
                 info.status == "online",
                 info.last_activated_at if info.status == "online" else info.last_deactivated_at,
+                _last_heard(info),
             )
             for info in infos
             if info.status != "unregistered"
@@ -303,6 +308,14 @@ class SuperLink:
             ) from None
         finally:
             client.close()
+
+
+def _last_heard(info: NodeInfo) -> str:
+    """Return when a node last gave a sign of life: Flower keeps until when it counts as online."""
+    if info.status != "online":
+        return str(info.last_deactivated_at)  # signed off, or silent for a minute
+    heard = info.online_until - HEARTBEAT_PATIENCE * info.heartbeat_interval
+    return datetime.fromtimestamp(heard, UTC).isoformat(timespec="seconds")
 
 
 def superlink_command(link: SuperLink, certificate: Path, key: Path, database: Path) -> list[str]:

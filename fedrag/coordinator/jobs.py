@@ -7,7 +7,7 @@ from pathlib import Path
 
 from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
-from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
+from fedrag.coordinator.outcome import TOLD_TO_STOP, Outcome, read_outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.runs.run_folder import RunFolder
@@ -87,7 +87,7 @@ def stop_run(folder: ServerFolder) -> str:
     if folder.is_running:
         folder.note(stop=True)
     else:
-        write_outcome(folder.runs / name, Outcome("stopped", "it was told to stop"))
+        write_outcome(folder.runs / name, Outcome("stopped", TOLD_TO_STOP))
         folder.end()
     return name
 

@@ -1,5 +1,6 @@
 """The text of nginx's configuration: requests that a site needs pass, everything else ends there.
 
+A connection is counted by its address before TLS (nginx's `stream`), and a request is looked at behind it (`http`).
 Flower's SuperLink has one port for everything and authenticates sites alone: whoever reaches it may start runs.
 It therefore listens on loopback, and nginx passes on the few requests that sites make.
 """
@@ -11,6 +12,7 @@ import ipaddress
 import os
 import pwd
 import re
+import resource
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +35,11 @@ ROUTES = tuple(
 )
 """What a site asks of the SuperLink: the coordinator alone registers sites, and sites take no code from anyone."""
 
+MOST_CONNECTIONS = 64
+"""What one address may hold at a time."""
+
+_MOST_FILES = 8192  # of each of two workers, where the system allows it
+
 _HOST_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?")
 
 
@@ -41,13 +48,16 @@ class ProxySettings:
     """Where nginx listens, where it passes requests on to, and its files.
 
     Attributes:
-        folder: For the process id, the logs and what does not fit in memory; it must exist when nginx starts.
-        listen_host: Address of this machine to listen on, such as `0.0.0.0`.
+        folder: For the process id and what does not fit in memory; nginx must be started in it.
+        listen_host: Address of this machine to listen on, such as `0.0.0.0`; `::` is all addresses of both kinds.
         listen_port: Port to listen on.
         upstream_port: Port of the SuperLink on 127.0.0.1, which speaks TLS.
         ca: Certificate of the authority that signed the SuperLink's certificate (PEM).
         certificate: The proxy's own certificate (PEM).
         key: Its private key (PEM).
+        socket: Name of what lies between the port and TLS, a socket in the folder. It is relative, since the path of a
+            socket has 107 bytes at most.
+        stream_module: File of nginx's stream module; None where it is built in.
         max_body_mb: The largest request that passes, in MiB.
     """
 
@@ -58,6 +68,8 @@ class ProxySettings:
     ca: Path
     certificate: Path
     key: Path
+    socket: str = "door.sock"
+    stream_module: Path | None = None
     max_body_mb: int = 16
 
 
@@ -84,10 +96,16 @@ def nginx_config(settings: ProxySettings) -> str:
         keep_trailing_newline=True,
     )
     environment.filters["quoted"] = _quoted
+    open_files = min(_MOST_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     return environment.get_template("nginx.conf.jinja").render(
         user=_owner(settings.folder) if os.geteuid() == 0 else "",
         folder=lambda name: _quoted(settings.folder.absolute() / name),
-        listen=f"{_address(settings.listen_host)}:{settings.listen_port}",
+        listens=_listens(settings.listen_host, settings.listen_port),
+        socket=settings.socket,
+        module=settings.stream_module,
+        open_files=open_files,
+        connections=open_files // 2,  # of each worker; a request in progress has files as well
+        most_connections=MOST_CONNECTIONS,
         upstream_port=settings.upstream_port,
         routes=ROUTES,
         ca=settings.ca.absolute(),
@@ -103,6 +121,12 @@ def _quoted(path: Path | str) -> str:
     if "$" in text or not text.isprintable():  # nginx has no way to write a dollar sign
         raise ConfigError(f"{text!r}: nginx cannot use a path with a dollar sign or a control character")
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _listens(host: str, port: int) -> list[str]:
+    """Return where to listen, in nginx's words."""
+    every = ["0.0.0.0", "::"] if host == "::" else [host]
+    return [f"{_address(one)}:{port}" for one in every]
 
 
 def _address(host: str) -> str:

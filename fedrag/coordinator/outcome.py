@@ -11,6 +11,8 @@ from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.files import read_json, write_json
 from fedrag.runs.run_folder import RunFolder
 
+TOLD_TO_STOP = "it was told to stop"
+
 State = Literal["waiting", "running", "finished", "stopped", "failed"]
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from fedrag.coordinator.flower import RegisteredNode
 from fedrag.coordinator.jobs import run_names
+from fedrag.coordinator.notices import notices
 from fedrag.coordinator.outcome import read_outcome
 from fedrag.coordinator.policy_text import policy_phrases
 from fedrag.coordinator.server_folder import ServerFolder
@@ -21,7 +23,7 @@ from fedrag.text import size_text
 
 
 def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
-    """Return the registered sites: whether they are online and since when, and what they told about themselves."""
+    """Return the registered sites: their state and since when, when they were last heard of, and what they told."""
     nodes: dict[str, RegisteredNode] = {}
     if folder.is_running:
         with suppress(ServiceError):  # the SuperLink is restarting
@@ -31,13 +33,13 @@ def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
     for site in folder.sites():
         node = nodes.get(site.name)
         state = ("online" if node.online else "offline") if node else "unknown"
-        seen = node.last_seen[:19].replace("T", " ") if node else ""
         said = told.get(site.name, {"version": "", "counts": {}})
         rows.append(
             {
                 "name": site.name,
                 "state": state,
-                "last_seen": seen,
+                "since": _to_the_second(node.last_seen) if node else "",
+                "last_heard_of": _to_the_second(node.last_heard) if node else "",
                 "version": said["version"],
                 "questions": said["counts"].get("train_questions", ""),
                 "policy": policy_phrases(said.get("policy", {})),
@@ -45,6 +47,10 @@ def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _to_the_second(time: str) -> str:
+    return time[:19].replace("T", " ")
 
 
 def _told_last(folder: ServerFolder) -> dict[str, dict[str, Any]]:
@@ -75,10 +81,12 @@ def run_rows(folder: ServerFolder) -> list[dict[str, Any]]:
 
 def overview(folder: ServerFolder) -> dict[str, Any]:
     """Return what `fedrag server status` shows."""
+    now = datetime.now(UTC)
     return {
-        "name": f"{folder.config.name}:{folder.config.port}",
+        "name": folder.config.address,
         "running": folder.is_running,
-        "certificate_days": days_left(folder.path / "server.crt", datetime.now(UTC)),
+        "certificate_days": days_left(folder.path / "server.crt", now),
+        "notices": [asdict(notice) for notice in notices(folder, now)],
         "disk": size_text(bytes_below(folder.path)),
         "sites": site_rows(folder),
         "runs": run_rows(folder),

@@ -4,21 +4,32 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
+import secrets
 import shutil
 import signal
 import socket
 import ssl
+import subprocess
 import time
 from pathlib import Path
 
-from fedrag.coordinator.nginx_config import ProxySettings, nginx_config
+from fedrag.coordinator.nginx_config import ROUTES, ProxySettings, nginx_config
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError
 from fedrag.files import write_text
-from fedrag.service.children import LOG_BYTES, Child
+from fedrag.service.child_log import Noise, shape
+from fedrag.service.children import Child
 
 PROXY_FOLDER = "reverse-proxy"
 """Where nginx's files lie in the coordinator's folder; each start of the coordinator writes them again."""
+
+INSTALL = "apt-get install nginx-light libnginx-mod-stream"
+
+_FULL_LINES = 5  # of a kind of refusal in a minute
+_REQUEST = re.compile(r'\S+ \S+ \S* "(?P<uri>[^"]*)" (?P<status>[0-9]{3}) [0-9]+ [0-9]+')
+_ERROR = re.compile(r"\S+ \S+ \[\w+\] [0-9#]+: (?:\*[0-9]+ )?(?P<what>[^,]*)(?P<rest>.*)")
+_ZONE = re.compile(r'^, excess: [0-9.]+ by (zone "\w+")')
 
 
 def reverse_proxy(folder: ServerFolder) -> Child:
@@ -27,22 +38,50 @@ def reverse_proxy(folder: ServerFolder) -> Child:
     Raises:
         ConfigError: nginx is not installed, or a setting is not valid.
     """
-    path, config = folder.path, folder.config
+    path, config, own = folder.path, folder.config, folder.path / PROXY_FOLDER
+    # A name of its own for each start: one that is just ending removes its own socket.
+    door = f"door-{secrets.token_hex(4)}.sock"
     text = nginx_config(
         ProxySettings(
-            folder=path / PROXY_FOLDER,
+            folder=own,
             listen_host=config.listen,
             listen_port=config.port,
             upstream_port=config.superlink_port,
             ca=path / "ca.crt",
             certificate=path / "server.crt",
             key=path / "server.key",
+            socket=door,
+            stream_module=stream_module(),
         )
     )
-    file = path / PROXY_FOLDER / "nginx.conf"
+    file = own / "nginx.conf"
     write_text(file, text)
-    log = folder.logs / "reverse-proxy.log"
-    return Child("reverse proxy", nginx_command(file), log, death_signal=signal.SIGTERM)
+    for left in own.glob("door-*.sock"):
+        left.unlink(missing_ok=True)
+    return Child(
+        "reverse proxy",
+        nginx_command(file),
+        folder.logs / "reverse-proxy.log",
+        death_signal=signal.SIGTERM,
+        noise=Noise(line_kind, _FULL_LINES),
+        folder=own,
+        leftovers=[own / door],
+    )
+
+
+def line_kind(line: str) -> str:
+    """Return the kind of a line of nginx's, for which no stranger can invent further ones; "" for a site's request.
+
+    >>> line_kind('2026-03-02T14:30:00+00:00 192.0.2.7 GET "/wp-admin" 404 100 200')
+    'requests answered 404'
+    """
+    if request := _REQUEST.fullmatch(line):
+        passed = request["status"].startswith("2") and request["uri"] in ROUTES
+        return "" if passed else f"requests answered {request['status']}"
+    if error := _ERROR.fullmatch(line):
+        zone = _ZONE.match(error["rest"])
+        return shape(error["what"] + (f" {zone[1]}" if zone else ""))
+    return shape(line)
 
 
 def nginx_command(config_path: Path) -> list[str]:
@@ -51,19 +90,32 @@ def nginx_command(config_path: Path) -> list[str]:
     Raises:
         ConfigError: nginx is not installed.
     """
+    config = config_path.absolute()
+    return [_nginx(), "-p", str(config.parent), "-e", "stderr", "-c", str(config)]
+
+
+def _nginx() -> str:
     # Debian installs it where only root's PATH leads.
     nginx = shutil.which("nginx", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"]))
     if nginx is None:
-        raise ConfigError("nginx is not installed: the reverse proxy needs it; run apt-get install nginx-light")
-    config = config_path.absolute()
-    return [nginx, "-p", str(config.parent), "-e", "stderr", "-c", str(config)]
+        raise ConfigError(f"nginx is not installed: the reverse proxy needs it; run {INSTALL}")
+    return nginx
 
 
-def rotate_access_log(proxy: Child, log: Path) -> None:
-    """Move nginx's access log aside once it is large; nginx opens a new one."""
-    if log.is_file() and log.stat().st_size > LOG_BYTES:
-        log.replace(log.with_suffix(".1.log"))
-        proxy.signal(signal.SIGUSR1)
+def stream_module() -> Path | None:
+    """Return the file of nginx's stream module, which counts connections; None where it is built in.
+
+    Raises:
+        ConfigError: nginx or the module is not installed.
+    """
+    told = subprocess.run([_nginx(), "-V"], capture_output=True, check=False).stderr.decode(errors="replace")
+    if re.search(r"--with-stream(\s|$)", told):
+        return None
+    folder = re.search(r"--modules-path=(\S+)", told)
+    module = Path(folder[1]) / "ngx_stream_module.so" if folder else None
+    if module is None or not module.is_file():
+        raise ConfigError(f"nginx has no stream module: the reverse proxy needs it; run {INSTALL}")
+    return module
 
 
 def is_ready(port: int, ca: Path, timeout_s: float, host: str = "127.0.0.1") -> bool:

@@ -11,6 +11,7 @@ DIR/
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
   current.json                 the current run, if any
+  notices.json                 when the operator's command was called last, by kind
   runs/  logs/  reverse-proxy/
 ```
 """
@@ -26,7 +27,7 @@ from typing import Annotated, Any
 
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedrag.config.section import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
@@ -36,6 +37,7 @@ from fedrag.locks import held_alone
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, public_key_text, read_public_key
 from fedrag.security.permissions import GROUP_READS, make_private, mask_of, private_files
+from fedrag.text import host_and_port, without_brackets
 
 AUTHORITY_DAYS = 3650
 CERTIFICATE_DAYS = 365
@@ -44,17 +46,31 @@ WARN_DAYS = 30  # this long before its certificate expires, a coordinator asks f
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 
+class NotifyConfig(Section):
+    """How the operator is told what needs attention."""
+
+    command: tuple[str, ...] = ()
+    """Program and arguments; two more are added: the kind, and one line of text. It runs without a shell, and at most
+    once a day for each kind: certificate, run-failed, site-away, disk. Empty: none."""
+
+
 class ServerConfig(Section):
     """Where the coordinator is reached."""
 
-    name: Annotated[str, Field(min_length=1)]
+    name: Annotated[str, Field(min_length=1), AfterValidator(without_brackets)]
     """Host name or address under which the sites reach it."""
-    listen: str = "0.0.0.0"
-    """Address of this machine that the reverse proxy listens on."""
+    listen: Annotated[str, AfterValidator(without_brackets)] = "0.0.0.0"
+    """Address of this machine that the reverse proxy listens on; `0.0.0.0` is all of IPv4, `::` all of both kinds."""
     port: Port = 8443
     """Port of the reverse proxy: the only one that others need to reach."""
     superlink_port: Port = 8444
     """Port of Flower's SuperLink, on loopback only."""
+    notify: NotifyConfig = NotifyConfig()
+
+    @property
+    def address(self) -> str:
+        """Where the sites reach it: what a site.toml has as its server."""
+        return host_and_port(self.name, self.port)
 
 
 class RegisteredSite(Section):

@@ -13,9 +13,11 @@ from pathlib import Path
 
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
-from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
-from fedrag.coordinator.reverse_proxy import PROXY_FOLDER, is_ready, reverse_proxy, rotate_access_log
-from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
+from fedrag.coordinator.notify import Notifier
+from fedrag.coordinator.outcome import TOLD_TO_STOP, Outcome, read_outcome, sites_without_result, write_outcome
+from fedrag.coordinator.reverse_proxy import is_ready, reverse_proxy
+from fedrag.coordinator.round_lines import RoundLines
+from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import days_left
@@ -49,6 +51,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)
         redelivery = _Redelivery(folder, say)
+        notifier = Notifier(folder, say)
         renewal = _Renewal(folder.path / "server.crt", superlink, proxy, say)
         try:
             _start(folder, superlink, proxy, say)
@@ -56,11 +59,11 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
             while True:
                 superlink.tend(say)
                 proxy.tend(say)
-                rotate_access_log(proxy, folder.path / PROXY_FOLDER / "access.log")
                 try:
                     renewal.tend()
                     executor.tend()
                     redelivery.tend()
+                    notifier.tend()
                     trouble = ""
                 except StorageError as error:  # the sites' connections and the console stay up
                     if str(error) != trouble:
@@ -98,12 +101,10 @@ def _start(folder: ServerFolder, superlink: Child, proxy: Child, say: Callable[[
     _wait(superlink, folder.link.is_ready)
     enter_sites(folder)
     proxy.start()
-    host = "127.0.0.1" if folder.config.listen in EVERYWHERE else folder.config.listen
+    host = "127.0.0.1" if folder.config.listen in EVERYWHERE else folder.config.listen  # `::` is all of both kinds
     _wait(proxy, lambda: is_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
     left = days_left(folder.path / "server.crt", datetime.now(UTC))
-    say(f"ready: sites reach it at {folder.config.name}:{folder.config.port}; the certificate expires in {left} days")
-    if left < WARN_DAYS:
-        say(f"renew the certificate with: fedrag server rotate {folder.path}")
+    say(f"ready: sites reach it at {folder.config.address}; the certificate expires in {left} days")
 
 
 def _shrink(database: Path) -> None:
@@ -156,14 +157,16 @@ class _Executor:
         self._say = say
         self._run = ""
         self._rounds = -1
+        self._round_lines = RoundLines(say)
         self.child = Child("executor", _executor_command(folder), folder.logs / "executor.log", _ENVIRONMENT)
 
     def tend(self) -> None:
         current = self._folder.current()
         name = str(current.get("run", ""))
+        self._round_lines.tend()
         if current.get("stop"):
             self.child.end()
-            write_outcome(self._folder.runs / name, Outcome("stopped", "it was told to stop"))
+            write_outcome(self._folder.runs / name, Outcome("stopped", TOLD_TO_STOP))
             self._say(f"{name} is stopped; go on with: fedrag server resume {self._folder.path} {name}")
             self._folder.end()
         elif name and not self.child.pid:
@@ -187,6 +190,7 @@ class _Executor:
         self._say(f"{name}: {'the executor died; another continues' if again else 'begins'} after round {rounds}")
         self._folder.note(tries=tries + 1 if again and rounds == self._rounds else 0)
         self._run, self._rounds = name, rounds
+        self._round_lines.follow(self._folder.runs / name, rounds)
         self.child.start()
 
     def _fail(self, name: str, why: str) -> None:

@@ -110,7 +110,7 @@ def _run_round(
     }
     _advise(federation, folded.errors, len(folded.sites))
     federation.run.save_checkpoint(checkpoint, record)
-    federation.display.say(_round_line(record, config.federation.rounds))
+    federation.display.say(round_line(record, config.federation.rounds))
     return checkpoint
 
 
@@ -242,7 +242,8 @@ def deliver(federation: Federation, sites: Sequence[KnownSite], result: State) -
     return sorted(reached)
 
 
-def _round_line(record: dict[str, Any], rounds: int) -> str:
+def round_line(record: dict[str, Any], rounds: int) -> str:
+    """Return a logged round as one line; `rounds` is how many the run has."""
     parts = []
     for component in record["components"]:
         losses = [s[f"{component}.loss"] for s in record["sites"].values() if f"{component}.loss" in s]

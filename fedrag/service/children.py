@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import os
 import signal
 import subprocess
@@ -15,13 +16,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedrag.files import storage_errors
+from fedrag.service.child_log import ChildLog, Noise, append
+from fedrag.service.stopping import signals_postponed
 
 PATIENCE_S = 15.0  # after SIGTERM, before SIGKILL
 FIRST_WAIT_S = 1.0
 LONGEST_WAIT_S = 30.0
 STEADY_S = 60.0  # a child that lived this long starts again without waiting
 WATCH_S = 0.5
-LOG_BYTES = 20_000_000
+LOG_WAIT_S = 2.0  # for the last lines of a child that has ended
 _PR_SET_PDEATHSIG = 1
 
 
@@ -32,11 +35,14 @@ class Child:
     Attributes:
         name: Its name in messages.
         command: Program and arguments.
-        log: File that takes what it prints.
+        log: File that takes what it prints, within bounds.
         environment: Variables in addition to the parent's.
         meanings: What an exit code means, for the operator.
         death_signal: What the system sends it when its parent dies; one with children of its own must be able
             to end them.
+        noise: What of its log is counted instead of written.
+        folder: Where it runs; None where its parent does.
+        leftovers: Files of an earlier one that was killed, which must be gone before it starts.
     """
 
     name: str
@@ -45,6 +51,10 @@ class Child:
     environment: Mapping[str, str] = field(default_factory=dict)
     meanings: Mapping[int, str] = field(default_factory=dict)
     death_signal: signal.Signals = signal.SIGKILL
+    noise: Noise = field(default_factory=Noise)
+    folder: Path | None = None
+    leftovers: Sequence[Path] = ()
+    _output: ChildLog | None = None
     _process: subprocess.Popen[bytes] | None = None
     _started: float = 0.0
     _wait_s: float = 0.0
@@ -65,17 +75,23 @@ class Child:
         self._end_group()
         with storage_errors(self.log):
             self.log.parent.mkdir(parents=True, exist_ok=True)
-            _rotate(self.log)
-            with self.log.open("ab") as log:
-                self._process = subprocess.Popen(
-                    self.command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    env={**os.environ, **self.environment},
-                    preexec_fn=self._die_with_parent,
-                    start_new_session=True,  # Ctrl-C reaches the parent alone, which ends all in order
-                )
+            append(self.log, b"")
+        for path in self.leftovers:
+            path.unlink(missing_ok=True)
+        with signals_postponed():
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **self.environment},
+                cwd=self.folder,
+                preexec_fn=_dies_with_parent(self.death_signal),
+                start_new_session=True,  # Ctrl-C reaches the parent alone, which ends all in order
+            )
+            assert isinstance(self._process.stdout, io.BufferedReader)
+            self._output = ChildLog(self.log, self.noise)
+            self._output.follow(self._process.stdout)
         self._started = time.monotonic()
 
     def tend(self, say: Callable[[str], None]) -> None:
@@ -115,10 +131,8 @@ class Child:
         if self._process:
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._process.pid, signal.SIGKILL)
-
-    def _die_with_parent(self) -> None:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, self.death_signal)
+        if self._output:
+            self._output.wait(LOG_WAIT_S)
 
     def _how_it_ended(self) -> str:
         code = self.exit_code
@@ -145,7 +159,9 @@ def die_with_parent(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _rotate(log: Path) -> None:
-    """Keep a log and the one before it, so that weeks of messages do not fill the disk."""
-    if log.is_file() and log.stat().st_size > LOG_BYTES:
-        os.replace(log, log.with_suffix(".1.log"))
+def _dies_with_parent(death_signal: signal.Signals) -> Callable[[], None] | None:
+    """Return what a process does between fork and exec, so that the system ends it when its parent is gone."""
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # looked up before the fork: threads of the parent may hold locks then
+    return lambda: prctl(_PR_SET_PDEATHSIG, death_signal)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
+from collections.abc import MutableMapping
+from dataclasses import dataclass
+from urllib.request import getproxies, proxy_bypass
 
 from fedrag.errors import ServiceError
+from fedrag.text import without_brackets
 
 QUIET = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -30,3 +36,49 @@ def require_linux(verb: str) -> None:
     """
     if sys.platform != "linux":
         raise ServiceError(f"fedrag {verb} needs Linux; simulate, data, models, ask and report run on this system too")
+
+
+THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
+
+
+def spare_this_machine(environment: MutableMapping[str, str] = os.environ) -> None:
+    """Let no proxy of the environment stand between processes of this machine."""
+    names = ("no_proxy", "NO_PROXY")
+    spared = [host.strip() for name in names for host in environment.get(name, "").split(",") if host.strip()]
+    for name in names:
+        environment[name] = ",".join(dict.fromkeys([*spared, *THIS_MACHINE]))
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentProxy:
+    """A proxy that a variable of the environment puts between this machine and a host.
+
+    Attributes:
+        url: Its URL, without what identifies a user.
+        variable: The variable.
+        host: The host.
+    """
+
+    url: str
+    variable: str
+    host: str
+
+    def __str__(self) -> str:
+        return f"{self.url} ({self.variable} in the environment)"
+
+    @property
+    def way_out(self) -> str:
+        """How to connect without it."""
+        return f"to connect without this proxy, set no_proxy={self.host}"
+
+
+def proxy_in_the_way(server: str) -> EnvironmentProxy | None:
+    """Return the proxy of the environment on the way to HOST:PORT over TLS, if there is one."""
+    host = without_brackets(server.rpartition(":")[0])
+    proxies = getproxies()
+    for scheme in ("https", "all"):
+        if scheme in proxies and not proxy_bypass(host):
+            names = (f"{scheme}_proxy", f"{scheme}_proxy".upper())
+            variable = next((name for name in names if os.environ.get(name)), names[0])
+            return EnvironmentProxy(re.sub("(?<=//).*@", "", proxies[scheme]), variable, host)
+    return None

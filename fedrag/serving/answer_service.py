@@ -25,6 +25,7 @@ from fedrag.serving.model_names import list_models
 from fedrag.serving.model_thread import ModelThread
 from fedrag.serving.review import decide, list_rows
 from fedrag.serving.vectors import embed, search
+from fedrag.text import host_and_port
 from fedrag.types import Site
 
 MOST_CONNECTIONS = 300
@@ -106,7 +107,7 @@ def address(host: str, port: int) -> str:
     >>> address("0.0.0.0", 80), address("::1", 80)
     ('http://0.0.0.0:80/', 'http://[::1]:80/')
     """
-    return f"http://[{host}]:{port}/" if ":" in host else f"http://{host}:{port}/"
+    return f"http://{host_and_port(host, port)}/"
 
 
 def _paths(models: ModelThread, store: FeedbackStore, with_review: bool) -> ASGIApp:

@@ -18,6 +18,7 @@ DIR/
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from fedrag.errors import ConfigError
@@ -42,6 +43,18 @@ def create_site(folder: Path, name: str, server: str, data: str) -> None:
     with private_files():
         new_key(folder / "site.key")
         write_text(folder / "site.toml", text)
+
+
+def data_folder(given: Path) -> str:
+    """Return a folder as it goes into site.toml: what a person named from where they stand, "~" too.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    folder = given.expanduser().absolute()
+    if not folder.is_dir():
+        raise ConfigError(f"{given}: no such folder; expected the folder of the site's questions and passages")
+    return os.path.normpath(folder)
 
 
 def open_site(folder: Path) -> SiteConfig:

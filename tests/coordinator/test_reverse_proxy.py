@@ -11,7 +11,6 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -30,12 +29,10 @@ from flwr.superlink.routers.control.router import router as control_router
 from flwr.superlink.routers.fleet.router import router as fleet_router
 from ports import free_port
 
-from fedrag.coordinator import reverse_proxy
-from fedrag.coordinator.nginx_config import ROUTES, ProxySettings, nginx_config
-from fedrag.coordinator.reverse_proxy import is_ready, nginx_command, rotate_access_log
+from fedrag.coordinator.nginx_config import MOST_CONNECTIONS, ROUTES, ProxySettings, nginx_config
+from fedrag.coordinator.reverse_proxy import is_ready, line_kind, nginx_command, stream_module
 from fedrag.errors import ConfigError
 from fedrag.security.certificates import new_authority, new_server_certificate
-from fedrag.service.children import Child
 
 PROGRAMS = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 needs_nginx = pytest.mark.skipif(shutil.which("nginx", path=PROGRAMS) is None, reason="nginx is not installed")
@@ -48,9 +45,11 @@ FLOWER = {
     for route in router.routes
 } | {"/docs", "/docs/oauth2-redirect", "/redoc", "/openapi.json"}
 """All paths that Flower's SuperLink answers on its one port."""
-STREAMS: dict[str, int] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+LOG = "nginx.log"
+"""Takes what the coordinator would read from nginx's two streams."""
 START_RUN = "/v1/control/start-run"
 PULL = "/v1/fleet/pull-messages"
+IP_FREEBIND = 15  # Linux's, which Python's socket does not name
 
 
 @dataclass
@@ -182,7 +181,12 @@ class House:
 
 @contextlib.contextmanager
 def running_proxy(
-    house: House, folder: Path, upstream_shows: tuple[Path, Path] | None = None, user: str | None = None, **config: Any
+    house: House,
+    folder: Path,
+    upstream_shows: tuple[Path, Path] | None = None,
+    user: str | None = None,
+    host: str = "127.0.0.1",
+    **config: Any,
 ) -> Iterator[Proxy]:
     upstream = Upstream(*(upstream_shows or house.server))
     threading.Thread(target=upstream.serve_forever, args=(0.05,), daemon=True).start()
@@ -190,25 +194,32 @@ def running_proxy(
     port = free_port()
     settings = ProxySettings(
         folder=folder,
-        listen_host="127.0.0.1",
+        listen_host=host,
         listen_port=port,
         upstream_port=upstream.port,
         ca=house.ca,
         certificate=house.server[0],
         key=house.server[1],
+        stream_module=stream_module(),
         **config,
     )
     (folder / "nginx.conf").write_text(nginx_config(settings))
-    process = subprocess.Popen(nginx_command(folder / "nginx.conf"), cwd="/", user=user, **STREAMS)
+    with (folder / LOG).open("ab") as log:
+        if user:
+            shutil.chown(folder / LOG, user)
+        command = nginx_command(folder / "nginx.conf")
+        process = subprocess.Popen(
+            command, cwd=folder, user=user, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
     try:
-        ready = is_ready(port, house.ca, 20.0)
+        ready = is_ready(port, house.ca, 20.0, host)
         if not ready:
             process.kill()
-        assert ready, process.communicate()[1].decode()
+        assert ready, (folder / LOG).read_text()
         yield Proxy(port, folder, house.ca, upstream, process)
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.wait(timeout=20)
         upstream.shutdown()
         upstream.server_close()
 
@@ -460,7 +471,7 @@ def test_an_upstream_with_the_certificate_of_another_authority_gets_nothing(hous
     with running_proxy(house, tmp_path / "proxy", upstream_shows=house.strange) as proxy:
         assert proxy.ask("POST", PULL, b"x")[0] == 502
         assert not proxy.upstream.requests
-        assert "upstream SSL certificate verify error" in (proxy.folder / "error.log").read_text()
+        assert "upstream SSL certificate verify error" in (proxy.folder / LOG).read_text()
 
 
 @needs_nginx
@@ -523,7 +534,7 @@ def test_the_access_log_says_when_who_what_and_how_much(proxy: Proxy):
 
 
 def log_lines(proxy: Proxy) -> list[str]:
-    return (proxy.folder / "access.log").read_text().splitlines()
+    return (proxy.folder / LOG).read_text().splitlines()
 
 
 @needs_nginx
@@ -595,20 +606,83 @@ def test_a_signature_is_let_in_once_however_it_is_written(proxy: Proxy):
     for replayed in (signed, signed | {"flwr_public_key": "A" * 99 + "R="}, signed | {"flwr_signature": "other"}):
         assert proxy.ask("POST", PULL, b"x", **replayed)[0] == 429
     assert len(proxy.upstream.requests) == 3
-    assert "replays" in (proxy.folder / "error.log").read_text()
+    assert "replays" in (proxy.folder / LOG).read_text()
 
 
 @needs_nginx
-def test_who_holds_too_many_connections_is_held_back(house: House, tmp_path: Path):
+def test_who_holds_too_many_connections_is_put_out_before_tls(house: House, tmp_path: Path):
     with running_proxy(house, tmp_path / "proxy") as proxy, contextlib.ExitStack() as held:
-        for _ in range(64):
+        for _ in range(MOST_CONNECTIONS):
             connection = held.enter_context(contextlib.closing(proxy.connect()))
             connection.putrequest("POST", PULL)
             connection.putheader("Content-Length", "10")
             connection.endheaders()
-        wait_until(lambda: proxy.ask("POST", PULL, b"x")[0] == 429)
+        wait_until(lambda: is_put_out(proxy))
         held.close()
-        wait_until(lambda: proxy.ask("POST", PULL, b"x")[0] == 200)
+        wait_until(lambda: not is_put_out(proxy))
+
+
+def is_put_out(proxy: Proxy) -> bool:
+    try:
+        return proxy.ask("POST", PULL, b"x")[0] != 200
+    except OSError:  # no answer at all, not even TLS's
+        return True
+
+
+@needs_nginx
+def test_who_says_nothing_is_put_out_soon(proxy: Proxy):
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=20) as silent:
+        start = time.monotonic()
+        assert silent.recv(1) == b""
+        assert 3 < time.monotonic() - start < 10
+
+
+@needs_nginx
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give this machine further addresses")
+def test_connections_of_ipv6_are_counted_by_network(house: House, tmp_path: Path):
+    """The 64 bits behind a network are one customer's: he would have an address for every connection."""
+    with two_networks() as (own, other), running_proxy(house, tmp_path / "proxy", host="::1") as proxy:
+        with contextlib.ExitStack() as held:
+            for number in range(MOST_CONNECTIONS):
+                held.enter_context(connect_from(f"{own}{number + 1:x}", proxy.port))
+            wait_until(lambda: is_cut(f"{own}ffff", proxy.port))
+            assert not is_cut(f"{other}1", proxy.port)
+        wait_until(lambda: not is_cut(f"{own}ffff", proxy.port))
+
+
+@contextlib.contextmanager
+def two_networks() -> Iterator[tuple[str, str]]:
+    """Let this machine have every address that begins with one of two texts."""
+    own, other = "fd5a:7c1e:9b04:1::", "fd5a:7c1e:9b04:2::"
+    route = ["ip", "-6", "route"]
+    for network in (own, other):
+        added = subprocess.run([*route, "replace", "local", f"{network}/64", "dev", "lo"], capture_output=True)
+        if added.returncode:
+            pytest.skip("this machine lets nobody add an address")
+    try:
+        yield own, other
+    finally:
+        for network in (own, other):
+            subprocess.run([*route, "del", "local", f"{network}/64", "dev", "lo"], check=True)
+
+
+def connect_from(source: str, port: int) -> socket.socket:
+    connection = socket.socket(socket.AF_INET6, socket.SOCK_STREAM)
+    connection.settimeout(5)
+    connection.setsockopt(socket.SOL_IP, IP_FREEBIND, 1)  # no address of an interface, but one of a route
+    connection.bind((source, 0))
+    connection.connect(("::1", port))
+    return connection
+
+
+def is_cut(source: str, port: int) -> bool:
+    """Return whether the proxy closes a connection before a byte is sent."""
+    with connect_from(source, port) as connection:
+        connection.settimeout(0.5)
+        try:
+            return connection.recv(1) == b""
+        except TimeoutError:
+            return False
 
 
 @needs_nginx
@@ -658,10 +732,15 @@ def config_text(folder: Path = Path("/srv/fed"), **changes: Any) -> str:
 
 @pytest.mark.parametrize(
     ("host", "listens"),
-    [("0.0.0.0", "0.0.0.0:8443"), ("::", "[::]:8443"), ("fed.example.org", "fed.example.org:8443")],
+    [
+        ("0.0.0.0", ["0.0.0.0:8443"]),
+        ("::", ["0.0.0.0:8443", "[::]:8443"]),
+        ("::1", ["[::1]:8443"]),
+        ("fed.example.org", ["fed.example.org:8443"]),
+    ],
 )
-def test_it_listens_where_it_is_told(host: str, listens: str):
-    assert f" listen {listens} ssl;" in config_text(listen_host=host)
+def test_it_listens_where_it_is_told(host: str, listens: list[str]):
+    assert re.findall(r" listen (\S+);", config_text(listen_host=host)) == listens
 
 
 @pytest.mark.parametrize(
@@ -683,7 +762,9 @@ def test_a_value_that_nginx_would_misread_is_refused(changes: dict[str, Any], fa
 
 def test_without_nginx_the_error_says_how_to_get_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(shutil, "which", lambda name, path: None)
-    with pytest.raises(ConfigError, match="^nginx is not installed: .* apt-get install nginx-light$"):
+    with pytest.raises(
+        ConfigError, match="^nginx is not installed: .* apt-get install nginx-light libnginx-mod-stream$"
+    ):
         nginx_command(tmp_path / "nginx.conf")
 
 
@@ -703,37 +784,27 @@ def test_a_missing_authority_is_named(tmp_path: Path):
             is_ready(1, tmp_path / name, 0)
 
 
-REOPENS = """
-import signal, time
-log = open("access.log", "a")
-def reopen(number, frame):
-    global log
-    log = open("access.log", "a")
-signal.signal(signal.SIGUSR1, reopen)
-print("up", flush=True)
-while True:
-    log.write("line\\n"); log.flush(); time.sleep(0.05)
-"""
-
-
-def test_a_large_access_log_is_moved_aside_and_nginx_goes_on_in_a_new_one(tmp_path, monkeypatch):
-    monkeypatch.setattr(reverse_proxy, "LOG_BYTES", 100)
-    monkeypatch.chdir(tmp_path)
-    proxy = Child("proxy", [sys.executable, "-c", REOPENS], tmp_path / "proxy.log")
-    proxy.start()
-    log = tmp_path / "access.log"
-    try:
-        end = time.monotonic() + 20
-        while not log.with_suffix(".1.log").is_file():
-            assert time.monotonic() < end
-            rotate_access_log(proxy, log)
-            time.sleep(0.05)
-        while not log.is_file():
-            assert time.monotonic() < end
-            time.sleep(0.05)
-    finally:
-        proxy.end()
-    assert log.with_suffix(".1.log").stat().st_size > 100
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        (f'2026-03-02T14:30:00+00:00 192.0.2.7 POST "{PULL}" 200 300 400', ""),
+        (f'2026-03-02T14:30:00+00:00 2001:db8::7 POST "{PULL}" 429 300 400', "requests answered 429"),
+        ('2026-03-02T14:30:00+00:00 192.0.2.7 GET "/health" 200 300 400', "requests answered 200"),
+        ('2026-03-02T14:30:00+00:00 192.0.2.7  "\\x16\\x03" 400 0 150', "requests answered 400"),
+        (
+            "2026/03/02 14:30:00 [warn] 31#31: *77 limiting connections by zone "
+            '"addresses", client: 192.0.2.7, server: 0.0.0.0:8443',
+            'limiting connections by zone "addresses"',
+        ),
+        (
+            "2026/03/02 14:30:00 [warn] 31#31: *77 limiting requests, "
+            'excess: 200.350 by zone "requests", client: 192.0.2.7',
+            'limiting requests zone "requests"',
+        ),
+    ],
+)
+def test_a_line_of_nginx_has_one_of_few_kinds(line: str, kind: str):
+    assert line_kind(line) == kind
 
 
 def wait_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> None:

@@ -116,7 +116,7 @@ def test_what_identified_a_site_once_opens_nothing_a_second_time(deployment):
         for node in nodes.values():
             with pytest.raises(httpx.HTTPStatusError, match="429"):
                 thief.PullMessages(PullMessagesRequest(node=node))
-    assert 'by zone "replays"' in (deployment.server.path / "reverse-proxy" / "error.log").read_text()
+    assert 'by zone "replays"' in (deployment.server.logs / "reverse-proxy.log").read_text()
 
 
 def test_a_registered_site_cannot_take_what_is_meant_for_another(deployment):

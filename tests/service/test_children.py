@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedrag.service import children
+from fedrag.service import child_log, children
 from fedrag.service.children import Child
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -93,11 +93,101 @@ def test_what_a_child_prints_is_in_its_log(tmp_path):
     child = Child("printer", [sys.executable, "-c", "print('hello')"], tmp_path / "logs" / "log")
     child.start()
     wait(lambda: child.exit_code == 0)
+    child.end()
     assert child.log.read_text() == "hello\n"
 
 
+PRINTS = "import sys\nfor n in range(20_000): sys.stdout.write({line})"
+
+
+def printed(tmp_path, line: str) -> Child:
+    """Return a child that has printed 20,000 lines and gone."""
+    child = Child("printer", [sys.executable, "-c", PRINTS.format(line=line)], tmp_path / "printer.log")
+    child.start()
+    wait(lambda: child.exit_code == 0)
+    child.end()
+    return child
+
+
+def test_a_log_never_grows_over_its_bound_while_the_child_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(child_log, "LOG_BYTES", 100_000)
+    monkeypatch.setattr(child_log, "MOST_KINDS", 1_000_000)
+    words = "chr(97 + n % 26) + chr(97 + n // 26 % 26) + chr(97 + n // 676 % 26) + chr(97 + n // 17576)"
+    child = printed(tmp_path, f"{words} + 'x' * 96 + '\\n'")
+    older = child.log.with_suffix(".1.log")
+    assert 1 < child.log.stat().st_size <= 100_000
+    assert 1 < older.stat().st_size <= 100_000
+    assert child.log.read_text().splitlines()[-1].startswith("fpdb"), "the last line of all"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["printer.1.log", "printer.log"]
+
+
+def test_what_a_child_repeats_is_counted(tmp_path):
+    lines = printed(tmp_path, r"f'lost 192.0.2.{n % 256}\n'").log.read_text().splitlines()
+    assert lines[:60] == [f"lost 192.0.2.{n}" for n in range(60)]
+    (counted,) = lines[60:]
+    assert counted.endswith(f" 19940 more lines like this in the last minute: lost 192.0.2.{19_999 % 256}")
+
+
+def test_what_is_counted_is_told_once_a_minute_and_the_next_begins_anew(tmp_path, monkeypatch):
+    monkeypatch.setattr(child_log, "MINUTE_S", 1.0)
+    command = "import time\nfor n in range(250): print('lost', n, flush=True); time.sleep(0.01)"
+    child = Child("slow", [sys.executable, "-c", command], tmp_path / "slow.log")
+    child.start()
+    wait(lambda: " more lines like this" in child.log.read_text())
+    assert child.pid, "it is told while the child runs"
+    wait(lambda: child.exit_code == 0)
+    child.end()
+    lines = child.log.read_text().splitlines()
+    counts = [int(line.split()[2]) for line in lines if " more lines like this in the last minute: lost" in line]
+    assert len(counts) in (2, 3, 4)
+    assert sum(counts) + len(lines) - len(counts) == 250
+
+
+def test_many_kinds_of_lines_become_one(tmp_path):
+    lines = printed(tmp_path, "'q' * (n % 110) + ' ' * (n // 110) + '\\n'").log.read_text().splitlines()
+    assert len(lines) < (child_log.MOST_KINDS + 1) * (child_log.FULL_LINES + 1)
+
+
+def test_a_line_without_end_costs_no_memory_and_is_cut(tmp_path):
+    child = printed(tmp_path, "'x' * 5_000")
+    assert child.log.stat().st_size < 100 * child_log.LINE_BYTES
+    assert max(len(line) for line in child.log.read_text().splitlines()) <= child_log.LINE_BYTES
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a file system")
+def test_a_child_goes_on_when_its_log_has_no_room_and_what_was_lost_is_counted(tmp_path):
+    small = tmp_path / "small"
+    small.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "none", small], capture_output=True).returncode:
+        pytest.skip("this machine lets nobody make a file system")
+    try:
+        (small / "fill").write_bytes(bytes(61_440))
+        command = (
+            "import time\nfor n in range(40): print('a' * n * 100, flush=True)\ntime.sleep(1)\nprint('end', flush=True)"
+        )
+        child = Child("printer", [sys.executable, "-c", command], small / "printer.log")
+        child.start()
+        time.sleep(0.5)
+        (small / "fill").unlink()
+        wait(lambda: child.exit_code == 0)
+        child.end()
+        assert "lines before this one are lost: they could not be written\nend\n" in child.log.read_text()
+    finally:
+        subprocess.run(["umount", small], check=True)
+
+
+def test_what_one_that_was_killed_left_behind_is_gone_before_the_next_starts(tmp_path):
+    left = tmp_path / "door.sock"
+    child = Child("proxy", ["ls"], tmp_path / "log", folder=tmp_path, leftovers=[left])
+    left.touch()
+    child.start()
+    wait(lambda: child.exit_code == 0)
+    child.end()
+    assert child.log.read_text() == "log\n"
+
+
 def test_a_log_that_grew_large_is_turned_over_at_the_next_start(child, monkeypatch):
-    monkeypatch.setattr(children, "LOG_BYTES", 10)
+    monkeypatch.setattr(child_log, "LOG_BYTES", 10)
     child.log.write_text("x" * 11)
     child.start()
     assert child.log.with_suffix(".1.log").read_text() == "x" * 11
@@ -145,6 +235,23 @@ def test_a_child_dies_with_a_parent_that_is_killed(tmp_path):
     parent.kill()
     parent.wait()
     wait(lambda: not is_alive(pid))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a fork runs no hooks elsewhere")
+def test_a_signal_that_comes_while_a_child_is_started_is_not_lost(tmp_path):
+    """In a hook of fork an exception is ignored: a service would have gone on, deaf to all further signals."""
+    script = (
+        "import os, pathlib, signal, time\n"
+        "from fedrag.service import stopping; from fedrag.service.children import Child\n"
+        "stopping.stop_on_signals()\n"
+        "os.register_at_fork(after_in_parent=lambda: os.kill(os.getpid(), signal.SIGTERM) or [time.sleep(0)])\n"
+        f"child = Child('sleeper', {SLEEPER!r}, pathlib.Path({str(tmp_path / 'log')!r}))\n"
+        "try:\n    child.start(); time.sleep(5); print('deaf')\n"
+        "except stopping.Stop:\n    print('stopped', child.pid > 0)\n"
+        "finally:\n    child.end()"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    assert done.stdout == "stopped True\n"
 
 
 WATCHING = "import os, time; from fedrag.service.children import die_with_parent; die_with_parent(os.getppid())"

@@ -13,6 +13,7 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from fedrag.errors import ConfigError, ServiceError
+from fedrag.service.environment import proxy_in_the_way
 from fedrag.site.site_config import SiteConfig
 
 TIMEOUT_S = 10.0
@@ -73,24 +74,29 @@ def _health(config: SiteConfig, answer: httpx.Response) -> Health:
 
 def _what_to_do(config: SiteConfig, error: Exception) -> str:
     """Return why there was no answer and what to do, in one sentence."""
-    server, via = config.server, f" through {config.proxy}" if config.proxy else ""
+    hidden = None if config.proxy else proxy_in_the_way(config.server)
+    told = _fault(config, error, str(hidden) if hidden else config.proxy)
+    return f"{told}; {hidden.way_out}" if hidden else told
+
+
+def _fault(config: SiteConfig, error: Exception, proxy: str) -> str:
+    server, via = config.server, f" through {proxy}" if proxy else ""
     reasons = list(_chain(error))
     for reason in reasons:
         if isinstance(reason, ssl.SSLCertVerificationError):
             return _about_certificate(config, reason)
     if isinstance(error, httpx.ProxyError):
-        return f"{config.proxy or 'the proxy'} does not let this machine through to {server}: {error}"
+        return f"{proxy or 'the proxy'} does not let this machine through to {server}: {error}"
     if isinstance(error, httpx.TimeoutException):
         return f"{server} does not answer{via}; is a firewall in the way, or server in site.toml wrong?"
     for reason in reasons:
         if isinstance(reason, ssl.SSLError):
             return f"{server} does not speak TLS as a coordinator does{via}: {reason.reason or reason}"
         if isinstance(reason, socket.gaierror):
-            host = config.proxy or server.rpartition(":")[0]
+            host = proxy or server.rpartition(":")[0]
             return f"{host}: this name is not known here; is it right in site.toml, and does DNS work?"
         if isinstance(reason, ConnectionRefusedError):
-            who = config.proxy or server
-            return f"{who} refuses the connection; does it run, and is the port in site.toml right?"
+            return f"{proxy or server} refuses the connection; does it run, and is the port in site.toml right?"
     return f"{server} is not reached{via}: {error or type(error).__name__}"
 
 

@@ -10,10 +10,11 @@ from pathlib import Path
 from fedrag.errors import ServiceError
 from fedrag.locks import held_alone
 from fedrag.service.children import Child
-from fedrag.service.environment import QUIET
+from fedrag.service.environment import QUIET, proxy_in_the_way
 from fedrag.service.stopping import Stop, stop_on_signals
 from fedrag.site.service.node import ACCESS_DENIED, UNTRUSTED_SERVER
 from fedrag.site.service.self_evaluation import SelfEvaluation
+from fedrag.site.service.sent_lines import SentLines
 from fedrag.site.site_config import SiteConfig
 
 TICK_S = 0.3
@@ -52,10 +53,14 @@ def _serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None
         },
     )
     evaluation = SelfEvaluation(folder, config)
+    sent = SentLines(folder, say)
     say(f"{config.name} takes part at {config.server}; what it does: {node.log}; what leaves: fedrag client audit")
+    if not config.proxy and (proxy := proxy_in_the_way(config.server)):
+        say(f"the way to {config.server} leads through {proxy}; {proxy.way_out}")
     try:
         while True:
             node.tend(say)
+            sent.tend()
             evaluation.tend(say)
             time.sleep(TICK_S)
     except Stop:

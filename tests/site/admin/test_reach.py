@@ -197,6 +197,22 @@ def test_a_proxy_that_refuses_or_is_not_there_is_told(clinic: Path, server: Path
         assert refusal(config).startswith(f"{url} refuses the connection; does it run")
 
 
+def test_a_proxy_of_the_environment_is_named_with_its_variable_and_a_way_out(
+    clinic: Path, server: Path, monkeypatch: pytest.MonkeyPatch
+):
+    with reverse_proxy(server, healthy) as port, proxy(403) as (url, _):
+        monkeypatch.setenv("https_proxy", url.replace("//", "//someone:secret@"))
+        told = refusal(config := at(clinic, port))
+        named = f"{url} (https_proxy in the environment)"
+        assert told.startswith(f"{named} does not let this machine through to {config.server}: 403")
+        assert told.endswith("; to connect without this proxy, set no_proxy=127.0.0.1")
+        monkeypatch.delenv("https_proxy")
+        monkeypatch.setenv("ALL_PROXY", "http://127.0.0.1:1")
+        assert refusal(config).startswith("http://127.0.0.1:1 (ALL_PROXY in the environment) refuses the connection")
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        assert ask_health(config), "the way out leads out"
+
+
 def test_a_proxy_cannot_stand_in_for_the_coordinator(clinic: Path, server: Path, tmp_path: Path):
     make_clinic(tmp_path / "other")
     with reverse_proxy(tmp_path / "other" / "server", healthy) as port, proxy() as (url, asked):
