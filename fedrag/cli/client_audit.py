@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedrag.cli.tables import print_lines, show
+from fedrag.cli.verification import verification_lines, verification_report
+from fedrag.errors import FedragError
 from fedrag.text import plural
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 def audit(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Say instead whether a line was removed or altered.")] = False,
+    noted: Annotated[str, typer.Option(metavar="CHAIN", help="What an earlier --verify said to note.")] = "",
 ) -> None:
     """Show everything that has left a site: when, what and how much.
 
@@ -31,6 +35,9 @@ def audit(
 
     name = SiteConfig.from_file(folder / SITE_FILE).name
     path = folder / EGRESS_FILE
+    if verify or noted:
+        _verify(path, noted, as_json)
+        return
     lines, unreadable = read_egress(path), count_unreadable(path)
     if as_json:
         report = {"site": name, "replies": lines, "unreadable_lines": unreadable, "also_leaves": ALSO_LEAVES}
@@ -41,6 +48,18 @@ def audit(
         _show_run(run, rows)
     print_lines(_summary(name, runs, unreadable))
     print_lines(["", "What else leaves, and what an update can tell:", *(f"- {line}" for line in ALSO_LEAVES)])
+
+
+def _verify(path: Path, noted: str, as_json: bool) -> None:
+    from fedrag.security.chained_log import ChainedLog
+
+    found = ChainedLog(path).verify(noted)
+    if as_json:
+        typer.echo(json.dumps(verification_report(found), indent=2))
+    else:
+        print_lines(verification_lines(path.name, found))
+    if found.faults:
+        raise typer.Exit(FedragError.exit_code)
 
 
 def _show_run(run: str, rows: list[AuditRow]) -> None:

@@ -6,7 +6,8 @@ DIR/
   site.key  site.pub   its key pair; the private key never leaves
   ca.crt               from the coordinator: the authority that signs its TLS certificate
   coordinator.pub      from the coordinator: the public half of the key that signs its requests
-  egress.jsonl         a line for every reply, written before it is sent
+  egress.jsonl         a line for every reply, written before it is sent; each holds a hash over all before it
+  egress.head          the newest of these hashes
   requests.jsonl       the ids of accepted requests, against replays
   inbox  outbox        the current request, and the reply to the last one
   address              the node id under which the coordinator knows this site
