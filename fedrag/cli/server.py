@@ -9,10 +9,12 @@ from typing import Annotated
 
 import typer
 
+from fedrag.cli.server_audit import audit
 from fedrag.cli.server_diagnose import diagnose
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
+app.command()(audit)
 app.command()(diagnose)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]

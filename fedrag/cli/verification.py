@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from fedrag.errors import FedragError
 from fedrag.text import plural
 
 if TYPE_CHECKING:
@@ -33,3 +36,9 @@ def verification_report(found: Verification) -> dict[str, Any]:
     """Return the same for a program."""
     told = {"lines": found.lines, "lines_before_the_chain": found.before, "chain": found.chain}
     return {"whole": not found.faults, **told, "faults": list(found.faults)}
+
+
+def exit_if_broken(found: Verification) -> None:
+    """End the command with the code of an error if a log is not whole."""
+    if found.faults:
+        raise typer.Exit(FedragError.exit_code)

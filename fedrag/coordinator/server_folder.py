@@ -11,6 +11,7 @@ DIR/
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
   current.json                 the current run, if any
+  audit.jsonl  audit.head      who did what: a chained log, and its newest hash
   runs/  logs/  reverse-proxy/
 ```
 """
@@ -30,6 +31,7 @@ from pydantic import Field
 
 from fedrag.config.section import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
+from fedrag.coordinator.operator_log import recorded, recording
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.files import read_json, read_text_file, storage_errors, write_json, write_text
 from fedrag.locks import held_alone
@@ -66,6 +68,9 @@ class RegisteredSite(Section):
     removed: str = ""
     """When it was removed; its key is never accepted again."""
 
+    def __str__(self) -> str:
+        return f"{self.name}, {fingerprint(self.public_key)}"
+
     @property
     def public_key(self) -> EllipticCurvePublicKey:
         """Its public key."""
@@ -97,13 +102,14 @@ class ServerFolder:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder = cls(path, config)
         new_authority(path / "ca.crt", path / "ca.key", f"fedrag {config.name}", AUTHORITY_DAYS)
-        folder.renew_certificate()
+        folder._new_certificate()
         new_key(path / "signing.key")
         new_secret(path / "executor.secret")
         write_text(folder.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
         write_text(folder.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
         write_json(path / "sites.json", {"sites": []})
-        write_text(path / "server.toml", tomli_w.dumps(config.model_dump()))  # last: with it the folder is whole
+        with recording(path, "init", {"name": config.name}):
+            write_text(path / "server.toml", tomli_w.dumps(config.model_dump()))  # last: with it the folder is whole
         return folder
 
     @classmethod
@@ -144,8 +150,12 @@ class ServerFolder:
         """The folder of the logs."""
         return self.path / "logs"
 
+    @recorded("rotate")
     def renew_certificate(self) -> None:
         """Make a new certificate of the same authority; the sites do not notice."""
+        self._new_certificate()
+
+    def _new_certificate(self) -> None:
         path = self.path
         names = [self.config.name]
         certificate, key = path / "server.crt", path / "server.key"
@@ -159,6 +169,7 @@ class ServerFolder:
         found = [RegisteredSite.model_validate(entry) for entry in entries]
         return sorted((site for site in found if removed or not site.removed), key=lambda site: site.name)
 
+    @recorded("add-site", "name", "key_file")
     def add_site(self, name: str, key_file: Path) -> RegisteredSite:
         """Register a site.
 
@@ -186,6 +197,7 @@ class ServerFolder:
         self._write_sites([*self.sites(removed=True), new])
         return new
 
+    @recorded("remove-site", "name")
     def remove_site(self, name: str) -> RegisteredSite:
         """Mark a site as removed; its key is never accepted again.
 

@@ -43,7 +43,7 @@ def served(folder):
 
 
 def test_only_its_owner_reads_what_is_secret(folder):
-    secret = {"ca.key", "server.key", "signing.key", "executor.secret"}
+    secret = {"ca.key", "server.key", "signing.key", "executor.secret", ".audit.jsonl.lock"}
     modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.path.iterdir() if path.is_file()}
     assert {name for name, mode in modes.items() if mode == 0o600} == secret
     assert stat.S_IMODE(folder.path.stat().st_mode) == 0o700
