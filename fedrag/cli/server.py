@@ -33,6 +33,9 @@ def init(
     port: Annotated[int, typer.Option(help="Port that the sites connect to.")] = 8443,
     superlink_port: Annotated[int, typer.Option(help="Port of Flower's SuperLink, on loopback only.")] = 8444,
     listen: Annotated[str, typer.Option(help="Address of this machine to listen on.")] = "0.0.0.0",
+    readers: Annotated[
+        str, typer.Option(metavar="GROUP", help="Group of this machine that may read all but keys and database.")
+    ] = "",
 ) -> None:
     """Create a coordinator: its keys, certificates and register of sites.
 
@@ -40,7 +43,7 @@ def init(
     """
     from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 
-    config = ServerConfig(name=name, listen=listen, port=port, superlink_port=superlink_port)
+    config = ServerConfig(name=name, listen=listen, port=port, superlink_port=superlink_port, readers=readers)
     made = ServerFolder.create(folder, config)
     typer.echo(f"made {folder}")
     typer.echo(f"give every site the two files in {made.for_sites}: they are not secret, but must arrive unchanged")

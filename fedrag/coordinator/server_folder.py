@@ -32,7 +32,8 @@ from pydantic import Field
 from fedrag.config.section import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
 from fedrag.coordinator.operator_log import recorded, recording
-from fedrag.errors import ConfigError, ServiceError
+from fedrag.coordinator.readers import let_readers_in
+from fedrag.errors import ConfigError, ServiceError, StorageError
 from fedrag.files import read_json, read_text_file, storage_errors, write_json, write_text
 from fedrag.locks import held_alone
 from fedrag.security.certificates import new_authority, new_server_certificate
@@ -56,6 +57,8 @@ class ServerConfig(Section):
     """Port of the reverse proxy: the only one that others need to reach."""
     superlink_port: Port = 8444
     """Port of Flower's SuperLink, on loopback only."""
+    readers: str = ""
+    """Group of this machine whose members may read the folder, but its keys and its database; empty: none."""
 
 
 class RegisteredSite(Section):
@@ -108,6 +111,7 @@ class ServerFolder:
         write_text(folder.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
         write_text(folder.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
         write_json(path / "sites.json", {"sites": []})
+        let_readers_in(path, config.readers)
         with recording(path, "init", {"name": config.name}):
             write_text(path / "server.toml", tomli_w.dumps(config.model_dump()))  # last: with it the folder is whole
         return folder
@@ -255,6 +259,8 @@ class ServerFolder:
                 return False
         except ServiceError:
             return True
+        except StorageError:  # this user may only read
+            return self.link.is_ready()
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for the one process that serves it; raise ServiceError where another does."""

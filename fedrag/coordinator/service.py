@@ -14,6 +14,7 @@ from pathlib import Path
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
+from fedrag.coordinator.readers import let_readers_in
 from fedrag.coordinator.reverse_proxy import PROXY_FOLDER, is_ready, reverse_proxy, rotate_access_log
 from fedrag.coordinator.server_folder import WARN_DAYS, ServerFolder
 from fedrag.errors import RunError, ServiceError, StorageError
@@ -45,6 +46,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         ServiceError: Another process serves the folder, or a child does not become ready.
     """
     with folder.lock():
+        let_readers_in(folder.path, folder.config.readers)
         stop_on_signals()
         superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)
