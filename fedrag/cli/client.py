@@ -12,12 +12,14 @@ from fedrag.cli.client_adopt import adopt
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
 from fedrag.cli.client_diagnose import diagnose
+from fedrag.cli.client_keys import accept_key, rotate
 from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
 from fedrag.cli.serve import client_serve
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Take part in a federation as a site.", no_args_is_help=True)
 app.command("audit")(audit)
+app.command("accept-key")(accept_key)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
 
@@ -86,5 +88,5 @@ def sync(folder: Folder) -> None:
 
 
 app.command("serve")(client_serve)
-for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, purge):
+for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, purge, rotate):
     app.command()(verb)

@@ -11,11 +11,14 @@ import typer
 
 from fedrag.cli.server_audit import audit
 from fedrag.cli.server_diagnose import diagnose
+from fedrag.cli.server_keys import accept_key, rotate
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
 app.command()(audit)
 app.command()(diagnose)
+app.command()(rotate)
+app.command("accept-key")(accept_key)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -191,18 +194,6 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     days, disk = found["certificate_days"], found["disk"]
     typer.echo(f"coordinator {found['name']}: {running}; certificate expires in {days} days; {disk} on disk")
     print_rows(found["runs"], empty="no run yet")
-
-
-@app.command()
-def rotate(folder: Folder) -> None:
-    """Renew the coordinator's TLS certificate; the sites notice nothing.
-
-    Example: fedrag server rotate coordinator
-    """
-    from fedrag.coordinator.server_folder import ServerFolder
-
-    ServerFolder.open(folder).renew_certificate()
-    typer.echo("the certificate is renewed; a running coordinator uses it at once")
 
 
 @app.command()

@@ -70,6 +70,8 @@ class RegisteredSite(Section):
     added: str
     removed: str = ""
     """When it was removed; its key is never accepted again."""
+    former: tuple[str, ...] = ()
+    """The keys that handed over to this one or to each other; none is ever accepted again."""
 
     def __str__(self) -> str:
         return f"{self.name}, {fingerprint(self.public_key)}"
@@ -183,6 +185,8 @@ class ServerFolder:
         key = load_public_key(key_file)
         text = public_key_text(key)
         for site in self.sites(removed=True):
+            if text in site.former:
+                raise ConfigError(f"{key_file}: {site.name} has replaced this key, which is never accepted again")
             if site.key == text and site.removed:
                 raise ConfigError(
                     f"{key_file}: this key was removed on {site.removed[:10]} and is never accepted again; "
@@ -208,14 +212,45 @@ class ServerFolder:
         Raises:
             ConfigError: No site has this name.
         """
-        sites = self.sites(removed=True)
-        for number, site in enumerate(sites):
-            if site.name == name and not site.removed:
-                sites[number] = site.model_copy(update={"removed": _now()})
-                self._write_sites(sites)
-                return sites[number]
+        gone = self.site(name).model_copy(update={"removed": _now()})
+        others = [site for site in self.sites(removed=True) if site.removed or site.name != name]
+        self._write_sites([*others, gone])
+        return gone
+
+    def site(self, name: str) -> RegisteredSite:
+        """Return a registered site.
+
+        Raises:
+            ConfigError: No site has this name.
+        """
+        for site in self.sites():
+            if site.name == name:
+                return site
         known = ", ".join(site.name for site in self.sites()) or "none"
         raise ConfigError(f"{name}: no site has this name; registered: {known}")
+
+    def replace_key(self, name: str, key: str) -> None:
+        """Give a site another key, as one line in the format of OpenSSH; its key of before is burnt.
+
+        Raises:
+            ConfigError: A site has the key, or had it.
+        """
+        sites = self.sites(removed=True)
+        if any(key in (site.key, *site.former) for site in sites):
+            raise ConfigError(f"{name}: the key was in use before; a new one is made with: fedrag client rotate")
+        for number, site in enumerate(sites):
+            if site.name == name and not site.removed:
+                sites[number] = site.model_copy(update={"key": key, "former": (*site.former, site.key)})
+        self._write_sites(sites)
+
+    def enter(self, site: RegisteredSite) -> None:
+        """Tell the SuperLink which of a site's keys it accepts."""
+        for burnt in site.former:
+            self.link.unregister(read_public_key(burnt, site.name))
+        if site.removed:
+            self.link.unregister(site.public_key)
+        else:
+            self.link.register(site.name, site.public_key)
 
     def _write_sites(self, sites: list[RegisteredSite]) -> None:
         write_json(self.path / "sites.json", {"sites": [site.model_dump() for site in sites]})

@@ -80,10 +80,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
 def enter_sites(folder: ServerFolder) -> None:
     """Register the sites with the SuperLink, and unregister those that were removed."""
     for site in folder.sites(removed=True):
-        if site.removed:
-            folder.link.unregister(site.public_key)
-        else:
-            folder.link.register(site.name, site.public_key)
+        folder.enter(site)
 
 
 def _superlink(folder: ServerFolder) -> Child:

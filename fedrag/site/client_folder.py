@@ -6,6 +6,9 @@ DIR/
   site.key  site.pub   its key pair; the private key never leaves
   ca.crt               from the coordinator: the authority that signs its TLS certificate
   coordinator.pub      from the coordinator: the public half of the key that signs its requests
+  site.next.key        the next key, until the coordinator has accepted it
+  site-keys.txt        the lines with which keys of this site handed over
+  burnt-keys.json      keys of the coordinator that were replaced and are never accepted again
   egress.jsonl         a line for every reply, written before it is sent; each holds a hash over all before it
   egress.head          the newest of these hashes
   requests.jsonl       the ids of accepted requests, against replays
@@ -24,6 +27,7 @@ from fedrag.errors import ConfigError
 from fedrag.files import storage_errors, write_text
 from fedrag.security.keys import new_key
 from fedrag.site.site_config import SiteConfig, site_toml
+from fedrag.site.site_keys import trusted_key
 
 INBOX, OUTBOX = "inbox", "outbox"
 
@@ -55,4 +59,5 @@ def open_site(folder: Path) -> SiteConfig:
     for name in (config.ca, config.coordinator_key):
         if not Path(name).is_file():
             raise ConfigError(f"{name}: is missing; the coordinator gives it to every site")
+    trusted_key(config)
     return config

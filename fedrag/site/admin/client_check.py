@@ -16,9 +16,10 @@ from fedrag.data.origins import origins_text
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
 from fedrag.memory import free_memory
 from fedrag.security.certificates import days_left
-from fedrag.security.keys import fingerprint, load_private_key, load_public_key
+from fedrag.security.keys import fingerprint, load_private_key
 from fedrag.site.admin.reach import Health, ask_health
 from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
+from fedrag.site.site_keys import next_key, trusted_key
 from fedrag.site.source_passages import sync_passages
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS
@@ -206,7 +207,8 @@ def _largest(models: Sequence[FetchedModel], role: str) -> int:
 
 def _private_key(config: SiteConfig) -> str:
     key = load_private_key(Path(config.private_key))
-    return f"only its owner can read it; fingerprint {fingerprint(key.public_key())}"
+    waits = "; its next one waits until the coordinator accepts it" if next_key(config).is_file() else ""
+    return f"only its owner can read it; fingerprint {fingerprint(key.public_key())}{waits}"
 
 
 def _authority(config: SiteConfig) -> str:
@@ -218,7 +220,8 @@ def _authority(config: SiteConfig) -> str:
 
 
 def _coordinator_key(config: SiteConfig) -> str:
-    key = load_public_key(_handed_out(config.coordinator_key))
+    _handed_out(config.coordinator_key)
+    key = trusted_key(config)
     return f"fingerprint {fingerprint(key)}; compare it with the coordinator's on the telephone"
 
 

@@ -13,13 +13,14 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from flwr.app import Message, RecordDict
 
 from fedrag import __version__
 from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
-from fedrag.errors import FedragError, SignatureError
+from fedrag.errors import ConfigError, FedragError, SignatureError
 from fedrag.federation.messages import (
     DELIVER,
     VALIDATE,
@@ -31,13 +32,14 @@ from fedrag.federation.messages import (
     reply_content,
 )
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
-from fedrag.security.keys import load_private_key, load_public_key
+from fedrag.security.keys import load_private_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
 from fedrag.site.policy import Ledger, RequestedWork, fewest_questions, ledger_of, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
 from fedrag.site.site_config import SITE_FILE, SiteConfig
+from fedrag.site.site_keys import trusted_key
 from fedrag.types import COMPONENTS
 
 log = logging.getLogger("fedrag.node")
@@ -59,7 +61,6 @@ class RequestHandler:
         self._folder = folder
         self._config = config
         self._key = load_private_key(Path(config.private_key))
-        self._coordinator = load_public_key(Path(config.coordinator_key))
         self._egress = EgressLog(folder / EGRESS_FILE)
         self._replay_guard = ReplayGuard(folder / "requests.jsonl")
         node_config = {"site-name": config.name, "site-folder": config.data, "site-cache": str(folder)}
@@ -68,9 +69,16 @@ class RequestHandler:
     def slip_of(self, message: Message) -> Slip | None:
         """Return the slip that the coordinator signed; None if the message is from someone else."""
         try:
-            return verified_slip(message.content, "request", self._coordinator)
+            return verified_slip(message.content, "request", self._coordinator_key())
         except SignatureError:
             return None
+
+    def _coordinator_key(self) -> EllipticCurvePublicKey:
+        """Return the coordinator's key, read again each time: it may have handed over to another meanwhile."""
+        try:
+            return trusted_key(self._config)
+        except ConfigError as error:
+            raise SignatureError(str(error)) from None
 
     def is_replay(self, slip: Slip) -> bool:
         """Return whether a request was accepted before, or is too old to tell."""
@@ -91,7 +99,7 @@ class RequestHandler:
         started = time.monotonic()
         slip: Slip | None = None
         try:
-            slip = verified_slip(message.content, "request", self._coordinator)
+            slip = verified_slip(message.content, "request", self._coordinator_key())
             content = self._content(message, slip, again, cancelled or threading.Event())
         except SignatureError as error:
             content = self._refusal("bad-signature", error)
