@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import grp
 import os
+import stat
+from contextlib import suppress
 from pathlib import Path
 
 from fedrag.errors import ConfigError
 
 DATABASE = "superlink.db"
+OPEN_TO_GROUP = 0o2750
+"""Mode of a folder whose group may enter and read it; what is made in it belongs to the group too."""
 
 
 def let_readers_in(path: Path, group: str) -> None:
@@ -35,11 +39,21 @@ def let_readers_in(path: Path, group: str) -> None:
     os.chmod(path / DATABASE, 0o600)  # it holds the updates that sites sent
     try:
         for folder, _, names in os.walk(path):
-            os.chown(folder, -1, number)
-            os.chmod(folder, 0o2750)  # what is made in it belongs to the group too
+            _give(folder, number)
             for name in names:
-                os.chown(Path(folder) / name, -1, number, follow_symlinks=False)
+                _give(os.path.join(folder, name), number)
     except PermissionError:
         raise ConfigError(
-            f"{path}: its owner is no member of the group {group}; add them with: usermod -aG {group} USER"
+            f"{path}: cannot be given to the group {group}: its owner must be a member of it, and under systemd it is "
+            f"done once by hand: chgrp -R {group} {path} && find {path} -type d -exec chmod 2750 {{}} +"
         ) from None
+
+
+def _give(entry: str, group: int) -> None:
+    """Give a file or folder to a group, if it is not its own yet: a service of systemd may not set these bits."""
+    with suppress(FileNotFoundError):  # a command may replace a file meanwhile
+        found = os.lstat(entry)
+        if found.st_gid != group:
+            os.chown(entry, -1, group, follow_symlinks=False)
+        if stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) != OPEN_TO_GROUP:
+            os.chmod(entry, OPEN_TO_GROUP)
