@@ -49,7 +49,7 @@ def init(
     config = ServerConfig(name=name, listen=listen, port=port, superlink_port=superlink_port, readers=readers)
     made = ServerFolder.create(folder, config)
     typer.echo(f"made {folder}")
-    typer.echo(f"give every site the two files in {made.for_sites}: they are not secret, but must arrive unchanged")
+    typer.echo(f"give every site the files in {made.for_sites}: they are not secret, but must arrive unchanged")
     typer.echo(f"fingerprint of the signing key, to read out on the telephone: {made.signing_fingerprint}")
     typer.echo(f"register each site's public key with: fedrag server add-site {folder} SITE.pub --name SITE")
     typer.echo(f"then: fedrag server start {folder}")

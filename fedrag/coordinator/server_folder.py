@@ -7,7 +7,7 @@ DIR/
   server.crt  server.key       the certificate of the reverse proxy and of the SuperLink behind it
   signing.key  signing.pub     signs what sites are asked; sites pin the public one
   executor.secret              lets the coordinator's own processes, and no other, take up runs
-  for-sites/                   what every site gets: the authority's certificate, the public signing key
+  for-sites/                   what every site gets: the authority's certificate, the public signing key, the release
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
   current.json                 the current run, if any
@@ -37,6 +37,7 @@ from fedrag.errors import ConfigError, ServiceError, StorageError
 from fedrag.files import read_json, read_text_file, storage_errors, write_json, write_text
 from fedrag.locks import held_alone
 from fedrag.security.certificates import new_authority, new_server_certificate
+from fedrag.security.installed import RELEASE_FILE, installed_release
 from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, public_key_text, read_public_key
 
 AUTHORITY_DAYS = 3650
@@ -112,6 +113,7 @@ class ServerFolder:
         new_secret(path / "executor.secret")
         write_text(folder.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
         write_text(folder.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
+        folder.announce_release()
         write_json(path / "sites.json", {"sites": []})
         let_readers_in(path, config.readers)
         with recording(path, "init", {"name": config.name}):
@@ -155,6 +157,10 @@ class ServerFolder:
     def logs(self) -> Path:
         """The folder of the logs."""
         return self.path / "logs"
+
+    def announce_release(self) -> None:
+        """Write for the sites what is installed here."""
+        write_text(self.for_sites / RELEASE_FILE, installed_release() + "\n")
 
     @recorded("rotate")
     def renew_certificate(self) -> None:

@@ -47,6 +47,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
     """
     with folder.lock():
         let_readers_in(folder.path, folder.config.readers)
+        folder.announce_release()  # a new version may have been installed
         stop_on_signals()
         superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)

@@ -6,6 +6,7 @@ DIR/
   site.key  site.pub   its key pair; the private key never leaves
   ca.crt               from the coordinator: the authority that signs its TLS certificate
   coordinator.pub      from the coordinator: the public half of the key that signs its requests
+  release.txt          from the coordinator: which fedrag is installed there
   site.next.key        the next key, until the coordinator has accepted it
   site-keys.txt        the lines with which keys of this site handed over
   burnt-keys.json      keys of the coordinator that were replaced and are never accepted again

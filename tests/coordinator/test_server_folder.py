@@ -50,7 +50,7 @@ def test_only_its_owner_reads_what_is_secret(folder):
 
 
 def test_what_sites_get_holds_no_private_key(folder):
-    assert sorted(path.name for path in folder.for_sites.iterdir()) == ["ca.crt", "coordinator.pub"]
+    assert sorted(path.name for path in folder.for_sites.iterdir()) == ["ca.crt", "coordinator.pub", "release.txt"]
     assert all("PRIVATE" not in path.read_text() for path in folder.for_sites.iterdir())
     signing = load_private_key(folder.path / "signing.key").public_key()
     assert fingerprint(load_public_key(folder.for_sites / "coordinator.pub")) == fingerprint(signing)
