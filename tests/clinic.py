@@ -33,6 +33,7 @@ CHECKS = [
     "private key",
     "ca.crt",
     "coordinator.pub",
+    "release",
     "server",
     "certificate",
     "clock",

@@ -34,7 +34,7 @@ def deployment(data, tmp_path_factory) -> Iterator[Deployment]:
 
 
 def run_of(data: Path, **federation: object) -> Config:
-    return tiny_config(data, federation={"rounds": 1, "min_sites": 2} | federation)
+    return tiny_config(data, federation={"rounds": 1, "min_sites": 2, "greeting_timeout_s": 180.0} | federation)
 
 
 def fedrag(*arguments: object, code: int = 0) -> str:
@@ -55,7 +55,7 @@ def kinds(deployment: Deployment, name: str) -> list[str]:
 
 def test_a_new_signing_key_is_followed_by_running_sites_and_the_old_one_does_nothing(deployment, data):
     server = deployment.server.path
-    waiting = deployment.begin(run_of(data, min_sites=3, greeting_timeout_s=180.0))
+    waiting = deployment.begin(run_of(data, min_sites=3))
     assert f"{waiting} is running, and its requests are signed" in fedrag(
         "server", "rotate", server, "--signing", code=2
     )
@@ -67,7 +67,7 @@ def test_a_new_signing_key_is_followed_by_running_sites_and_the_old_one_does_not
     assert f"{fingerprint(before)} hands over to {new}" in told
     followed = fedrag("client", "accept-key", deployment.root / "north", line_in(told))
     assert f"{fingerprint(before)} hands over to {new}" in followed
-    missed = deployment.begin(run_of(data, greeting_timeout_s=180.0))
+    missed = deployment.begin(run_of(data))
     deployment.wait(lambda: "refused with bad-signature" in deployment.node_log("south"), 120, "south refuses")
     deployment.wait(lambda: "greet" in kinds(deployment, "north"), 120, "north greets")
     assert set(kinds(deployment, "south")) == {"refusal"}
@@ -92,7 +92,7 @@ def test_a_site_goes_over_to_its_new_key_while_it_runs_and_the_old_one_opens_not
     (tmp_path / "old.pub").write_text((south / "site.pub").read_text())
     replies = len(kinds(deployment, "south"))
     line = line_in(fedrag("client", "rotate", south))
-    waiting = deployment.begin(run_of(data, min_sites=3, greeting_timeout_s=180.0))
+    waiting = deployment.begin(run_of(data, min_sites=3))
     assert f"{waiting} is running" in fedrag("server", "accept-key", server, line, code=2)
     deployment.stop()
     deployment.wait(lambda: not deployment.server.current(), 30, "the run stopped")
