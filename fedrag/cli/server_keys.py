@@ -12,9 +12,11 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's f
 
 def rotate(
     folder: Folder,
-    signing: Annotated[bool, typer.Option("--signing", help="Replace the signing key instead.")] = False,
+    signing: Annotated[
+        bool, typer.Option("--signing", help="Replace the signing key; every site must follow.")
+    ] = False,
 ) -> None:
-    """Renew the coordinator's TLS certificate; the sites notice nothing. With --signing, replace its signing key.
+    """Renew the TLS certificate, which the sites do not notice, or with --signing replace the signing key.
 
     Example: fedrag server rotate coordinator
     """
