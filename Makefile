@@ -1,11 +1,12 @@
-# make setup · make demo · make check · make test · make faults · make integrations · make bench · make matrix · make lock:
+# make setup · make demo · make check · make test · make faults · make integrations · make bench · make matrix · make lock ·
+# make release:
 # each works from a bare clone and says what it does.
 
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: setup demo check test faults integrations bench matrix matrix-oldest matrix-newest matrix-locked lock clean
+.PHONY: setup demo check test faults integrations bench matrix matrix-oldest matrix-newest matrix-locked lock release clean
 
 setup: $(READY)
 
@@ -82,5 +83,20 @@ lock: $(READY)
 	$(BIN)/$(LOCK) --python-version 3.11 --universal -o requirements.lock
 	$(BIN)/$(LOCK) --python-version 3.11 --python-platform x86_64-manylinux_2_28 $(CPU_TORCH) -o requirements-cpu.lock
 
+# What sites are handed, in dist: the wheel, what it was tested with, and what that consists of (CycloneDX), with their
+# sums, signed: make release KEY=PRIVATE_KEY. The tools have an environment of their own.
+RELEASE_TOOLS := 'build>=1.2.1,<2' 'setuptools>=77' 'cyclonedx-bom>=7.5,<8'
+SBOM := .release/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible --of JSON
+release: $(READY)
+	@test -f "$(KEY)" || { echo "KEY=$(KEY) is no file; a key: $(BIN)/python -m fedrag.security.file_signature new KEY"; exit 2; }
+	$(PYTHON) -m venv .release
+	.release/bin/pip install --quiet --disable-pip-version-check $(RELEASE_TOOLS)
+	rm -rf dist build
+	.release/bin/python -m build --wheel --no-isolation
+	cp requirements.lock requirements-cpu.lock dist
+	for lock in requirements requirements-cpu; do $(SBOM) -o dist/$$lock.cdx.json $$lock.lock || exit; done
+	cd dist && sha256sum * > SHA256SUMS
+	$(BIN)/python -m fedrag.security.file_signature sign $(KEY) dist/SHA256SUMS
+
 clean:
-	rm -rf .venv .matrix .integrations build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .matrix .integrations .release build dist .mypy_cache .ruff_cache .pytest_cache

@@ -42,7 +42,7 @@ def held_alone(folder: Path, refusal: FedragError) -> Iterator[None]:
     Raises:
         StorageError: The folder does not exist or is not writable.
     """
-    lock = FileLock(folder / LOCK_FILE, blocking=False)
+    lock = FileLock(folder / LOCK_FILE, blocking=False, mode=0o600)  # who may only read it could hold it too
     if not folder.is_dir():  # the library would make it
         raise StorageError(f"{folder}: cannot be written: no such folder")
     with storage_errors(folder):

@@ -34,6 +34,7 @@ CHECKS = [
     "private key",
     "ca.crt",
     "coordinator.pub",
+    "release",
     "server",
     "certificate",
     "clock",

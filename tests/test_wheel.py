@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from fedrag.security.installed import installed_release
+
 CHECKOUT = Path(__file__).parents[1]
 
 pytestmark = pytest.mark.slow
@@ -27,6 +29,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     source.mkdir()
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(CHECKOUT / name, source)
+    shutil.copytree(CHECKOUT / "simulations" / "scenarios", source / "simulations" / "scenarios")
     for name in ("fedrag", "clients", "server"):
         shutil.copytree(CHECKOUT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, source]
@@ -63,12 +66,36 @@ def run(installed: Path, tmp_path: Path) -> Callable[..., str]:
     return run_program
 
 
-def test_the_wheel_holds_fedrag_alone(wheel: Path):
+def test_of_modules_the_wheel_holds_fedrag_alone(wheel: Path):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"fedrag", "fedrag-0.2.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"fedrag", "fedrag-0.2.0.dist-info", "fedrag-0.2.0.data"}
     assert "fedrag/py.typed" in names
     assert {"fedrag/reporting/templates/page.html.jinja", "fedrag/reporting/templates/page.css"} <= set(names)
     assert "fedrag-0.2.0.dist-info/licenses/LICENSE" in names
+
+
+def test_with_the_wheel_come_units_scenarios_and_both_documents(installed: Path):
+    share = installed.parent / "share" / "fedrag"
+    for name in (
+        "server/README.md",
+        "server/fedrag-server.service",
+        "clients/README.md",
+        "clients/fedrag-client.service",
+    ):
+        assert (share / name).read_bytes() == (CHECKOUT / name).read_bytes()
+    assert (share / "clients" / "site.example.toml").is_file()
+    scenarios = {path.name for path in (CHECKOUT / "simulations" / "scenarios").iterdir()}
+    assert {path.name for path in (share / "scenarios").iterdir()} == scenarios
+
+
+def test_two_installations_of_the_same_files_have_the_same_hash(run: Callable[..., str], installed: Path):
+    show = "from fedrag.security.installed import installed_release; print(installed_release())"
+    first = run("python", "-c", show).strip()
+    assert first == installed_release(CHECKOUT / "fedrag")
+    [package] = (installed.parent / "lib").glob("python*/site-packages/fedrag")
+    with (package / "types.py").open("a") as file:
+        file.write("# changed\n")
+    assert run("python", "-c", show).strip() != first
 
 
 def test_the_installed_package_is_the_one_that_runs(run: Callable[..., str], installed: Path):

@@ -12,6 +12,7 @@ from fedrag.cli.client_adopt import adopt
 from fedrag.cli.client_audit import audit
 from fedrag.cli.client_check import check
 from fedrag.cli.client_diagnose import diagnose
+from fedrag.cli.client_keys import accept_key, rotate
 from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
 from fedrag.cli.serve import client_serve, say
 from fedrag.security.permissions import private_files
@@ -19,6 +20,7 @@ from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Take part in a federation as a site.", no_args_is_help=True)
 app.command("audit")(audit)
+app.command("accept-key")(accept_key)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.")]
 
@@ -92,5 +94,5 @@ def sync(folder: Folder) -> None:
 
 
 app.command("serve")(client_serve)
-for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, audit_model, purge):
+for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, audit_model, purge, rotate):
     app.command()(verb)

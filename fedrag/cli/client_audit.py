@@ -8,18 +8,19 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrag.cli.tables import print_lines, show
-from fedrag.text import plural, printable
+from fedrag.cli.tables import plain_text, print_lines, show
+from fedrag.cli.verification import exit_if_broken, verification_lines, verification_report
+from fedrag.text import plural
 
 if TYPE_CHECKING:
-    from rich.text import Text
-
     from fedrag.site.admin.egress_audit import AuditRow
 
 
 def audit(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="The site's folder.", show_default=False)],
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
+    verify: Annotated[bool, typer.Option("--verify", help="Say instead whether the log is whole.")] = False,
+    noted: Annotated[str, typer.Option(metavar="CHAIN", help="What an earlier --verify said to note.")] = "",
 ) -> None:
     """Show everything that has left a site: when, what and how much.
 
@@ -31,6 +32,9 @@ def audit(
 
     name = SiteConfig.from_file(folder / SITE_FILE).name
     path = folder / EGRESS_FILE
+    if verify or noted:
+        _verify(path, noted, as_json)
+        return
     lines, unreadable = read_egress(path), count_unreadable(path)
     if as_json:
         report = {"site": name, "replies": lines, "unreadable_lines": unreadable, "also_leaves": ALSO_LEAVES}
@@ -43,28 +47,32 @@ def audit(
     print_lines(["", "What else leaves, and what an update can tell:", *(f"- {line}" for line in ALSO_LEAVES)])
 
 
+def _verify(path: Path, noted: str, as_json: bool) -> None:
+    from fedrag.security.chained_log import ChainedLog
+
+    found = ChainedLog(path).verify(noted)
+    if as_json:
+        typer.echo(json.dumps(verification_report(found), indent=2))
+    else:
+        print_lines(verification_lines(path.name, found))
+    exit_if_broken(found)
+
+
 def _show_run(run: str, rows: list[AuditRow]) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(title=_text(f"Run {run}"), box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
+    table = Table(title=plain_text(f"Run {run}"), box=box.SIMPLE_HEAD, title_justify="left", padding=(0, 1, 0, 0))
     for heading in ("When", "Round", "What", "Components"):
         table.add_column(heading, no_wrap=True)
     table.add_column("Bytes", justify="right", no_wrap=True)
     table.add_column("Told in clear")
     for row in rows:
         cells = (row.when, str(row.round_number), row.kind, " and ".join(row.components) or "-")
-        table.add_row(*map(_text, cells), f"{row.n_bytes:,}", _text(", ".join(row.told)))
+        table.add_row(*map(plain_text, cells), f"{row.n_bytes:,}", plain_text(", ".join(row.told)))
     table.add_section()
     table.add_row("", "", f"{len(rows):,} in all", "", f"{sum(row.n_bytes for row in rows):,}", "")
     show(table)
-
-
-def _text(told: str) -> Text:
-    """Return text without markup or control characters: a site need not trust the names of runs."""
-    from rich.text import Text
-
-    return Text(printable(told))
 
 
 def _summary(name: str, runs: dict[str, list[AuditRow]], unreadable: int) -> list[str]:

@@ -9,15 +9,20 @@ from typing import Annotated
 import typer
 
 from fedrag.cli.serve import say
+from fedrag.cli.server_audit import audit
 from fedrag.cli.server_check import check
 from fedrag.cli.server_diagnose import diagnose
+from fedrag.cli.server_keys import accept_key, rotate
 from fedrag.security.permissions import private_files
 from fedrag.service.environment import require_linux, spare_this_machine
 from fedrag.text import plural
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
+app.command()(audit)
 app.command()(diagnose)
 app.command()(check)
+app.command()(rotate)
+app.command("accept-key")(accept_key)
 
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="The coordinator's folder.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
@@ -37,6 +42,9 @@ def init(
     port: Annotated[int, typer.Option(help="Port that the sites connect to.")] = 8443,
     superlink_port: Annotated[int, typer.Option(help="Port of Flower's SuperLink, on loopback only.")] = 8444,
     listen: Annotated[str, typer.Option(help="Address of this machine to listen on.")] = "0.0.0.0",
+    readers: Annotated[
+        str, typer.Option(metavar="GROUP", help="Group of this machine that may read all but keys and database.")
+    ] = "",
 ) -> None:
     """Create a coordinator: its keys, certificates and register of sites.
 
@@ -44,10 +52,10 @@ def init(
     """
     from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 
-    config = ServerConfig(name=name, listen=listen, port=port, superlink_port=superlink_port)
+    config = ServerConfig(name=name, listen=listen, port=port, superlink_port=superlink_port, readers=readers)
     made = ServerFolder.create(folder, config)
     typer.echo(f"made {folder}")
-    typer.echo(f"give every site the two files in {made.for_sites}: they are not secret, but must arrive unchanged")
+    typer.echo(f"give every site the files in {made.for_sites}: they are not secret, but must arrive unchanged")
     typer.echo(f"fingerprint of the signing key, to read out on the telephone: {made.signing_fingerprint}")
     typer.echo(f"register each site's public key with: fedrag server add-site {folder} SITE.pub --name SITE")
     typer.echo(f"then: fedrag server start {folder}")
@@ -198,18 +206,6 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     for notice in found["notices"]:
         typer.echo(f"attention: {notice['text']}")
     print_rows(found["runs"], empty="no run yet")
-
-
-@app.command()
-def rotate(folder: Folder) -> None:
-    """Renew the coordinator's TLS certificate; the sites notice nothing.
-
-    Example: fedrag server rotate coordinator
-    """
-    from fedrag.coordinator.server_folder import ServerFolder
-
-    ServerFolder.open(folder).renew_certificate()
-    typer.echo("the certificate is renewed; a running coordinator uses it at once")
 
 
 @app.command()

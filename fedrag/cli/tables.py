@@ -9,6 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fedrag.evaluation.records import TITLES
 from fedrag.text import printable
@@ -51,6 +52,11 @@ def show(table: Table) -> None:
     if not console.is_terminal:
         console.width = LOG_WIDTH
     console.print(table)
+
+
+def plain_text(told: str) -> Text:
+    """Return text for a table without markup or control characters: who reads it need not trust who wrote it."""
+    return Text(printable(told))
 
 
 def _cell(key: str, value: float | int | None) -> str:

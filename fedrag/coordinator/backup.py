@@ -8,6 +8,7 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from fedrag.coordinator.operator_log import recorded, recording
 from fedrag.coordinator.reverse_proxy import PROXY_FOLDER
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError
@@ -17,6 +18,7 @@ LEFT_OUT = ("logs", PROXY_FOLDER, "door", "flower", ".lock", "superlink.db", "su
 """What the next start makes again; "door" is the reverse proxy's folder of earlier versions."""
 
 
+@recorded("backup", "file")
 def back_up(folder: ServerFolder, file: Path) -> None:
     """Write a coordinator's folder without its logs into one file, even while it runs.
 
@@ -60,7 +62,9 @@ def restore(file: Path, path: Path) -> ServerFolder:
     except (tarfile.TarError, EOFError, FileNotFoundError) as error:
         why = str(error).partition("\n")[0].rstrip(":")  # tarfile reports every compression it tried, a line each
         raise ConfigError(f"{file}: is not a backup of a coordinator ({why})") from None
-    return ServerFolder.open(path)
+    folder = ServerFolder.open(path)
+    with recording(folder.path, "restore", {"file": str(file)}):
+        return folder
 
 
 def _add_all(path: Path, archive: tarfile.TarFile) -> None:

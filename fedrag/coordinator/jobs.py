@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
+from fedrag.coordinator.operator_log import recorded
 from fedrag.coordinator.outcome import TOLD_TO_STOP, Outcome, read_outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError, ServiceError
@@ -14,6 +15,7 @@ from fedrag.runs.run_folder import RunFolder
 from fedrag.tracking.follow import require_trackers
 
 
+@recorded("run", "config")
 def begin_run(folder: ServerFolder, config: Config) -> str:
     """Make a run's folder, note it as the current run, and return its name.
 
@@ -52,6 +54,7 @@ def _with_start(folder: ServerFolder, config: Config) -> Config:
     return named
 
 
+@recorded("resume", "name")
 def resume_run(folder: ServerFolder, name: str) -> None:
     """Note a stopped run as the current one; do nothing where it is the current one already.
 
@@ -75,6 +78,7 @@ def resume_run(folder: ServerFolder, name: str) -> None:
     write_outcome(path, Outcome("waiting"))
 
 
+@recorded("stop")
 def stop_run(folder: ServerFolder) -> str:
     """Ask the service to stop the current run, and return its name.
 

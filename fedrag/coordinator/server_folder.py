@@ -7,11 +7,12 @@ DIR/
   server.crt  server.key       the certificate of the reverse proxy and of the SuperLink behind it
   signing.key  signing.pub     signs what sites are asked; sites pin the public one
   executor.secret              lets the coordinator's own processes, and no other, take up runs
-  for-sites/                   what every site gets: the authority's certificate, the public signing key
+  for-sites/                   what every site gets: the authority's certificate, the public signing key, the release
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
   current.json                 the current run, if any
   notices.json                 when the operator's command was called last, by kind
+  audit.jsonl  audit.head      who did what: a chained log, and its newest hash
   runs/  logs/  reverse-proxy/
 ```
 """
@@ -31,12 +32,15 @@ from pydantic import AfterValidator, Field
 
 from fedrag.config.section import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
-from fedrag.errors import ConfigError, ServiceError
+from fedrag.coordinator.operator_log import recorded, recording
+from fedrag.coordinator.readers import let_readers_in
+from fedrag.errors import ConfigError, ServiceError, StorageError
 from fedrag.files import read_json, read_text_file, write_json, write_text
 from fedrag.locks import held_alone
 from fedrag.security.certificates import new_authority, new_server_certificate
+from fedrag.security.installed import RELEASE_FILE, installed_release
 from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, public_key_text, read_public_key
-from fedrag.security.permissions import GROUP_READS, make_private, mask_of, private_files
+from fedrag.security.permissions import GROUP_READS, OWNER_ONLY, make_private, mask_of, private_files
 from fedrag.text import host_and_port, without_brackets
 
 AUTHORITY_DAYS = 3650
@@ -65,6 +69,8 @@ class ServerConfig(Section):
     """Port of the reverse proxy: the only one that others need to reach."""
     superlink_port: Port = 8444
     """Port of Flower's SuperLink, on loopback only."""
+    readers: str = ""
+    """Group of this machine whose members may read the folder, but its keys and its database; empty: none."""
     notify: NotifyConfig = NotifyConfig()
 
     @property
@@ -84,6 +90,11 @@ class RegisteredSite(Section):
     """Training questions that its administrator confirmed: it counts for no more; 0: for what it claims."""
     removed: str = ""
     """When it was removed; its key is never accepted again."""
+    former: tuple[str, ...] = ()
+    """The keys that handed over to this one or to each other; none is ever accepted again."""
+
+    def __str__(self) -> str:
+        return f"{self.name}, {fingerprint(self.public_key)}"
 
     @property
     def public_key(self) -> EllipticCurvePublicKey:
@@ -113,20 +124,23 @@ class ServerFolder:
         if path.exists() and (not path.is_dir() or any(path.iterdir())):
             raise ConfigError(f"{path}: is not empty; a coordinator is made in a new folder")
         make_private(path)
-        with private_files():
+        with private_files(GROUP_READS if config.readers else OWNER_ONLY):
             return cls(path, config)._filled()
 
     def _filled(self) -> ServerFolder:
         """Fill a new folder."""
         path = self.path
         new_authority(path / "ca.crt", path / "ca.key", f"fedrag {self.config.name}", AUTHORITY_DAYS)
-        self.renew_certificate()
+        self._new_certificate()
         new_key(path / "signing.key")
         new_secret(path / "executor.secret")
         write_text(self.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
         write_text(self.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
+        self.announce_release()
         write_json(path / "sites.json", {"sites": []})
-        write_text(path / "server.toml", tomli_w.dumps(self.config.model_dump()))  # last: with it the folder is whole
+        let_readers_in(path, self.config.readers)
+        with recording(path, "init", {"name": self.config.name}):
+            write_text(path / "server.toml", tomli_w.dumps(self.config.model_dump()))  # last: now the folder is whole
         return self
 
     @classmethod
@@ -169,8 +183,16 @@ class ServerFolder:
         """The folder of the logs."""
         return self.path / "logs"
 
+    def announce_release(self) -> None:
+        """Write for the sites what is installed here."""
+        write_text(self.for_sites / RELEASE_FILE, installed_release() + "\n")
+
+    @recorded("rotate")
     def renew_certificate(self) -> None:
         """Make a new certificate of the same authority; the sites do not notice."""
+        self._new_certificate()
+
+    def _new_certificate(self) -> None:
         path = self.path
         names = [self.config.name]
         certificate, key = path / "server.crt", path / "server.key"
@@ -184,6 +206,7 @@ class ServerFolder:
         found = [RegisteredSite.model_validate(entry) for entry in entries]
         return sorted((site for site in found if removed or not site.removed), key=lambda site: site.name)
 
+    @recorded("add-site", "name", "key_file", "questions")
     def add_site(self, name: str, key_file: Path, questions: int = 0) -> RegisteredSite:
         """Register a site; for one that is registered with this key, change the number of its confirmed questions.
 
@@ -198,6 +221,8 @@ class ServerFolder:
         key = load_public_key(key_file)
         text = public_key_text(key)
         for site in self.sites(removed=True):
+            if text in site.former:
+                raise ConfigError(f"{key_file}: {site.name} has replaced this key, which is never accepted again")
             if site.key == text and site.removed:
                 raise ConfigError(
                     f"{key_file}: this key was removed on {site.removed[:10]} and is never accepted again; "
@@ -218,22 +243,51 @@ class ServerFolder:
         self._write_sites([*self.sites(removed=True), new])
         return new
 
+    @recorded("remove-site", "name")
     def remove_site(self, name: str) -> RegisteredSite:
         """Mark a site as removed; its key is never accepted again.
 
         Raises:
             ConfigError: No site has this name.
         """
-        for site in self.sites():
-            if site.name == name:
-                return self._change(site, removed=_now())
-        known = ", ".join(site.name for site in self.sites()) or "none"
-        raise ConfigError(f"{name}: no site has this name; registered: {known}")
+        return self._change(self.site(name), removed=_now())
 
     def _change(self, site: RegisteredSite, **changes: object) -> RegisteredSite:
         changed = site.model_copy(update=changes)
         self._write_sites([changed if other == site else other for other in self.sites(removed=True)])
         return changed
+
+    def site(self, name: str) -> RegisteredSite:
+        """Return a registered site.
+
+        Raises:
+            ConfigError: No site has this name.
+        """
+        for site in self.sites():
+            if site.name == name:
+                return site
+        known = ", ".join(site.name for site in self.sites()) or "none"
+        raise ConfigError(f"{name}: no site has this name; registered: {known}")
+
+    def replace_key(self, name: str, key: str) -> None:
+        """Give a site another key, as one line in the format of OpenSSH; its key of before is burnt.
+
+        Raises:
+            ConfigError: No site has this name, or a site has the key, or had it.
+        """
+        if any(key in (site.key, *site.former) for site in self.sites(removed=True)):
+            raise ConfigError(f"{name}: the key was in use before; a new one is made with: fedrag client rotate")
+        site = self.site(name)
+        self._change(site, key=key, former=(*site.former, site.key))
+
+    def enter(self, site: RegisteredSite) -> None:
+        """Tell the SuperLink which of a site's keys it accepts."""
+        for burnt in site.former:
+            self.link.unregister(read_public_key(burnt, site.name))
+        if site.removed:
+            self.link.unregister(site.public_key)
+        else:
+            self.link.register(site.name, site.public_key)
 
     def _write_sites(self, sites: list[RegisteredSite]) -> None:
         write_json(self.path / "sites.json", {"sites": [site.model_dump() for site in sites]})
@@ -277,6 +331,8 @@ class ServerFolder:
                 return False
         except ServiceError:
             return True
+        except StorageError:  # this user may only read
+            return self.link.is_ready()
 
     def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for the one process that serves it; raise ServiceError where another does."""

@@ -15,6 +15,7 @@ from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.notify import Notifier
 from fedrag.coordinator.outcome import TOLD_TO_STOP, Outcome, read_outcome, sites_without_result, write_outcome
+from fedrag.coordinator.readers import let_readers_in
 from fedrag.coordinator.reverse_proxy import is_ready, reverse_proxy
 from fedrag.coordinator.round_lines import RoundLines
 from fedrag.coordinator.server_folder import ServerFolder
@@ -47,6 +48,8 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         ServiceError: Another process serves the folder, or a child does not become ready.
     """
     with folder.lock():
+        let_readers_in(folder.path, folder.config.readers)
+        folder.announce_release()  # a new version may have been installed
         stop_on_signals()
         superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)
@@ -81,10 +84,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
 def enter_sites(folder: ServerFolder) -> None:
     """Register the sites with the SuperLink, and unregister those that were removed."""
     for site in folder.sites(removed=True):
-        if site.removed:
-            folder.link.unregister(site.public_key)
-        else:
-            folder.link.register(site.name, site.public_key)
+        folder.enter(site)
 
 
 def _superlink(folder: ServerFolder) -> Child:

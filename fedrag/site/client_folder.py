@@ -6,7 +6,12 @@ DIR/
   site.key  site.pub   its key pair; the private key never leaves
   ca.crt               from the coordinator: the authority that signs its TLS certificate
   coordinator.pub      from the coordinator: the public half of the key that signs its requests
-  egress.jsonl         a line for every reply, written before it is sent
+  release.txt          from the coordinator: which fedrag is installed there
+  site.next.key        the next key, until the coordinator has accepted it
+  site-keys.txt        the lines with which keys of this site handed over
+  burnt-keys.json      keys of the coordinator that were replaced and are never accepted again
+  egress.jsonl         a line for every reply, written before it is sent; each holds a hash over all before it
+  egress.head          the newest of these hashes
   requests.jsonl       the ids of accepted requests, against replays
   ledger.json          how often and how long it worked on each day, which its policy bounds
   inbox  outbox        the current request, and the reply to the last one
@@ -26,6 +31,7 @@ from fedrag.files import write_text
 from fedrag.security.keys import new_key
 from fedrag.security.permissions import make_private, private_files
 from fedrag.site.site_config import SiteConfig, site_toml
+from fedrag.site.site_keys import trusted_key
 
 INBOX, OUTBOX = "inbox", "outbox"
 
@@ -69,4 +75,5 @@ def open_site(folder: Path) -> SiteConfig:
     for name in (config.ca, config.coordinator_key):
         if not Path(name).is_file():
             raise ConfigError(f"{name}: is missing; the coordinator gives it to every site")
+    trusted_key(config)
     return config

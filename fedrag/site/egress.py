@@ -1,15 +1,11 @@
-"""The log of everything that leaves a site: one line per reply, on disk before the reply is sent."""
+"""The log of everything that leaves a site: one chained line per reply, on disk before the reply is sent."""
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import math
-import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -17,10 +13,9 @@ from typing import Any
 
 from flwr.app import ArrayRecord, RecordDict
 
-from fedrag.errors import StorageError
 from fedrag.federation.messages import DELIVER, GREET, TRAIN, VALIDATE, array_bytes
 from fedrag.federation.signing import Slip
-from fedrag.files import storage_errors
+from fedrag.security.chained_log import ChainedLog, raw_lines
 
 EGRESS_FILE = "egress.jsonl"
 
@@ -60,34 +55,7 @@ class EgressLog:
             "kind": f"{kind} again" if again else kind,
         }
         line = head | describe(content) | {"request": slip.request, "seconds": round(seconds, 3)}
-        text = json.dumps(line, allow_nan=False)
-        with storage_errors(self.path), _locked(self.path) as file:
-            size = os.lseek(file, 0, os.SEEK_END)
-            torn = size > 0 and os.pread(file, 1, size - 1) != b"\n"
-            try:
-                _write_all(file, b"\n" * torn + text.encode() + b"\n")
-                os.fsync(file)
-            except OSError:
-                with suppress(OSError):
-                    os.ftruncate(file, size)  # the reply is not sent, so the log must hold no part of it
-                raise
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[int]:
-    """Open the log for one writer at a time: a job that is being cancelled may still write its last line."""
-    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _write_all(handle: int, raw: bytes) -> None:
-    rest = memoryview(raw)
-    while rest:
-        rest = rest[os.write(handle, rest) :]
+        ChainedLog(self.path).append(line)
 
 
 def describe(content: RecordDict) -> dict[str, Any]:
@@ -147,12 +115,7 @@ def count_unreadable(path: Path) -> int:
 
 
 def _raw_lines(path: Path) -> list[bytes]:
-    try:
-        return [raw for raw in path.read_bytes().split(b"\n") if raw.strip()]
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError(f"{path}: cannot be read: {error.strerror}") from None
+    return [raw for raw in raw_lines(path) if raw.strip()]
 
 
 def _parsed(raw: bytes) -> dict[str, Any] | None:

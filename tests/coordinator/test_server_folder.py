@@ -45,12 +45,13 @@ def served(folder):
 
 def test_only_its_owner_reads_a_new_folder(folder):
     modes = {path: stat.S_IMODE(path.stat().st_mode) for path in [folder.path, *folder.path.rglob("*")]}
-    assert {"ca.key", "server.key", "signing.key", "executor.secret"} <= {path.name for path in modes}
+    secret = {"ca.key", "server.key", "signing.key", "executor.secret", ".audit.jsonl.lock"}
+    assert secret <= {path.name for path in modes}
     assert all(mode == (0o700 if path.is_dir() else 0o600) for path, mode in modes.items())
 
 
 def test_what_sites_get_holds_no_private_key(folder):
-    assert sorted(path.name for path in folder.for_sites.iterdir()) == ["ca.crt", "coordinator.pub"]
+    assert sorted(path.name for path in folder.for_sites.iterdir()) == ["ca.crt", "coordinator.pub", "release.txt"]
     assert all("PRIVATE" not in path.read_text() for path in folder.for_sites.iterdir())
     signing = load_private_key(folder.path / "signing.key").public_key()
     assert fingerprint(load_public_key(folder.for_sites / "coordinator.pub")) == fingerprint(signing)

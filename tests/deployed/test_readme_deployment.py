@@ -32,6 +32,7 @@ import pytest
 from office_files import write_documents
 from ports import free_ports
 
+from fedrag.security.file_signature import sign_file
 from fedrag.security.keys import new_key
 from fedrag.site.site_config import site_toml
 from fedrag.weights.store import find_model
@@ -45,7 +46,8 @@ PORTS = (8443, 8444, 8090, 8100)
 
 NOT_RUN = re.compile(
     r"sudo |podman |pip |python3 -m venv|source |cd |rag\.example\.org\.  A |"  # the system of the reader
-    r"cp -r ~/|fedrag models fetch fetched/|fedrag server (rotate|backup|restore) "
+    r"cp -r ~/|fedrag models fetch fetched/|fedrag server (rotate|backup|restore) |"
+    r"fedrag client accept-key |ssh-keygen |openssl dgst |sha256sum "
 )
 """What the two long tests leave out; the lines of the last row have tests of their own."""
 
@@ -241,15 +243,36 @@ def test_the_rest_of_the_coordinators_commands_run(coordinator: Reader):
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("first_run")
-def test_the_certificate_is_renewed_and_a_backup_becomes_a_coordinator_again(coordinator: Reader):
-    lines = [line for line in lines_of(SERVER) if re.match("fedrag server (rotate|backup|restore) ", line)]
-    assert len(lines) == 3
+def test_certificate_and_signing_key_are_renewed_and_a_backup_becomes_a_coordinator_again(coordinator: Reader):
+    own = "fedrag (server (rotate|backup|restore)|client accept-key) "
+    lines = [line for line in lines_of(SERVER) if re.match(own, line)]
+    assert len(lines) == 6
+    trusted = (coordinator.folder / "harbour" / "coordinator.pub").read_bytes()
     before = (coordinator.folder / "coordinator" / "server.crt").read_bytes()
     for line in lines:
         coordinator.run(line)
     assert (coordinator.folder / "coordinator" / "server.crt").read_bytes() != before
+    new = (coordinator.folder / "coordinator" / "signing.pub").read_bytes()
+    assert (coordinator.folder / "harbour" / "coordinator.pub").read_bytes() == new != trusted
     again = coordinator.folder / "coordinator-again"
     assert (again / "sites.json").read_bytes() == (coordinator.folder / "coordinator" / "sites.json").read_bytes()
+
+
+def test_the_lines_that_verify_a_release_tell_a_released_file_from_another(tmp_path: Path):
+    lines = [line for line in lines_of(SERVER) if re.match("ssh-keygen |openssl dgst |sha256sum ", line)]
+    assert len(lines) == 3
+    new_key(tmp_path / "coordinator")
+    (tmp_path / "fedrag-0.2.0-py3-none-any.whl").write_text("released")
+    run_in(tmp_path, "sha256sum *.whl > SHA256SUMS")
+    sign_file(tmp_path / "coordinator", tmp_path / "SHA256SUMS")
+    for line in lines:
+        run_in(tmp_path, line)
+    (tmp_path / "fedrag-0.2.0-py3-none-any.whl").write_text("another")
+    with pytest.raises(AssertionError, match="FAILED"):
+        run_in(tmp_path, lines[2])
+    run_in(tmp_path, "sha256sum *.whl > SHA256SUMS")
+    with pytest.raises(AssertionError, match="Verification"):
+        run_in(tmp_path, lines[1])
 
 
 @pytest.fixture
@@ -438,7 +461,7 @@ def test_nothing_is_left_out_that_could_run():
     shown = [line for document in (SERVER, CLIENTS) for line in lines_of(document)]
     ours = [line for line in shown if line.startswith("fedrag ")]
     left_out = [line for line in ours if NOT_RUN.match(line)]
-    own_tests = "fedrag (server (rotate|backup|restore)|models fetch fetched/)"
+    own_tests = "fedrag (server (rotate|backup|restore)|client accept-key|models fetch fetched/)"
     assert all(re.match(own_tests, line) for line in left_out)
-    assert len(left_out) == 5
+    assert len(left_out) == 8
     assert len(ours) > 30

@@ -353,6 +353,46 @@ def test_a_run_s_name_cannot_change_how_the_audit_looks(clinic):
     assert r"Run [red]x[/red]\x1b[2J\n" in run_audit(clinic).stdout
 
 
+def test_the_audit_verifies_that_the_log_is_whole(clinic):
+    log = EgressLog(clinic / "egress.jsonl")
+    log.write(GREETED, slip(GREET), "0", 0.0)
+    log.write(TRAINED, slip(), "1", 0.0)
+    log.write(TRAINED, slip(), "2", 0.0)
+    result = run_audit(clinic, "--verify")
+    assert result.exit_code == 0
+    assert result.stdout.startswith("egress.jsonl: 3 lines in the chain; every line follows from the one before it.\n")
+    noted = result.stdout.split()[-1]
+    whole = log.path.read_text()
+    log.path.write_text("".join(whole.splitlines(keepends=True)[:1] + whole.splitlines(keepends=True)[2:]))
+    result = run_audit(clinic, "--verify")
+    assert result.exit_code == 2
+    assert "it is not whole:\n- line 2 does not follow from what stands before it" in result.stdout
+    log.path.write_text(whole.replace('"round": 1', '"round": 3'))
+    report = json.loads(run_audit(clinic, "--verify", "--json").stdout)
+    assert (report["whole"], report["lines"], len(report["faults"])) == (False, 3, 1)
+    log.path.unlink()
+    (clinic / "egress.head").unlink()
+    log.write(GREETED, slip(GREET), "0", 0.0)
+    assert run_audit(clinic, "--verify").exit_code == 0
+    assert "the log was written anew since it was noted" in run_audit(clinic, "--noted", noted).stdout
+
+
+def test_a_log_of_an_earlier_version_is_read_and_its_chain_begins_with_the_next_line(clinic):
+    log = EgressLog(clinic / "egress.jsonl")
+    log.write(GREETED, slip(GREET), "0", 0.0)
+    old = {key: value for key, value in json.loads(log.path.read_text()).items() if key != "chain"}
+    log.path.write_text(json.dumps(old) + "\n")
+    (clinic / "egress.head").unlink()
+    assert run_audit(clinic, "--verify").stdout == (
+        "egress.jsonl: 0 lines in the chain, after 1 line from before the chain: nothing to verify\n"
+    )
+    log.write(TRAINED, slip(), "1", 0.0)
+    assert [line["kind"] for line in read_egress(log.path)] == ["greet", "train"]
+    assert run_audit(clinic, "--verify").stdout.startswith(
+        "egress.jsonl: 1 line in the chain, after 1 line from before the chain; every line follows"
+    )
+
+
 def test_the_audit_as_json_holds_the_log_as_it_is(clinic):
     log = EgressLog(clinic / "egress.jsonl")
     log.write(TRAINED, slip(), "1", 0.0)

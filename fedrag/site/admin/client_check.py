@@ -14,12 +14,15 @@ from fedrag.components.finding import Finding
 from fedrag.data.check import check_sites
 from fedrag.data.origins import origins_text
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
+from fedrag.files import read_text_file
 from fedrag.memory import free_memory
 from fedrag.security.certificates import days_left
-from fedrag.security.keys import fingerprint, load_private_key, load_public_key
+from fedrag.security.installed import RELEASE_FILE, installed_release
+from fedrag.security.keys import fingerprint, load_private_key
 from fedrag.security.permissions import require_private
 from fedrag.site.admin.reach import Health, ask_health
 from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
+from fedrag.site.site_keys import next_key, trusted_key
 from fedrag.site.source_passages import sync_passages
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS
@@ -62,6 +65,7 @@ def check_site(folder: Path) -> Iterator[Finding]:
         "private key": lambda: _private_key(config),
         "ca.crt": lambda: _authority(config),
         "coordinator.pub": lambda: _coordinator_key(config),
+        "release": lambda: _release(config),
     }
     for name, check in checks.items():
         yield _finding(name, check)
@@ -214,7 +218,8 @@ def _permissions(folder: Path, config: SiteConfig) -> str:
 
 def _private_key(config: SiteConfig) -> str:
     key = load_private_key(Path(config.private_key))
-    return f"only its owner can read it; fingerprint {fingerprint(key.public_key())}"
+    waits = "; its next one waits until the coordinator accepts it" if next_key(config).is_file() else ""
+    return f"only its owner can read it; fingerprint {fingerprint(key.public_key())}{waits}"
 
 
 def _authority(config: SiteConfig) -> str:
@@ -226,8 +231,21 @@ def _authority(config: SiteConfig) -> str:
 
 
 def _coordinator_key(config: SiteConfig) -> str:
-    key = load_public_key(_handed_out(config.coordinator_key))
+    _handed_out(config.coordinator_key)
+    key = trusted_key(config)
     return f"fingerprint {fingerprint(key)}; compare it with the coordinator's on the telephone"
+
+
+def _release(config: SiteConfig) -> str:
+    """Say whether the same files are installed as at the coordinator: a notice, since either may be the older."""
+    told = Path(config.coordinator_key).with_name(RELEASE_FILE)
+    here = installed_release()
+    if not told.is_file():
+        return f"fedrag {here}; the coordinator has not said which it has ({RELEASE_FILE})"
+    there = read_text_file(told, ConfigError).strip()
+    if here == there:
+        return f"fedrag {here}, the same files as at the coordinator"
+    return f"fedrag {here} is installed here, but {there} at the coordinator: ask which of the two is the released one"
 
 
 def _handed_out(name: str) -> Path:

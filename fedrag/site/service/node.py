@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TypeGuard
 
@@ -27,6 +27,7 @@ from fedrag.site.service.connection import AccessDenied, Connection, UntrustedSe
 from fedrag.site.service.inbox import Inbox
 from fedrag.site.service.request_handler import RequestHandler, Superseded
 from fedrag.site.site_config import SITE_FILE, SiteConfig
+from fedrag.site.site_keys import next_key, take_up_next_key
 
 POLL_S = 1.0
 ACCESS_DENIED = 77
@@ -200,21 +201,39 @@ def main(folder: Path) -> None:
     config = SiteConfig.from_file(folder / SITE_FILE)
     if config.proxy:
         os.environ["HTTPS_PROXY"] = config.proxy
-    handler = RequestHandler(folder, config)
     stop_on_signals()
-    inbox = Inbox(folder)
-    key = load_private_key(Path(config.private_key))
     try:
-        with connect(config.server, Path(config.ca), key, folder / "address", inbox.is_full) as connection:
+        with ExitStack() as until_the_end:
+            inbox = Inbox(folder)
+            connection = _let_in(until_the_end, folder, config, inbox)
             log.info("connected to %s as %s", config.server, config.name)
+            handler = RequestHandler(folder, config)
+            until_the_end.callback(handler.interrupt)
             SiteNode(connection, handler, inbox).serve()
     except Stop:
         log.info("the node ends")
     except (AccessDenied, UntrustedServer) as error:
         log.error("%s", error)
         raise SystemExit(ACCESS_DENIED if isinstance(error, AccessDenied) else UNTRUSTED_SERVER) from None
-    finally:
-        handler.interrupt()
+
+
+def _let_in(until_the_end: ExitStack, folder: Path, config: SiteConfig, inbox: Inbox) -> Connection:
+    """Connect with the site's key; with its next one, where the coordinator has accepted that instead."""
+
+    def connected(key: Path) -> Connection:
+        server, ca, address = config.server, Path(config.ca), folder / "address"
+        return until_the_end.enter_context(connect(server, ca, load_private_key(key), address, inbox.is_full))
+
+    try:
+        return connected(Path(config.private_key))
+    except AccessDenied:
+        following = next_key(config)
+        if not following.is_file():
+            raise
+        connection = connected(following)
+        take_up_next_key(config)
+        log.info("the next key of this site is in use; the one of before is gone")
+        return connection
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from flwr.app import Message, RecordDict
 
 from fedrag import __version__
 from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
-from fedrag.errors import FedragError, SignatureError
+from fedrag.errors import ConfigError, FedragError, SignatureError
 from fedrag.federation.messages import (
     DELIVER,
     TRAIN,
@@ -31,13 +32,14 @@ from fedrag.federation.messages import (
     reply_content,
 )
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
-from fedrag.security.keys import load_private_key, load_public_key
+from fedrag.security.keys import load_private_key
 from fedrag.site.egress import EGRESS_FILE, EgressLog
 from fedrag.site.policy import RequestedWork, fewest_questions, is_too_large, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
 from fedrag.site.site_config import SITE_FILE, Policy, SiteConfig
+from fedrag.site.site_keys import trusted_key
 from fedrag.site.work_ledger import LEDGER_FILE, SYSTEM_CLOCK, Clock, WorkKind, WorkLedger
 from fedrag.site.work_meter import PolicyEndsWork, WorkMeter
 from fedrag.types import COMPONENTS
@@ -62,7 +64,6 @@ class RequestHandler:
         self._folder = folder
         self._config = config
         self._key = load_private_key(Path(config.private_key))
-        self._coordinator = load_public_key(Path(config.coordinator_key))
         self._egress = EgressLog(folder / EGRESS_FILE)
         self._ledger = WorkLedger(folder / LEDGER_FILE)
         self._clock = clock
@@ -73,9 +74,16 @@ class RequestHandler:
     def slip_of(self, message: Message) -> Slip | None:
         """Return the slip that the coordinator signed; None if the message is from someone else."""
         try:
-            return verified_slip(message.content, "request", self._coordinator)
+            return verified_slip(message.content, "request", self._coordinator_key())
         except SignatureError:
             return None
+
+    def _coordinator_key(self) -> EllipticCurvePublicKey:
+        """Return the coordinator's key, read again each time: it may have handed over to another meanwhile."""
+        try:
+            return trusted_key(self._config)
+        except ConfigError as error:
+            raise SignatureError(str(error)) from None
 
     def is_replay(self, slip: Slip) -> bool:
         """Return whether a request was accepted before, or is too old to tell."""
@@ -96,7 +104,7 @@ class RequestHandler:
         started = time.monotonic()
         slip: Slip | None = None
         try:
-            slip = verified_slip(message.content, "request", self._coordinator)
+            slip = verified_slip(message.content, "request", self._coordinator_key())
             content = self._content(message, slip, again, cancelled or threading.Event())
             if is_too_large(self._config.policy, content_bytes(content)):
                 content = self._refusal("policy-message-size", "its reply")

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from clinic import CHECKS, healthy_coordinator, make_clinic, renew, set_setting
 
+from fedrag.security.installed import RELEASE_FILE, installed_release
+from fedrag.security.keys import fingerprint, load_public_key
 from fedrag.site.admin.client_check import FLOWER, Finding, _clock, check_site
 from fedrag.site.admin.reach import Health
 from fedrag.weights.store import find_model
@@ -58,6 +60,25 @@ def test_a_site_that_is_ready_is_told_so_line_by_line(clinic: Path):
 def test_where_the_coordinator_is_not_reached_its_certificate_and_clock_are_not_guessed(clinic: Path):
     assert list(checked(clinic)) == CHECKS[:-2]
     assert faults(clinic) == {}
+
+
+def test_it_says_whether_the_coordinator_has_the_same_files_and_hinders_nothing(clinic: Path):
+    here = installed_release()
+    (clinic / RELEASE_FILE).write_text(f"{here}\n")
+    assert checked(clinic)["release"].text == f"fedrag {here}, the same files as at the coordinator"
+    (clinic / RELEASE_FILE).write_text("0.2.0 sha256:another\n")
+    found = checked(clinic)["release"]
+    assert found.text == (
+        f"fedrag {here} is installed here, but 0.2.0 sha256:another at the coordinator: "
+        "ask which of the two is the released one"
+    )
+    assert found.is_ok
+
+
+def test_a_coordinator_s_key_that_was_replaced_is_found(clinic: Path):
+    used = fingerprint(load_public_key(clinic / "coordinator.pub"))
+    (clinic / "burnt-keys.json").write_text(json.dumps({used: "2026-03-02T10:00:00+00:00"}))
+    assert "this key was replaced on 2026-03-02 and is never accepted again" in faults(clinic)["coordinator.pub"]
 
 
 def test_a_folder_without_settings_is_no_site(tmp_path: Path):
