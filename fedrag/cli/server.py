@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from fedrag.cli.server_diagnose import diagnose
+from fedrag.cli.server_dry_run import show_dry_run
 from fedrag.service.environment import require_linux
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
@@ -119,6 +120,7 @@ def run(
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
     ] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start and write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a run; the coordinator works on it in the background.
@@ -130,7 +132,11 @@ def run(
     from fedrag.coordinator.server_folder import ServerFolder
 
     config = Config.from_toml(read_scenario(scenario), str(scenario), change or ())
-    name = begin_run(ServerFolder.open(folder), config)
+    opened = ServerFolder.open(folder)
+    if dry:
+        show_dry_run(opened, config, as_json)
+        return
+    name = begin_run(opened, config)
     _tell(name, f"starts; to see its progress: fedrag server status {folder}", as_json)
 
 

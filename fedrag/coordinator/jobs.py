@@ -17,17 +17,13 @@ from fedrag.tracking.follow import require_trackers
 def begin_run(folder: ServerFolder, config: Config) -> str:
     """Make a run's folder, note it as the current run, and return its name.
 
+    It raises the errors of `checked`, too.
+
     Raises:
         ServiceError: The coordinator is not running, or another run is in progress.
-        ConfigError: A tracker of the scenario is not installed.
-        ModelError: The coordinator has not fetched a model of the scenario.
-        RunError: The scenario starts from a run that is not finished, or was trained on other models.
-        ConfigError: It starts from a run whose tensors do not fit it.
     """
     _require_service(folder)
-    require_trackers(config.tracking.to)
-    base_tensor_hashes(config)
-    config = _with_start(folder, config)
+    config = checked(folder, config)
     _refuse_second(folder)
     run = RunFolder.create(config.on_its_day(), root=folder.runs)
     write_outcome(run.path, Outcome("waiting"))
@@ -37,6 +33,20 @@ def begin_run(folder: ServerFolder, config: Config) -> str:
         shutil.rmtree(run.path)
         raise
     return run.path.name
+
+
+def checked(folder: ServerFolder, config: Config) -> Config:
+    """Return a scenario that this coordinator can run, with the run that it starts from named in full.
+
+    Raises:
+        ConfigError: A tracker of the scenario is not installed.
+        ModelError: The coordinator has not fetched a model of the scenario.
+        RunError: The scenario starts from a run that is not finished, or was trained on other models.
+        ConfigError: It starts from a run whose tensors do not fit it.
+    """
+    require_trackers(config.tracking.to)
+    base_tensor_hashes(config)
+    return _with_start(folder, config)
 
 
 def _with_start(folder: ServerFolder, config: Config) -> Config:
@@ -100,6 +110,17 @@ def run_names(folder: ServerFolder) -> list[str]:
 
 def _created(path: Path) -> float:
     return (path / "scenario.toml").stat().st_mtime
+
+
+def hindrances(folder: ServerFolder) -> list[str]:
+    """Return why a run could not begin now, in sentences."""
+    found = []
+    for require in (_require_service, _refuse_second):
+        try:
+            require(folder)
+        except ServiceError as error:
+            found.append(str(error))
+    return found
 
 
 def _require_service(folder: ServerFolder) -> None:

@@ -22,21 +22,16 @@ from fedrag.text import size_text
 
 def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
     """Return the registered sites: whether they are online and since when, and what they told about themselves."""
-    nodes: dict[str, RegisteredNode] = {}
-    if folder.is_running:
-        with suppress(ServiceError):  # the SuperLink is restarting
-            nodes = {node.name: node for node in folder.link.nodes()}
-    told = _told_last(folder)
+    nodes, told = _nodes(folder), told_last(folder)
     rows = []
     for site in folder.sites():
         node = nodes.get(site.name)
-        state = ("online" if node.online else "offline") if node else "unknown"
         seen = node.last_seen[:19].replace("T", " ") if node else ""
         said = told.get(site.name, {"version": "", "counts": {}})
         rows.append(
             {
                 "name": site.name,
-                "state": state,
+                "state": _state(node),
                 "last_seen": seen,
                 "version": said["version"],
                 "questions": said["counts"].get("train_questions", ""),
@@ -47,8 +42,25 @@ def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
     return rows
 
 
-def _told_last(folder: ServerFolder) -> dict[str, dict[str, Any]]:
-    """Return what each site told in its last greeting."""
+def site_states(folder: ServerFolder) -> dict[str, str]:
+    """Return whether each registered site is "online" or "offline", or "unknown", by name."""
+    nodes = _nodes(folder)
+    return {site.name: _state(nodes.get(site.name)) for site in folder.sites()}
+
+
+def _nodes(folder: ServerFolder) -> dict[str, RegisteredNode]:
+    if folder.is_running:
+        with suppress(ServiceError):  # the SuperLink is restarting
+            return {node.name: node for node in folder.link.nodes()}
+    return {}
+
+
+def _state(node: RegisteredNode | None) -> str:
+    return ("online" if node.online else "offline") if node else "unknown"
+
+
+def told_last(folder: ServerFolder) -> dict[str, dict[str, Any]]:
+    """Return what each site told in its last greeting: `version`, `counts` and, in newer runs, `policy`, by name."""
     told: dict[str, dict[str, Any]] = {}
     for name in run_names(folder):
         with suppress(RunError):
