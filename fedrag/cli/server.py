@@ -70,13 +70,11 @@ def add_site(
 
     Example: fedrag server add-site coordinator north.pub --name north
     """
+    from fedrag.coordinator.enrolment import enrol_site
     from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.security.keys import fingerprint
 
-    opened = ServerFolder.open(folder)
-    site = opened.add_site(name, key)
-    if opened.is_running:
-        opened.link.register(site.name, site.public_key)
+    site = enrol_site(ServerFolder.open(folder), name, key)
     typer.echo(f"{name} is registered with the key {fingerprint(site.public_key)}")
 
 
@@ -86,12 +84,10 @@ def remove_site(folder: Folder, name: Annotated[str, typer.Argument(metavar="NAM
 
     Example: fedrag server remove-site coordinator north
     """
+    from fedrag.coordinator.enrolment import remove_site as remove_by_name
     from fedrag.coordinator.server_folder import ServerFolder
 
-    opened = ServerFolder.open(folder)
-    site = opened.remove_site(name)
-    if opened.is_running:
-        opened.link.unregister(site.public_key)
+    remove_by_name(ServerFolder.open(folder), name)
     typer.echo(f"{name} is removed; its key can never be registered again")
 
 
@@ -245,7 +241,7 @@ def console(
     folder: Folder,
     port: Annotated[int, typer.Option(min=1024, max=65535, help="Port of 127.0.0.1.")] = 8090,
 ) -> None:
-    """Show sites, runs and curves in a browser on this machine until Ctrl-C.
+    """Show sites, runs and curves in a browser on this machine until Ctrl-C; with the token, change them there.
 
     Example: fedrag server console coordinator --port 8090
     """
@@ -253,3 +249,15 @@ def console(
     from fedrag.coordinator.server_folder import ServerFolder
 
     serve_console(ServerFolder.open(folder), port, _say)
+
+
+@app.command()
+def token(folder: Folder) -> None:
+    """Show the token with which the console lets a person change things; each start of the coordinator makes a new one.
+
+    Example: fedrag server token coordinator
+    """
+    from fedrag.coordinator.console_token import read_token
+    from fedrag.coordinator.server_folder import ServerFolder
+
+    typer.echo(read_token(ServerFolder.open(folder)))

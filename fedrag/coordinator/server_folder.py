@@ -7,6 +7,8 @@ DIR/
   server.crt  server.key       the certificate of the reverse proxy and of the SuperLink behind it
   signing.key  signing.pub     signs what sites are asked; sites pin the public one
   executor.secret              lets the coordinator's own processes, and no other, take up runs
+  console.token                lets a person change things in the console; new at each start
+  scenarios/                   the scenarios that the console offers
   for-sites/                   what every site gets: the authority's certificate, the public signing key
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
@@ -102,6 +104,8 @@ class ServerFolder:
         new_secret(path / "executor.secret")
         write_text(folder.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
         write_text(folder.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
+        with storage_errors(path):
+            folder.scenarios.mkdir()
         write_json(path / "sites.json", {"sites": []})
         write_text(path / "server.toml", tomli_w.dumps(config.model_dump()))  # last: with it the folder is whole
         return folder
@@ -128,6 +132,11 @@ class ServerFolder:
     def runs(self) -> Path:
         """The folder of the runs."""
         return self.path / "runs"
+
+    @property
+    def scenarios(self) -> Path:
+        """The folder of the scenarios that the console offers."""
+        return self.path / "scenarios"
 
     @property
     def for_sites(self) -> Path:
@@ -159,22 +168,27 @@ class ServerFolder:
         found = [RegisteredSite.model_validate(entry) for entry in entries]
         return sorted((site for site in found if removed or not site.removed), key=lambda site: site.name)
 
-    def add_site(self, name: str, key_file: Path) -> RegisteredSite:
+    def add_site(self, name: str, public_key: Path | str) -> RegisteredSite:
         """Register a site.
+
+        Args:
+            name: Its name.
+            public_key: The file of its public key, or the key as text.
 
         Raises:
             ConfigError: The name or the key is taken, or the key was removed once.
         """
-        key = load_public_key(key_file)
+        where = public_key if isinstance(public_key, Path) else "the key"
+        key = load_public_key(where) if isinstance(where, Path) else read_public_key(str(public_key), where)
         text = public_key_text(key)
         for site in self.sites(removed=True):
             if site.key == text and site.removed:
                 raise ConfigError(
-                    f"{key_file}: this key was removed on {site.removed[:10]} and is never accepted again; "
+                    f"{where}: this key was removed on {site.removed[:10]} and is never accepted again; "
                     "the site makes a new one with fedrag client init"
                 )
             if site.key == text:
-                raise ConfigError(f"{key_file}: this key is registered already, as {site.name}")
+                raise ConfigError(f"{where}: this key is registered already, as {site.name}")
             if site.name == name and not site.removed:
                 raise ConfigError(f"{name}: is registered already, with the key {fingerprint(site.public_key)}")
         try:

@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedrag.coordinator.console_token import renew_token
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import Outcome, read_outcome, sites_without_result, write_outcome
@@ -46,6 +47,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
     """
     with folder.lock():
         stop_on_signals()
+        renew_token(folder)
         superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)
         redelivery = _Redelivery(folder, say)

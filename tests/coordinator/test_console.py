@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from written_run import REFUSAL, add_round, new_folder, record, shown, write_run
 
 from fedrag.cli.main import app
-from fedrag.coordinator.console_page import policy_codes
+from fedrag.coordinator.console_state import policy_codes
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.files import write_json
@@ -94,7 +94,7 @@ def test_the_page_shows_sites_run_bytes_failures_and_runs(address: str, whole: S
     assert "Run written-1 finished round 3 of 3" in text
     assert "The result was delivered to north." in text
     assert "north 3 3 3.0 kB 1.8 kB south 3 1 3.0 kB 600 B" in text
-    assert f"south {REFUSAL.format(2)} 2 3 All runs" in text
+    assert f"south {REFUSAL.format(2)} 2 3 Settings of written-1" in text
     assert "written-1 finished 3 of 3" in text
 
 
@@ -128,7 +128,7 @@ def test_the_event_stream_gives_all_sections_and_then_those_that_change(folder: 
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = stream.iter_lines()
         first = next_event(lines)
-        assert list(first) == ["state", "sites", "run", "runs"]
+        assert list(first) == ["state", "sites", "run", "settings", "runs"]
         assert "round 2 of 3" in first["run"]
         add_round(run, record(3))
         second: dict[str, str] = {}

@@ -29,7 +29,10 @@ NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
 
-def told(policy: Policy | None = Policy(), version: str = __version__, **counts: int) -> dict[str, Any]:
+OPEN = Policy()
+
+
+def told(policy: Policy | None = OPEN, version: str = __version__, **counts: int) -> dict[str, Any]:
     """Return a greeting as a run's folder records it."""
     return {"version": version, "counts": COUNTS | counts, "policy": policy_numbers(policy) if policy else {}}
 
