@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedrag.coordinator.server_folder import RegisteredSite, ServerFolder
+from fedrag.errors import ServiceError
 
 
 def enrol_site(folder: ServerFolder, name: str, public_key: Path | str) -> RegisteredSite:
@@ -17,9 +18,11 @@ def enrol_site(folder: ServerFolder, name: str, public_key: Path | str) -> Regis
 
     Raises:
         ConfigError: The name or the key is taken, or the key was removed once.
+        ServiceError: The SuperLink is starting; nothing is changed.
     """
+    runs = _runs(folder)
     site = folder.add_site(name, public_key)
-    if folder.is_running:
+    if runs:
         folder.link.register(site.name, site.public_key)
     return site
 
@@ -29,8 +32,18 @@ def remove_site(folder: ServerFolder, name: str) -> RegisteredSite:
 
     Raises:
         ConfigError: No site has this name.
+        ServiceError: The SuperLink is starting; nothing is changed.
     """
+    runs = _runs(folder)
     site = folder.remove_site(name)
-    if folder.is_running:
+    if runs:
         folder.link.unregister(site.public_key)
     return site
+
+
+def _runs(folder: ServerFolder) -> bool:
+    """Return whether the coordinator runs, and with it a SuperLink that answers: what it missed, it would not know."""
+    runs = folder.is_running
+    if runs and not folder.link.is_ready():
+        raise ServiceError("the SuperLink is starting, and nothing was changed; try again in a moment")
+    return runs
