@@ -31,13 +31,13 @@ class Question:
 
     Attributes:
         sentence: What would happen.
-        button: The word that does it.
+        button: The word that does it; "": it cannot be done now.
         typed: What to type for it, if a click is not enough.
         html: What is shown below, made and escaped here.
     """
 
     sentence: str
-    button: str
+    button: str = ""
     typed: str = ""
     html: str = ""
 
@@ -103,9 +103,11 @@ def _digest(folder: ServerFolder, fields: Fields) -> str:
 
 
 def _ask_start(folder: ServerFolder, fields: Fields) -> Question:
-    config = _scenario(folder, fields)
-    html = render_dry_run(dry_run(folder, config))
-    return Question(f"Start a run of {config.name}? This is what it would do.", "Start the run", html=html)
+    found = dry_run(folder, _scenario(folder, fields))
+    html = render_dry_run(found)
+    if found.hindrances:
+        return Question(f"{found.scenario} cannot be started now. This is what a run of it would do.", html=html)
+    return Question(f"Start a run of {found.scenario}? This is what it would do.", "Start the run", html=html)
 
 
 def _start(folder: ServerFolder, fields: Fields) -> str:

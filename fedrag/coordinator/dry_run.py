@@ -176,7 +176,7 @@ def _foreseen(
     components: Components,
 ) -> ForeseenSite:
     if told is None:
-        return ForeseenSite(name, state, NOT_KNOWN, ("was not greeted yet",))
+        return ForeseenSite(name, state, NOT_KNOWN, ("did not answer a greeting yet",))
     asked = Asked(config, moved.largest, told["counts"])
     if missing := _why_it_sits_out(told, config, components):
         return ForeseenSite(name, state, SITS_OUT, (missing,))

@@ -253,6 +253,8 @@ def test_what_the_command_line_refuses_is_refused_in_its_words(address: str, fol
         folder.begin(write_run(folder, [record(1)], "running").path.name)
         told = asked(address, folder, "start", scenario="tiny.toml")
         assert "it could not begin now: written-1 is running" in told["question"]["html"]
+        assert told["question"]["sentence"] == "tiny cannot be started now. This is what a run of it would do."
+        assert told["question"]["button"] == ""
         answer = ask(address, folder, "start", scenario="tiny.toml", confirm=told["confirm"])
     assert (answer.status_code, answer.text.startswith("written-1 is running; wait for it")) == (400, True)
     assert "tiny-1" not in [path.name for path in folder.runs.iterdir()]

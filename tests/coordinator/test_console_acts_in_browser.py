@@ -258,3 +258,18 @@ def test_the_settings_of_a_run_stay_open_and_its_time_left_is_told(
     folder.remove_site("south")
     page.get_by_role("rowheader", name="south").wait_for(state="detached", timeout=10_000)
     assert page.locator("#settings details pre").is_visible()
+
+
+def test_what_cannot_be_started_now_is_shown_without_a_button_to_start_it(
+    browser: Browser, resting: str, folder: ServerFolder
+):
+    page, _, complaints = opened(browser, resting)
+    unlock(page, folder)
+    page.get_by_label("Scenario of").select_option("tiny.toml")
+    page.get_by_role("button", name="Show what it would do").click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("it could not begin now: the coordinator is not running").wait_for(timeout=60_000)
+    assert [button.inner_text() for button in dialog.get_by_role("button").all()] == ["Close"]
+    page.keyboard.press("Enter")  # the sentence has the focus: a key pressed too often confirms nothing
+    assert dialog.is_visible()
+    assert complaints == []

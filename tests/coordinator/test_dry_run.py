@@ -57,7 +57,9 @@ def folder(tmp_path: Path) -> ServerFolder:
 def test_a_site_that_allows_everything_would_take_part(folder: ServerFolder):
     greeted(folder, north=told())
     assert foreseen(folder, "north") == ForeseenSite("north", "unknown", "takes part", ())
-    assert foreseen(folder, "south") == ForeseenSite("south", "unknown", "not known", ("was not greeted yet",))
+    assert foreseen(folder, "south") == ForeseenSite(
+        "south", "unknown", "not known", ("did not answer a greeting yet",)
+    )
 
 
 def test_a_site_that_keeps_its_policy_is_not_known(folder: ServerFolder):

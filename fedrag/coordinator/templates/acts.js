@@ -35,15 +35,20 @@ async function ask(path, fields) {
 /** Show a question; give what confirms it, or null. */
 function confirmed(asked, answer) {
   const typed = document.getElementById("typed");
-  document.getElementById("sentence").textContent = asked.sentence;
+  const sentence = document.getElementById("sentence");
+  const confirm = document.getElementById("confirm");
+  sentence.textContent = asked.sentence;
   document.getElementById("detail").innerHTML = asked.html; // made and escaped by the console itself
-  document.getElementById("confirm").textContent = asked.button;
+  confirm.textContent = asked.button;
+  confirm.hidden = !asked.button;
+  document.getElementById("cancel").textContent = asked.button ? "Cancel" : "Close";
   document.getElementById("to-type").hidden = !asked.typed;
   document.getElementById("word").textContent = asked.typed;
   typed.required = Boolean(asked.typed);
   typed.value = "";
   question.returnValue = "";
   question.showModal();
+  (asked.typed ? typed : sentence).focus(); // so that a key pressed too often confirms nothing
   return new Promise((resolve) => {
     question.addEventListener("close", () => {
       resolve(question.returnValue === "confirm" ? answer || typed.value.trim() : null);
