@@ -140,16 +140,20 @@ def run(
 def resume(
     folder: Folder,
     name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")],
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Rounds in all, of a finished run too.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Resume a run after its last checkpoint.
+    """Resume a run after its last checkpoint; with --rounds it goes on for longer than it was to.
 
     Example: fedrag server resume coordinator tiny-1
     """
     from fedrag.coordinator.jobs import resume_run
     from fedrag.coordinator.server_folder import ServerFolder
 
-    resume_run(ServerFolder.open(folder), name)
+    for line in resume_run(ServerFolder.open(folder), name, rounds):
+        typer.echo(line, err=as_json)
     _tell(name, "resumes", as_json)
 
 

@@ -10,7 +10,8 @@ from fedrag.config.scenario import Config
 from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError, ServiceError
-from fedrag.runs.run_folder import RunFolder
+from fedrag.runs.more_rounds import extend_run
+from fedrag.runs.run_folder import RunFolder, alone_in_run
 from fedrag.tracking.follow import require_trackers
 
 
@@ -62,11 +63,20 @@ def _with_start(folder: ServerFolder, config: Config) -> Config:
     return named
 
 
-def resume_run(folder: ServerFolder, name: str) -> None:
+def resume_run(folder: ServerFolder, name: str, rounds: int | None = None) -> list[str]:
     """Note a stopped run as the current one; do nothing where it is the current one already.
 
+    Args:
+        folder: The coordinator's folder.
+        name: The run's name.
+        rounds: Rounds that the run is to have in all, of a finished one too; None: as many as it has.
+
+    Returns:
+        Lines on what a reader of the extended run must know.
+
     Raises:
-        ConfigError: There is no such run, or it is finished.
+        ConfigError: There is no such run, or it is finished, or it cannot have so many rounds.
+        RunError: A finished run has no checkpoint to go on from.
         ServiceError: The coordinator is not running, or another run is in progress.
     """
     path = folder.runs / name
@@ -76,13 +86,26 @@ def resume_run(folder: ServerFolder, name: str) -> None:
     current = folder.current()
     if current.get("run") == name and current["stop"]:
         raise ServiceError(f"{name} is being stopped; resume it once fedrag server status says that it is stopped")
+    if current.get("run") == name and rounds is not None:
+        raise ServiceError(f"{name} is in progress; stop it, and then resume it with --rounds {rounds}")
     if current.get("run") == name:
-        return
-    if read_outcome(path).state == "finished":
-        raise ConfigError(f"{name}: is finished; there is nothing to resume")
-    RunFolder.open(path)  # one that this version cannot read is refused here, not in the background
+        return []
+    if read_outcome(path).state == "finished" and rounds is None:
+        raise ConfigError(f"{name}: is finished; there is nothing to resume, unless --rounds gives it more rounds")
+    run = RunFolder.open(path)  # one that this version cannot read is refused here, not in the background
+    _refuse_second(folder)
+    differs = _extended(run, rounds) if rounds is not None else []
     folder.begin(name)
     write_outcome(path, Outcome("waiting"))
+    return differs
+
+
+def _extended(run: RunFolder, rounds: int) -> list[str]:
+    """Give a run more rounds, and return what a reader must know; a finished one must get more than it has."""
+    if run.is_finished and rounds == run.config.federation.rounds:
+        raise ConfigError(f"{run.path.name}: is finished with its {rounds} rounds; --rounds can only be larger")
+    with alone_in_run(run.path):
+        return extend_run(run, rounds)[1]
 
 
 def stop_run(folder: ServerFolder) -> str:
