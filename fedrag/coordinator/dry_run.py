@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedrag import __version__
-from fedrag.components.earlier_result import read_earlier_result
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
@@ -163,6 +162,8 @@ def _sizes(config: Config, components: Components) -> dict[Component, int]:
     """Return the number of weights of each component that the run trains or takes over."""
     state = initial_state(config, trained_components(config.federation), components)
     if config.start_from:
+        from fedrag.components.earlier_result import read_earlier_result  # it imports torch, and the console this file
+
         state |= read_earlier_result(config, components).state
     return {name: sum(tensor.size for tensor in tensors.values()) for name, tensors in state.items()}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -348,3 +350,9 @@ def test_all_that_console_and_report_show_is_in_the_wheel():
     files = [path.relative_to(root / "fedrag") for folder in folders for path in folder.iterdir()]
     assert len(files) >= 11
     assert [path for path in files if not any(fnmatch(str(path), pattern) for pattern in patterns)] == []
+
+
+def test_the_console_does_without_torch_until_a_dry_run_is_asked_for():
+    """It took half a gigabyte, and many seconds to start."""
+    code = "import sys, fedrag.coordinator.console; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
