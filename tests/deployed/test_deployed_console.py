@@ -108,7 +108,7 @@ def test_a_site_that_is_removed_in_the_console_is_offline_at_once_and_one_that_i
     with console(folder) as address:
         assert done(address, folder, "add-site", name="east", key=key.read_text()).startswith("east is registered")
         deployment.start_site("east")
-        deployment.wait_until_online(["east"])
+        deployment.wait_until_online(deployment.site_names)
         assert done(address, folder, "remove-site", site="east").startswith("east is removed")
         assert "east" not in [node.name for node in folder.link.nodes() if node.online]
         answer = ask(address, folder, "add-site", name="east", key=key.read_text())
