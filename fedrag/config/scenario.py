@@ -15,6 +15,7 @@ import tomli_w
 from pydantic import Field, model_validator
 
 from fedrag.config.inputs import DataConfig, ModelsConfig
+from fedrag.config.own_settings import OwnConfig
 from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig, TrackingConfig
 from fedrag.config.section import Section, parse_toml, validate_section
@@ -43,6 +44,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    own: OwnConfig = OwnConfig()
 
     @property
     def retrieves(self) -> bool:

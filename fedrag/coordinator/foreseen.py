@@ -67,6 +67,8 @@ def reservations(policy: Mapping[str, float], asked: Asked) -> Iterator[str]:
         yield f"refuses the {plural(rounds_training(config.federation, name), 'round')} that train the {name}"
     if models := policy.get("base_models", 0):
         yield f"works with {count_text(models, 'named model')} only, and does not tell which"
+    if module := config.own.module:
+        yield f"works with {module} only where its policy names it, which it does not tell"
     if 0 < (most := policy.get("rounds_a_day", 0)) < rounds:
         yield f"refuses after {count_text(most, 'round')} on one day"
     if minutes := policy.get("minutes_a_day", 0):

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 from fedrag.components.base_models import base_tensor_hashes
+from fedrag.components.own_functions import own_facts, require_same_functions
 from fedrag.config.scenario import Config
 from fedrag.coordinator.outcome import Outcome, read_outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
@@ -40,13 +41,14 @@ def checked(folder: ServerFolder, config: Config) -> Config:
     """Return a scenario that this coordinator can run, with the run that it starts from named in full.
 
     Raises:
-        ConfigError: A tracker of the scenario is not installed.
+        ConfigError: A tracker of the scenario, or its module of functions, is not installed.
         ModelError: The coordinator has not fetched a model of the scenario.
         RunError: The scenario starts from a run that is not finished, or was trained on other models.
         ConfigError: It starts from a run whose tensors do not fit it.
     """
     require_trackers(config.tracking.to)
     base_tensor_hashes(config)
+    own_facts(config.own)
     return _with_start(folder, config)
 
 
@@ -93,6 +95,7 @@ def resume_run(folder: ServerFolder, name: str, rounds: int | None = None) -> li
     if read_outcome(path).state == "finished" and rounds is None:
         raise ConfigError(f"{name}: is finished; there is nothing to resume, unless --rounds gives it more rounds")
     run = RunFolder.open(path)  # one that this version cannot read is refused here, not in the background
+    require_same_functions(run)
     _refuse_second(folder)
     differs = _extended(run, rounds) if rounds is not None else []
     folder.begin(name)

@@ -49,6 +49,7 @@ REFUSALS = {
     "policy-component": "its policy does not allow work on this component",
     "policy-schedule": "its policy does not allow this schedule",
     "policy-model": "its policy does not allow these base models",
+    "policy-module": "its policy does not allow this module of functions, or not this source of it",
     "policy-rounds": "its policy does not allow more rounds today",
     "policy-minutes": "its policy does not allow more work today",
     "policy-quiet-hours": "its policy does not allow work at this time of day",

@@ -51,6 +51,7 @@ class RequestedWork:
         base_hashes: sha256 of the tensors of each base model that would run.
         train_questions: The fewest questions that one of the components would learn from.
         message_bytes: Bytes of the request's arrays.
+        own_sha256: sha256 of the source of the scenario's module of functions, as it is installed here; "": it is not.
         validates: Whether it only measures: the number of rounds and of training questions do not count then.
     """
 
@@ -60,6 +61,7 @@ class RequestedWork:
     train_questions: int
     message_bytes: int
     validates: bool = False
+    own_sha256: str = ""
 
 
 def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now: datetime) -> str:
@@ -75,6 +77,7 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         "policy-component": not set(asked.components) <= set(policy.components),
         "policy-schedule": asked.config.federation.schedule not in policy.schedules,
         "policy-model": not _models_are_allowed(policy, asked),
+        "policy-module": not _module_is_allowed(policy, asked),
     }
     if asked.components and not asked.validates:
         broken["policy-rounds"] = 0 < policy.rounds_a_day <= ledger.rounds_today
@@ -109,6 +112,12 @@ def _models_are_allowed(policy: Policy, asked: RequestedWork) -> bool:
     used = [key for key in COMPONENTS if key in asked.components or key in asked.base_hashes]
     allowed = [policy.base_models.get(asked.config.models.name_of(key)) for key in used]
     return None not in allowed and allowed == [asked.base_hashes.get(key) for key in used]
+
+
+def _module_is_allowed(policy: Policy, asked: RequestedWork) -> bool:
+    """Compare name and source; a module that is not installed is not allowed, as any that the policy does not name."""
+    module = asked.config.own.module
+    return not module or bool(asked.own_sha256) and policy.own_modules.get(module) == asked.own_sha256
 
 
 def apply_to_greeting(policy: Policy, greeting: Greeting) -> Greeting:

@@ -474,3 +474,24 @@ def test_a_site_with_few_answers_has_few_examples_for_what_learns_from_them(comp
     answered = (Question("a1", "A?", ("x",), ("p",)), Question("a2", "B?", ("x",)))
     site = Site("a", (Passage("p", "x"),), (*pairs, *answered))
     assert fewest_questions(site, components, config_of(f"retriever.loss={loss}")) == fewest
+
+
+def asked_with_module(own_sha256: str) -> RequestedWork:
+    tree = {"name": "t", "data": {"sites": "."}, "own": {"module": "hospital_rules", "answer": "half"}}
+    return RequestedWork(Config.from_dict(tree), (), {}, 40, 0, own_sha256=own_sha256)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "installed", "code"),
+    [
+        ({}, "", "policy-module"),
+        ({}, "c" * 64, "policy-module"),
+        ({"hospital_rules": "c" * 64}, "", "policy-module"),
+        ({"hospital_rules": "c" * 64}, "d" * 64, "policy-module"),
+        ({"other": "c" * 64}, "c" * 64, "policy-module"),
+        ({"hospital_rules": "c" * 64}, "c" * 64, ""),
+    ],
+)
+def test_a_module_is_allowed_by_name_and_source_alone(allowed: dict[str, str], installed: str, code: str):
+    assert refusal_of_request(Policy(own_modules=allowed), asked_with_module(installed), Ledger(), NOON) == code
+    assert code == "" or code in REFUSALS

@@ -19,7 +19,7 @@ from fedrag import __version__
 from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
-from fedrag.errors import FedragError, SignatureError
+from fedrag.errors import ConfigError, FedragError, SignatureError
 from fedrag.federation.messages import (
     DELIVER,
     VALIDATE,
@@ -32,12 +32,13 @@ from fedrag.federation.messages import (
 )
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
 from fedrag.security.keys import load_private_key, load_public_key
+from fedrag.security.module_source import source_sha256
 from fedrag.site.egress import EGRESS_FILE, EgressLog, read_egress
 from fedrag.site.policy import Ledger, RequestedWork, fewest_questions, ledger_of, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
 from fedrag.site.service.worker import Worker, WorkerDied
-from fedrag.site.site_config import SITE_FILE, SiteConfig
+from fedrag.site.site_config import SITE_FILE, Policy, SiteConfig
 from fedrag.types import COMPONENTS
 
 log = logging.getLogger("fedrag.node")
@@ -151,6 +152,7 @@ class RequestHandler:
             train_questions=fewest_questions(load_site(Path(self._config.data)), request.components, config),
             message_bytes=array_bytes(message.content),
             validates=validates,
+            own_sha256=_own_sha256(config, policy),
         )
         return refusal_of_request(policy, asked, ledger, now)
 
@@ -177,3 +179,13 @@ class RequestHandler:
         unforeseen = reason if isinstance(reason, Exception) and not isinstance(reason, FedragError) else None
         log.error("refused with %s (%s): %s", code, error_id, reason, exc_info=unforeseen)
         return reply_content(Reply(refusal=code, error_id=error_id), {}, "float32")
+
+
+def _own_sha256(config: Config, policy: Policy) -> str:
+    """Return the hash of a module that the policy names; no other is even looked for."""
+    if config.own.module not in policy.own_modules:
+        return ""
+    try:
+        return source_sha256(config.own.module)
+    except ConfigError:
+        return ""
