@@ -46,6 +46,7 @@ def refusals_of_all(policy: Mapping[str, float], asked: Asked, components: Compo
     broken = {
         "policy-component": all(refused & set(names) for names in rounds),
         "policy-schedule": not policy.get(f"schedules.{federation.schedule}", 1),
+        "policy-module": bool(asked.config.own.module) and not policy.get("own_modules", 0),
         "policy-message-size": asked.message_bytes > policy.get("max_message_mb", float("inf")) * MEGABYTE,
         "policy-few-examples": all(
             _fewest_questions(policy, asked, names, components) < policy.get("min_examples", 1) for names in rounds
@@ -68,7 +69,8 @@ def reservations(policy: Mapping[str, float], asked: Asked) -> Iterator[str]:
     if models := policy.get("base_models", 0):
         yield f"works with {count_text(models, 'named model')} only, and does not tell which"
     if module := config.own.module:
-        yield f"works with {module} only where its policy names it, which it does not tell"
+        allowed = count_text(policy.get("own_modules", 0), "module")
+        yield f"works with {module} only if that is among the {allowed} it allows"
     if 0 < (most := policy.get("rounds_a_day", 0)) < rounds:
         yield f"refuses after {count_text(most, 'round')} on one day"
     if minutes := policy.get("minutes_a_day", 0):

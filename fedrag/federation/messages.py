@@ -64,6 +64,7 @@ POLICY_RULES = (
     *(f"components.{component}" for component in COMPONENTS),
     *(f"schedules.{schedule}" for schedule in get_args(Schedule)),
     "base_models",
+    "own_modules",
     "rounds_a_day",
     "minutes_a_day",
     "quiet_hours.from",
@@ -78,7 +79,7 @@ POLICY_RULES = (
 """What a site may tell of its policy, by the names of its settings.
 
 1 or 0 for each component and schedule, for `tell_counts` and `tell_diagnosis`; how many base models are named, 0 where
-any may run; quiet hours in minutes of the day, both 0 where none is quiet.
+any may run; how many modules of functions are; quiet hours in minutes of the day, both 0 where none is quiet.
 """
 
 DIAGNOSIS_COUNTS = (

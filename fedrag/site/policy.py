@@ -135,6 +135,7 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
     numbers |= {f"schedules.{schedule}": schedule in policy.schedules for schedule in get_args(Schedule)}
     numbers |= {
         "base_models": len(policy.base_models),
+        "own_modules": len(policy.own_modules),
         "rounds_a_day": policy.rounds_a_day,
         "minutes_a_day": policy.minutes_a_day,
         "quiet_hours.from": quiet_from,

@@ -72,6 +72,11 @@ def test_a_site_that_keeps_its_policy_is_not_known(folder: ServerFolder):
     [
         (Policy(schedules=("alternate",)), {}, "its policy does not allow this schedule (policy-schedule)"),
         (Policy(components=("retriever",)), {}, "its policy does not allow work on this component (policy-component)"),
+        (
+            Policy(),
+            {"own": True},
+            "its policy does not allow this module of functions, or not this source of it (policy-module)",
+        ),
         (Policy(max_message_mb=0.001), {}, "its policy does not allow messages this large (policy-message-size)"),
         (
             Policy(min_examples=13),
@@ -87,7 +92,9 @@ def test_a_site_that_keeps_its_policy_is_not_known(folder: ServerFolder):
 )
 def test_a_policy_that_refuses_every_round_is_told_with_its_code(folder, policy, federation, says):
     greeted(folder, north=told(policy))
-    assert foreseen(folder, "north", **federation) == ForeseenSite("north", "unknown", "refuses", (says,))
+    own = {"module": "fnmatch", "rule": "fnmatch"} if federation.pop("own", False) else {}
+    found = dry_run(folder, tiny_config(federation=federation, own=own))
+    assert ForeseenSite("north", "unknown", "refuses", (says,)) in found.sites
 
 
 def test_a_policy_that_refuses_some_rounds_or_times_takes_part_and_says_so(folder: ServerFolder):

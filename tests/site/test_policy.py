@@ -189,8 +189,8 @@ def test_every_refusal_has_a_meaning_for_the_coordinator():
         {"min_examples": 99},
         {"tell_counts": False},
     ]
-    codes = [refusal(policy=policy) for policy in policies]
-    assert len(set(codes)) == len(policies)
+    codes = [refusal(policy=policy) for policy in policies] + [refusal("own.module=m", "own.rule=f")]
+    assert len(set(codes)) == len(policies) + 1
     told = {code for code in REFUSALS if code.startswith("policy-")}
     assert set(codes) | {apply_to_reply(Policy(max_update_norm=1.0), REPLY, 40).refusal} == told
 
@@ -385,6 +385,7 @@ def test_the_rules_are_told_as_numbers():
         "schedules.staged": 0.0,
         "schedules.iterate": 0.0,
         "base_models": 2.0,
+        "own_modules": 0.0,
         "rounds_a_day": 10.0,
         "minutes_a_day": 120.0,
         "quiet_hours.from": 1350.0,
