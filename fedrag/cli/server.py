@@ -12,6 +12,7 @@ from fedrag.cli.serve import say
 from fedrag.cli.server_audit import audit
 from fedrag.cli.server_check import check
 from fedrag.cli.server_diagnose import diagnose
+from fedrag.cli.server_dry_run import show_dry_run
 from fedrag.cli.server_keys import accept_key, rotate
 from fedrag.security.permissions import private_files
 from fedrag.service.environment import require_linux, spare_this_machine
@@ -86,13 +87,11 @@ def add_site(
 
     Example: fedrag server add-site coordinator north.pub --name north --questions 1200
     """
+    from fedrag.coordinator.enrolment import enrol_site
     from fedrag.coordinator.server_folder import ServerFolder
     from fedrag.security.keys import fingerprint
 
-    opened = ServerFolder.open(folder)
-    site = opened.add_site(name, key, questions)
-    if opened.is_running:
-        opened.link.register(site.name, site.public_key)
+    site = enrol_site(ServerFolder.open(folder), name, key, questions)
     counts = f"; it counts for at most {plural(site.questions, 'training question')}" if site.questions else ""
     typer.echo(f"{name} is registered with the key {fingerprint(site.public_key)}{counts}")
 
@@ -103,12 +102,10 @@ def remove_site(folder: Folder, name: Annotated[str, typer.Argument(metavar="NAM
 
     Example: fedrag server remove-site coordinator north
     """
+    from fedrag.coordinator.enrolment import remove_site as remove_by_name
     from fedrag.coordinator.server_folder import ServerFolder
 
-    opened = ServerFolder.open(folder)
-    site = opened.remove_site(name)
-    if opened.is_running:
-        opened.link.unregister(site.public_key)
+    remove_by_name(ServerFolder.open(folder), name)
     typer.echo(f"{name} is removed; its key can never be registered again")
 
 
@@ -137,6 +134,7 @@ def run(
     change: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Change one setting.")
     ] = None,
+    dry: Annotated[bool, typer.Option("--dry-run", help="Show what would run; start and write nothing.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a run; the coordinator works on it in the background.
@@ -148,7 +146,11 @@ def run(
     from fedrag.coordinator.server_folder import ServerFolder
 
     config = Config.from_toml(read_scenario(scenario), str(scenario), change or ())
-    name = begin_run(ServerFolder.open(folder), config)
+    opened = ServerFolder.open(folder)
+    if dry:
+        show_dry_run(opened, config, as_json)
+        return
+    name = begin_run(opened, config)
     _tell(name, f"starts; to see its progress: fedrag server status {folder}", as_json)
 
 
@@ -156,16 +158,20 @@ def run(
 def resume(
     folder: Folder,
     name: Annotated[str, typer.Argument(metavar="RUN", help="The run's name.")],
+    rounds: Annotated[
+        int | None, typer.Option("--rounds", min=1, help="Rounds in all, of a finished run too.", show_default=False)
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Resume a run after its last checkpoint.
+    """Resume a run after its last checkpoint; with --rounds it goes on for longer than it was to.
 
     Example: fedrag server resume coordinator tiny-1
     """
     from fedrag.coordinator.jobs import resume_run
     from fedrag.coordinator.server_folder import ServerFolder
 
-    resume_run(ServerFolder.open(folder), name)
+    for line in resume_run(ServerFolder.open(folder), name, rounds):
+        typer.echo(line, err=as_json)
     _tell(name, "resumes", as_json)
 
 
@@ -243,7 +249,7 @@ def console(
     folder: Folder,
     port: Annotated[int, typer.Option(min=1024, max=65535, help="Port of 127.0.0.1.")] = 8090,
 ) -> None:
-    """Show sites, runs and curves in a browser on this machine until Ctrl-C.
+    """Show sites, runs and curves in a browser on this machine until Ctrl-C; with the token, change them there.
 
     Example: fedrag server console coordinator --port 8090
     """
@@ -251,3 +257,15 @@ def console(
     from fedrag.coordinator.server_folder import ServerFolder
 
     serve_console(ServerFolder.open(folder), port, say)
+
+
+@app.command()
+def token(folder: Folder) -> None:
+    """Show the token with which the console lets a person change things; each start of the coordinator makes a new one.
+
+    Example: fedrag server token coordinator
+    """
+    from fedrag.coordinator.console_token import read_token
+    from fedrag.coordinator.server_folder import ServerFolder
+
+    typer.echo(read_token(ServerFolder.open(folder)))

@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 
 from fedrag.config.averaging import averaging_of, contradiction
 from fedrag.config.inputs import DataConfig, ModelsConfig
+from fedrag.config.own_settings import OwnConfig
 from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig, TrackingConfig
 from fedrag.config.schedule import rounds_training, trained_components
@@ -45,6 +46,7 @@ class Config(Section):
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
     tracking: TrackingConfig = TrackingConfig()
+    own: OwnConfig = OwnConfig()
 
     @property
     def retrieves(self) -> bool:

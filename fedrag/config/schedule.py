@@ -56,6 +56,16 @@ def rounds_training(config: FederationConfig, component: Component, before: int 
     return sum(component in components_of(config, number) for number in range(1, last + 1))
 
 
+def is_validated(config: FederationConfig, round_number: int) -> bool:
+    """Return whether the sites are asked for scores after a round.
+
+    >>> [n for n in range(1, 6) if is_validated(FederationConfig(rounds=5, validate_every=2), n)]
+    [2, 4, 5]
+    """
+    every = config.validate_every or (1 if config.keep == "best" else 0)
+    return bool(every) and (round_number % every == 0 or round_number == config.rounds)
+
+
 def _all_names(config: FederationConfig) -> tuple[Component, ...]:
     """Return the names that a scenario may mean, those that come with fedrag first."""
     return tuple(dict.fromkeys((*COMPONENTS, *config.components)))

@@ -8,13 +8,17 @@ import tarfile
 import tempfile
 from pathlib import Path, PurePosixPath
 
+from fedrag.coordinator.console_token import TOKEN_FILE
 from fedrag.coordinator.operator_log import recorded, recording
 from fedrag.coordinator.reverse_proxy import PROXY_FOLDER
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError
 from fedrag.files import replacing_folder, storage_errors
 
-LEFT_OUT = ("logs", PROXY_FOLDER, "door", "flower", ".lock", "superlink.db", "superlink.db-wal", "superlink.db-shm")
+LEFT_OUT = (
+    *("logs", PROXY_FOLDER, "door", "flower", ".lock", TOKEN_FILE),
+    *("superlink.db", "superlink.db-wal", "superlink.db-shm"),
+)
 """What the next start makes again; "door" is the reverse proxy's folder of earlier versions."""
 
 

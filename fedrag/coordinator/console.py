@@ -1,11 +1,13 @@
-"""The coordinator's console: a read-only page about sites and runs, for this machine alone.
+"""The coordinator's console: a page about sites and runs, and what can be done with them, for this machine alone.
 
-The server renders the page section by section; an event stream sends a section again when it has changed.
+The server renders the page section by section; an event stream sends a section again when it has changed. What changes
+things is asked with POST below /acts/.
 """
 
 from __future__ import annotations
 
 import asyncio
+import getpass
 import json
 import time
 from collections.abc import AsyncIterator, Callable
@@ -14,26 +16,38 @@ from pathlib import Path
 import uvicorn
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
-from starlette.responses import FileResponse, HTMLResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
+from fedrag.coordinator.console_acts import ACTS, perform, scenario_names
+from fedrag.coordinator.console_guard import ACTS_PATH, guarded, refusal
 from fedrag.coordinator.console_page import render_page, render_sections
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.server_folder import ServerFolder
+from fedrag.errors import ConfigError, FedragError
 from fedrag.service.stopping import Stop, stop_on_signals
-from fedrag.service.web import HEADERS, LOOPBACK, listen, quiet_server
+from fedrag.service.web import LOOPBACK, listen, quiet_server
+from fedrag.text import size_text
+
+Say = Callable[[str], None]
 
 TICK_S = 1.0
 HEARTBEAT_S = 15.0  # a closed browser may show only when something is sent to it
 MOST_CONNECTIONS = 50
+MOST_BYTES = 256 * 1024  # of an act, which may bring the text of a scenario
 
-FILES = {"console.css": "text/css", "console.js": "text/javascript", "icon.svg": "image/svg+xml"}
+FILES = {
+    "console.css": "text/css",
+    "acts.css": "text/css",
+    "console.js": "text/javascript",
+    "acts.js": "text/javascript",
+    "icon.svg": "image/svg+xml",
+}
 
 
-def serve_console(folder: ServerFolder, port: int, say: Callable[[str], None]) -> None:
+def serve_console(folder: ServerFolder, port: int, say: Say) -> None:
     """Show the console until Ctrl-C or SIGTERM.
 
     Args:
@@ -44,7 +58,7 @@ def serve_console(folder: ServerFolder, port: int, say: Callable[[str], None]) -
     Raises:
         ServiceError: The port cannot be used.
     """
-    listener, server = listen(LOOPBACK, port), console_server(folder, port)
+    listener, server = listen(LOOPBACK, port), console_server(folder, port, say)
     stop_on_signals()
     try:
         say(f"the console is at http://{LOOPBACK}:{port}/ for everyone who works on this machine; Ctrl-C stops it")
@@ -53,24 +67,25 @@ def serve_console(folder: ServerFolder, port: int, say: Callable[[str], None]) -
         say("the console stops")
 
 
-def console_server(folder: ServerFolder, port: int) -> uvicorn.Server:
+def console_server(folder: ServerFolder, port: int, say: Say = lambda line: None) -> uvicorn.Server:
     """Return the console as a server, to be run on a socket of 127.0.0.1.
 
     Args:
         folder: The coordinator's folder.
         port: The port that browsers name in their requests.
+        say: Takes a line for the operator: who did what.
     """
 
     def stopping() -> bool:  # asked by the open streams, once the server below runs
         return server.should_exit
 
-    pages = _pages(folder, stopping)
-    server = quiet_server(_guarded(pages, {f"{LOOPBACK}:{port}", f"localhost:{port}"}), MOST_CONNECTIONS)
+    hosts = {f"{LOOPBACK}:{port}", f"localhost:{port}"}
+    server = quiet_server(guarded(_pages(folder, stopping, say), folder, hosts), MOST_CONNECTIONS)
     return server
 
 
-def _pages(folder: ServerFolder, stopping: Callable[[], bool]) -> ASGIApp:
-    """Return the page, its files and its event stream, which ends when `stopping` says so."""
+def _pages(folder: ServerFolder, stopping: Callable[[], bool], say: Say) -> ASGIApp:
+    """Return the page, its files, its event stream, which ends when `stopping` says so, and the acts."""
 
     def chosen_run(request: Request) -> str | None:
         """Return the requested run, "" for the newest, or None where it does not exist."""
@@ -79,7 +94,9 @@ def _pages(folder: ServerFolder, stopping: Callable[[], bool]) -> ASGIApp:
 
     def page(request: Request) -> Response:
         run = chosen_run(request)
-        return _refusal(404, "there is no such run") if run is None else HTMLResponse(render_page(folder, run))
+        if run is None:
+            return refusal(404, "there is no such run")
+        return HTMLResponse(render_page(folder, run, scenario_names(folder)))
 
     def file(request: Request) -> Response:
         name = request.url.path.removeprefix("/")
@@ -88,11 +105,33 @@ def _pages(folder: ServerFolder, stopping: Callable[[], bool]) -> ASGIApp:
     def events(request: Request) -> Response:
         run = chosen_run(request)
         if run is None:
-            return _refusal(404, "there is no such run")
+            return refusal(404, "there is no such run")
         return StreamingResponse(_events(folder, run, stopping), media_type="text/event-stream")
 
-    routes = [Route("/", page), Route("/events", events), *(Route(f"/{name}", file) for name in FILES)]
-    return Starlette(routes=routes)
+    files = [Route(f"/{name}", file) for name in FILES]
+    return Starlette(routes=[Route("/", page), Route("/events", events), *files, *_acts(folder, say)])
+
+
+def _acts(folder: ServerFolder, say: Say) -> list[Route]:
+    """Return the routes of the acts, to which the guard admits only those who show the token."""
+
+    def unlock(request: Request) -> Response:
+        return Response(status_code=204)
+
+    async def act(request: Request) -> Response:
+        name = request.path_params["name"]
+        if name not in ACTS:
+            return refusal(404, "there is no such act")
+        try:
+            told = await run_in_threadpool(perform, folder, ACTS[name], await _fields(request))
+        except FedragError as error:
+            return refusal(400, str(error))
+        if done := told.get("done"):
+            say(f"{getpass.getuser()}, in the console: {done}")
+        return JSONResponse(told)
+
+    paths = {"unlock": unlock, "{name}": act}
+    return [Route(f"{ACTS_PATH}{path}", answer, methods=["POST"]) for path, answer in paths.items()]
 
 
 async def _events(folder: ServerFolder, run: str, stopping: Callable[[], bool]) -> AsyncIterator[str]:
@@ -108,32 +147,21 @@ async def _events(folder: ServerFolder, run: str, stopping: Callable[[], bool]) 
         await asyncio.sleep(TICK_S)
 
 
-def _guarded(app: ASGIApp, hosts: set[str]) -> ASGIApp:
-    """Admit only GET requests by a page of ours, or a person, under a name of this machine."""
+async def _fields(request: Request) -> dict[str, str]:
+    """Return what came with an act.
 
-    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message).update(HEADERS)
-            await send(message)
-
-        await (_refused(scope, hosts) or app)(scope, receive, send_with_headers)
-
-    return answer
-
-
-def _refused(scope: Scope, hosts: set[str]) -> Response | None:
-    """Return the answer to a request that is refused, or None."""
-    headers = Headers(scope=scope)
-    if headers.get("host", "").lower() not in hosts:  # another site's name may have been made to point here
-        return _refusal(421, f"this console answers to {' and '.join(sorted(hosts))} alone")
-    if scope["method"] != "GET":
-        return PlainTextResponse("this console is read-only\n", 405, {"Allow": "GET"})
-    from_elsewhere = headers.get("sec-fetch-site") in ("cross-site", "same-site")
-    if from_elsewhere and headers.get("sec-fetch-mode") != "navigate":  # a link may lead here
-        return _refusal(403, "another site's page may not read this console")
-    return None
-
-
-def _refusal(status: int, sentence: str) -> Response:
-    return PlainTextResponse(f"{sentence}\n", status)
+    Raises:
+        ConfigError: It is no JSON object of texts, or too large.
+    """
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MOST_BYTES:
+            raise ConfigError(f"the request is larger than {size_text(MOST_BYTES)}")
+    try:
+        fields = json.loads(body)
+    except (ValueError, RecursionError):  # also of bytes that are no text
+        fields = None
+    if not isinstance(fields, dict) or not all(isinstance(value, str) for value in fields.values()):
+        raise ConfigError("expected a JSON object of texts")
+    return fields

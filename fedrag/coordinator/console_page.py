@@ -1,42 +1,39 @@
-"""What the console's page shows, section by section. Never a node id, never a key beyond its fingerprint."""
+"""The console's page as HTML, section by section."""
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Callable
-from datetime import UTC, datetime
+from collections.abc import Sequence
 from functools import cache
-from typing import Any, TypeVar
 
-import httpx
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from fedrag.config.schedule import trained_components
-from fedrag.coordinator.jobs import run_names
-from fedrag.coordinator.notices import notices
-from fedrag.coordinator.outcome import read_outcome
-from fedrag.coordinator.overview import bytes_below, run_rows, site_rows
+from fedrag.coordinator.console_state import page_state
+from fedrag.coordinator.dry_run import DryRun, summary_lines
 from fedrag.coordinator.server_folder import ServerFolder
-from fedrag.errors import FedragError
-from fedrag.reporting.curves import curve_plots
-from fedrag.reporting.round_log import Records, failures, site_totals
-from fedrag.runs.run_folder import RunFolder
-from fedrag.security.certificates import days_left
+from fedrag.reporting.what_ran import duration
 from fedrag.text import printable, size_text
 
-SECTIONS = ("state", "sites", "run", "runs")
-
-_POLICY_CODE = re.compile(r"\((policy-[a-z-]+)\b")
-
-T = TypeVar("T")
+SECTIONS = ("state", "sites", "run", "settings", "runs")
 
 
-def render_page(folder: ServerFolder, run: str) -> str:
-    """Return the page as HTML; `run` names the run to show, "" the newest."""
-    sections = render_sections(folder, run)
-    name = folder.config.address
-    return _environment().get_template("console.html.jinja").render(name=name, sections=sections)
+def render_page(folder: ServerFolder, run: str, scenarios: Sequence[str]) -> str:
+    """Return the page as HTML.
+
+    Args:
+        folder: The coordinator's folder.
+        run: Name of the run to show; "" for the newest.
+        scenarios: The names of the scenarios of which one can be started.
+    """
+    return (
+        _environment()
+        .get_template("console.html.jinja")
+        .render(
+            name=folder.config.address,
+            sections=render_sections(folder, run),
+            folder=str(folder.path),
+            scenarios=scenarios,
+        )
+    )
 
 
 def render_sections(folder: ServerFolder, run: str) -> dict[str, str]:
@@ -46,18 +43,13 @@ def render_sections(folder: ServerFolder, run: str) -> dict[str, str]:
         folder: The coordinator's folder.
         run: Name of the run to show; "" for the newest.
     """
-    content = _content(folder, run)
-    return {name: _environment().get_template(f"{name}.html.jinja").render(content) for name in SECTIONS}
+    state = page_state(folder, run)
+    return {name: _environment().get_template(f"{name}.html.jinja").render(state) for name in SECTIONS}
 
 
-def policy_codes(records: Records) -> dict[str, dict[str, int]]:
-    """Return the policy codes of each site's refusals with the last round of each, latest first."""
-    found: dict[str, dict[str, int]] = {}
-    for record in reversed(records):
-        for site, reason in record["left_out"].items():
-            if code := _POLICY_CODE.search(reason):
-                found.setdefault(site, {}).setdefault(code[1], record["round"])
-    return found
+def render_dry_run(found: DryRun) -> str:
+    """Return what a run would do as HTML."""
+    return _environment().get_template("dry_run.html.jinja").render(found=found, lines=summary_lines(found))
 
 
 @cache
@@ -71,61 +63,6 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["size"] = size_text
+    environment.filters["duration"] = duration
     environment.filters["time"] = lambda text: text[:19].replace("T", " ")
     return environment
-
-
-def _content(folder: ServerFolder, run: str) -> dict[str, Any]:
-    problems: list[str] = []
-
-    def read(reader: Callable[[], T]) -> T | None:
-        """Return what can be read; note the error of what cannot, so that the rest of the page stands."""
-        try:
-            return reader()
-        except (FedragError, OSError, httpx.HTTPError) as error:
-            problems.append(str(error))
-            return None
-
-    running = bool(read(lambda: folder.is_running))
-    names = read(lambda: run_names(folder)) or []
-    shown = run or (names[-1] if names else "")
-    rows = read(lambda: run_rows(folder)) or []
-    disk = read(lambda: shutil.disk_usage(folder.path))
-    return {
-        "folder": str(folder.path),
-        "name": folder.config.address,
-        "running": running,
-        "notices": read(lambda: notices(folder, datetime.now(UTC))) or [],
-        "certificate_days": read(lambda: days_left(folder.path / "server.crt", datetime.now(UTC))),
-        "fingerprint": read(lambda: folder.signing_fingerprint) or "unknown",
-        "used": size_text(bytes_below(folder.path)),
-        "free": size_text(disk.free) if disk else "unknown",
-        "sites": read(lambda: site_rows(folder)) or [],
-        "runs": [row | {"state": _state(row["state"], running)} for row in reversed(rows)],
-        "shown": shown,
-        "run": read(lambda: _run_content(folder, shown, running)) if shown else None,
-        "problems": list(dict.fromkeys(problems)),
-    }
-
-
-def _run_content(folder: ServerFolder, name: str, running: bool) -> dict[str, Any]:
-    run = RunFolder.open(folder.runs / name)
-    records, outcome, rounds = run.rounds(), read_outcome(run.path), run.config.federation.rounds
-    return {
-        "name": name,
-        "state": _state(outcome.state, running),
-        "why": outcome.why,
-        "since": outcome.since,
-        "done": records[-1]["round"] if records else 0,
-        "rounds": rounds,
-        "curves": curve_plots(records, trained_components(run.config.federation), rounds),
-        "traffic": site_totals(records),
-        "failures": failures(records),
-        "refusals": policy_codes(records),
-        "delivered": run.delivered_to if run.is_delivered else None,
-    }
-
-
-def _state(state: str, running: bool) -> str:
-    """Return a run's state: one in progress is interrupted until the coordinator runs again."""
-    return "interrupted" if state in ("waiting", "running") and not running else state

@@ -18,6 +18,7 @@ from flwr.serverapp import Grid
 
 from fedrag.components.base_models import required_models
 from fedrag.components.earlier_result import take_start
+from fedrag.components.own_functions import own_facts, own_rule, require_same_functions
 from fedrag.coordinator.flower import RegisteredNode, SuperLink
 from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
@@ -94,11 +95,18 @@ def redeliver(path: Path, name: str) -> None:
 
 def _run(folder: ServerFolder, name: str, run: RunFolder, display: TimedLog) -> None:
     if not run.facts:
-        run.record_facts(collect_facts(run.config, required_models(run.config), folders=()))
+        run.record_facts(collect_facts(run.config, required_models(run.config), ()) | own_facts(run.config.own))
     require_same_models(run)
+    require_same_functions(run)
     take_start(run)
     with following(run, run.config.tracking.to, display) as trackers:
-        federate(run, lambda: _grid(folder, name, display), display=display, on_round=trackers.catch_up)
+        federate(
+            run,
+            lambda: _grid(folder, name, display),
+            rule=own_rule(run.config.own),
+            display=display,
+            on_round=trackers.catch_up,
+        )
     run.drop_checkpoints()
 
 

@@ -24,20 +24,15 @@ from fedrag.text import size_text
 
 def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
     """Return the registered sites: their state and since when, when they were last heard of, and what they told."""
-    nodes: dict[str, RegisteredNode] = {}
-    if folder.is_running:
-        with suppress(ServiceError):  # the SuperLink is restarting
-            nodes = {node.name: node for node in folder.link.nodes()}
-    told = _told_last(folder)
+    nodes, told = _nodes(folder), told_last(folder)
     rows = []
     for site in folder.sites():
         node = nodes.get(site.name)
-        state = ("online" if node.online else "offline") if node else "unknown"
         said = told.get(site.name, {"version": "", "counts": {}})
         rows.append(
             {
                 "name": site.name,
-                "state": state,
+                "state": _state(node),
                 "since": _to_the_second(node.last_seen) if node else "",
                 "last_heard_of": _to_the_second(node.last_heard) if node else "",
                 "version": said["version"],
@@ -53,8 +48,25 @@ def _to_the_second(time: str) -> str:
     return time[:19].replace("T", " ")
 
 
-def _told_last(folder: ServerFolder) -> dict[str, dict[str, Any]]:
-    """Return what each site told in its last greeting."""
+def site_states(folder: ServerFolder) -> dict[str, str]:
+    """Return whether each registered site is "online" or "offline", or "unknown", by name."""
+    nodes = _nodes(folder)
+    return {site.name: _state(nodes.get(site.name)) for site in folder.sites()}
+
+
+def _nodes(folder: ServerFolder) -> dict[str, RegisteredNode]:
+    if folder.is_running:
+        with suppress(ServiceError):  # the SuperLink is restarting
+            return {node.name: node for node in folder.link.nodes()}
+    return {}
+
+
+def _state(node: RegisteredNode | None) -> str:
+    return ("online" if node.online else "offline") if node else "unknown"
+
+
+def told_last(folder: ServerFolder) -> dict[str, dict[str, Any]]:
+    """Return what each site told in its last greeting: `version`, `counts` and, in newer runs, `policy`, by name."""
     told: dict[str, dict[str, Any]] = {}
     for name in run_names(folder):
         with suppress(RunError):

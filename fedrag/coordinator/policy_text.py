@@ -37,54 +37,54 @@ def _of_work(numbers: Mapping[str, float]) -> Iterator[str]:
     if len(schedules) < len(get_args(Schedule)):
         yield f"schedules: {', '.join(schedules) or 'none'}"
     if models := numbers.get("base_models", 0):
-        yield f"only {_count(models, 'named model')}"
+        yield f"only {count_text(models, 'named model')}"
     if rounds := numbers.get("rounds_a_day", 0):
-        yield f"at most {_count(rounds, 'round')} a day"
+        yield f"at most {count_text(rounds, 'round')} a day"
     if minutes := numbers.get("minutes_a_day", 0):
-        yield f"at most {_count(minutes, 'minute')} a day"
+        yield f"at most {count_text(minutes, 'minute')} a day"
     if not numbers.get("measure", 1):
         yield "measures nothing"
     quiet = numbers.get("quiet_hours.from", 0), numbers.get("quiet_hours.until", 0)
     if quiet[0] != quiet[1]:
-        yield f"no work {_time(quiet[0])}-{_time(quiet[1])} (its time)"
+        yield f"no work {time_text(quiet[0])}-{time_text(quiet[1])} (its time)"
 
 
 def _of_messages(numbers: Mapping[str, float]) -> Iterator[str]:
     """Yield what may come in and what goes out."""
     if (message_mb := numbers.get("max_message_mb", USUAL_MESSAGE_MB)) < USUAL_MESSAGE_MB:
-        yield f"messages up to {_number(message_mb)} MB"
+        yield f"messages up to {number_text(message_mb)} MB"
     if update_norm := numbers.get("max_update_norm", 0):
-        yield f"updates up to norm {_number(update_norm)}"
+        yield f"updates up to norm {number_text(update_norm)}"
     if (examples := numbers.get("min_examples", 1)) > 1:
-        yield f"updates only from {_count(examples, 'question')} on"
+        yield f"updates only from {count_text(examples, 'question')} on"
     if (examples := numbers.get("min_examples_for_metrics", 1)) > 1:
-        yield f"numbers only from {_count(examples, 'question')} on"
+        yield f"numbers only from {count_text(examples, 'question')} on"
     if not numbers.get("tell_counts", 1):
         yield "counts are not told"
 
 
-def _number(value: float) -> str:
+def number_text(value: float) -> str:
     """Return a number as a person writes it; a site may send any.
 
-    >>> _number(10.0), _number(1200.0), _number(0.25), _number(1e300)
+    >>> number_text(10.0), number_text(1200.0), number_text(0.25), number_text(1e300)
     ('10', '1,200', '0.25', '1e+300')
     """
     return f"{value:,.10g}"
 
 
-def _count(value: float, one: str) -> str:
+def count_text(value: float, one: str) -> str:
     """Return a number with its noun.
 
-    >>> _count(1.0, "round"), _count(10.0, "round")
+    >>> count_text(1.0, "round"), count_text(10.0, "round")
     ('1 round', '10 rounds')
     """
-    return f"{_number(value)} {one if value == 1 else one + 's'}"
+    return f"{number_text(value)} {one if value == 1 else one + 's'}"
 
 
-def _time(minute: float) -> str:
+def time_text(minute: float) -> str:
     """Return a minute of the day as the time on a clock.
 
-    >>> _time(0.0), _time(1350.0)
+    >>> time_text(0.0), time_text(1350.0)
     ('00:00', '22:30')
     """
     hours, minutes = divmod(int(minute) % (24 * 60), 60)

@@ -7,6 +7,8 @@ DIR/
   server.crt  server.key       the certificate of the reverse proxy and of the SuperLink behind it
   signing.key  signing.pub     signs what sites are asked; sites pin the public one
   executor.secret              lets the coordinator's own processes, and no other, take up runs
+  console.token                lets a person change things in the console; new at each start
+  scenarios/                   the scenarios that the console offers
   for-sites/                   what every site gets: the authority's certificate, the public signing key, the release
   sites.json                   the register of sites: names and public keys
   superlink.db                 Flower's state
@@ -35,7 +37,7 @@ from fedrag.coordinator.flower import SuperLink
 from fedrag.coordinator.operator_log import recorded, recording
 from fedrag.coordinator.readers import let_readers_in
 from fedrag.errors import ConfigError, ServiceError, StorageError
-from fedrag.files import read_json, read_text_file, write_json, write_text
+from fedrag.files import read_json, read_text_file, storage_errors, write_json, write_text
 from fedrag.locks import held_alone
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.installed import RELEASE_FILE, installed_release
@@ -137,6 +139,8 @@ class ServerFolder:
         write_text(self.for_sites / "ca.crt", (path / "ca.crt").read_text(encoding="utf-8"))
         write_text(self.for_sites / "coordinator.pub", (path / "signing.pub").read_text(encoding="utf-8"))
         self.announce_release()
+        with storage_errors(path):
+            self.scenarios.mkdir()
         write_json(path / "sites.json", {"sites": []})
         let_readers_in(path, self.config.readers)
         with recording(path, "init", {"name": self.config.name}):
@@ -167,6 +171,11 @@ class ServerFolder:
     def runs(self) -> Path:
         """The folder of the runs."""
         return self.path / "runs"
+
+    @property
+    def scenarios(self) -> Path:
+        """The folder of the scenarios that the console offers."""
+        return self.path / "scenarios"
 
     @property
     def for_sites(self) -> Path:
@@ -206,32 +215,33 @@ class ServerFolder:
         found = [RegisteredSite.model_validate(entry) for entry in entries]
         return sorted((site for site in found if removed or not site.removed), key=lambda site: site.name)
 
-    @recorded("add-site", "name", "key_file", "questions")
-    def add_site(self, name: str, key_file: Path, questions: int = 0) -> RegisteredSite:
+    @recorded("add-site", "name", "public_key", "questions")
+    def add_site(self, name: str, public_key: Path | str, questions: int = 0) -> RegisteredSite:
         """Register a site; for one that is registered with this key, change the number of its confirmed questions.
 
         Args:
             name: Its name.
-            key_file: Its public key.
+            public_key: The file of its public key, or the key as text.
             questions: Training questions that its administrator confirmed; 0: none were.
 
         Raises:
             ConfigError: The name or the key is taken, or the key was removed once.
         """
-        key = load_public_key(key_file)
+        where = public_key if isinstance(public_key, Path) else "the key"
+        key = load_public_key(where) if isinstance(where, Path) else read_public_key(str(public_key), where)
         text = public_key_text(key)
         for site in self.sites(removed=True):
             if text in site.former:
-                raise ConfigError(f"{key_file}: {site.name} has replaced this key, which is never accepted again")
+                raise ConfigError(f"{where}: {site.name} has replaced this key, which is never accepted again")
             if site.key == text and site.removed:
                 raise ConfigError(
-                    f"{key_file}: this key was removed on {site.removed[:10]} and is never accepted again; "
+                    f"{where}: this key was removed on {site.removed[:10]} and is never accepted again; "
                     "the site makes a new one with fedrag client init"
                 )
             if site.key == text and site.name == name and questions:
                 return self._change(site, questions=questions)
             if site.key == text:
-                raise ConfigError(f"{key_file}: this key is registered already, as {site.name}")
+                raise ConfigError(f"{where}: this key is registered already, as {site.name}")
             if site.name == name and not site.removed:
                 raise ConfigError(f"{name}: is registered already, with the key {fingerprint(site.public_key)}")
         try:

@@ -11,6 +11,7 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedrag.coordinator.console_token import renew_token
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.notify import Notifier
@@ -51,6 +52,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         let_readers_in(folder.path, folder.config.readers)
         folder.announce_release()  # a new version may have been installed
         stop_on_signals()
+        renew_token(folder)
         superlink, proxy = _superlink(folder), reverse_proxy(folder)
         executor = _Executor(folder, say)
         redelivery = _Redelivery(folder, say)

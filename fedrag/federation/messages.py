@@ -53,6 +53,7 @@ REFUSALS = {
     "policy-component": "its policy does not allow work on this component",
     "policy-schedule": "its policy does not allow this schedule",
     "policy-model": "its policy does not allow these base models",
+    "policy-module": "its policy does not allow this module of functions, or not this source of it",
     "policy-rounds": "its policy does not allow more rounds today",
     "policy-measure": "its policy does not allow to measure models",
     "policy-minutes": "its policy does not allow more work today",
@@ -68,6 +69,7 @@ POLICY_RULES = (
     *(f"components.{component}" for component in COMPONENTS),
     *(f"schedules.{schedule}" for schedule in get_args(Schedule)),
     "base_models",
+    "own_modules",
     "rounds_a_day",
     "minutes_a_day",
     "quiet_hours.from",
@@ -83,7 +85,8 @@ POLICY_RULES = (
 """What a site may tell of its policy, by the names of its settings.
 
 1 or 0 for each component and schedule, for `measure`, `tell_counts` and `tell_diagnosis`; how many base models are
-named, 0 where any may run; quiet hours in minutes of the day, both 0 where none is quiet.
+named, 0 where any may run; how many modules of functions are; quiet hours in minutes of the day, both 0 where none is
+quiet.
 """
 
 DIAGNOSIS_COUNTS = (

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from fedrag.components.spec import find_component
 from fedrag.components.state import initial_state
+from fedrag.components.traffic import state_of_round
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, rounds_training, trained_components
+from fedrag.config.schedule import components_of, is_validated, rounds_training, trained_components
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import Folded, fold_replies
@@ -148,9 +148,7 @@ def _train_request(
 ) -> Request:
     """Send what the round needs: a component may use another one's state too."""
     config = federation.config
-    needs = set(state) if config.iterates else set(components)
-    for name in components:
-        needs.update(find_component(federation.components, name).needs_state_of(config))
+    needs = state_of_round(config, components, state, federation.components)
     past = {c: rounds_training(config.federation, c, before=round_number) for c in state}
     return Request(
         scenario=config.to_toml(),
@@ -172,9 +170,7 @@ def _scores(
     round_number: int,
 ) -> dict[Component, float]:
     """Ask for scores after the rounds that are to be validated."""
-    settings = federation.config.federation
-    every = settings.validate_every or (1 if settings.keep == "best" else 0)
-    if not every or (round_number % every and round_number != settings.rounds):
+    if not is_validated(federation.config.federation, round_number):
         return {}
     return ask_scores(federation, state, components, sites, round_number)
 

@@ -77,7 +77,8 @@ def resume_command(run: RunFolder) -> str:
     """Return the command that goes on with a run, or the call where it needs functions that no command knows."""
     if is_deployed(run):
         return f"fedrag server resume {_coordinator(run)} {run.path.resolve().name}"
-    arguments = dict.fromkeys(what.partition(".")[0] for what in run.facts.get("own", {}))  # an older run has none
+    given = {} if "own_module" in run.facts else run.facts.get("own", {})  # an older run has none
+    arguments = dict.fromkeys(what.partition(".")[0] for what in given)
     own = "".join(f", {argument}=..." for argument in arguments)
     return f'fedrag.resume("{run.path}"{own})' if own else f"fedrag simulate --resume {shlex.quote(str(run.path))}"
 

@@ -8,6 +8,7 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
 from fedrag.errors import ConfigError, RunError
 from fedrag.files import write_text
+from fedrag.runs.checkpoint import Checkpoint
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import plural
 
@@ -26,7 +27,7 @@ def extend_run(run: RunFolder, rounds: int) -> tuple[RunFolder, list[str]]:
 
     Raises:
         ConfigError: It has more rounds already, or its settings depend on their number.
-        RunError: It has no checkpoint to go on from.
+        RunError: It has no checkpoint to go on from, and its result is not what its last round gave.
     """
     before = run.config.federation.rounds
     if rounds == before:
@@ -38,8 +39,8 @@ def extend_run(run: RunFolder, rounds: int) -> tuple[RunFolder, list[str]]:
             f"{run.path}: evaluation.rates chose its learning rates for {before} rounds; start a new run with "
             f"federation.rounds = {rounds}"
         )
-    if run.is_finished and run.load_checkpoint()[0] is None:
-        raise RunError(f"{run.path}: has no checkpoint to go on from; start a new run with start_from = {run.path}")
+    if run.is_finished:
+        _require_checkpoint(run)
     tree = run.config.model_dump(mode="json")
     tree["federation"]["rounds"] = rounds
     config = Config.from_dict(tree, str(run.path / "scenario.toml"))
@@ -52,6 +53,15 @@ def extend_run(run: RunFolder, rounds: int) -> tuple[RunFolder, list[str]]:
     run.record_facts(run.facts | {"extended": [*run.facts.get("extended", []), {"from": before, "to": rounds}]})
     write_text(run.path / "scenario.toml", config.to_toml())
     return RunFolder(run.path, config), _what_differs(config, before)
+
+
+def _require_checkpoint(run: RunFolder) -> None:
+    """Require what a finished run goes on from; where its checkpoints were removed, its result may be the last one."""
+    if run.has_checkpoint and run.load_checkpoint()[0] is not None:
+        return
+    if run.config.federation.keep != "last":
+        raise RunError(f"{run.path}: has no checkpoint to go on from; start a new run with start_from = {run.path}")
+    run.save_checkpoint(Checkpoint(run.config.federation.rounds, run.load_result(), {}, {}), {})
 
 
 def _what_differs(config: Config, before: int) -> list[str]:

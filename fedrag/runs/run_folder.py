@@ -163,9 +163,14 @@ class RunFolder:
         return None, warnings
 
     @property
+    def has_checkpoint(self) -> bool:
+        """Whether there is a checkpoint, intact or not."""
+        return bool(self._checkpoint_folders())
+
+    @property
     def has_begun(self) -> bool:
         """Whether there is something to resume from: a checkpoint, or learning rates that were tried."""
-        return bool(self._checkpoint_folders()) or (self.path / "tries").is_dir()
+        return self.has_checkpoint or (self.path / "tries").is_dir()
 
     def discard_if_unbegun(self) -> None:
         """Remove the folder of a run that failed before there was anything to resume from."""

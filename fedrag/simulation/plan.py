@@ -12,12 +12,12 @@ from fedrag.components.retriever_check import prompts_text, similarity_text
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
+from fedrag.components.traffic import traffic
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, rounds_training, schedule_text, trained_components
+from fedrag.config.schedule import rounds_training, schedule_text, trained_components
 from fedrag.data.origins import count_origins, origins_text
 from fedrag.data.questions import count_distinct, question_counts
 from fedrag.data.site_folder import load_sites
-from fedrag.federation.codec import byte_count, state_wire
 from fedrag.models.generator import load_tokenizer
 from fedrag.models.resident import prefix_bytes, resident_retriever
 from fedrag.passes.choose import planned_paths, reading_text
@@ -52,7 +52,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_site_lines(config, sites, able),
         "",
         *_training_lines(config, able, sizes, components),
-        _byte_line(config, sizes, len(able)),
+        _byte_line(config, sizes, len(able), components),
         _memory_line(config, sizes, len(sites), components),
         *_reading_lines(config, components),
         *_searching_lines(config, components),
@@ -112,17 +112,13 @@ def _training_lines(
     return lines
 
 
-def _byte_line(config: Config, sizes: dict[Component, int], able: int) -> str:
+def _byte_line(config: Config, sizes: dict[Component, int], able: int, components: Components) -> str:
     """Return the line on the bytes of all arrays; the text around them adds some kilobytes to a message."""
-    federation = config.federation
-    down = sum(byte_count(size, state_wire(federation.wire)) for size in sizes.values())
-    back = {component: byte_count(size, federation.wire) for component, size in sizes.items()}
-    up = [sum(back[c] for c in components_of(federation, r)) for r in range(1, federation.rounds + 1)]
-    delivered = sum(byte_count(size, "float32") for size in sizes.values()) * able * federation.deliver
-    total = _asked(config, able) * (down * federation.rounds + sum(up)) + delivered
+    moved = traffic(config, sizes, components)
+    total = moved.total(_asked(config, able), able)
     return (
-        f"bytes ({federation.wire}): in a round at most {size_text(down)} to a site and {size_text(max(up))} back; "
-        f"at most {size_text(total)} in all"
+        f"bytes ({config.federation.wire}): in a round at most {size_text(max(moved.to_site))} to a site and "
+        f"{size_text(max(moved.back))} back; at most {size_text(total)} in all"
     )
 
 

@@ -11,6 +11,7 @@ import torch
 
 from fedrag.components.base_models import required_models
 from fedrag.components.earlier_result import read_earlier_result, take_start
+from fedrag.components.own_functions import own_facts, own_losses, own_rule, require_same_functions
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
@@ -72,8 +73,7 @@ def simulate(
         config = Config.from_file(Path(config))
     _check_ray(config, ray_address)
     require_trackers(config.tracking.to)
-    components = poisoned(components, config.simulation.poison)
-    parts = Parts(losses, rule, components, display)
+    parts = _parts(config, losses, rule, components, display)
     folders, facts = _prepare(config, parts)  # what is wrong is said before a folder is made
     if config.start_from:
         read_earlier_result(config, components)
@@ -118,8 +118,18 @@ def resume(
     run = RunFolder.open(Path(path))
     _check_ray(run.config, ray_address)
     with alone_in_run(run.path):
-        components = poisoned(components, run.config.simulation.poison)
-        return _resume(run, Parts(losses, rule, components, display), ray_address, rounds)
+        require_same_functions(run)
+        return _resume(run, _parts(run.config, losses, rule, components, display), ray_address, rounds)
+
+
+def _parts(config: Config, losses: Losses, rule: Rule | None, components: Components, display: Display) -> Parts:
+    """Collect what is a caller's own, or what the scenario names."""
+    components = poisoned(components, config.simulation.poison)
+    if not config.own.module:
+        return Parts(losses, rule, components, display)
+    if rule is not None or losses != Losses():
+        raise ConfigError(f"own.module = {config.own.module!r} names losses and rule; leave out losses= and rule=")
+    return Parts(own_losses(config.own, losses), own_rule(config.own), components, display)
 
 
 @contextmanager
@@ -177,7 +187,7 @@ def _prepare(config: Config, parts: Parts) -> tuple[list[Path], dict[str, Any]]:
     sites = [load_site(folder) for folder in folders]
     check_scenario(config, sites, parts.components)
     models = required_models(config, parts.components)
-    facts = collect_facts(config, models, folders) | {"own": parts.own_functions()}
+    facts = collect_facts(config, models, folders) | {"own": parts.own_functions()} | own_facts(config.own)
     if origins := count_origins(question for site in sites for question in site.train):
         facts["origins"] = origins
     if "generator" in models:

@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fedrag import __version__
 from fedrag.components.base_models import base_identities
+from fedrag.components.own_functions import own_losses
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.components.work import OnProgress, Workbench
@@ -126,7 +127,8 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         config = Config.from_toml(request.scenario)
         paths = SitePaths.from_node_config(context.node_config, config)
         site = paths.load(request.round_number if message.metadata.message_type == TRAIN else None)
-        bench = Workbench(site, paths.cache, paths.scores, config, setup.losses, run=paths.run, indexes=paths.indexes)
+        losses = own_losses(config.own, setup.losses)
+        bench = Workbench(site, paths.cache, paths.scores, config, losses, run=paths.run, indexes=paths.indexes)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:
             answered = sum(bool(question.answers) for question in site.validation)

@@ -36,6 +36,7 @@ class RequestedWork:
         base_hashes: sha256 of the tensors of each base model that would run.
         train_questions: The most questions that one of the components could learn from; of the one with the fewest.
         work: What is to be done; None: a greeting or a delivery, which no limit on work concerns.
+        own_sha256: sha256 of the source of the scenario's module of functions, as it is installed here; "": it is not.
     """
 
     config: Config
@@ -43,6 +44,7 @@ class RequestedWork:
     base_hashes: Mapping[Component, str]
     train_questions: int
     work: WorkKind | None = "train"
+    own_sha256: str = ""
 
 
 def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now: datetime) -> str:
@@ -59,6 +61,7 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         "policy-component": not set(asked.components) <= set(policy.components),
         "policy-schedule": asked.config.federation.schedule not in policy.schedules,
         "policy-model": not _models_are_allowed(policy, asked),
+        "policy-module": not _module_is_allowed(policy, asked),
         kept_back: bool(kept_back),
         "policy-few-examples": asked.work == "train" and asked.train_questions < policy.min_examples,
         "policy-counts": not policy.tell_counts and _weighs_by_counts(asked.config.federation),
@@ -128,6 +131,12 @@ def _models_are_allowed(policy: Policy, asked: RequestedWork) -> bool:
     return None not in allowed and allowed == [asked.base_hashes.get(key) for key in used]
 
 
+def _module_is_allowed(policy: Policy, asked: RequestedWork) -> bool:
+    """Compare name and source; a module that is not installed is not allowed, as any that the policy does not name."""
+    module = asked.config.own.module
+    return not module or bool(asked.own_sha256) and policy.own_modules.get(module) == asked.own_sha256
+
+
 def apply_to_greeting(policy: Policy, greeting: Greeting) -> Greeting:
     """Return the greeting that may leave: its counts as 1 or 0 where they are not told, its rules where they are."""
     counts = greeting.counts
@@ -143,6 +152,7 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
     numbers |= {f"schedules.{schedule}": schedule in policy.schedules for schedule in get_args(Schedule)}
     numbers |= {
         "base_models": len(policy.base_models),
+        "own_modules": len(policy.own_modules),
         "rounds_a_day": policy.rounds_a_day,
         "minutes_a_day": policy.minutes_a_day,
         "quiet_hours.from": quiet_from,

@@ -129,6 +129,8 @@ class Policy(SiteSection):
     """Schedules that a run may have, as federation.schedule in the coordinator's scenario names them."""
     base_models: Annotated[dict[str, Annotated[str, AfterValidator(_sha256)]], BeforeValidator(_table)] = {}
     """Models that may run here, each with its sha256 (of its tensors) from fedrag models list --json; empty: all."""
+    own_modules: Annotated[dict[str, Annotated[str, AfterValidator(_sha256)]], BeforeValidator(_table)] = {}
+    """Modules whose losses may run here, with the sha256 that python -m fedrag.security.module_source NAME prints."""
     rounds_a_day: AtLeast0 = 0
     """Trainings begun on a calendar day; of validations, diagnoses, measured deliveries each one more; 0: no limit."""
     minutes_a_day: AtLeast0 = 0

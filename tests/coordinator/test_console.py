@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from fnmatch import fnmatch
@@ -19,7 +21,7 @@ from typer.testing import CliRunner
 from written_run import REFUSAL, add_round, new_folder, record, shown, write_run
 
 from fedrag.cli.main import app
-from fedrag.coordinator.console_page import policy_codes
+from fedrag.coordinator.console_state import policy_codes
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.files import write_json
@@ -94,7 +96,7 @@ def test_the_page_shows_sites_run_bytes_failures_and_runs(address: str, whole: S
     assert "Run written-1 finished round 3 of 3" in text
     assert "The result was delivered to north." in text
     assert "north 3 3 3.0 kB 1.8 kB south 3 1 3.0 kB 600 B" in text
-    assert f"south {REFUSAL.format(2)} 2 3 All runs" in text
+    assert f"south {REFUSAL.format(2)} 2 3 Settings of written-1" in text
     assert "written-1 finished 3 of 3" in text
 
 
@@ -128,7 +130,7 @@ def test_the_event_stream_gives_all_sections_and_then_those_that_change(folder: 
         assert stream.headers["content-type"].startswith("text/event-stream")
         lines = stream.iter_lines()
         first = next_event(lines)
-        assert list(first) == ["state", "sites", "run", "runs"]
+        assert list(first) == ["state", "sites", "run", "settings", "runs"]
         assert "round 2 of 3" in first["run"]
         add_round(run, record(3))
         second: dict[str, str] = {}
@@ -348,3 +350,9 @@ def test_all_that_console_and_report_show_is_in_the_wheel():
     files = [path.relative_to(root / "fedrag") for folder in folders for path in folder.iterdir()]
     assert len(files) >= 11
     assert [path for path in files if not any(fnmatch(str(path), pattern) for pattern in patterns)] == []
+
+
+def test_the_console_does_without_torch_until_a_dry_run_is_asked_for():
+    """It took half a gigabyte, and many seconds to start."""
+    code = "import sys, fedrag.coordinator.console; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -83,11 +83,11 @@ def add_round(run: RunFolder, one: Any) -> None:
 
 
 @contextmanager
-def shown(folder: ServerFolder) -> Iterator[str]:
+def shown(folder: ServerFolder, say: Callable[[str], None] = lambda line: None) -> Iterator[str]:
     """Show a folder's console, which looks for changes ten times a second, on a free port; give its address."""
     listener = socket.create_server((LOOPBACK, 0))
     port = listener.getsockname()[1]
-    server = console_server(folder, port)
+    server = console_server(folder, port, say)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(console, "TICK_S", console.TICK_S / 10)

@@ -205,8 +205,8 @@ def test_every_refusal_has_a_meaning_for_the_coordinator():
         {"min_examples": 99},
         {"tell_counts": False},
     ]
-    codes = [refusal(policy=policy) for policy in policies]
-    assert len(set(codes)) == len(policies)
+    codes = [refusal(policy=policy) for policy in policies] + [refusal("own.module=m", "own.rule=f")]
+    assert len(set(codes)) == len(policies) + 1
     told = {code for code in REFUSALS if code.startswith("policy-")}
     of_replies = {apply_to_reply(Policy(max_update_norm=1.0), REPLY).refusal, "policy-message-size"}
     assert {*codes, *of_replies, refusal(policy={"measure": False}, work="validate")} == told
@@ -387,6 +387,7 @@ def test_the_rules_are_told_as_numbers():
         "schedules.staged": 0.0,
         "schedules.iterate": 0.0,
         "base_models": 2.0,
+        "own_modules": 0.0,
         "rounds_a_day": 10.0,
         "minutes_a_day": 120.0,
         "quiet_hours.from": 1350.0,
@@ -477,3 +478,24 @@ def test_a_site_with_few_answers_has_few_examples_for_what_learns_from_them(comp
     answered = (Question("a1", "A?", ("x",), ("p",)), Question("a2", "B?", ("x",)))
     site = Site("a", (Passage("p", "x"),), (*pairs, *answered))
     assert fewest_questions(site, components, config_of(f"retriever.loss={loss}")) == fewest
+
+
+def asked_with_module(own_sha256: str) -> RequestedWork:
+    tree = {"name": "t", "data": {"sites": "."}, "own": {"module": "hospital_rules", "answer": "half"}}
+    return RequestedWork(Config.from_dict(tree), (), {}, 40, 0, own_sha256=own_sha256)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "installed", "code"),
+    [
+        ({}, "", "policy-module"),
+        ({}, "c" * 64, "policy-module"),
+        ({"hospital_rules": "c" * 64}, "", "policy-module"),
+        ({"hospital_rules": "c" * 64}, "d" * 64, "policy-module"),
+        ({"other": "c" * 64}, "c" * 64, "policy-module"),
+        ({"hospital_rules": "c" * 64}, "c" * 64, ""),
+    ],
+)
+def test_a_module_is_allowed_by_name_and_source_alone(allowed: dict[str, str], installed: str, code: str):
+    assert refusal_of_request(Policy(own_modules=allowed), asked_with_module(installed), Ledger(), NOON) == code
+    assert code == "" or code in REFUSALS

@@ -11,10 +11,15 @@ function say(state, sentence) {
 
 function replace(id, html) {
   const section = document.getElementById(id);
-  const link = section.contains(document.activeElement) ? document.activeElement.getAttribute("href") : null;
+  const had = section.contains(document.activeElement) ? document.activeElement : null;
+  const open = section.querySelector("details")?.open;
   section.innerHTML = html; // made and escaped by the console itself
-  if (link) {
-    section.querySelector(`a[href="${CSS.escape(link)}"]`)?.focus();
+  if (open) {
+    section.querySelector("details").open = true;
+  }
+  const same = had && (had.id ? `#${CSS.escape(had.id)}` : `a[href="${CSS.escape(had.getAttribute("href"))}"]`);
+  if (same) {
+    section.querySelector(same)?.focus();
   }
 }
 

@@ -33,6 +33,7 @@ from fedrag.federation.messages import (
 )
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
 from fedrag.security.keys import load_private_key
+from fedrag.security.module_source import source_sha256
 from fedrag.site.egress import EGRESS_FILE, EgressLog
 from fedrag.site.policy import RequestedWork, fewest_questions, is_too_large, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
@@ -169,6 +170,7 @@ class RequestHandler:
             base_hashes=base_tensor_hashes(config),
             train_questions=fewest_questions(load_site(Path(self._config.data)), request.components, config),
             work=work,
+            own_sha256=_own_sha256(config, self._config.policy),
         )
         now = self._clock.now()
         return refusal_of_request(self._config.policy, asked, self._ledger.of(now, request_id), now)
@@ -208,3 +210,13 @@ def _work_of(message: Message) -> WorkKind | None:
         request = message.content.config_records.get("request")
         return "validate" if request and request.get("components") else "diagnose"
     return None
+
+
+def _own_sha256(config: Config, policy: Policy) -> str:
+    """Return the hash of a module that the policy names; no other is even looked for."""
+    if config.own.module not in policy.own_modules:
+        return ""
+    try:
+        return source_sha256(config.own.module)
+    except ConfigError:
+        return ""
