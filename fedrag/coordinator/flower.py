@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -28,7 +28,8 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
     PullAppMessagesRequest,
@@ -39,13 +40,8 @@ from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE, TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
 from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    ObjectUnavailableError,
-    inflate_object_from_contents,
-)
+from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
@@ -57,8 +53,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
 
 from fedrag import __version__
-from fedrag.errors import ServiceError
+from fedrag.errors import MessageError, ServiceError
+from fedrag.federation.arriving import ANSWERS_ANOTHER, UNREADABLE, ArrivingMessage
+from fedrag.federation.reply_limit import limit_of
 
+BAD_REPLY = ErrorCode.MOD_FAILED_PRECONDITION
+"""Code of the error that stands for a reply which no honest site sends; Flower itself never uses it here."""
 ACQUIRE_POLL_S = 0.2
 AWAY_POLL_S = 0.5
 ACQUIRE_TIMEOUT_S = 30.0
@@ -84,61 +84,79 @@ class RegisteredNode:
 
 
 class PatientGrid(HttpGrid):
-    """A grid that does not wait for a reply that has arrived only in part.
+    """A grid that does not wait for a reply that has arrived only in part, and that no reply brings down.
 
     Flower's own grid blocks until the site has sent the rest. A site that died, or means harm, never does, and all
-    other replies would wait with it.
+    other replies would wait with it. What cannot be read becomes an error with the code `BAD_REPLY`.
     """
 
     def __init__(self, link: SuperLink, token: str) -> None:
         super().__init__(link.address, root_certificates=link.ca.read_bytes(), token=token)
-        self._partial: dict[str, _PartialReply] = {}
+        self._limits: dict[str, int] = {}
+        self._arriving: dict[str, ArrivingMessage] = {}
+        self._from_superlink: set[str] = set()
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        """Send messages; the group of each tells how large its reply may be."""
+        pushed = list(messages)
+        ids = list(super().push_messages(pushed))
+        self._limits |= {i: limit_of(m.metadata.group_id) for i, m in zip(ids, pushed, strict=True)}
+        return ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that have arrived completely."""
         wanted = list(message_ids)
-        if unknown := [message_id for message_id in wanted if message_id not in self._partial]:
+        if unknown := [message_id for message_id in wanted if message_id not in self._arriving]:
             found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unknown))
-            for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-                self._partial[head.metadata.reply_to_message_id] = _PartialReply(head.metadata.message_id, tree)
-        replies = [self._whole(message_id) for message_id in wanted if message_id in self._partial]
+            for head in found.messages_list:
+                self._begin(head.metadata)
+        replies = [self._whole(message_id) for message_id in wanted if message_id in self._arriving]
         return [reply for reply in replies if reply is not None]
+
+    def _begin(self, head: ProtoMetadata) -> None:
+        """Note a reply whose head has arrived; the SuperLink has checked who sent it, and what it answers."""
+        asked = head.reply_to_message_id
+        if asked in self._limits:
+            self._arriving[asked] = ArrivingMessage(head.message_id, self._limits[asked])
+            if head.src_node_id == SUPERLINK_NODE_ID:
+                self._from_superlink.add(asked)
 
     def _whole(self, message_id: str) -> Message | None:
         """Fetch what has arrived of a reply; return it once it is complete."""
-        partial = self._partial[message_id]
+        arriving = self._arriving[message_id]
         run_id = self.run.run_id
         pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
         try:
-            for tree in iterate_object_tree(partial.tree):
-                if tree.object_id not in partial.parts:
-                    partial.parts[tree.object_id] = pull(tree.object_id)
+            arriving.fetch(pull)
+            reply = self._checked(arriving.message(), message_id)
         except ObjectUnavailableError:
             return None
         except ObjectPullError:
-            del self._partial[message_id]
-            return _lost(run_id, message_id)
-        del self._partial[message_id]
+            reply = _error(run_id, message_id, ErrorCode.MESSAGE_UNAVAILABLE, "reply_is_incomplete")
+        except MessageError as error:
+            reply = _error(run_id, message_id, BAD_REPLY, f"reply_{error}")
+        del self._arriving[message_id]
+        self._from_superlink.discard(message_id)
         self._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=partial.reply_id)
+            ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=arriving.message_id)
         )
-        message = inflate_object_from_contents(partial.reply_id, partial.parts)
-        assert isinstance(message, Message)
-        message.metadata.__dict__["_message_id"] = partial.reply_id
-        return message
+        return reply
+
+    def _checked(self, reply: Message, message_id: str) -> Message:
+        """Return a reply that is what its head says.
+
+        Raises:
+            MessageError: It answers another message, or a site sent an error, which ours never do.
+        """
+        if reply.metadata.reply_to_message_id != message_id:
+            raise MessageError(ANSWERS_ANOTHER)
+        if reply.has_error() and message_id not in self._from_superlink:
+            raise MessageError(UNREADABLE)
+        return reply
 
 
-@dataclass(slots=True)
-class _PartialReply:
-    """A reply whose head has arrived."""
-
-    reply_id: str
-    tree: ObjectTree
-    parts: dict[str, bytes] = field(default_factory=dict)
-
-
-def _lost(run_id: int, message_id: str) -> Message:
-    """Return the error that stands for a reply whose rest never arrived."""
+def _error(run_id: int, message_id: str, code: int, reason: str) -> Message:
+    """Return the error that stands for a reply to a message."""
     metadata = Metadata(
         run_id=run_id,
         message_id="",
@@ -150,7 +168,7 @@ def _lost(run_id: int, message_id: str) -> Message:
         ttl=0,
         message_type=SYSTEM_MESSAGE_TYPE,
     )
-    return make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, "reply_is_incomplete"))
+    return make_message(metadata, error=Error(code, reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,7 +327,7 @@ def superlink_command(link: SuperLink, certificate: Path, key: Path, database: P
     """Return the command that runs a SuperLink on loopback: TLS, node authentication, SQLite."""
     host, port = link.address.rsplit(":", 1)
     return [
-        str(Path(sys.executable).with_name("flower-superlink")),
+        *(sys.executable, "-m", "fedrag.coordinator.gated_superlink"),
         *("--host", host, "--port", port),
         *("--ssl-ca-certfile", str(link.ca), "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
         "--enable-supernode-auth",

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedrag.coordinator.conduct import Conduct
 from fedrag.coordinator.flower import RegisteredNode
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.outcome import read_outcome
@@ -27,10 +28,12 @@ def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
         with suppress(ServiceError):  # the SuperLink is restarting
             nodes = {node.name: node for node in folder.link.nodes()}
     told = _told_last(folder)
+    set_aside = Conduct(folder.path).set_aside()
     rows = []
     for site in folder.sites():
         node = nodes.get(site.name)
         state = ("online" if node.online else "offline") if node else "unknown"
+        state = "set aside" if site.name in set_aside else state
         seen = node.last_seen[:19].replace("T", " ") if node else ""
         said = told.get(site.name, {"version": "", "counts": {}})
         rows.append(

@@ -18,11 +18,13 @@ from typing import TypeGuard
 
 from flwr.app import Message
 
-from fedrag.errors import StorageError
+from fedrag.errors import MessageError, StorageError
+from fedrag.federation.arriving import UNREADABLE
 from fedrag.federation.signing import request_id
 from fedrag.security.keys import load_private_key
 from fedrag.service.stopping import Stop, stop_on_signals
-from fedrag.site.service.connection import AccessDenied, Connection, UntrustedServer, connect
+from fedrag.site.policy import MEGABYTE
+from fedrag.site.service.connection import AccessDenied, Connection, TooLarge, UntrustedServer, connect
 from fedrag.site.service.inbox import Inbox
 from fedrag.site.service.request_handler import RequestHandler, Superseded
 from fedrag.site.site_config import SITE_FILE, SiteConfig
@@ -107,6 +109,7 @@ class SiteNode:
         self._handler = handler
         self._inbox = inbox
         self._job: Job | None = None
+        self._unreadable = 0
 
     def serve(self) -> None:
         """Answer messages until the process is told to end; the site's next node continues the work."""
@@ -120,7 +123,7 @@ class SiteNode:
                 self._job.cancel()
 
     def _poll(self) -> None:
-        message = self._connection.receive()
+        message = self._received()
         if message is not None:
             with _storage_errors_logged():
                 self._accept(message)
@@ -130,6 +133,23 @@ class SiteNode:
                 self._send_reply(job)
         elif message is None and self._job is None:
             time.sleep(POLL_S)
+
+    def _received(self) -> Message | None:
+        """Return the next message, if it can be read: one that cannot costs a line in the log."""
+        try:
+            return self._connection.receive()
+        except TooLarge as error:
+            self._leave(error)
+            with _storage_errors_logged():
+                self._send(self._handler.refuse(error.head, "policy-message-size", "max_message_mb"), 0.0)
+        except MessageError as error:
+            self._leave(error)
+        return None
+
+    def _leave(self, error: MessageError) -> None:
+        """Write down that a message was left aside: what is wrong with it is told in words of our own."""
+        self._unreadable += 1
+        log.error("a message %s; %d so far", str(error).replace("_", " "), self._unreadable)
 
     def _continue_after_crash(self) -> None:
         """Send the reply that the last node was sending when it died, unchanged; or begin its work again."""
@@ -142,7 +162,11 @@ class SiteNode:
 
     def _accept(self, message: Message) -> None:
         """Begin the work on a message, unless it is refused, in progress, or done."""
-        slip, done = self._handler.slip_of(message), self._inbox.reply()
+        try:
+            slip, done = self._handler.slip_of(message), self._inbox.reply()
+        except Exception:  # records of foreign bytes fail in many ways
+            self._leave(MessageError(UNREADABLE))
+            return
         if slip is None:
             self._refuse(message)  # a forged message cancels no work
         elif self._job and self._job.is_for(message):
@@ -204,7 +228,8 @@ def main(folder: Path) -> None:
     inbox = Inbox(folder)
     key = load_private_key(Path(config.private_key))
     try:
-        with connect(config.server, Path(config.ca), key, folder / "address", inbox.is_full) as connection:
+        largest = int(config.policy.max_message_mb * MEGABYTE)
+        with connect(config.server, Path(config.ca), key, folder / "address", inbox.is_full, largest) as connection:
             log.info("connected to %s as %s", config.server, config.name)
             SiteNode(connection, handler, inbox).serve()
     except Stop:
