@@ -32,6 +32,9 @@ class ClaimedRecord(ConfigRecord):
         return ConfigRecord(dict(self)).deflate()
 
 
+ClaimedRecord.__name__ = "ConfigRecord"  # as the signature covers it
+
+
 class _AnsweringAnother(Message):
     def deflate(self) -> bytes:
         metadata = self.metadata.__dict__
@@ -54,12 +57,6 @@ def answering_another(reply: Message) -> Message:
     """Return the reply with a head that says it answers this request, and an inside that says another."""
     reply.__class__ = _AnsweringAnother
     return reply
-
-
-def bomb(asked: Message) -> Message:
-    """Return a reply of a few kilobytes that becomes a gigabyte once it is put together."""
-    array = Array(np.zeros(2**30, dtype=np.uint8))
-    return Message(RecordDict({"update": ArrayRecord({"generator": array})}), reply_to=asked)
 
 
 def large(asked: Message, megabytes: int) -> Message:

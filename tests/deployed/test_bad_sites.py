@@ -12,7 +12,7 @@ import pytest
 from bad_replies import BAD_REPLIES, CANARY, Change
 from deployment import Deployment
 from flwr.app import Message
-from foul_messages import answering_another, bomb, garbage, next_request
+from foul_messages import answering_another, garbage, large, next_request
 from tiny_federation import tiny_config, write_small_sites
 from typer.testing import CliRunner
 
@@ -138,15 +138,18 @@ def test_replies_that_flower_cannot_read_end_no_run_and_three_set_their_site_asi
         (lambda reply, asked: large(asked, 30), "reply_is_too_large"),
     ]
     settings = {"schedule": "generator", "min_sites": 2, "quorum": 0.5, "deadline_s": 60.0}
-    config = tiny_config(data, name="foul", federation=settings | {"rounds": 6, "greeting_timeout_s": 60.0})
+    config = tiny_config(data, name="foul", federation=settings | {"rounds": 6, "greeting_timeout_s": 180.0})
     name = deployment.begin(config)
+    before = database_mb(deployment)
     bad.serve([answer for answer, _ in faults], until=lambda: not deployment.server.current())
+    assert database_mb(deployment) < before + 10, "of 30 MB nothing was stored"
     run = deployment.wait_until_done(name)
     rounds = run.rounds()
     assert [line["round"] for line in rounds] == [1, 2, 3, 4, 5, 6]
     for record, (_, reason) in zip(rounds, faults, strict=False):
         assert "north" in record["sites"]
         assert reason in record["left_out"].get("south", ""), record
+        assert bool(reason) == ("south" in record["left_out"]), record
     assert [line["asked"] for line in rounds[4:]] == [["north"], ["north"]]
     assert "south is set aside after 3 bad replies" in deployment.executor_log
     assert "the executor died" not in deployment.log("server")
@@ -156,6 +159,12 @@ def test_replies_that_flower_cannot_read_end_no_run_and_three_set_their_site_asi
     assert rows == {"north": "online", "south": "set aside"}
     told = CliRunner().invoke(app, ["server", "let-in", str(deployment.server.path), "south"])
     assert told.exit_code == 0, told.output
-    again = deployment.begin(tiny_config(data, name="again", federation=settings | {"rounds": 1}))
+    again = deployment.begin(
+        tiny_config(data, name="again", federation=settings | {"rounds": 1, "greeting_timeout_s": 300.0})
+    )
     bad.serve([], until=lambda: not deployment.server.current())
     assert sorted(deployment.wait_until_done(again).rounds()[0]["sites"]) == ["north", "south"]
+
+
+def database_mb(deployment: Deployment) -> float:
+    return sum(file.stat().st_size for file in deployment.server.path.glob("superlink.db*")) / 1e6
