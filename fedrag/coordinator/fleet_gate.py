@@ -29,6 +29,7 @@ from starlette.responses import JSONResponse, Response
 from fedrag.federation.arriving import MOST_PARTS, SPOILT
 from fedrag.federation.reply_limit import limit_of
 
+HEAD_BYTES = 2**14
 MOST_REPLIES = 10_000  # that are on their way at the same time; the oldest are forgotten
 
 
@@ -75,6 +76,9 @@ class FleetGate(BaseHTTPMiddleware):
     ) -> Response:
         if len(asked.messages_list) != 1 or len(asked.message_object_trees) != 1:
             return _refused("not one message")
+        if asked.messages_list[0].ByteSize() > HEAD_BYTES:
+            return _refused("a head that carries what belongs below it")
+        del asked.clientapp_runtime_list[:]  # a number of the site's own, which Flower would add up
         head, tree = asked.messages_list[0].metadata, asked.message_object_trees[0]
         group = await run_in_threadpool(_asked, _state(request), head.reply_to_message_id, asked.node.node_id)
         if group is None or head.src_node_id != asked.node.node_id or tree.object_id != head.message_id:

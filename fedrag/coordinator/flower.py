@@ -1,4 +1,4 @@
-"""Flower's SuperLink on loopback: the only file that knows its control and runtime APIs.
+"""Flower's SuperLink on loopback: with the grid over it, the only file that knows its control and runtime APIs.
 
 They are not public interfaces of Flower: its version is pinned, and a test runs every call against a real SuperLink.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,10 +16,8 @@ from pathlib import Path
 import httpx
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from flwr.app import Error, Message, Metadata
-from flwr.app.message.message import make_message
 from flwr.cli.build import build_fab_from_files
-from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -28,20 +26,15 @@ from flwr.proto.control_pb2 import (
     StopRunRequest,
     UnregisterNodeRequest,
 )
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest
-from flwr.proto.message_pb2 import Metadata as ProtoMetadata
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
-    PullAppMessagesRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
 )
-from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE, TaskType
+from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import ObjectPullError, ObjectUnavailableError
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
@@ -50,15 +43,11 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
 from fedrag import __version__
-from fedrag.errors import MessageError, ServiceError
-from fedrag.federation.arriving import ANSWERS_ANOTHER, UNREADABLE, ArrivingMessage
-from fedrag.federation.reply_limit import limit_of
+from fedrag.coordinator.patient_grid import PatientGrid
+from fedrag.errors import ServiceError
 
-BAD_REPLY = ErrorCode.MOD_FAILED_PRECONDITION
-"""Code of the error that stands for a reply which no honest site sends; Flower itself never uses it here."""
 ACQUIRE_POLL_S = 0.2
 AWAY_POLL_S = 0.5
 ACQUIRE_TIMEOUT_S = 30.0
@@ -81,94 +70,6 @@ class RegisteredNode:
     public_key: bytes
     online: bool
     last_seen: str
-
-
-class PatientGrid(HttpGrid):
-    """A grid that does not wait for a reply that has arrived only in part, and that no reply brings down.
-
-    Flower's own grid blocks until the site has sent the rest. A site that died, or means harm, never does, and all
-    other replies would wait with it. What cannot be read becomes an error with the code `BAD_REPLY`.
-    """
-
-    def __init__(self, link: SuperLink, token: str) -> None:
-        super().__init__(link.address, root_certificates=link.ca.read_bytes(), token=token)
-        self._limits: dict[str, int] = {}
-        self._arriving: dict[str, ArrivingMessage] = {}
-        self._from_superlink: set[str] = set()
-
-    def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        """Send messages; the group of each tells how large its reply may be."""
-        pushed = list(messages)
-        ids = list(super().push_messages(pushed))
-        self._limits |= {i: limit_of(m.metadata.group_id) for i, m in zip(ids, pushed, strict=True)}
-        return ids
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that have arrived completely."""
-        wanted = list(message_ids)
-        if unknown := [message_id for message_id in wanted if message_id not in self._arriving]:
-            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unknown))
-            for head in found.messages_list:
-                self._begin(head.metadata)
-        replies = [self._whole(message_id) for message_id in wanted if message_id in self._arriving]
-        return [reply for reply in replies if reply is not None]
-
-    def _begin(self, head: ProtoMetadata) -> None:
-        """Note a reply whose head has arrived; the SuperLink has checked who sent it, and what it answers."""
-        asked = head.reply_to_message_id
-        if asked in self._limits:
-            self._arriving[asked] = ArrivingMessage(head.message_id, self._limits[asked])
-            if head.src_node_id == SUPERLINK_NODE_ID:
-                self._from_superlink.add(asked)
-
-    def _whole(self, message_id: str) -> Message | None:
-        """Fetch what has arrived of a reply; return it once it is complete."""
-        arriving = self._arriving[message_id]
-        run_id = self.run.run_id
-        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
-        try:
-            arriving.fetch(pull)
-            reply = self._checked(arriving.message(), message_id)
-        except ObjectUnavailableError:
-            return None
-        except ObjectPullError:
-            reply = _error(run_id, message_id, ErrorCode.MESSAGE_UNAVAILABLE, "reply_is_incomplete")
-        except MessageError as error:
-            reply = _error(run_id, message_id, BAD_REPLY, f"reply_{error}")
-        del self._arriving[message_id]
-        self._from_superlink.discard(message_id)
-        self._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=arriving.message_id)
-        )
-        return reply
-
-    def _checked(self, reply: Message, message_id: str) -> Message:
-        """Return a reply that is what its head says.
-
-        Raises:
-            MessageError: It answers another message, or a site sent an error, which ours never do.
-        """
-        if reply.metadata.reply_to_message_id != message_id:
-            raise MessageError(ANSWERS_ANOTHER)
-        if reply.has_error() and message_id not in self._from_superlink:
-            raise MessageError(UNREADABLE)
-        return reply
-
-
-def _error(run_id: int, message_id: str, code: int, reason: str) -> Message:
-    """Return the error that stands for a reply to a message."""
-    metadata = Metadata(
-        run_id=run_id,
-        message_id="",
-        src_node_id=SUPERLINK_NODE_ID,
-        dst_node_id=SUPERLINK_NODE_ID,
-        reply_to_message_id=message_id,
-        group_id="",
-        created_at=time.time(),
-        ttl=0,
-        message_type=SYSTEM_MESSAGE_TYPE,
-    )
-    return make_message(metadata, error=Error(code, reason))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +155,7 @@ class SuperLink:
         The run ends with the block, whatever happens in it.
         """
         token = self._acquire(run_id)
-        grid = PatientGrid(self, token)
+        grid = PatientGrid(self.address, self.ca.read_bytes(), token)
         client = grid._runtime_client
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
         heartbeat.start()

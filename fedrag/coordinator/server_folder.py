@@ -9,6 +9,7 @@ DIR/
   executor.secret              lets the coordinator's own processes, and no other, take up runs
   for-sites/                   what every site gets: the authority's certificate, the public signing key
   sites.json                   the register of sites: names and public keys
+  conduct.json                 how many bad replies sites have sent, and who is set aside
   superlink.db                 Flower's state
   current.json                 the current run, if any
   runs/  logs/  reverse-proxy/

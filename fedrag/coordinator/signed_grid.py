@@ -20,7 +20,7 @@ from flwr.supercore.run import Run
 
 from fedrag import __version__
 from fedrag.coordinator.conduct import PATIENCE, Conduct
-from fedrag.coordinator.flower import BAD_REPLY
+from fedrag.coordinator.patient_grid import BAD_REPLY
 from fedrag.display import Display
 from fedrag.errors import SignatureError
 from fedrag.federation.reply_limit import reply_limit, with_limit

@@ -212,3 +212,31 @@ def test_a_request_that_nobody_answers_is_sent_again_less_and_less_often(keys, m
     waits = [later - earlier for earlier, later in zip(pushed, pushed[1:], strict=False)]
     assert len(waits) == 3  # after 0.05, 0.2 and 0.8 s
     assert all(wait > 0.9 * 0.05 * 4**number for number, wait in enumerate(waits))
+
+
+def bad_replies(keys, app) -> dict[str, int]:
+    conduct = nothing_held()
+    inner = InProcessGrid(app, [{"site-name": "north"}])
+    member = Member(FIRST_NODE_ID, "north", keys["north"].public_key())
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: [member], Lines(), conduct)
+    grid.send_and_receive([grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()])
+    return {name: site.bad_replies for name, site in conduct.sites().items()}
+
+
+def test_a_reply_with_anothers_signature_is_held_against_its_site(keys):
+    assert bad_replies(keys, answers_as(keys)) == {}
+    assert bad_replies(keys, answers_as(keys, signer=lambda name: "south")) == {"north": 1}
+    assert bad_replies(keys, answers_as(keys, lambda slip: replace(slip, request="other"))) == {"north": 1}
+
+
+def test_a_site_that_could_not_tell_what_it_was_asked_may_refuse(keys):
+    """As one does that holds an earlier key of the coordinator, or takes no message this large."""
+    app = ClientApp()
+
+    @app.query()
+    def query(message, context):
+        slip = Slip("reply", "", "", "north", "query", "0", time.time())
+        refusal = RecordDict({"refusal": ConfigRecord({"code": "bad-signature", "error-id": "00000000"})})
+        return Message(with_signature(refusal, slip, keys["north"]), reply_to=message)
+
+    assert bad_replies(keys, app) == {}
