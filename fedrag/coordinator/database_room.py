@@ -36,7 +36,8 @@ def give_room_back(database: Path) -> None:
             (free,) = connection.execute("PRAGMA freelist_count").fetchone()
             if free <= KEPT_PAGES:
                 break
-            connection.execute(f"PRAGMA incremental_vacuum({min(STEP_PAGES, free - KEPT_PAGES)})").fetchall()
+            # As a script: `execute` would step once, which frees one page.
+            connection.executescript(f"PRAGMA incremental_vacuum({min(STEP_PAGES, free - KEPT_PAGES)})")
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
 

@@ -9,7 +9,7 @@ import hashlib
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from flwr.common.constant import SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
+    ListRunsRequest,
     RegisterNodeRequest,
     StartRunRequest,
     StopRunRequest,
@@ -178,6 +179,13 @@ class SuperLink:
             except httpx.HTTPError as error:
                 print(f"the SuperLink was not told that the run ended: {error}", file=sys.stderr)  # noqa: T201  # a process's log
             grid.close()
+            with suppress(ServiceError):
+                self._clear(run_id)
+
+    def _clear(self, run_id: int) -> None:
+        """Let the messages of an ended run be deleted: Flower does so when somebody asks about it, and not before."""
+        with self._control() as client:
+            client.ListRuns(ListRunsRequest(run_id=run_id))
 
     def _acquire(self, run_id: int) -> str:
         """Take the task of a run and return its token."""
