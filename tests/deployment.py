@@ -158,7 +158,7 @@ class Deployment:
 
     def superlink_pids(self) -> list[int]:
         """Return the SuperLink."""
-        return self.pids("flower-superlink", str(self.server.path))
+        return self.pids("gated_superlink", str(self.server.path))
 
     def proxy_pids(self) -> list[int]:
         """Return the processes of the reverse proxy."""

@@ -52,10 +52,12 @@ WITHIN_A_ROW = {
 ONLY_IN = {
     "flwr": (
         "coordinator",
+        "federation.arriving",
         "federation.exchange",
         "federation.federate",
         "federation.fold",
         "federation.messages",
+        "federation.reply_limit",
         "federation.signing",
         "grids",
         "simulation.clients",  # names the Grid and the client app that it hands on

@@ -109,6 +109,19 @@ def remove_site(folder: Folder, name: Annotated[str, typer.Argument(metavar="NAM
     typer.echo(f"{name} is removed; its key can never be registered again")
 
 
+@app.command("let-in")
+def let_in(folder: Folder, name: Annotated[str, typer.Argument(metavar="NAME", help="The site's name.")]) -> None:
+    """Let a site in again that was set aside for its bad replies; it takes part from the next run on.
+
+    Example: fedrag server let-in coordinator north
+    """
+    from fedrag.coordinator import enrolment
+    from fedrag.coordinator.server_folder import ServerFolder
+
+    enrolment.let_in(ServerFolder.open(folder), name)
+    typer.echo(f"{name} is let in again, and takes part from the next run on")
+
+
 @app.command()
 def sites(folder: Folder, as_json: AsJson = False) -> None:
     """Show the registered sites, and which of them are online.
@@ -211,6 +224,12 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
     typer.echo(f"coordinator {found['name']}: {running}; certificate expires in {days} days; {disk} on disk")
     for notice in found["notices"]:
         typer.echo(f"attention: {notice['text']}")
+    for site in found["sites"]:
+        if site["state"] == "set aside":
+            name = site["name"]
+            typer.echo(
+                f"{name} is set aside for its bad replies; to let it in again: fedrag server let-in {folder} {name}"
+            )
     print_rows(found["runs"], empty="no run yet")
 
 

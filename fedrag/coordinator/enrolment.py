@@ -1,9 +1,11 @@
-"""Register and remove sites: in the coordinator's folder, and at the SuperLink where it runs."""
+"""Register, remove and let in sites: in the coordinator's folder, and at the SuperLink where it runs."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from fedrag.coordinator.conduct import Conduct
+from fedrag.coordinator.operator_log import recorded
 from fedrag.coordinator.server_folder import RegisteredSite, ServerFolder
 from fedrag.errors import ServiceError
 
@@ -40,6 +42,16 @@ def remove_site(folder: ServerFolder, name: str) -> RegisteredSite:
     if runs:
         folder.enter(site)
     return site
+
+
+@recorded("let-in", "name")
+def let_in(folder: ServerFolder, name: str) -> None:
+    """Let a site in again that was set aside for its bad replies.
+
+    Raises:
+        ConfigError: It is not set aside.
+    """
+    Conduct(folder.path).let_in(name)
 
 
 def _runs(folder: ServerFolder) -> bool:

@@ -19,6 +19,7 @@ from flwr.serverapp import Grid
 from fedrag.components.base_models import required_models
 from fedrag.components.earlier_result import take_start
 from fedrag.components.own_functions import own_facts, own_rule, require_same_functions
+from fedrag.coordinator.conduct import Conduct
 from fedrag.coordinator.flower import RegisteredNode, SuperLink
 from fedrag.coordinator.outcome import Outcome, sites_without_result, write_outcome
 from fedrag.coordinator.server_folder import ServerFolder
@@ -134,9 +135,11 @@ def _nodes(link: SuperLink) -> list[RegisteredNode]:
 
 def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, display: TimedLog) -> SignedGrid:
     keys = {site.name: site.public_key for site in folder.sites()}
+    conduct = Conduct(folder.path)
 
     def members() -> list[Member]:
-        registered = {site.name: site for site in folder.sites()}  # read again: one may have been removed meanwhile
+        # Read again: a site may have been removed or set aside meanwhile.
+        registered = {site.name: site for site in folder.sites() if site.name not in conduct.set_aside()}
         nodes = [node for node in _nodes(link) if node.online and node.name in registered]
         return [
             Member(node.node_id, node.name, keys[node.name], node.last_seen, registered[node.name].questions)
@@ -146,7 +149,7 @@ def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, disp
 
     if not keys:
         raise ServiceError(f"no site is registered; enter one with: fedrag server add-site {folder.path} SITE.pub")
-    return SignedGrid(flower, name, load_private_key(folder.path / "signing.key"), members, display)
+    return SignedGrid(flower, name, load_private_key(folder.path / "signing.key"), members, display, conduct)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Flower's SuperLink on loopback: the only file that knows its control and runtime APIs.
+"""Flower's SuperLink on loopback: with the grid over it, the only file that knows its control and runtime APIs.
 
 They are not public interfaces of Flower: its version is pinned, and a test runs every call against a real SuperLink.
 """
@@ -8,46 +8,36 @@ from __future__ import annotations
 import hashlib
 import sys
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import tomli_w
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-from flwr.app import Error, Message, Metadata
-from flwr.app.message.message import make_message
 from flwr.cli.build import build_fab_from_files
-from flwr.common.constant import HEARTBEAT_PATIENCE, SUPERLINK_NODE_ID, ErrorCode, SubStatus
+from flwr.common.constant import HEARTBEAT_PATIENCE, SubStatus
 from flwr.common.serde import fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
+    ListRunsRequest,
     RegisterNodeRequest,
     StartRunRequest,
     StopRunRequest,
     UnregisterNodeRequest,
 )
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.proto.runtime_pb2 import (
     AcquireTaskRequest,
-    PullAppMessagesRequest,
     PullTaskInputRequest,
     PushTaskOutputRequest,
 )
-from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE, TaskType
+from flwr.supercore.constant import TaskType
 from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
-from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
-from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
-from flwr.supercore.inflatable.inflatable_utils import (
-    ObjectPullError,
-    ObjectUnavailableError,
-    inflate_object_from_contents,
-)
 from flwr.supercore.interceptors import (
     RuntimeVersionHttpInterceptor,
     SuperExecAuthHttpInterceptor,
@@ -56,9 +46,9 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 
 from fedrag import __version__
+from fedrag.coordinator.patient_grid import PatientGrid
 from fedrag.errors import ServiceError
 
 ACQUIRE_POLL_S = 0.2
@@ -85,76 +75,6 @@ class RegisteredNode:
     online: bool
     last_seen: str
     last_heard: str
-
-
-class PatientGrid(HttpGrid):
-    """A grid that does not wait for a reply that has arrived only in part.
-
-    Flower's own grid blocks until the site has sent the rest. A site that died, or means harm, never does, and all
-    other replies would wait with it.
-    """
-
-    def __init__(self, link: SuperLink, token: str) -> None:
-        super().__init__(link.address, root_certificates=link.ca.read_bytes(), token=token)
-        self._partial: dict[str, _PartialReply] = {}
-
-    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
-        """Return the replies that have arrived completely."""
-        wanted = list(message_ids)
-        if unknown := [message_id for message_id in wanted if message_id not in self._partial]:
-            found = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=unknown))
-            for head, tree in zip(found.messages_list, found.message_object_trees, strict=True):
-                self._partial[head.metadata.reply_to_message_id] = _PartialReply(head.metadata.message_id, tree)
-        replies = [self._whole(message_id) for message_id in wanted if message_id in self._partial]
-        return [reply for reply in replies if reply is not None]
-
-    def _whole(self, message_id: str) -> Message | None:
-        """Fetch what has arrived of a reply; return it once it is complete."""
-        partial = self._partial[message_id]
-        run_id = self.run.run_id
-        pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
-        try:
-            for tree in iterate_object_tree(partial.tree):
-                if tree.object_id not in partial.parts:
-                    partial.parts[tree.object_id] = pull(tree.object_id)
-        except ObjectUnavailableError:
-            return None
-        except ObjectPullError:
-            del self._partial[message_id]
-            return _lost(run_id, message_id)
-        del self._partial[message_id]
-        self._runtime_client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=partial.reply_id)
-        )
-        message = inflate_object_from_contents(partial.reply_id, partial.parts)
-        assert isinstance(message, Message)
-        message.metadata.__dict__["_message_id"] = partial.reply_id
-        return message
-
-
-@dataclass(slots=True)
-class _PartialReply:
-    """A reply whose head has arrived."""
-
-    reply_id: str
-    tree: ObjectTree
-    parts: dict[str, bytes] = field(default_factory=dict)
-
-
-def _lost(run_id: int, message_id: str) -> Message:
-    """Return the error that stands for a reply whose rest never arrived."""
-    metadata = Metadata(
-        run_id=run_id,
-        message_id="",
-        src_node_id=SUPERLINK_NODE_ID,
-        dst_node_id=SUPERLINK_NODE_ID,
-        reply_to_message_id=message_id,
-        group_id="",
-        created_at=time.time(),
-        ttl=0,
-        message_type=SYSTEM_MESSAGE_TYPE,
-    )
-    return make_message(metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, "reply_is_incomplete"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +161,7 @@ class SuperLink:
         The run ends with the block, whatever happens in it.
         """
         token = self._acquire(run_id)
-        grid = PatientGrid(self, token)
+        grid = PatientGrid(self.address, self.ca.read_bytes(), token)
         client = grid._runtime_client
         heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(client))
         heartbeat.start()
@@ -264,6 +184,13 @@ class SuperLink:
             except httpx.HTTPError as error:
                 print(f"the SuperLink was not told that the run ended: {error}", file=sys.stderr)  # noqa: T201  # a process's log
             grid.close()
+            with suppress(ServiceError):
+                self._clear(run_id)
+
+    def _clear(self, run_id: int) -> None:
+        """Let the messages of an ended run be deleted: Flower does so when somebody asks about it, and not before."""
+        with self._control() as client:
+            client.ListRuns(ListRunsRequest(run_id=run_id))
 
     def _acquire(self, run_id: int) -> str:
         """Take the task of a run and return its token."""
@@ -322,7 +249,7 @@ def superlink_command(link: SuperLink, certificate: Path, key: Path, database: P
     """Return the command that runs a SuperLink on loopback: TLS, node authentication, SQLite."""
     host, port = link.address.rsplit(":", 1)
     return [
-        str(Path(sys.executable).with_name("flower-superlink")),
+        *(sys.executable, "-m", "fedrag.coordinator.gated_superlink"),
         *("--host", host, "--port", port),
         *("--ssl-ca-certfile", str(link.ca), "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
         "--enable-supernode-auth",

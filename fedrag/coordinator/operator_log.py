@@ -119,7 +119,9 @@ def recorded(command: str, *arguments: str) -> Callable[[Callable[P, R]], Callab
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> R:
-            given = signature(function).bind(*args, **kwargs).arguments
+            bound = signature(function).bind(*args, **kwargs)
+            bound.apply_defaults()
+            given = bound.arguments
             folder: Path = next(iter(given.values())).path
             with recording(folder, command, {name: _text(given[name]) for name in arguments}) as outcome:
                 result = function(*args, **kwargs)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from fedrag.coordinator.conduct import Conduct
 from fedrag.coordinator.flower import RegisteredNode
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.notices import notices
@@ -25,6 +27,7 @@ from fedrag.text import size_text
 def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
     """Return the registered sites: their state and since when, when they were last heard of, and what they told."""
     nodes, told = _nodes(folder), told_last(folder)
+    states = _states(folder, nodes)
     rows = []
     for site in folder.sites():
         node = nodes.get(site.name)
@@ -32,7 +35,7 @@ def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
         rows.append(
             {
                 "name": site.name,
-                "state": _state(node),
+                "state": states[site.name],
                 "since": _to_the_second(node.last_seen) if node else "",
                 "last_heard_of": _to_the_second(node.last_heard) if node else "",
                 "version": said["version"],
@@ -49,9 +52,15 @@ def _to_the_second(time: str) -> str:
 
 
 def site_states(folder: ServerFolder) -> dict[str, str]:
-    """Return whether each registered site is "online" or "offline", or "unknown", by name."""
-    nodes = _nodes(folder)
-    return {site.name: _state(nodes.get(site.name)) for site in folder.sites()}
+    """Return whether each registered site is "online", "offline", "set aside" or "unknown", by name."""
+    return _states(folder, _nodes(folder))
+
+
+def _states(folder: ServerFolder, nodes: Mapping[str, RegisteredNode]) -> dict[str, str]:
+    set_aside = Conduct(folder.path).set_aside()
+    return {
+        site.name: "set aside" if site.name in set_aside else _state(nodes.get(site.name)) for site in folder.sites()
+    }
 
 
 def _nodes(folder: ServerFolder) -> dict[str, RegisteredNode]:

@@ -11,6 +11,7 @@ DIR/
   scenarios/                   the scenarios that the console offers
   for-sites/                   what every site gets: the authority's certificate, the public signing key, the release
   sites.json                   the register of sites: names and public keys
+  conduct.json                 how many bad replies sites have sent, and who is set aside
   superlink.db                 Flower's state
   current.json                 the current run, if any
   notices.json                 when the operator's command was called last, by kind

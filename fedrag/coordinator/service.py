@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import signal
-import sqlite3
 import sys
 import time
 from collections.abc import Callable
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+from fedrag.coordinator.conduct import Conduct
 from fedrag.coordinator.console_token import renew_token
+from fedrag.coordinator.database_room import DatabaseRoom, prepare_database
 from fedrag.coordinator.flower import superlink_command
 from fedrag.coordinator.jobs import run_names
 from fedrag.coordinator.notify import Notifier
@@ -28,6 +28,7 @@ from fedrag.service.environment import QUIET
 from fedrag.service.stopping import Stop, stop_on_signals
 
 TICK_S = 0.3
+DATABASE = "superlink.db"
 LOOK_S = 10.0  # between two searches for sites that missed a result
 AGAIN_S = 600.0  # before a result is offered again to a site that did not accept it
 READY_S = 60.0
@@ -57,6 +58,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
         executor = _Executor(folder, say)
         redelivery = _Redelivery(folder, say)
         notifier = Notifier(folder, say)
+        room = DatabaseRoom(folder.path / DATABASE)
         renewal = _Renewal(folder.path / "server.crt", superlink, proxy, say)
         try:
             _start(folder, superlink, proxy, say)
@@ -69,6 +71,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
                     executor.tend()
                     redelivery.tend()
                     notifier.tend()
+                    room.tend()
                     trouble = ""
                 except StorageError as error:  # the sites' connections and the console stay up
                     if str(error) != trouble:
@@ -91,14 +94,14 @@ def enter_sites(folder: ServerFolder) -> None:
 
 def _superlink(folder: ServerFolder) -> Child:
     path = folder.path
-    command = superlink_command(folder.link, path / "server.crt", path / "server.key", path / "superlink.db")
+    command = superlink_command(folder.link, path / "server.crt", path / "server.key", path / DATABASE)
     environment = {**_ENVIRONMENT, "FLWR_HOME": str(path / "flower")}
     return Child("SuperLink", command, folder.logs / "superlink.log", environment)
 
 
 def _start(folder: ServerFolder, superlink: Child, proxy: Child, say: Callable[[str], None]) -> None:
     """Start both and wait until a site can connect."""
-    _shrink(folder.path / "superlink.db")
+    prepare_database(folder.path / DATABASE)
     superlink.start()
     _wait(superlink, folder.link.is_ready)
     enter_sites(folder)
@@ -107,13 +110,6 @@ def _start(folder: ServerFolder, superlink: Child, proxy: Child, say: Callable[[
     _wait(proxy, lambda: is_ready(folder.config.port, folder.path / "ca.crt", 1.0, host))
     left = days_left(folder.path / "server.crt", datetime.now(UTC))
     say(f"ready: sites reach it at {folder.config.address}; the certificate expires in {left} days")
-
-
-def _shrink(database: Path) -> None:
-    """Free the space that messages of past runs took."""
-    if database.is_file():
-        with closing(sqlite3.connect(database)) as connection:
-            connection.execute("VACUUM")
 
 
 def _wait(child: Child, ready: Callable[[], bool]) -> None:
@@ -237,7 +233,8 @@ class _Redelivery:
 
     def _online(self) -> set[str]:
         try:
-            return {node.name for node in self._folder.link.nodes() if node.online}
+            online = {node.name for node in self._folder.link.nodes() if node.online}
+            return online - Conduct(self._folder.path).set_aside()
         except ServiceError:
             return set()  # the SuperLink is restarting
 

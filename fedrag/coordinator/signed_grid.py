@@ -19,8 +19,11 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 
 from fedrag import __version__
+from fedrag.coordinator.conduct import PATIENCE, Conduct
+from fedrag.coordinator.patient_grid import BAD_REPLY
 from fedrag.display import Display
 from fedrag.errors import SignatureError
+from fedrag.federation.reply_limit import reply_limit, with_limit
 from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_signature
 
 LOOK_S = 3.0  # between two checks for sites that restarted
@@ -83,6 +86,7 @@ class SignedGrid(Grid):
         key: The coordinator's signing key.
         members: Gives the registered sites that are online.
         display: Shows which replies had no valid signature.
+        conduct: Counts the replies of each site that no honest site sends.
     """
 
     poll_s = 0.3
@@ -95,12 +99,14 @@ class SignedGrid(Grid):
         key: EllipticCurvePrivateKey,
         members: Callable[[], list[Member]],
         display: Display,
+        conduct: Conduct,
     ) -> None:
         self._grid = grid
         self._run = run
         self._key = key
         self._members = members
         self._display = display
+        self._conduct = conduct
         self._known: dict[int, Member] = {}
         self._asked: dict[str, _Pending] = {}
         self._next_look = 0.0
@@ -114,6 +120,10 @@ class SignedGrid(Grid):
     def confirmed_questions(self) -> dict[int, int]:
         """The number of questions that was confirmed for each address."""
         return {member.node_id: member.questions for member in self._known.values()}
+
+    def is_set_aside(self, name: str) -> bool:
+        """Return whether a site sent too many bad replies."""
+        return name in self._conduct.set_aside()
 
     def set_run(self, run: Run) -> None:
         """Set the run that messages belong to."""
@@ -157,9 +167,8 @@ class SignedGrid(Grid):
                 "request", self._run, new_request_id(), member.name, metadata.message_type, __version__, time.time()
             )
             signed = with_signature(message.content, slip, self._key)
-            out = self.create_message(
-                signed, metadata.message_type, metadata.dst_node_id, metadata.group_id, metadata.ttl
-            )
+            group = with_limit(metadata.group_id, reply_limit(message.content))
+            out = self.create_message(signed, metadata.message_type, metadata.dst_node_id, group, metadata.ttl)
             (message_id,) = self._grid.push_messages([out])
             self._asked[message_id] = _Pending(member, slip, out, [message_id])
             ids.append(message_id)
@@ -225,15 +234,27 @@ class SignedGrid(Grid):
 
     def _checked(self, reply: Message, asked: _Pending) -> Message:
         if reply.has_error():
+            if reply.error.code == BAD_REPLY:
+                self._note_bad_reply(asked.member.name, str(reply.error.reason))
             return reply
         try:
             said, wanted = verified_slip(reply.content, "reply", asked.member.key), asked.slip
+            if not said.request and "refusal" in reply.content:
+                return reply  # it could not tell what it was asked
             if (said.run, said.request, said.site, said.kind) != (wanted.run, wanted.request, wanted.site, wanted.kind):
                 raise SignatureError("the reply answers another request")
-        except SignatureError as error:
-            self._display.say(f"{asked.member.name}: {error}")
-            return make_message(reply.metadata, error=Error(ErrorCode.MESSAGE_UNAVAILABLE, "signature_not_valid"))
+        except Exception as error:  # a record of foreign bytes fails in many ways
+            reason = str(error) if isinstance(error, SignatureError) else "the reply cannot be read"
+            self._display.say(f"{asked.member.name}: {reason}")
+            self._note_bad_reply(asked.member.name, "signature_not_valid")
+            return make_message(reply.metadata, error=Error(BAD_REPLY, "signature_not_valid"))
         return reply
+
+    def _note_bad_reply(self, name: str, why: str) -> None:
+        if self._conduct.note_bad_reply(name, why):
+            self._display.say(
+                f"{name} is set aside after {PATIENCE} bad replies ({why}); fedrag server let-in lets it in again"
+            )
 
 
 def _as_reply_to(reply: Message, message_id: str) -> Message:

@@ -92,7 +92,9 @@ class Federation:
         return self.run.config
 
     def can_train(self, site: KnownSite, names: Sequence[Component]) -> bool:
-        """Return whether a site has questions that train one of these components."""
+        """Return whether a site has questions that train one of these components, and is not set aside."""
+        if _is_set_aside(self.grid, site.name):
+            return False
         counts = site.greeting.counts
         return any(find_component(self.components, name).can_train(counts, self.config) for name in names)
 
@@ -151,8 +153,10 @@ def ask(
     manifests = {c: request.manifest(c) for c in request.components} if trains else {}
     wait_s = request.deadline_s + SAFETY_S if trains else request.deadline_s
     group = "delivery" if kind == DELIVER else str(request.round_number)
-    messages = [grid.create_message(content, kind, site.node_id, group, wait_s if trains else None) for site in sites]
-    silent = {site.node_id: site for site in sites}
+    ttl = wait_s if trains else None
+    silent = {site.node_id: site for site in sites if not _is_set_aside(grid, site.name)}
+    messages = [grid.create_message(content, kind, node_id, group, ttl) for node_id in silent]
+    asked = set(silent)
     for message, node_id in replies_as_they_come(grid, messages, wait_s):
         site = silent.pop(node_id)
         try:
@@ -161,6 +165,14 @@ def ask(
             drop_arrays(message)
     for site in silent.values():
         yield site, MessageError(f"no reply within {request.deadline_s:g} s")
+    for site in sites:
+        if site.node_id not in asked:
+            yield site, MessageError("it is set aside")
+
+
+def _is_set_aside(grid: Grid, name: str) -> bool:
+    """Return whether a grid that judges its sites has nothing more to do with one."""
+    return bool(getattr(grid, "is_set_aside", lambda _: False)(name))
 
 
 def _opened(message: Message, request: Request, manifests: Mapping[Component, Manifest]) -> Reply | MessageError:
@@ -168,6 +180,8 @@ def _opened(message: Message, request: Request, manifests: Mapping[Component, Ma
         return open_reply(message, manifests, request.wire, request.components)
     except MessageError as error:
         return error
+    except Exception as error:  # records of foreign bytes fail in many ways, and one reply ends no run
+        return MessageError(f"its reply cannot be read ({type(error).__name__})")
 
 
 def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: float) -> Iterator[tuple[Message, int]]:
@@ -204,8 +218,11 @@ def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, disp
             raise MessageError("it greets with another name than it is registered under")
         return KnownSite(node_id, greeting, getattr(grid, "confirmed_questions", {}).get(node_id, 0))
     except MessageError as error:
-        display.say(f"{registered or f'client {number + 1}'} takes no part: {error}")
-        return None
+        why = str(error)
+    except Exception as error:  # as in `_opened`
+        why = f"its greeting cannot be read ({type(error).__name__})"
+    display.say(f"{registered or f'client {number + 1}'} takes no part: {why}")
+    return None
 
 
 def _sort_lacking(site: KnownSite, federation: Federation) -> str:

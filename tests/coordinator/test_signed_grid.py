@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
@@ -12,6 +14,7 @@ from flwr.common.constant import ErrorCode
 from tiny_federation import Lines
 
 from fedrag.coordinator import signed_grid
+from fedrag.coordinator.conduct import Conduct
 from fedrag.coordinator.signed_grid import Member, SignedGrid
 from fedrag.federation.signing import Slip, verified_slip, with_signature
 from fedrag.grids.in_process import InProcessGrid
@@ -44,6 +47,10 @@ def answers_as(keys, change=lambda slip: slip, signer=lambda name: name):
     return app
 
 
+def nothing_held() -> Conduct:
+    return Conduct(Path(tempfile.mkdtemp()))
+
+
 class LosingGrid(InProcessGrid):
     """A grid in which the first messages that are asked for are lost, as when a node dies with one."""
 
@@ -66,7 +73,7 @@ def exchange(keys, app, lose=0, came=lambda: ""):
     def members():
         return [Member(FIRST_NODE_ID + i, name, keys[name].public_key(), came()) for i, name in enumerate(NAMES)]
 
-    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], members, lines)
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], members, lines, nothing_held())
     messages = [grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()]
     return grid.send_and_receive(messages), lines
 
@@ -137,7 +144,7 @@ def test_a_site_that_stays_away_is_given_up(keys, monkeypatch):
     monkeypatch.setattr(signed_grid, "PATIENCE_S", 0.0)
     monkeypatch.setattr(SignedGrid, "online", lambda self: self._known)
     inner = LosingGrid(answers_as(keys), [{"site-name": "north"}], lose=1)
-    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], list, Lines())
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], list, Lines(), nothing_held())
     grid._known = {FIRST_NODE_ID: Member(FIRST_NODE_ID, "north", keys["north"].public_key())}
     ids = grid.push_messages([grid.create_message(RecordDict(), "query", FIRST_NODE_ID, "1")])
     grid._known = {}
@@ -150,7 +157,7 @@ def test_a_site_that_was_lost_a_moment_ago_is_waited_for(keys, monkeypatch):
     monkeypatch.setattr(signed_grid, "LOOK_S", 0.0)
     members = [Member(FIRST_NODE_ID, "north", keys["north"].public_key())]
     inner = LosingGrid(answers_as(keys), [{"site-name": "north"}], lose=1)
-    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: members, Lines())
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: members, Lines(), nothing_held())
     ids = grid.push_messages([grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()])
     away, members[:] = list(members), []
     assert [grid.pull_messages(ids) for _ in range(3)] == [[], [], []]
@@ -179,7 +186,7 @@ def test_of_two_copies_that_are_answered_at_once_one_reply_counts(keys, monkeypa
     monkeypatch.setattr(signed_grid, "FIRST_COPY_S", 0.0)
     inner = TwoRepliesAtOnce(answers_as(keys), [{"site-name": "north"}])
     member = Member(FIRST_NODE_ID, "north", keys["north"].public_key())
-    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: [member], Lines())
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: [member], Lines(), nothing_held())
     ids = grid.push_messages([grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()])
     assert grid.pull_messages(ids) == []  # the first copy's reply is kept back, and the second copy is sent
     (reply,) = grid.pull_messages(ids)
@@ -196,7 +203,7 @@ def test_a_request_that_nobody_answers_is_sent_again_less_and_less_often(keys, m
     monkeypatch.setattr(inner, "pull_messages", lambda ids: [])
     monkeypatch.setattr(inner, "push_messages", lambda messages: [pushed.append(time.monotonic()) or str(len(pushed))])
     member = Member(FIRST_NODE_ID, "north", keys["north"].public_key())
-    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: [member], Lines())
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: [member], Lines(), nothing_held())
     ids = grid.push_messages([grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()])
     end = time.monotonic() + 1.6
     while time.monotonic() < end:
@@ -205,3 +212,31 @@ def test_a_request_that_nobody_answers_is_sent_again_less_and_less_often(keys, m
     waits = [later - earlier for earlier, later in zip(pushed, pushed[1:], strict=False)]
     assert len(waits) == 3  # after 0.05, 0.2 and 0.8 s
     assert all(wait > 0.9 * 0.05 * 4**number for number, wait in enumerate(waits))
+
+
+def bad_replies(keys, app) -> dict[str, int]:
+    conduct = nothing_held()
+    inner = InProcessGrid(app, [{"site-name": "north"}])
+    member = Member(FIRST_NODE_ID, "north", keys["north"].public_key())
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: [member], Lines(), conduct)
+    grid.send_and_receive([grid.create_message(RecordDict(), "query", node, "1") for node in grid.get_node_ids()])
+    return {name: site.bad_replies for name, site in conduct.sites().items()}
+
+
+def test_a_reply_with_anothers_signature_is_held_against_its_site(keys):
+    assert bad_replies(keys, answers_as(keys)) == {}
+    assert bad_replies(keys, answers_as(keys, signer=lambda name: "south")) == {"north": 1}
+    assert bad_replies(keys, answers_as(keys, lambda slip: replace(slip, request="other"))) == {"north": 1}
+
+
+def test_a_site_that_could_not_tell_what_it_was_asked_may_refuse(keys):
+    """As one does that holds an earlier key of the coordinator, or takes no message this large."""
+    app = ClientApp()
+
+    @app.query()
+    def query(message, context):
+        slip = Slip("reply", "", "", "north", "query", "0", time.time())
+        refusal = RecordDict({"refusal": ConfigRecord({"code": "bad-signature", "error-id": "00000000"})})
+        return Message(with_signature(refusal, slip, keys["north"]), reply_to=message)
+
+    assert bad_replies(keys, app) == {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,8 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from deployment import Deployment
-from flwr.app import ConfigRecord, Metadata, RecordDict
-from flwr.app.message.message import make_message
+from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.proto.fleet_pb2 import DeactivateNodeRequest, PullMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.message_pb2 import PullObjectRequest
@@ -21,6 +19,7 @@ from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientIntercept
 from flwr.supernode import node_auth_http_interceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from foul_messages import in_the_servers_name
 from tiny_federation import tiny_config, write_small_sites
 
 from fedrag.config.scenario import Config
@@ -136,26 +135,19 @@ def test_an_instruction_that_a_registered_site_forges_is_refused_and_nothing_is_
     run = deployment.begin(waiting_run(data))
     greeted = deployment.root / "north" / "egress.jsonl"
     deployment.wait(lambda: len(read_egress(greeted)) == 1, 120, "north greeted")
-    nodes = {node.name: node for node in deployment.server.link.nodes()}
-    metadata = Metadata(
-        run_id=deployment.server.current()["flower_run"],
-        message_id="",
-        src_node_id=1,
-        dst_node_id=nodes["north"].node_id,
-        reply_to_message_id="",
-        group_id="1",
-        created_at=time.time(),
-        ttl=60.0,
-        message_type="train.round",
-    )
-    forged = make_message(metadata, RecordDict({"request": ConfigRecord({"scenario": "anything"})}))
+    (north,) = (node.node_id for node in deployment.server.link.nodes() if node.name == "north")
+    content = RecordDict({"request": ConfigRecord({"scenario": "anything"})})
     with connection_of(deployment, "south") as attacker:
-        attacker.send(forged, 0.0)
-    deployment.wait(lambda: "refused with bad-signature" in deployment.node_log("north"), 120, "refused")
-    assert [line["kind"] for line in read_egress(greeted)] == ["greet", "refusal"]
-    assert deployment.worker_pids("north"), "the worker that greeted goes on undisturbed"
+        forged = in_the_servers_name(deployment.server.current()["flower_run"], north, content)
+        assert not attacker.send(forged, 0.0), "it is no reply to an open request"
     assert deployment.stop() == run
     deployment.wait(lambda: not deployment.server.current(), 30, "the run stopped")
+    link = deployment.server.link
+    with link.grid(link.start_run()) as grid:  # whoever has taken the coordinator's machine, but not its key
+        grid.push_messages([Message(content, north, "train.round", ttl=60.0)])
+        deployment.wait(lambda: "refused with bad-signature" in deployment.node_log("north"), 120, "refused")
+    assert [line["kind"] for line in read_egress(greeted)] == ["greet", "refusal"]
+    assert deployment.worker_pids("north"), "the worker that greeted goes on undisturbed"
 
 
 def test_a_removed_site_is_put_out_at_once_and_its_key_is_burnt(deployment, data):

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 from flwr.app import Message
 from flwr.app.message import remove_content_from_message
 from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
-from flwr.common.serde import message_to_proto
+from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.fleet_pb2 import ActivateNodeRequest, DeactivateNodeRequest, PullMessagesRequest, PushMessagesRequest
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
 from flwr.proto.node_pb2 import Node
@@ -31,7 +31,9 @@ from flwr.supercore.inflatable.inflatable_protobuf_utils import (
     make_push_object_fn_protobuf,
 )
 from flwr.supercore.inflatable.inflatable_utils import (
-    pull_and_inflate_object_from_tree,
+    ObjectPullError,
+    ObjectPushError,
+    ObjectUnavailableError,
     push_object_contents_from_iterable,
 )
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor
@@ -39,12 +41,18 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
+from google.protobuf.message import DecodeError
 
-from fedrag.errors import ServiceError
+from fedrag.errors import MessageError, ServiceError
+from fedrag.federation.arriving import TOO_LARGE, UNREADABLE, ArrivingMessage
+from fedrag.federation.reply_limit import without_limit
 from fedrag.files import write_text
 
 FIRST_WAIT_S = 0.5
 LONGEST_WAIT_S = 10.0
+PARTS_WAIT_S = 240.0  # Flower itself forgets a message whose sender has been silent for three minutes
+INCOMPLETE = "never_came_whole"
+_ANSWER_BYTES = 2**20  # beside a part of a message: what else the coordinator says
 TEMPORARY = (429, 502, 503, 504)
 """Statuses of the reverse proxy while the SuperLink behind it is down or overloaded."""
 
@@ -64,30 +72,93 @@ class RunEnded(Exception):
     """The run that a message belongs to has ended."""
 
 
+class TooLarge(MessageError):
+    """A message is larger than this site takes.
+
+    Args:
+        head: The message without what it carries.
+    """
+
+    def __init__(self, head: Message) -> None:
+        super().__init__(TOO_LARGE)
+        self.head = head
+
+
 class Connection:
     """Receives messages from the coordinator and sends replies, retrying through outages; see `connect`."""
 
-    def __init__(self, client: FleetHttpClient, server: str, node: Node) -> None:
+    def __init__(self, client: FleetHttpClient, server: str, node: Node, largest: int) -> None:
         self._client = client
         self._server = server
+        self._largest = largest
+        self._answer_limit = _ANSWER_BYTES
         self.node = node
+        client._client.event_hooks["response"].append(self._look_at_size)  # Flower has no seam for it
 
     def receive(self) -> Message | None:
-        """Return the next message for this site, or None."""
-        found = self.call(self._client.PullMessages, PullMessagesRequest(node=self.node))
-        if not found.messages_list:
-            return None
-        run_id, tree = found.messages_list[0].metadata.run_id, found.message_object_trees[0]
-        pull = make_pull_object_fn_protobuf(lambda r: self.call(self._client.PullObject, r), self.node, run_id)
-        confirm = make_confirm_message_received_fn_protobuf(
-            lambda r: self.call(self._client.ConfirmMessageReceived, r), self.node, run_id
-        )
+        """Return the next message for this site, or None.
+
+        Raises:
+            TooLarge: A message says that it is larger than this site takes; no array of it was fetched.
+            MessageError: A message cannot be read.
+        """
         try:
-            message = pull_and_inflate_object_from_tree(tree, pull, confirm, return_type=Message)
+            found = self.call(self._client.PullMessages, PullMessagesRequest(node=self.node))
+            heads = [_without_limit(message_from_proto(head)) for head in found.messages_list]
+            return self._arrived(heads[0]) if heads else None
         except RunEnded:  # between the message's head and its body
             return None
-        message.metadata.__dict__["_message_id"] = tree.object_id
-        return message
+        except DecodeError as error:
+            raise MessageError(UNREADABLE) from error
+
+    def _arrived(self, head: Message) -> Message:
+        """Fetch what belongs to the head of a message, and confirm it, whatever it is: it never comes again."""
+        arriving = ArrivingMessage(head.metadata.message_id, self._largest)
+        try:
+            self._fetch(arriving, head.metadata.run_id)
+            message = arriving.message()
+        except MessageError as error:
+            if str(error) == TOO_LARGE:
+                raise TooLarge(head) from error
+            raise
+        finally:
+            self._answer_limit = _ANSWER_BYTES
+            confirm = make_confirm_message_received_fn_protobuf(
+                lambda r: self.call(self._client.ConfirmMessageReceived, r), self.node, head.metadata.run_id
+            )
+            with suppress(RunEnded):
+                confirm(arriving.message_id)
+        if not message.has_content():
+            raise MessageError(UNREADABLE)
+        return _without_limit(message)
+
+    def _fetch(self, arriving: ArrivingMessage, run_id: int) -> None:
+        """Fetch all parts of a message, of which the coordinator may still be sending some."""
+        ask = make_pull_object_fn_protobuf(lambda r: self.call(self._client.PullObject, r), self.node, run_id)
+
+        def pull(object_id: str) -> bytes:
+            self._answer_limit = arriving.left + _ANSWER_BYTES
+            return ask(object_id)
+
+        end = time.monotonic() + PARTS_WAIT_S
+        while True:
+            try:
+                arriving.fetch(pull)
+            except ObjectUnavailableError:
+                if time.monotonic() > end:
+                    raise MessageError(INCOMPLETE) from None
+                time.sleep(FIRST_WAIT_S)
+            except ObjectPullError:
+                raise MessageError(INCOMPLETE) from None
+            else:
+                return
+
+    def _look_at_size(self, response: httpx.Response) -> None:
+        """Let go of an answer that says that it is larger than it may be, before a byte of it is read."""
+        told = response.headers.get("content-length", "")
+        if not told.isdecimal() or int(told) > self._answer_limit:
+            response.close()
+            raise MessageError(TOO_LARGE)
 
     def send(self, reply: Message, seconds: float) -> bool:
         """Send a reply; return False if its run has ended.
@@ -116,7 +187,7 @@ class Connection:
                     answer.session_id,
                 )
                 push_object_contents_from_iterable(contents, push)
-        except RunEnded:
+        except (RunEnded, ObjectPushError):  # or nobody waits for it any more
             return False
         return True
 
@@ -189,9 +260,20 @@ class Connection:
         return type(error).__name__
 
 
+def _without_limit(message: Message) -> Message:
+    """Take from a message's group what is meant for the coordinator's own machine."""
+    message.metadata.__dict__["_group_id"] = without_limit(message.metadata.group_id)
+    return message
+
+
 @contextmanager
 def connect(
-    server: str, ca: Path, key: EllipticCurvePrivateKey, address_file: Path, is_busy: Callable[[], bool]
+    server: str,
+    ca: Path,
+    key: EllipticCurvePrivateKey,
+    address_file: Path,
+    is_busy: Callable[[], bool],
+    largest: int = 2**40,
 ) -> Iterator[Connection]:
     """Log in as the owner of a key and stay connected, with a heartbeat, until the block ends.
 
@@ -203,6 +285,7 @@ def connect(
         key: The site's private key.
         address_file: Keeps the node id across a crash.
         is_busy: Returns whether work is left for the site's next node to continue; then this one does not log out.
+        largest: The most bytes of a message.
 
     Raises:
         AccessDenied: The coordinator refuses this site.
@@ -214,7 +297,7 @@ def connect(
     ]
     with FleetHttpClient.from_server_address(server, False, ca.read_bytes(), interceptors=interceptors) as client:
         before = address_file.read_text(encoding="ascii") if address_file.is_file() else ""
-        connection = Connection(client, server, Node(node_id=int(before) if before.isdecimal() else 0))
+        connection = Connection(client, server, Node(node_id=int(before) if before.isdecimal() else 0), largest)
         connection.log_in(public_key_to_bytes(key.public_key()))
         write_text(address_file, str(connection.node.node_id))
         heartbeat = HeartbeatSender(connection.beat)

@@ -18,12 +18,14 @@ from typing import TypeGuard
 
 from flwr.app import Message
 
-from fedrag.errors import StorageError
+from fedrag.errors import MessageError, StorageError
+from fedrag.federation.arriving import UNREADABLE
 from fedrag.federation.signing import request_id
 from fedrag.security.keys import load_private_key
 from fedrag.service.plain_log import log_plainly
 from fedrag.service.stopping import Stop, stop_on_signals
-from fedrag.site.service.connection import AccessDenied, Connection, UntrustedServer, connect
+from fedrag.site.policy import MEGABYTE
+from fedrag.site.service.connection import AccessDenied, Connection, TooLarge, UntrustedServer, connect
 from fedrag.site.service.inbox import Inbox
 from fedrag.site.service.request_handler import RequestHandler, Superseded
 from fedrag.site.site_config import SITE_FILE, SiteConfig
@@ -109,6 +111,7 @@ class SiteNode:
         self._handler = handler
         self._inbox = inbox
         self._job: Job | None = None
+        self._unreadable = 0
 
     def serve(self) -> None:
         """Answer messages until the process is told to end; the site's next node continues the work."""
@@ -122,7 +125,7 @@ class SiteNode:
                 self._job.cancel()
 
     def _poll(self) -> None:
-        message = self._connection.receive()
+        message = self._received()
         if message is not None:
             with _storage_errors_logged():
                 self._accept(message)
@@ -132,6 +135,23 @@ class SiteNode:
                 self._send_reply(job)
         elif message is None and self._job is None:
             time.sleep(POLL_S)
+
+    def _received(self) -> Message | None:
+        """Return the next message, if it can be read: one that cannot costs a line in the log."""
+        try:
+            return self._connection.receive()
+        except TooLarge as error:
+            self._leave(error)
+            with _storage_errors_logged():
+                self._send(self._handler.refuse(error.head, "policy-message-size", "max_message_mb"), 0.0)
+        except MessageError as error:
+            self._leave(error)
+        return None
+
+    def _leave(self, error: MessageError) -> None:
+        """Write down that a message was left aside: what is wrong with it is told in words of our own."""
+        self._unreadable += 1
+        log.error("a message %s; %d so far", str(error).replace("_", " "), self._unreadable)
 
     def _continue_after_crash(self) -> None:
         """Send the reply that the last node was sending when it died, unchanged; or begin its work again."""
@@ -144,7 +164,11 @@ class SiteNode:
 
     def _accept(self, message: Message) -> None:
         """Begin the work on a message, unless it is refused, in progress, or done."""
-        slip, done = self._handler.slip_of(message), self._inbox.reply()
+        try:
+            slip, done = self._handler.slip_of(message), self._inbox.reply()
+        except Exception:  # records of foreign bytes fail in many ways
+            self._leave(MessageError(UNREADABLE))
+            return
         if slip is None:
             self._refuse(message)  # a forged message cancels no work
         elif self._job and self._job.is_for(message):
@@ -222,7 +246,8 @@ def _let_in(until_the_end: ExitStack, folder: Path, config: SiteConfig, inbox: I
 
     def connected(key: Path) -> Connection:
         server, ca, address = config.server, Path(config.ca), folder / "address"
-        return until_the_end.enter_context(connect(server, ca, load_private_key(key), address, inbox.is_full))
+        largest = int(config.policy.max_message_mb * MEGABYTE)
+        return until_the_end.enter_context(connect(server, ca, load_private_key(key), address, inbox.is_full, largest))
 
     try:
         return connected(Path(config.private_key))

@@ -117,9 +117,21 @@ class RequestHandler:
             content = self._refusal(end.code, "the policy ended the work")
         except Exception as error:  # its text stays in the site's log
             content = self._refusal(refusal_code(error), error)
+        return self._signed(message, slip, content, time.monotonic() - started)
+
+    def refuse(self, message: Message, code: str, reason: str) -> Message:
+        """Return the signed refusal of a message that was not opened.
+
+        Raises:
+            StorageError: The egress log could not be written, so nothing may leave.
+        """
+        return self._signed(message, None, self._refusal(code, reason), 0.0)
+
+    def _signed(self, message: Message, slip: Slip | None, content: RecordDict, seconds: float) -> Message:
+        """Log a reply, then sign it."""
         run, request, kind = (slip.run, slip.request, slip.kind) if slip else ("", "", message.metadata.message_type)
         answered = Slip("reply", run, request, self._config.name, kind, __version__, time.time())
-        self._egress.write(content, answered, message.metadata.group_id, time.monotonic() - started)
+        self._egress.write(content, answered, message.metadata.group_id, seconds)
         return Message(with_signature(content, answered, self._key), reply_to=message)
 
     def log_again(self, reply: Message) -> None:
