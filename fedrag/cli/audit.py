@@ -22,7 +22,7 @@ def audit(
     ] = None,
     json_file: JsonFile = None,
 ) -> None:
-    """Measure what a run's models remember of the questions and passages that they were trained on.
+    """Measure what a run's models remember of their training data.
 
     Example: fedrag audit runs/tiny-1
     """
