@@ -1,12 +1,12 @@
-# make setup · make demo · make check · make test · make faults · make integrations · make bench · make matrix · make lock ·
-# make release:
+# make setup · make demo · make check · make test · make faults · make attack · make integrations · make bench · make matrix
+# make lock · make release:
 # each works from a bare clone and says what it does.
 
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: setup demo check test faults integrations bench matrix matrix-oldest matrix-newest matrix-locked lock release clean
+.PHONY: setup demo check test faults attack integrations bench matrix matrix-oldest matrix-newest matrix-locked lock release clean
 
 setup: $(READY)
 
@@ -42,6 +42,11 @@ test: $(READY)
 # Every process of a run and of a deployment is killed at some moment; about ten minutes.
 faults: $(READY)
 	$(BIN)/pytest -m faults tests/faults tests/deployed --durations=10
+
+# Every test that the table of threats in server/README.md names, and every process killed at some moment.
+attack: $(READY)
+	$(BIN)/pytest -m "not acceptance" -n 2 --dist loadfile --durations=10 \
+		$$($(BIN)/python tests/attack/threats.py) tests/attack tests/faults tests/deployed/test_deployment.py
 
 # The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of
 # the first: langchain-huggingface takes no huggingface_hub 2, which everything else runs with.

@@ -1,8 +1,9 @@
-"""A long run in which a random process dies now and then: `.venv/bin/python tests/deployed/soak.py`.
+"""A long run with a bad site, in which a random process dies now and then: `.venv/bin/python tests/deployed/soak.py`.
 
-Two sites, the tiny models, 200 rounds; every 20 rounds one process is killed. All rounds must complete, and the
-memory of every process and the room on disk must level off. Writes build/soak/: samples as JSON lines, the slopes,
-and the plot. Slopes are least squares over the second half of the run, per 100 rounds.
+Two good sites and a third that answers every round in another wrong way, the tiny models, 200 rounds; every 20 rounds
+one process is killed, and the bad site, which was set aside by then, is let in again. All rounds must complete with
+both good sites, and the memory of every process and the room on disk must level off. Writes build/soak/: samples as
+JSON lines, the slopes, and the plot. Slopes are least squares over the second half of the run, per 100 rounds.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ import random
 import signal
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +27,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from bad_site import BadSite
 from deployment import Deployment
 from tiny_federation import tiny_config, write_small_sites
 
-NAMES = ("north", "south")
+from fedrag.coordinator.enrolment import let_in
+from fedrag.errors import ConfigError
+
+GOOD = ("north", "south")
+BAD = "west"
 SAMPLE_S = 2.0
 
 
@@ -36,14 +45,19 @@ def soak(root: Path, rounds: int, kill_every: int, seed: int = 0) -> tuple[list[
     Returns:
         The samples (round, megabytes of each process and on disk), and who was killed.
     """
-    data = write_small_sites(root / "data", north=4, south=4)
-    config = tiny_config(data, federation={"rounds": rounds, "quorum": 0.5, "greeting_timeout_s": 120.0})
+    data = write_small_sites(root / "data", north=4, south=4, west=4)
+    config = tiny_config(
+        data, federation={"rounds": rounds, "quorum": 0.5, "min_sites": 3, "greeting_timeout_s": 120.0}
+    )
     chance = random.Random(seed)
     samples: list[dict[str, Any]] = []
     killed: list[str] = []
-    with Deployment(root / "deployment", {name: data / name for name in NAMES}) as deployment:
+    with Deployment(root / "deployment", {name: data / name for name in (*GOOD, BAD)}) as deployment:
         victims = victims_of(deployment)
+        deployment.end(BAD)
+        deployment.wait_until_online(GOOD)
         run = deployment.begin(config)
+        misbehaving = misbehave(deployment, run, chance)
         next_kill = kill_every
         while deployment.outcome(run).state in ("waiting", "running"):
             done = len(deployment.rounds(run))
@@ -53,13 +67,36 @@ def soak(root: Path, rounds: int, kill_every: int, seed: int = 0) -> tuple[list[
                     os.kill(pid, signal.SIGKILL)
                 killed.append(f"{name} after round {done}")
                 next_kill += kill_every
+                with suppress(ConfigError):  # it may not have had three replies yet
+                    let_in(deployment.server, BAD)
             samples.append(sample(deployment, victims, done))
             time.sleep(SAMPLE_S)
         finished = deployment.wait_until_done(run)
         logged = [line["round"] for line in finished.rounds()]
         assert logged == list(range(1, rounds + 1)), logged
-        samples.append({"left_out": sum(len(line["left_out"]) for line in finished.rounds())})
+        assert all(set(GOOD) <= set(line["sites"]) for line in finished.rounds())
+        samples.append({"left_out": [reason for line in finished.rounds() for reason in line["left_out"].values()]})
+        misbehaving.join(60)
     return samples, killed
+
+
+def misbehave(deployment: Deployment, run: str, chance: random.Random) -> threading.Thread:
+    """Let the bad site answer in the background until the run is over; it connects again whenever it is cut off."""
+    bad = BadSite(deployment.root / BAD, deployment.root / GOOD[0])
+    answers = bad.at_random(random.Random(chance.random()))
+
+    def is_over() -> bool:
+        return deployment.outcome(run).state not in ("waiting", "running")
+
+    def serve() -> None:
+        while not is_over():
+            with suppress(Exception):  # a process that it talks to was killed
+                bad.serve(answers, is_over)
+            time.sleep(1)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    return thread
 
 
 def victims_of(deployment: Deployment) -> dict[str, Callable[[], list[int]]]:
@@ -148,7 +185,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as root:
         samples, killed = soak(Path(root), wanted.rounds, wanted.kill_every)
     (wanted.out / "samples.jsonl").write_text("".join(json.dumps(line) + "\n" for line in samples))
-    found = {"rounds": wanted.rounds, "killed": killed, "left_out": samples[-1]["left_out"], "slopes": slopes(samples)}
+    found = {
+        "rounds": wanted.rounds,
+        "killed": killed,
+        "left_out": Counter(samples[-1]["left_out"]),
+        "slopes": slopes(samples),
+    }
     (wanted.out / "soak.json").write_text(json.dumps(found, indent=2) + "\n")
     plot(samples, wanted.out / "soak.svg")
     print(json.dumps(found, indent=2))  # noqa: T201  # a script that says what it found

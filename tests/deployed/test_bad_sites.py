@@ -2,94 +2,24 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from bad_replies import BAD_REPLIES, CANARY, Change
+from bad_replies import BAD_REPLIES, CANARY
+from bad_site import BadSite
 from deployment import Deployment
-from flwr.app import Message
-from foul_messages import answering_another, garbage, large, next_request
+from foul_messages import answering_another, garbage, large
 from tiny_federation import tiny_config, write_small_sites
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
 from fedrag.coordinator.overview import site_rows
-from fedrag.federation.messages import TRAIN
-from fedrag.federation.signing import request_id, verified_slip, with_signature
-from fedrag.security.keys import load_private_key
-from fedrag.site.service.connection import connect
-from fedrag.site.service.request_handler import RequestHandler
-from fedrag.site.site_config import SITE_FILE, SiteConfig
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("tiny_home")]
 
 DEADLINE_S = 5.0
-
-
-class BadSite:
-    """Does the work of a site as an honest one does, and sends what it likes.
-
-    Args:
-        folder: The site's folder.
-        other: Folder of another site, whose key it does not have.
-    """
-
-    def __init__(self, folder: Path, other: Path) -> None:
-        self._folder = folder
-        self._other = other
-        self._key = load_private_key(folder / "site.key")
-        self._late: list[Message] = []
-
-    def serve(self, answers: list[Callable[[Message, Message], Message | None]], until: Callable[[], bool]) -> None:
-        """Answer each round of training with the next of these, and all else honestly."""
-        config = SiteConfig.from_file(self._folder / SITE_FILE)
-        handler, left, seen = RequestHandler(self._folder, config), list(answers), set[str]()
-        address = self._folder / "address"
-        with connect(config.server, Path(config.ca), self._key, address, lambda: False) as connection:
-            while not until():
-                asked = connection.receive()
-                if asked is None or request_id(asked) in seen:
-                    time.sleep(0.1)
-                    continue
-                seen.add(request_id(asked))
-                reply: Message | None = handler.answer(asked)
-                if asked.metadata.message_type == TRAIN:
-                    while self._late:
-                        connection.send(self._late.pop(), 0.0)
-                    if left:
-                        reply = left.pop(0)(reply, asked)
-                if reply:
-                    connection.send(reply, 0.0)
-        handler.interrupt()
-
-    def changed(self, reply: Message, asked: Message, change: Change) -> Message:
-        """Change an honest reply and sign what came of it."""
-        slip = verified_slip(reply.content, "reply", self._key.public_key())
-        change(reply.content)
-        return Message(with_signature(reply.content, slip, self._key), reply_to=asked)
-
-    def tampered(self, reply: Message, asked: Message) -> Message:
-        """Change a number after it was signed."""
-        reply.content["metrics"]["num-examples.generator"] = 3
-        return Message(reply.content, reply_to=asked)
-
-    def signed_by_another(self, reply: Message, asked: Message) -> Message:
-        """Claim to be another site; the signature is its own, for it has no other key."""
-        slip = verified_slip(reply.content, "reply", self._key.public_key())
-        claimed = replace(slip, site=self._other.name)
-        return Message(with_signature(reply.content, claimed, self._key), reply_to=asked)
-
-    def claims_the_next_request(self, reply: Message, asked: Message) -> Message:
-        """Register the record of the next round, in an honest reply, as one that has something below it."""
-        return self.changed(reply, asked, lambda content: content.update({"claim": next_request(asked)}))
-
-    def kept_back(self, reply: Message, asked: Message) -> None:
-        """Send it when the next round is on."""
-        self._late.append(reply)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +45,7 @@ def test_whatever_a_registered_site_sends_costs_that_reply_alone_and_is_named(de
     settings = {"schedule": "generator", "min_sites": 2, "quorum": 0.5, "deadline_s": DEADLINE_S}
     config = tiny_config(data, federation=settings | {"rounds": len(faults) + 1, "greeting_timeout_s": 60.0})
     name = deployment.begin(config)
-    bad.serve([answer for answer, _ in faults.values()], until=lambda: not deployment.server.current())
+    bad.serve(iter([answer for answer, _ in faults.values()]), until=lambda: not deployment.server.current())
     run = deployment.wait_until_done(name)
     *rounds, last = run.rounds()
     for record, (fault, (_, reason)) in zip(rounds, faults.items(), strict=True):
@@ -142,7 +72,7 @@ def test_replies_that_flower_cannot_read_end_no_run_and_three_set_their_site_asi
     config = tiny_config(data, name="foul", federation=settings | {"rounds": 6, "greeting_timeout_s": 180.0})
     name = deployment.begin(config)
     before = database_mb(deployment)
-    bad.serve([answer for answer, _ in faults], until=lambda: not deployment.server.current())
+    bad.serve(iter([answer for answer, _ in faults]), until=lambda: not deployment.server.current())
     assert database_mb(deployment) < before + 10, "of 30 MB nothing was stored"
     run = deployment.wait_until_done(name)
     rounds = run.rounds()
@@ -163,7 +93,7 @@ def test_replies_that_flower_cannot_read_end_no_run_and_three_set_their_site_asi
     again = deployment.begin(
         tiny_config(data, name="again", federation=settings | {"rounds": 1, "greeting_timeout_s": 300.0})
     )
-    bad.serve([], until=lambda: not deployment.server.current())
+    bad.serve(iter([]), until=lambda: not deployment.server.current())
     assert sorted(deployment.wait_until_done(again).rounds()[0]["sites"]) == ["north", "south"]
 
 
