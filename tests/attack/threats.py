@@ -1,4 +1,4 @@
-"""The table of threats of server/README.md, as the list of tests that it is; printed, they are what `make attack` runs."""
+"""The table of threats of server/README.md, which is a list of tests; printed, they are what `make attack` runs."""
 
 from __future__ import annotations
 
