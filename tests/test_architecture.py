@@ -57,6 +57,8 @@ ONLY_IN = {
         "federation.federate",
         "federation.fold",
         "federation.messages",
+        "federation.greeting",
+        "federation.refusal_codes",
         "federation.reply_limit",
         "federation.signing",
         "grids",

@@ -17,7 +17,8 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
 from fedrag.display import Display
 from fedrag.errors import ConfigError, DataError
-from fedrag.federation.messages import REFUSALS, Request
+from fedrag.federation.messages import Request
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.federation.update import manifest_of, unflatten
 from fedrag.rag.indexing import shared_indexes
 from fedrag.simulation.preflight import check_scenario

@@ -19,7 +19,7 @@ from fedrag.coordinator.jobs import checked, hindrances
 from fedrag.coordinator.overview import site_states, told_last
 from fedrag.coordinator.pace import Pace, pace_of_earlier
 from fedrag.coordinator.server_folder import ServerFolder
-from fedrag.federation.messages import minor_version
+from fedrag.federation.greeting import minor_version
 from fedrag.reporting.what_ran import duration
 from fedrag.text import plural, size_text
 from fedrag.types import Component

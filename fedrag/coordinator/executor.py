@@ -28,7 +28,7 @@ from fedrag.display import LogDisplay
 from fedrag.errors import FedragError, ServiceError, StorageError
 from fedrag.federation.exchange import Federation, KnownSite
 from fedrag.federation.federate import federate
-from fedrag.federation.messages import Greeting
+from fedrag.federation.greeting import Greeting
 from fedrag.federation.rounds import deliver
 from fedrag.runs.facts import collect_facts, require_same_models
 from fedrag.runs.run_folder import RunFolder

@@ -12,7 +12,7 @@ from fedrag.config.run_settings import FederationConfig
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.coordinator.policy_text import count_text, number_text, time_text
-from fedrag.federation.messages import REFUSALS
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.text import plural
 from fedrag.types import COMPONENTS, Component
 
@@ -38,7 +38,7 @@ def refusals_of_all(policy: Mapping[str, float], asked: Asked, components: Compo
     """Return the codes with which a site would refuse every round, whatever the time and what it did before.
 
     Args:
-        policy: What the site told, by `messages.POLICY_RULES`; a rule that is missing restricts nothing.
+        policy: What the site told, by `greeting.POLICY_RULES`; a rule that is missing restricts nothing.
         asked: What the run would ask.
         components: What can be trained, by name.
     """
@@ -62,7 +62,7 @@ def reservations(policy: Mapping[str, float], asked: Asked) -> Iterator[str]:
     """Yield in words what else may keep a site's reply away, in some rounds or at some times.
 
     Args:
-        policy: What the site told, by `messages.POLICY_RULES`.
+        policy: What the site told, by `greeting.POLICY_RULES`.
         asked: What the run would ask.
     """
     config, rounds = asked.config, asked.config.federation.rounds

@@ -15,7 +15,7 @@ def policy_phrases(numbers: Mapping[str, float]) -> list[str]:
     """Return a short phrase for each rule that restricts; "allows everything" where none does.
 
     Args:
-        numbers: What a site told, by `messages.POLICY_RULES`; a rule that is missing restricts nothing.
+        numbers: What a site told, by `greeting.POLICY_RULES`; a rule that is missing restricts nothing.
 
     Returns:
         The phrases; none where it told nothing.

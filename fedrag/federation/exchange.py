@@ -20,19 +20,8 @@ from fedrag.config.schedule import trained_components
 from fedrag.display import Display, Quiet
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Rule
-from fedrag.federation.messages import (
-    DELIVER,
-    GREET,
-    TRAIN,
-    Greeting,
-    Reply,
-    Request,
-    drop_arrays,
-    minor_version,
-    open_greeting,
-    open_reply,
-    request_content,
-)
+from fedrag.federation.greeting import Greeting, minor_version, open_greeting
+from fedrag.federation.messages import DELIVER, GREET, TRAIN, Reply, Request, drop_arrays, open_reply, request_content
 from fedrag.federation.update import Manifest
 from fedrag.runs.run_folder import RunFolder
 from fedrag.types import Component, ModelIdentity, State

@@ -16,8 +16,9 @@ from fedrag.config.schedule import components_of, is_validated, rounds_training,
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import Folded, fold_replies
+from fedrag.federation.greeting import Greeting
 from fedrag.federation.lora_factors import frozen_factor
-from fedrag.federation.messages import DELIVER, Greeting, Request, array_bytes, request_content
+from fedrag.federation.messages import DELIVER, Request, array_bytes, request_content
 from fedrag.federation.rule_advice import LIMIT, rule_to_try
 from fedrag.federation.rules import refuse_beside_own_rule
 from fedrag.federation.scoring import ask_diagnosis, ask_scores

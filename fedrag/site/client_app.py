@@ -23,18 +23,8 @@ from fedrag.components.work import OnProgress, Workbench
 from fedrag.config.scenario import Config
 from fedrag.data.questions import question_counts
 from fedrag.errors import FedragError, TrainingDiverged
-from fedrag.federation.messages import (
-    DELIVER,
-    GREET,
-    TRAIN,
-    VALIDATE,
-    Greeting,
-    Reply,
-    Request,
-    greeting_content,
-    open_request,
-    reply_content,
-)
+from fedrag.federation.greeting import Greeting, greeting_content
+from fedrag.federation.messages import DELIVER, GREET, TRAIN, VALIDATE, Reply, Request, open_request, reply_content
 from fedrag.seeding import derive_seed
 from fedrag.site.acceptance import accept_delivery
 from fedrag.site.policy import apply_to_greeting, apply_to_reply

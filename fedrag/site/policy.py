@@ -14,7 +14,8 @@ from fedrag.config.run_settings import FederationConfig, Schedule
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
 from fedrag.data.questions import distinct_questions, question_counts
-from fedrag.federation.messages import Greeting, Reply
+from fedrag.federation.greeting import Greeting
+from fedrag.federation.messages import Reply
 from fedrag.federation.update import norm
 from fedrag.site.site_config import Policy, quiet_minutes
 from fedrag.site.work_ledger import Ledger, WorkKind
@@ -146,7 +147,7 @@ def apply_to_greeting(policy: Policy, greeting: Greeting) -> Greeting:
 
 
 def policy_numbers(policy: Policy) -> dict[str, float]:
-    """Return the rules of a policy as numbers, by `messages.POLICY_RULES`: no name of a model, no hash."""
+    """Return the rules of a policy as numbers, by `greeting.POLICY_RULES`: no name of a model, no hash."""
     quiet_from, quiet_until = quiet_minutes(policy.quiet_hours)
     numbers: dict[str, float] = {f"components.{c}": c in policy.components for c in COMPONENTS}
     numbers |= {f"schedules.{schedule}": schedule in policy.schedules for schedule in get_args(Schedule)}

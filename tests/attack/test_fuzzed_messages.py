@@ -17,15 +17,13 @@ from mutations import mutated, mutated_bytes, numpy_file_of
 from fedrag.config.scenario import Config
 from fedrag.errors import FedragError, MessageError, SignatureError
 from fedrag.federation.codec import WIRES, byte_count, decode
+from fedrag.federation.greeting import Greeting, greeting_content, open_greeting
 from fedrag.federation.messages import (
     GREET,
     TRAIN,
-    Greeting,
     Reply,
     Request,
     array_bytes,
-    greeting_content,
-    open_greeting,
     open_reply,
     open_request,
     reply_content,

@@ -32,7 +32,8 @@ from fedrag.config.scenario import Config
 from fedrag.federation.aggregation import ExactMean
 from fedrag.federation.exchange import Federation, KnownSite
 from fedrag.federation.fold import fold_replies
-from fedrag.federation.messages import TRAIN, Greeting, Reply, Request, reply_content, request_content
+from fedrag.federation.greeting import Greeting
+from fedrag.federation.messages import TRAIN, Reply, Request, reply_content, request_content
 from fedrag.federation.update import manifest_of
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.runs.run_folder import RunFolder

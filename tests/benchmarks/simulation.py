@@ -81,7 +81,8 @@ def no_op_client() -> Any:
     from fedrag import __version__ as fedrag_version
     from fedrag.components.base_models import base_identities
     from fedrag.config.scenario import Config
-    from fedrag.federation.messages import Greeting, Reply, greeting_content, open_request, reply_content
+    from fedrag.federation.greeting import Greeting, greeting_content
+    from fedrag.federation.messages import Reply, open_request, reply_content
     from fedrag.federation.update import manifest_of
 
     app = ClientApp()

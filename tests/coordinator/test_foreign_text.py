@@ -23,7 +23,9 @@ from fedrag.coordinator.console_page import render_page
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.display import LogDisplay
 from fedrag.errors import MessageError, QuorumError, SignatureError
-from fedrag.federation.messages import GREET, REFUSALS, TRAIN, Greeting, greeting_content, open_greeting
+from fedrag.federation.greeting import Greeting, greeting_content, open_greeting
+from fedrag.federation.messages import GREET, TRAIN
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.federation.signing import SIGNATURE, verified_slip, with_signature
 from fedrag.files import write_json
 from fedrag.service.plain_log import log_plainly

@@ -20,7 +20,7 @@ from fedrag.data.feedback_row import Feedback
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_site
-from fedrag.federation.messages import POLICY_RULES
+from fedrag.federation.greeting import POLICY_RULES
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.certificates import new_server_certificate
 from fedrag.site.egress import read_egress

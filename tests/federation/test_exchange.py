@@ -16,17 +16,8 @@ from fedrag import __version__
 from fedrag.components.base_models import base_identities, base_tensor_hashes
 from fedrag.errors import QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites, replies_as_they_come
-from fedrag.federation.messages import (
-    GREET,
-    TRAIN,
-    Greeting,
-    Reply,
-    Request,
-    greeting_content,
-    open_request,
-    reply_content,
-    request_content,
-)
+from fedrag.federation.greeting import Greeting, greeting_content
+from fedrag.federation.messages import GREET, TRAIN, Reply, Request, open_request, reply_content, request_content
 from fedrag.federation.update import manifest_of
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.runs.run_folder import RunFolder

@@ -12,23 +12,19 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedrag.errors import MessageError
+from fedrag.federation.greeting import NAME_LENGTH, POLICY_RULES, Greeting, greeting_content, open_greeting
 from fedrag.federation.messages import (
-    NAME_LENGTH,
-    POLICY_RULES,
-    REFUSALS,
     TRAIN,
-    Greeting,
     Reply,
     Request,
     array_bytes,
     drop_arrays,
-    greeting_content,
-    open_greeting,
     open_reply,
     open_request,
     reply_content,
     request_content,
 )
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.federation.update import flatten, manifest_of
 from fedrag.types import ModelIdentity
 

@@ -13,7 +13,8 @@ from tiny_federation import Lines, federate, node_configs, small_site, tiny_conf
 from fedrag.data.questions import question_counts
 from fedrag.data.writing import write_site
 from fedrag.errors import ConfigError, DataError, MessageError, ModelError, QuorumError, TrainingDiverged
-from fedrag.federation.messages import POLICY_RULES, REFUSALS
+from fedrag.federation.greeting import POLICY_RULES
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.site.client_app import make_client_app
 from fedrag.site.policy import policy_numbers

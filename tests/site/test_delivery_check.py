@@ -11,7 +11,8 @@ from flwr.supercore.task_identity import TaskIdentity
 from tiny_federation import tiny_config, write_small_sites
 
 from fedrag.components.state import initial_state
-from fedrag.federation.messages import DELIVER, REFUSALS, Request, request_content
+from fedrag.federation.messages import DELIVER, Request, request_content
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.site import delivery
 from fedrag.site.client_app import make_client_app
 from fedrag.site.delivery import current_delivery, deliveries, roll_back

@@ -22,17 +22,8 @@ from typer.testing import CliRunner
 
 from fedrag.cli.client_audit import audit
 from fedrag.errors import ConfigError, StorageError
-from fedrag.federation.messages import (
-    DELIVER,
-    GREET,
-    TRAIN,
-    VALIDATE,
-    Greeting,
-    Reply,
-    array_bytes,
-    greeting_content,
-    reply_content,
-)
+from fedrag.federation.greeting import Greeting, greeting_content
+from fedrag.federation.messages import DELIVER, GREET, TRAIN, VALIDATE, Reply, array_bytes, reply_content
 from fedrag.federation.signing import Slip
 from fedrag.federation.update import manifest_of
 from fedrag.site.admin.egress_audit import ALSO_LEAVES, audit_rows

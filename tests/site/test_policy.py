@@ -11,15 +11,9 @@ import pytest
 
 from fedrag.config.scenario import Config
 from fedrag.diagnosis.tally import COUNTS
-from fedrag.federation.messages import (
-    DIAGNOSIS_COUNTS,
-    POLICY_RULES,
-    REFUSALS,
-    Greeting,
-    Reply,
-    diagnosis_metrics,
-    told_diagnosis,
-)
+from fedrag.federation.greeting import POLICY_RULES, Greeting
+from fedrag.federation.messages import DIAGNOSIS_COUNTS, Reply, diagnosis_metrics, told_diagnosis
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.site.policy import (
     RequestedWork,
     apply_to_greeting,

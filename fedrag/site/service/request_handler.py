@@ -20,6 +20,7 @@ from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
 from fedrag.errors import ConfigError, FedragError, SignatureError
+from fedrag.federation.greeting import minor_version
 from fedrag.federation.messages import (
     DELIVER,
     TRAIN,
@@ -27,7 +28,6 @@ from fedrag.federation.messages import (
     Reply,
     Request,
     content_bytes,
-    minor_version,
     open_request,
     reply_content,
 )

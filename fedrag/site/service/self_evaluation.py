@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedrag.errors import FedragError
-from fedrag.federation.messages import REFUSALS
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.service.children import Child
 from fedrag.site.adoption import Verdict, record_verdict, verdict_line
 from fedrag.site.client_folder import INBOX

@@ -1,0 +1,57 @@
+"""The codes with which a site refuses, and what the server makes of them: no free text of a site is ever shown."""
+
+from __future__ import annotations
+
+import re
+
+from flwr.app import Message
+
+from fedrag.errors import MessageError
+
+REFUSALS = {
+    "no-examples": "it has no questions to learn from",
+    "diverged": "its training diverged",
+    "bad-data": "its data is malformed",
+    "bad-model": "its models are missing or altered",
+    "bad-request": "it could not read the request",
+    "bad-delivery": "the models it was handed are not those of the scenario, or not whole",
+    "deliveries-full": "it keeps as many delivered models as it may; its administrator removes old ones",
+    "deadline": "the deadline passed while it trained",
+    "out-of-memory": "it ran out of memory",
+    "no-disk-space": "its disk is full",
+    "error": "an error occurred there",
+    "bad-signature": "the request's signature is not the coordinator's",
+    "other-name": "it has another name than it is registered under",
+    "replayed": "it had seen this request before",
+    "version": "it runs another version of fedrag",
+    "worker": "its worker died",
+    "policy-component": "its policy does not allow work on this component",
+    "policy-schedule": "its policy does not allow this schedule",
+    "policy-model": "its policy does not allow these base models",
+    "policy-module": "its policy does not allow this module of functions, or not this source of it",
+    "policy-rounds": "its policy does not allow more rounds today",
+    "policy-measure": "its policy does not allow to measure models",
+    "policy-minutes": "its policy does not allow more work today",
+    "policy-quiet-hours": "its policy does not allow work at this time of day",
+    "policy-message-size": "its policy does not allow messages this large",
+    "policy-few-examples": "its policy does not allow training on so few questions",
+    "policy-counts": "its policy does not allow weighting by counts, which it does not tell",
+    "policy-update-norm": "its policy does not allow an update this large to leave",
+}
+"""Codes a site may refuse with, and what they mean."""
+
+
+def require_content(message: Message) -> None:
+    """Raise a MessageError where the site failed or refused."""
+    if message.has_error():
+        # The reason is Flower's or the site's text: its first word at most, and only if it is a plain name.
+        reason = (message.error.reason or "").split(":")[0].strip()
+        named = reason if re.fullmatch("[A-Za-z0-9_]{1,40}", reason) else "no reason told"
+        raise MessageError(f"its client failed ({named})")
+    refusal = message.content.config_records.get("refusal")
+    if refusal is not None:
+        code = str(refusal.get("code", "error"))
+        meaning = REFUSALS.get(code, REFUSALS["error"])
+        error_id = str(refusal.get("error-id", ""))
+        suffix = f"; error {error_id} in the site's log" if re.fullmatch(r"[0-9a-f]{8}", error_id) else ""
+        raise MessageError(f"{meaning} ({code if code in REFUSALS else 'error'}{suffix})")
