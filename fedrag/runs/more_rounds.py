@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 
+from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
 from fedrag.errors import ConfigError, RunError
@@ -59,9 +60,11 @@ def _require_checkpoint(run: RunFolder) -> None:
     """Require what a finished run goes on from; where its checkpoints were removed, its result may be the last one."""
     if run.has_checkpoint and run.load_checkpoint()[0] is not None:
         return
-    if run.config.federation.keep != "last":
+    federation = run.config.federation
+    optimizers = {averaging_of(federation, name).server_optimizer for name in trained_components(federation)}
+    if federation.keep != "last" or optimizers != {"none"}:  # a server optimizer's memory is in no result
         raise RunError(f"{run.path}: has no checkpoint to go on from; start a new run with start_from = {run.path}")
-    run.save_checkpoint(Checkpoint(run.config.federation.rounds, run.load_result(), {}, {}), {})
+    run.save_checkpoint(Checkpoint(federation.rounds, run.load_result(), {}, {}), {})
 
 
 def _what_differs(config: Config, before: int) -> list[str]:

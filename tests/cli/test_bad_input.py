@@ -128,7 +128,10 @@ def unfinish(run: Path) -> None:
     ("setting", "sentence"),
     [
         ("rounds=3", "unknown key rounds (nearest known: federation.rounds)"),
-        ("federation.learning_rate=1", "unknown key federation.learning_rate (nearest known: generator.learning_rate)"),
+        (
+            "federation.learning_rate=1",
+            "unknown key federation.learning_rate (nearest known: federation.server.learning_rate)",
+        ),
         ("federation.quorom=1", "unknown key federation.quorom (nearest known: federation.quorum)"),
         ("lora.rank=4", "unknown key lora (nearest known: generator.lora)"),
         ("federation.rounds=0", "federation.rounds = 0: must be greater than or equal to 1"),

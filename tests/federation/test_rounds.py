@@ -316,8 +316,8 @@ def test_sites_with_the_same_update_round_it_each_in_its_own_way_in_int8(sites, 
         sent.append(reply.content["update"]["generator"].numpy())
         return reply
 
-    def train_as_b(bench, request, components):
-        return train_site(replace(bench, site=replace(bench.site, name="b")), request)
+    def train_as_b(bench, request, *further):
+        return train_site(replace(bench, site=replace(bench.site, name="b")), request, *further)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fedrag.site.client_app.train_site", train_as_b)

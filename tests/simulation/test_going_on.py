@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -185,10 +186,14 @@ def test_fewer_rounds_are_refused_and_nothing_is_lost(first):
     assert bits(first) == before
 
 
-def test_a_run_without_a_checkpoint_names_the_other_way(first, sites, tmp_path):
+@pytest.mark.parametrize("setting", ['keep = "best"', 'server_optimizer = "adam"'])
+def test_a_run_whose_result_is_not_all_that_a_checkpoint_holds_names_the_other_way(setting, first, sites, tmp_path):
     copy = tmp_path / "first-1"
     shutil.copytree(first.path, copy)
     shutil.rmtree(copy / "checkpoints")
+    scenario, name = (copy / "scenario.toml").read_text(), setting.split(" = ")[0]
+    (copy / "scenario.toml").write_text(re.sub(f"^{name} = .*$", setting, scenario, count=1, flags=re.M))
+    assert setting in (copy / "scenario.toml").read_text()
     with pytest.raises(RunError, match="has no checkpoint to go on from; start a new run with start_from = "):
         resume(copy, rounds=2)
     assert RunFolder.open(copy).is_finished

@@ -25,7 +25,7 @@ from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.site import steps
-from fedrag.site.delivery import accept_delivery
+from fedrag.site.acceptance import accept_delivery
 from fedrag.site.site_paths import SitePaths
 from fedrag.site.steps import train_site
 from fedrag.site.validation import validate_site
@@ -217,21 +217,22 @@ def test_validation_of_one_component_tells_of_that_one_alone(work):
     assert validate_site(*work(nothing)) == Reply(refusal="no-examples")
 
 
-def test_a_delivery_lies_in_the_sites_cache_and_replaces_the_one_before(work):
+def test_a_delivery_lies_in_the_sites_cache_beside_the_one_before(work):
     bench, request = work()
     accept_delivery(bench, request)
     newer = {c: {n: t + 1 for n, t in tensors.items()} for c, tensors in request.state.items()}
     assert accept_delivery(bench, replace(request, state=newer)) == Reply(metrics={"delivered": 2})
-    folder = bench.cache / "models" / "tiny"
-    assert sorted(path.name for path in folder.iterdir()) == [
-        "generator.safetensors",
-        "retriever.safetensors",
-        "scenario.toml",
-    ]
-    for component, tensors in newer.items():
-        found = load_file(folder / f"{component}.safetensors")
-        for name, tensor in tensors.items():
-            np.testing.assert_array_equal(found[name], tensor)
+    for place, state in {"tiny": request.state, "tiny.2": newer}.items():
+        folder = bench.cache / "models" / place
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "generator.safetensors",
+            "retriever.safetensors",
+            "scenario.toml",
+        ]
+        for component, tensors in state.items():
+            found = load_file(folder / f"{component}.safetensors")
+            for name, tensor in tensors.items():
+                np.testing.assert_array_equal(found[name], tensor)
 
 
 def test_a_site_s_own_settings_win_over_what_the_scenario_says(tmp_path, tiny_home):
