@@ -15,7 +15,7 @@ from fedrag.cli.server_diagnose import diagnose
 from fedrag.cli.server_dry_run import show_dry_run
 from fedrag.cli.server_keys import accept_key, rotate
 from fedrag.security.permissions import private_files
-from fedrag.service.environment import require_linux, spare_this_machine
+from fedrag.service.environment import require_linux, this_machine_spared
 from fedrag.text import plural
 
 app = typer.Typer(help="Coordinate a federation of sites.", no_args_is_help=True)
@@ -33,7 +33,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 def _begin(context: typer.Context) -> None:
     require_linux("server")
     context.with_resource(private_files())
-    spare_this_machine()
+    context.with_resource(this_machine_spared())
 
 
 @app.command()

@@ -64,7 +64,10 @@ def _failed_run(folder: ServerFolder, now: datetime) -> Iterator[Notice]:
             failed = outcome.state in ("failed", "stopped") and outcome.why != TOLD_TO_STOP
             if failed and now - datetime.fromisoformat(outcome.since) < DAY:
                 go_on = f"fedrag server resume {folder.path} {name}"
-                yield Notice("run-failed", printable(f"{name} {outcome.state}: {outcome.why}; go on with: {go_on}"))
+                yield Notice(
+                    "run-failed",
+                    printable(" ".join(f"{name} {outcome.state}: {outcome.why}; go on with: {go_on}".split())),
+                )
 
 
 def _sites_away(folder: ServerFolder, now: datetime) -> Iterator[Notice]:

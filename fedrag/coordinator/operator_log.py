@@ -136,6 +136,8 @@ def recorded(command: str, *arguments: str) -> Callable[[Callable[P, R]], Callab
 def _text(value: object) -> str:
     if isinstance(value, Config):
         return f"{value.name}, sha256 {hashlib.sha256(value.to_toml().encode()).hexdigest()}"
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
     return "" if value is None else str(value)
 
 

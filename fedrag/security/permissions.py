@@ -79,8 +79,8 @@ def _walk(folder: Path, kept: Collection[Path]) -> Iterator[Path]:
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda one: one.name):
             path = Path(entry.path)
-            if path in kept or entry.is_symlink():
-                continue
+            if path in kept or entry.is_symlink() or stat.S_ISSOCK(entry.stat(follow_symlinks=False).st_mode):
+                continue  # a socket is nginx's to make; the folder round it is closed
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(path, kept)
             else:

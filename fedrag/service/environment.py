@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from urllib.request import getproxies, proxy_bypass
 
@@ -41,12 +42,19 @@ def require_linux(verb: str) -> None:
 THIS_MACHINE = ("127.0.0.1", "localhost", "::1")
 
 
-def spare_this_machine(environment: MutableMapping[str, str] = os.environ) -> None:
-    """Let no proxy of the environment stand between processes of this machine."""
+@contextmanager
+def this_machine_spared(environment: MutableMapping[str, str] = os.environ) -> Iterator[None]:
+    """Let no proxy of the environment stand between this process, those that it starts, and others of this machine."""
     names = ("no_proxy", "NO_PROXY")
-    spared = [host.strip() for name in names for host in environment.get(name, "").split(",") if host.strip()]
-    for name in names:
-        environment[name] = ",".join(dict.fromkeys([*spared, *THIS_MACHINE]))
+    before = {name: environment[name] for name in names if name in environment}
+    spared = [host.strip() for hosts in before.values() for host in hosts.split(",") if host.strip()]
+    environment.update(dict.fromkeys(names, ",".join(dict.fromkeys([*spared, *THIS_MACHINE]))))
+    try:
+        yield
+    finally:
+        for name in names:
+            del environment[name]
+        environment.update(before)
 
 
 @dataclass(frozen=True, slots=True)

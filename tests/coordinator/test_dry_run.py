@@ -20,8 +20,9 @@ from fedrag.coordinator.foreseen import Asked, refusals_of_all
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ModelError
 from fedrag.runs.run_folder import RunFolder
-from fedrag.site.policy import Ledger, RequestedWork, policy_numbers, refusal_of_request
+from fedrag.site.policy import RequestedWork, is_too_large, policy_numbers, refusal_of_request
 from fedrag.site.site_config import Policy
+from fedrag.site.work_ledger import Ledger
 
 COUNTS = {"train_questions": 40, "answered_questions": 40, "labelled_questions": 12, "validation_questions": 4}
 NOON = datetime(2026, 3, 2, 12, 0, tzinfo=UTC)
@@ -153,8 +154,8 @@ def test_what_is_foreseen_is_what_the_site_itself_says(policy: Policy, weighting
     config = tiny_config(federation={"schedule": schedule, "weighting": weighting})
     names = {"joint": ("generator", "retriever")}.get(schedule, (schedule,))
     fewest = 12 if "retriever" in names else 40
-    request = RequestedWork(config, names, {}, train_questions=fewest, message_bytes=5000)
-    code = refusal_of_request(policy, request, Ledger(), NOON)
+    request = RequestedWork(config, names, {}, train_questions=fewest)
+    code = "policy-message-size" if is_too_large(policy, 5000) else refusal_of_request(policy, request, Ledger(), NOON)
     counts = COUNTS if policy.tell_counts else dict.fromkeys(COUNTS, 1)
     codes = refusals_of_all(policy_numbers(policy), Asked(config, 5000, counts))
     assert code == (codes or [""])[0]

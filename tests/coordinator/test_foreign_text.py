@@ -165,7 +165,7 @@ def hostile_coordinator(root):
 
 def test_the_console_s_page_and_the_tables_of_the_terminal_show_it_harmlessly(tmp_path):
     folder = hostile_coordinator(tmp_path)
-    page = render_page(folder, "")
+    page = render_page(folder, "", ())
     assert_harmless(page)
     assert "owned" in page
     for verb in ("status", "sites"):

@@ -444,7 +444,8 @@ def test_the_lines_that_a_document_explains_are_said_by_the_code(document: str):
     explained = re.findall(r"^\| `(.+?)` \|", section, re.M)
     assert len(explained) > 5
     said = "\n".join(text for path in (ROOT / "fedrag").rglob("*.py") for text in texts_of(path))
-    parts = [(line, part.strip()) for line in explained for part in re.split(r"\.\.\.", line)]
+    lines = [line for cell in explained for line in cell.split("`, `")]
+    parts = [(line, part.strip()) for line in lines for part in re.split(r"\.\.\.|^attention: ", line)]
     assert [(line, part) for line, part in parts if part not in said] == []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from fedrag.service.environment import proxy_in_the_way, spare_this_machine
+from fedrag.service.environment import proxy_in_the_way, this_machine_spared
 
 
 @pytest.fixture(autouse=True)
@@ -32,9 +32,14 @@ def test_what_is_meant_for_other_connections_is_not_in_the_way(monkeypatch: pyte
     assert proxy_in_the_way("rag.example.org:8443") is None
 
 
-def test_this_machine_is_spared_next_to_what_is_spared_already():
+def test_this_machine_is_spared_next_to_what_is_spared_already_as_long_as_the_command_runs():
     environment = {"no_proxy": "example.org, 127.0.0.1", "NO_PROXY": "example.com"}
-    for _ in range(2):
-        spare_this_machine(environment)
-    assert environment["no_proxy"] == "example.org,127.0.0.1,example.com,localhost,::1"
-    assert environment["NO_PROXY"] == environment["no_proxy"]
+    before = dict(environment)
+    with this_machine_spared(environment), this_machine_spared(environment):
+        assert environment["no_proxy"] == "example.org,127.0.0.1,example.com,localhost,::1"
+        assert environment["NO_PROXY"] == environment["no_proxy"]
+    assert environment == before
+    nothing: dict[str, str] = {}
+    with this_machine_spared(nothing):
+        assert nothing["no_proxy"] == "127.0.0.1,localhost,::1"
+    assert nothing == {}
