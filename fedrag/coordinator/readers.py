@@ -15,6 +15,7 @@ from pathlib import Path
 from fedrag.errors import ConfigError
 
 DATABASE = "superlink.db"
+_SECRET = (".key", ".secret", ".token", ".lock")
 OPEN_TO_GROUP = 0o2750
 """Mode of a folder whose group may enter and read it; what is made in it belongs to the group too."""
 
@@ -55,5 +56,12 @@ def _give(entry: str, group: int) -> None:
         found = os.lstat(entry)
         if found.st_gid != group:
             os.chown(entry, -1, group, follow_symlinks=False)
-        if stat.S_ISDIR(found.st_mode) and stat.S_IMODE(found.st_mode) != OPEN_TO_GROUP:
+        mode = stat.S_IMODE(found.st_mode)
+        if stat.S_ISDIR(found.st_mode) and mode != OPEN_TO_GROUP:
             os.chmod(entry, OPEN_TO_GROUP)
+        if stat.S_ISREG(found.st_mode) and not mode & stat.S_IRGRP and not _is_secret(Path(entry).name):
+            os.chmod(entry, mode | stat.S_IRGRP)
+
+
+def _is_secret(name: str) -> bool:
+    return name.endswith(_SECRET) or name.startswith(DATABASE)

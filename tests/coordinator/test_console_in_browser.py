@@ -35,7 +35,7 @@ STRICT = Policy(
     tell_counts=False,
 )
 
-TITLES = ("Site", "State", "Heard of (UTC)", "Policy", "Fingerprint of its key")
+TITLES = ("Site", "State", "Heard of", "Policy", "Fingerprint of its key")
 
 COUNT_LINES = """cell => {
     const range = document.createRange();

@@ -61,7 +61,7 @@ def test_every_command_leaves_what_it_was_about_and_how_it_ended(folder, key, tm
     assert told["run"][0]["config"].startswith("tiny, sha256 ")
     assert told["run"][1] == f"done: {run}"
     assert told["stop"] == ({}, f"done: {run}")
-    assert told["resume"] == ({"name": run}, "done")
+    assert told["resume"] == ({"name": run, "rounds": ""}, "done")
     assert told["backup"] == ({"file": str(tmp_path / "backup.tar.gz")}, "done")
     assert told["remove-site"] == ({"name": "north"}, f"done: {who}")
     assert operator_log(folder.path).verify().faults == ()
