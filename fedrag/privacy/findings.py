@@ -10,6 +10,8 @@ from fedrag.privacy.regurgitation import CONTINUED_TOKENS, GIVEN_TOKENS
 
 CLEAR_SHARE = 0.05
 """Found at one false accusation in a hundred, this share is five times what chance finds."""
+CLEAR_AREA = 0.6
+"""In so many of all pairs the one that was learnt from scores higher."""
 
 NOT_TESTED = (
     "Whether single updates, which a site sends in every round, give texts back to the coordinator: this audit looks "
@@ -24,16 +26,18 @@ NOT_TESTED = (
 def headline(result: Mapping[str, Any]) -> str:
     """Return the one sentence above all others."""
     found = {name: Separation(**figures) for name, figures in result["membership"].items()}
-    unsure = [one for one in found.values() if not one.is_sure]
     if not found:
         return "Nothing was trained that could remember a question."
-    told = [name for name, one in found.items() if one.found_low > CLEAR_SHARE or one.auc_low > 0.6]
-    if told:
+    if told := [name for name, one in found.items() if one.found_low > CLEAR_SHARE or one.auc_low > CLEAR_AREA]:
         return f"Single questions that the {' and the '.join(told)} learnt from can be told from others."
-    if unsure:
-        fewest = min(one.n_others for one in unsure)
-        return f"Too few held-back questions for a headline: {fewest}, at least {FEWEST_OTHERS} are needed."
-    return "Single questions that were trained on cannot be told from others by this audit."
+    if unsure := [one.n_others for one in found.values() if not one.is_sure]:
+        return f"Too few held-back questions for a headline: {min(unsure)}, at least {FEWEST_OTHERS} are needed."
+    if better := [name for name, one in found.items() if not one.is_at_chance]:
+        return (
+            f"On average the {' and the '.join(better)} {'does' if len(better) == 1 else 'do'} better on questions "
+            "learnt from than on others; few single questions, if any, can be told by it."
+        )
+    return "Questions that were trained on cannot be told from others by this audit."
 
 
 def sentences(result: Mapping[str, Any]) -> list[str]:

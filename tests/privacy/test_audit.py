@@ -99,3 +99,9 @@ def test_a_headline_needs_enough_questions_that_were_held_back():
     few, many = (Separation(80, n, 0.5, 0.4, 0.6, 0.0, 0.0, 0.05) for n in (FEWEST_OTHERS - 1, FEWEST_OTHERS))
     assert "Too few" in headline({"membership": {"generator": few.to_json()}})
     assert "cannot be told" in headline({"membership": {"generator": many.to_json()}})
+
+
+def test_a_trace_on_average_is_no_clean_bill():
+    trace = Separation(200, 500, 0.57, 0.53, 0.61, 0.0, 0.0, 0.02).to_json()
+    said = headline({"membership": {"generator": trace, "retriever": trace}})
+    assert said.startswith("On average the generator and the retriever do better on questions learnt from")
