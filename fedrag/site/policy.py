@@ -177,7 +177,8 @@ def apply_to_reply(policy: Policy, reply: Reply, validation_questions: int = 1) 
         reply: What the step gave.
         validation_questions: Questions behind the sums of a validation; where it is not known, the fewest there can be.
     """
-    if any(reply.questions.get(component, 0) < policy.min_examples for component in reply.update):
+    # A difference of zeros holds nothing of any question: what taught nothing costs the other components nothing.
+    if any(reply.questions.get(c, 0) < policy.min_examples and flat.any() for c, flat in reply.update.items()):
         return Reply(refusal="policy-few-examples")
     if policy.max_update_norm and not all(
         norm({component: flat}) <= policy.max_update_norm for component, flat in reply.update.items()

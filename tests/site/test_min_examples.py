@@ -103,6 +103,14 @@ def test_questions_whose_batch_holds_no_negative_do_not_count(train):
     assert train(site, 2, retriever={"loss": "contrastive"}) == ""
 
 
+def test_a_component_that_learnt_from_nothing_does_not_keep_the_other_one_back(train):
+    """Both questions stand on one passage: the retriever has no negative, and its difference is zero."""
+    same = labelled(replace(SITE, train=SITE.train[:2]), 0, 0)
+    assert train(same, 1, ("generator", "retriever"), retriever={"loss": "contrastive"}) == ""
+    assert train(same, 2, ("generator", "retriever"), retriever={"loss": "contrastive"}) == ""
+    assert train(same, 3, ("generator", "retriever"), retriever={"loss": "contrastive"}) == "policy-few-examples"
+
+
 def test_a_question_asked_twice_counts_once(train):
     two = labelled(replace(SITE, train=SITE.train[:2]), 0, 1)
     site = replace(two, train=(*two.train, *(replace(question, id=f"{question.id}+") for question in two.train)))
