@@ -47,17 +47,18 @@ def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("real_models")
 def test_a_model_that_was_made_to_memorise_is_found(tmp_path: Path):
     north = load_site(SHIPPED / "north")
-    write_site(tmp_path / "sites" / "north", replace(north, train=north.train[:8], test=north.test + north.train[8:]))
+    write_site(tmp_path / "sites" / "north", replace(north, train=north.train[:3], test=north.test + north.train[3:]))
     config = Config.from_dict(MEMORISE | {"data": {"sites": str(tmp_path / "sites")}})
     run = simulate(config, out=tmp_path / "run")
     result = audit_run(run.path)
     told = Separation(**result["membership"]["generator"])
     assert told.found > 0.5
     assert told.auc_low > 0.9
-    assert result["answers"]["members"]["trained"]["hits"] > 4
+    assert result["answers"]["members"]["trained"]["hits"] == 3
     assert result["answers"]["others"]["trained"]["hits"] < 4
     assert "can be told from others" in headline(result)
     assert json.loads((run.path / "audit" / "audit.json").read_text()) == result
