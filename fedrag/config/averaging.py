@@ -15,6 +15,7 @@ from fedrag.config.averaging_settings import (
     Weighting,
 )
 from fedrag.config.run_settings import FederationConfig
+from fedrag.config.schedule import trained_components
 from fedrag.types import COMPONENTS, Component
 
 ONE_SITE: dict[str, Any] = {
@@ -55,6 +56,15 @@ def averaging_of(config: FederationConfig, component: Component) -> Averaging:
         server_optimizer=config.server_optimizer if own.server_optimizer == "same" else own.server_optimizer,
         max_update_norm=own.max_update_norm or config.max_update_norm,
     )
+
+
+def weighs_by_counts(config: FederationConfig) -> bool:
+    """Return whether any trained component is averaged by numbers of examples.
+
+    >>> weighs_by_counts(FederationConfig(weighting="equal", generator=ComponentAveraging(weighting="examples")))
+    True
+    """
+    return any(averaging_of(config, name).weighting != "equal" for name in trained_components(config))
 
 
 def averaging_text(config: FederationConfig, components: Iterable[Component]) -> str:

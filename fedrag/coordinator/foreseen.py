@@ -7,16 +7,14 @@ from dataclasses import dataclass
 
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
-from fedrag.config.averaging import averaging_of
-from fedrag.config.run_settings import FederationConfig
+from fedrag.config.averaging import weighs_by_counts
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.coordinator.policy_text import count_text, number_text, time_text
 from fedrag.federation.refusal_codes import REFUSALS
+from fedrag.site.policy import MEGABYTE
 from fedrag.text import plural
 from fedrag.types import COMPONENTS, Component
-
-MEGABYTE = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +51,7 @@ def refusals_of_all(policy: Mapping[str, float], asked: Asked, components: Compo
         "policy-few-examples": all(
             _fewest_questions(policy, asked, names, components) < policy.get("min_examples", 1) for names in rounds
         ),
-        "policy-counts": not policy.get("tell_counts", 1) and _weighs_by_counts(federation),
+        "policy-counts": not policy.get("tell_counts", 1) and weighs_by_counts(federation),
     }
     return [code for code, is_broken in broken.items() if is_broken]
 
@@ -91,10 +89,6 @@ def reservations(policy: Mapping[str, float], asked: Asked) -> Iterator[str]:
 def refusal_text(code: str) -> str:
     """Return a code with what it means."""
     return f"{REFUSALS[code]} ({code})"
-
-
-def _weighs_by_counts(federation: FederationConfig) -> bool:
-    return any(averaging_of(federation, name).weighting != "equal" for name in trained_components(federation))
 
 
 def _refused_components(policy: Mapping[str, float], config: Config) -> set[Component]:

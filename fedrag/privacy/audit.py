@@ -71,21 +71,26 @@ def audit_of(
         DataError: No site has both kinds of questions.
     """
     audited = audited_questions(sites)
-    gains: dict[str, dict[Question, float]] = {component: {} for component in ("generator", "retriever")}
+    ours: dict[str, list[float]] = {component: [] for component in ("generator", "retriever")}
+    theirs: dict[str, list[float]] = {component: [] for component in ours}
     for done, one in enumerate(audited):
         display.progress("auditing sites", done, len(audited))
+        gains: dict[str, dict[Question, float]] = {}
         if "generator" in state:
-            gains["generator"] |= generator_gains(one, config, state, indexes or shared_indexes())
+            gains["generator"] = generator_gains(one, config, state, indexes or shared_indexes())
         if "retriever" in state:
-            gains["retriever"] |= retriever_gains(one, config, state)
+            gains["retriever"] = retriever_gains(one, config, state)
+        for component, scores in gains.items():  # by site: another may have asked the same
+            ours[component] += [scores[question] for question in one.members if question in scores]
+            theirs[component] += [scores[question] for question in one.others if question in scores]
     display.progress("auditing sites", len(audited), len(audited))
-    members = {question for one in audited for question in one.members}
-    found: dict[str, Any] = {"membership": {}}
-    for component, scores in gains.items():
-        ours = [score for question, score in scores.items() if question in members]
-        theirs = [score for question, score in scores.items() if question not in members]
-        if ours and theirs:
-            found["membership"][component] = separation(ours, theirs).to_json()
+    found: dict[str, Any] = {
+        "membership": {
+            component: separation(ours[component], theirs[component]).to_json()
+            for component in ours
+            if ours[component] and theirs[component]
+        }
+    }
     if "generator" in state:
         found |= {"answers": _answers(audited, config, state, display), "passages": _passages(audited, config, state)}
     return found
@@ -93,18 +98,14 @@ def audit_of(
 
 def _answers(audited: Sequence[Audited], config: Config, state: State, display: Display) -> dict[str, Any]:
     display.say("asking every question without passages")
-    told: dict[str, dict[Question, bool]] = {"trained": {}, "untouched": {}}
+    models: dict[str, State] = {"trained": state, "untouched": {}}
+    right: dict[str, dict[str, list[bool]]] = {kind: {model: [] for model in models} for kind in ("members", "others")}
     for one in audited:
-        told["trained"] |= answered_by_heart(one, config, state)
-        told["untouched"] |= answered_by_heart(one, config, {})
-    members = {question for one in audited for question in one.members}
-    return {
-        kind: {
-            model: _share([right for q, right in answers.items() if (q in members) == is_member])
-            for model, answers in told.items()
-        }
-        for kind, is_member in (("members", True), ("others", False))
-    }
+        for model, used in models.items():
+            told = answered_by_heart(one, config, used)
+            right["members"][model] += [told[question] for question in one.members if question in told]
+            right["others"][model] += [told[question] for question in one.others if question in told]
+    return {kind: {model: _share(flags) for model, flags in told_of.items()} for kind, told_of in right.items()}
 
 
 def _passages(audited: Sequence[Audited], config: Config, state: State) -> dict[str, Any]:

@@ -28,10 +28,10 @@ def headline(result: Mapping[str, Any]) -> str:
     found = {name: Separation(**figures) for name, figures in result["membership"].items()}
     if not found:
         return "Nothing was trained that could remember a question."
-    if told := [name for name, one in found.items() if one.found_low > CLEAR_SHARE or one.auc_low > CLEAR_AREA]:
-        return f"Single questions that the {' and the '.join(told)} learnt from can be told from others."
     if unsure := [one.n_others for one in found.values() if not one.is_sure]:
         return f"Too few held-back questions for a headline: {min(unsure)}, at least {FEWEST_OTHERS} are needed."
+    if told := [name for name, one in found.items() if one.found_low > CLEAR_SHARE or one.auc_low > CLEAR_AREA]:
+        return f"Single questions that the {' and the '.join(told)} learnt from can be told from others."
     if better := [name for name, one in found.items() if not one.is_at_chance]:
         return (
             f"On average the {' and the '.join(better)} {'does' if len(better) == 1 else 'do'} better on questions "

@@ -9,10 +9,9 @@ from datetime import datetime
 from typing import get_args
 
 from fedrag.components.shipped import SHIPPED
-from fedrag.config.averaging import averaging_of
-from fedrag.config.run_settings import FederationConfig, Schedule
+from fedrag.config.averaging import weighs_by_counts
+from fedrag.config.run_settings import Schedule
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import trained_components
 from fedrag.data.questions import distinct_questions, question_counts
 from fedrag.federation.greeting import Greeting
 from fedrag.federation.messages import Reply
@@ -65,13 +64,9 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         "policy-module": not _module_is_allowed(policy, asked),
         kept_back: bool(kept_back),
         "policy-few-examples": asked.work == "train" and asked.train_questions < policy.min_examples,
-        "policy-counts": not policy.tell_counts and _weighs_by_counts(asked.config.federation),
+        "policy-counts": not policy.tell_counts and weighs_by_counts(asked.config.federation),
     }
     return next((code for code, is_broken in broken.items() if is_broken), "")
-
-
-def _weighs_by_counts(federation: FederationConfig) -> bool:
-    return any(averaging_of(federation, name).weighting != "equal" for name in trained_components(federation))
 
 
 def refusal_of_work(policy: Policy, work: WorkKind, ledger: Ledger, now: datetime) -> str:

@@ -60,7 +60,7 @@ def test_a_model_that_was_made_to_memorise_is_found(tmp_path: Path):
     assert told.auc_low > 0.9
     assert result["answers"]["members"]["trained"]["hits"] == 3
     assert result["answers"]["others"]["trained"]["hits"] < 4
-    assert "can be told from others" in headline(result)
+    assert "Too few held-back questions" in headline(result), "23 show no false accusation in a hundred"
     assert json.loads((run.path / "audit" / "audit.json").read_text()) == result
 
 
@@ -100,6 +100,25 @@ def test_a_headline_needs_enough_questions_that_were_held_back():
     few, many = (Separation(80, n, 0.5, 0.4, 0.6, 0.0, 0.0, 0.05) for n in (FEWEST_OTHERS - 1, FEWEST_OTHERS))
     assert "Too few" in headline({"membership": {"generator": few.to_json()}})
     assert "cannot be told" in headline({"membership": {"generator": many.to_json()}})
+
+
+def test_what_is_clearly_remembered_is_the_headline():
+    clear = Separation(200, 500, 0.99, 0.98, 1.0, 0.9, 0.85, 0.94).to_json()
+    none = Separation(200, 500, 0.5, 0.45, 0.55, 0.01, 0.0, 0.03).to_json()
+    said = headline({"membership": {"generator": clear, "retriever": none}})
+    assert said == "Single questions that the generator learnt from can be told from others."
+
+
+def test_two_sites_that_ask_the_same_count_it_twice(run: RunFolder):
+    north = load_site(SHIPPED / "north")
+    once, twice = (
+        audit_of([replace(north, name=name) for name in names], run.config, run.load_result())
+        for names in (["a"], ["a", "b"])
+    )
+    for component, figures in once["membership"].items():
+        assert twice["membership"][component]["n_members"] == 2 * figures["n_members"]
+        assert twice["membership"][component]["n_others"] == 2 * figures["n_others"]
+    assert twice["answers"]["others"]["trained"]["n"] == 2 * once["answers"]["others"]["trained"]["n"]
 
 
 def test_a_trace_on_average_is_no_clean_bill():
