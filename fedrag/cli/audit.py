@@ -21,6 +21,9 @@ def audit(
         Path | None,
         typer.Option("--data", metavar="SITES", help="Folder of the sites that took part, if it is another now."),
     ] = None,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Look for words of questions in an update, too, which takes minutes.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure what a run's models remember of their training data.
@@ -30,7 +33,7 @@ def audit(
     from fedrag.privacy.audit import FOLDER, audit_run
 
     with open_display() as display:
-        result = audit_run(run, data, display=display)
+        result = audit_run(run, data, attack=attack, display=display)
     _show(run.resolve().name, run / FOLDER, result, json_file)
 
 

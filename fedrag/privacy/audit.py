@@ -19,6 +19,7 @@ from fedrag.privacy.audited import NO_CANARIES, Audited, audited_questions
 from fedrag.privacy.kept_steps import KeptSteps
 from fedrag.privacy.membership import separation, share_interval
 from fedrag.privacy.one_run import bound_epsilon
+from fedrag.privacy.reconstruction import can_be_attacked, reconstruct
 from fedrag.privacy.regurgitation import answered_by_heart, passages_by_heart
 from fedrag.privacy.scores import generator_gains, retriever_gains
 from fedrag.rag.indexing import shared_indexes
@@ -36,12 +37,15 @@ Kinds = Callable[[Audited], tuple[Sequence[Question], Sequence[Question]]]
 T = TypeVar("T")
 
 
-def audit_run(path: Path | str, data: Path | str | None = None, *, display: Display = Quiet()) -> dict[str, Any]:
+def audit_run(
+    path: Path | str, data: Path | str | None = None, *, attack: bool = False, display: Display = Quiet()
+) -> dict[str, Any]:
     """Measure what a run's models remember, and keep the result in its folder.
 
     Args:
         path: The run folder.
         data: The folder of the sites that took part, where they lie elsewhere now; None: where the run found them.
+        attack: Whether words of questions are looked for in an update, too, which takes minutes.
         display: Shows lines and progress.
 
     Returns:
@@ -61,7 +65,7 @@ def audit_run(path: Path | str, data: Path | str | None = None, *, display: Disp
     sites = [load_site(each) for each in folders]
     canaries = {site.name: _canaries_of(run, each, site) for each, site in zip(folders, sites, strict=True)}
     out = run.path / FOLDER
-    found = audit_of(sites, run.config, state, canaries, display=display, kept=out / KEPT)
+    found = audit_of(sites, run.config, state, canaries, display=display, kept=out / KEPT, attack=attack)
     result = {"run": run.identity(), **found}
     write_json(out / RESULT, result)
     shutil.rmtree(out / KEPT, ignore_errors=True)
@@ -86,6 +90,7 @@ def audit_of(
     display: Display = Quiet(),
     indexes: Path | None = None,
     kept: Path | None = None,
+    attack: bool = False,
 ) -> dict[str, Any]:
     """Measure what models remember of sites.
 
@@ -98,12 +103,13 @@ def audit_of(
         indexes: The folder of indexes; None: the one that all runs of this machine's user share.
         kept: A folder that keeps what was computed until the end, so that an audit that was stopped goes on; who asked
             for it removes it.
+        attack: Whether words of questions are looked for in an update.
 
     Returns:
         `membership` of each trained component, the fields of `Separation`; where a generator was trained, `answers` and
         `passages` that it knows by heart, trained and untouched; where there are canaries, `canaries`: how many, their
-        `membership`, and in `epsilon` the fields of `EpsilonBound`, of each component. Numbers alone: no question,
-        answer or passage.
+        `membership`, and in `epsilon` the fields of `EpsilonBound`, of each component; with an attack,
+        `reconstruction`: what `reconstruct` returns. Numbers alone: no question, answer or passage.
 
     Raises:
         DataError: No site has both kinds of questions.
@@ -117,6 +123,8 @@ def audit_of(
         found["passages"] = _passages(audited, config, state, steps)
     if any(one.canaries for one in audited):
         found["canaries"] = _canaries(audited, gains)
+    if attack and can_be_attacked(config, state):
+        found["reconstruction"] = reconstruct(sites, config, {}, steps, display=display)
     return found
 
 

@@ -14,14 +14,25 @@ CLEAR_SHARE = 0.05
 CLEAR_AREA = 0.6
 """In so many of all pairs the one that was learnt from scores higher."""
 
+UPDATES_NOT_TESTED = (
+    "Whether single updates, which a site sends in every round, give texts back to the coordinator: this audit looked "
+    "at the finished models alone. In a simulation, fedrag audit RUN --attack looks at updates too."
+)
+UPDATES_TESTED_IN_PART = (
+    "Other ways to read an update, passages in it, and updates of the generator: one attack on the retriever was "
+    "tried, on few questions. A patient attacker finds more."
+)
 NOT_TESTED = (
-    "Whether single updates, which a site sends in every round, give texts back to the coordinator: this audit looks "
-    "at the finished models alone.",
     "Attackers who train models of their own for comparison. They find more than the two passes of this audit do.",
     "What a passage shows when it is put in a prompt. Whoever may search a site's passages may read them.",
     "Questions that no split holds back. Without others like them, nothing can be said about those trained on.",
 )
 """What nobody should take the audit for."""
+
+
+def not_tested(result: Mapping[str, Any]) -> list[str]:
+    """Return what was not tested, a sentence each."""
+    return [UPDATES_TESTED_IN_PART if result.get("reconstruction") else UPDATES_NOT_TESTED, *NOT_TESTED]
 
 
 def headline(result: Mapping[str, Any]) -> str:
@@ -58,7 +69,11 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
     if "answers" in result:
         told.append(_answers_text(result["answers"]))
         told.append(_passages_text(result["passages"]))
-    return told + (_canary_texts(result["canaries"]) if "canaries" in result else [])
+    if "canaries" in result:
+        told += _canary_texts(result["canaries"])
+    if result.get("reconstruction"):
+        told.append(reconstruction_text(result["reconstruction"]))
+    return told
 
 
 def membership_text(component: str, found: Separation) -> str:
@@ -105,6 +120,21 @@ def bound_text(bound: EpsilonBound) -> str:
         f"{guesses}its training leaves more trace of a question than any epsilon below {bound.epsilon:.2f} allows "
         f"(delta {bound.delta:g}, 95 % sure)."
     )
+
+
+def reconstruction_text(found: Mapping[str, Any]) -> str:
+    """Return what an attacker reads out of an update.
+
+    >>> reconstruction_text({"questions": 2, "sites": 6, "tokens": 28, "plain": 13, "sum": 4, "guess": 6})
+    'From the update of one site after a single step on 2 questions, whoever runs the coordinator finds 13 of 28 pieces of their words (tokens); from the sum over 6 sites 4. Guessing the most usual pieces in questions of other sites finds 6.'
+    """  # noqa: E501 - the sentence is one line
+    text = (
+        f"From the update of one site after a single step on {found['questions']} questions, whoever runs the "
+        f"coordinator finds {found['plain']} of {found['tokens']} pieces of their words (tokens)"
+    )
+    if "sum" in found:
+        text += f"; from the sum over {found['sites']} sites {found['sum']}"
+    return f"{text}. Guessing the most usual pieces in questions of other sites finds {found['guess']}."
 
 
 def _answers_text(answers: Mapping[str, Any]) -> str:
