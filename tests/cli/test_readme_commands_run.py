@@ -46,8 +46,9 @@ NOT_RUN = {
     "it goes on running; tests/cli/test_cli_serve.py starts such ones and ends them",
 )
 TRIED = {
-    f"fedrag simulate simulations/scenarios/{name}.toml": "a dry run: minutes, and tests/simulation runs such ones"
+    f"fedrag simulate simulations/scenarios/{name}.toml{threads}": "a dry run: minutes; tests/simulation runs such ones"
     for name in ("staged", "iterate")
+    for threads in ("", " --set simulation.threads=1")
 }
 LEAVES = {
     "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
