@@ -35,7 +35,7 @@ def config(data) -> Config:
     return tiny_config(
         data,
         generator={"epochs": 40},
-        federation={"rounds": 2, "deadline_s": 120.0, "quorum": 0.5, "greeting_timeout_s": 60.0},
+        federation={"rounds": 2, "deadline_s": 120.0, "quorum": 0.5, "greeting_timeout_s": 180.0},
     )
 
 
@@ -166,7 +166,7 @@ def test_a_site_that_hangs_is_ended_at_the_deadline_and_the_round_goes_on_withou
     config = tiny_config(
         data,
         generator={"epochs": 40},
-        federation={"rounds": 2, "deadline_s": 25.0, "quorum": 0.5, "greeting_timeout_s": 60.0},
+        federation={"rounds": 2, "deadline_s": 25.0, "quorum": 0.5, "greeting_timeout_s": 180.0},
     )
     name = deployment.begin(config)
     deployment.wait(lambda: f"{name}, train.round, round 1" in deployment.node_log("north"), 90, "north trains")
