@@ -126,7 +126,7 @@ def test_the_same_models_once_more_leave_their_figures_and_mend_what_is_damaged(
 RECEIVED = st.tuples(st.sampled_from(("a-1", "b-1", "roll back")), st.integers(0, 3))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(RECEIVED, max_size=10))
 @example([("a-1", 0), ("b-1", 0), ("roll back", 0)])  # the way back led to the same models under another name
 def test_no_order_of_deliveries_alters_a_stored_model_or_brings_back_what_was_rolled_back(tmp_path_factory, received):

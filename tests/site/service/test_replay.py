@@ -106,7 +106,7 @@ def test_a_line_that_could_not_be_written_whole_does_not_spoil_the_next(tmp_path
 REQUESTS = st.tuples(st.sampled_from("abcdefgh"), st.floats(0, 1e6), st.floats(0, 1e6), st.booleans())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(REQUESTS, max_size=30))
 def test_no_request_is_ever_accepted_twice_whatever_the_clock_says(tmp_path_factory, requests):
     """Each: its id, when it was signed (the first time counts), the site's clock, whether the site starts anew."""
