@@ -7,11 +7,10 @@ import signal
 import ssl
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from deployment import FEDRAG, Deployment
-from tiny_federation import assert_same_state, federate, tiny_config, write_small_sites
+from deployment import FEDRAG
+from tiny_federation import assert_same_state, federate, tiny_config
 
 from fedrag.config.scenario import Config
 from fedrag.errors import ServiceError
@@ -22,11 +21,6 @@ from fedrag.types import State
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
 NAMES = ("north", "south")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
 
 
 @pytest.fixture(scope="module")
@@ -44,12 +38,6 @@ def undisturbed(config, tmp_path_factory) -> State:
     """The result of the same sites in one process."""
     state, _ = federate(config, tmp_path_factory.mktemp("undisturbed") / "run")
     return state
-
-
-@pytest.fixture(scope="module")
-def deployment(data, tmp_path_factory):
-    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in NAMES}) as running:
-        yield running
 
 
 def result(run: RunFolder) -> State:
