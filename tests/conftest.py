@@ -30,7 +30,18 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 hypothesis.settings.register_profile("without deadline", deadline=None)
 hypothesis.settings.load_profile("without deadline")
 
+LONG_FILES = (
+    *("tests/cli/test_readme_commands_run.py", "tests/zoo/", "tests/acceptance/test_real_models.py"),
+    *("tests/attack/test_fuzzed_messages.py", "tests/deployed/test_readme_deployment.py"),
+)
+"""Begun first: two workers that each take a file at a time then end together."""
+
 REAL_MODELS = ("HuggingFaceTB/SmolLM2-135M-Instruct", "sentence-transformers/all-MiniLM-L6-v2")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FILES))
 
 
 @pytest.fixture(scope="session")
