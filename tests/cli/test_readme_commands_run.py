@@ -163,16 +163,25 @@ def write_users_files(folder: Path) -> None:
         shutil.copytree(ROOT / "simulations" / "data" / "tiny" / like, folder / "hospitals" / site)
 
 
-def keep_four_questions(site: Path) -> None:
-    """Leave four questions a file, and the passages that they name; tests/data/test_space_data.py reads all of them."""
+def keep_questions(site: Path, number: int = 2) -> None:
+    """Leave some questions a file, and the passages that they name; tests/data/test_space_data.py reads all of them."""
     named = set()
     for split in ("train", "validation", "test"):
-        lines = (site / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:4]
+        lines = (site / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:number]
         named |= {passage for line in lines for passage in json.loads(line)["passage_ids"]}
         (site / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     lines = (site / "passages.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if json.loads(line)["id"] in named]
     (site / "passages.jsonl").write_text("".join(kept), encoding="utf-8")
+
+
+def shorten(scenario: Path) -> None:
+    """Leave two rounds of one pass: that a command runs does not depend on more."""
+    text = scenario.read_text(encoding="utf-8")
+    text = re.sub(r"^epochs = \d+", "epochs = 1", text, flags=re.M)
+    if "stage_rounds" not in text:  # two stages need more
+        text = re.sub(r"^rounds = [3-9]$", "rounds = 2", text, flags=re.M)
+    scenario.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture
@@ -189,7 +198,9 @@ def clone(tmp_path: Path, tiny_home: Path, one_cpu: None, monkeypatch: pytest.Mo
     """Work in a folder with what a clone holds and what its user has, the tiny models under the real names."""
     shutil.copytree(ROOT / "simulations", tmp_path / "simulations")
     for site in (tmp_path / "simulations" / "data" / "space").iterdir():
-        keep_four_questions(site)
+        keep_questions(site)
+    for scenario in (tmp_path / "simulations" / "scenarios").glob("*.toml"):
+        shorten(scenario)
     write_users_files(tmp_path)
     causal, encoder = find_model("fedrag/tiny-causal").folder, find_model("fedrag/tiny-encoder").folder
     home = tmp_path / "home"
