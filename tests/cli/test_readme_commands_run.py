@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -182,15 +180,6 @@ def shorten(scenario: Path) -> None:
     if "stage_rounds" not in text:  # two stages need more
         text = re.sub(r"^rounds = [3-9]$", "rounds = 2", text, flags=re.M)
     scenario.write_text(text, encoding="utf-8")
-
-
-@pytest.fixture
-def one_cpu() -> Iterator[None]:
-    """Compute on one CPU, in one thread: a second costs the tiny models more than it saves them."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture
