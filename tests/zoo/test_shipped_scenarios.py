@@ -50,7 +50,7 @@ def run_shortened(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     fetch_models([str(generator)], "path", save_as=settings["models"]["generator"])
     fetch_models([str(encoder)], "path", save_as="sentence-transformers/all-MiniLM-L6-v2")
     two_sites(tmp_path / "sites")
-    shorter = [f"data.sites={tmp_path / 'sites'}", "rag.prompt_tokens=384"]
+    shorter = [f"data.sites={tmp_path / 'sites'}", "rag.prompt_tokens=384", "simulation.threads=1"]
     if settings["models"].get("generator_dtype") == "nf4" and find_spec("bitsandbytes") is None:
         shorter.append("models.generator_dtype=auto")  # continuous integration installs it and runs this test again
     arguments = ["simulate", str(scenario), "--out", str(tmp_path / "run")]
