@@ -25,7 +25,7 @@ from fedrag.secure_sum.fixed_point import Layout, RingVector
 from fedrag.secure_sum.masks import add_mask
 from fedrag.secure_sum.refused import SecureSumRefused
 from fedrag.secure_sum.shares import SECRET_BYTES, seal, split, unseal
-from fedrag.secure_sum.terms import Terms
+from fedrag.secure_sum.sum_terms import Terms
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Revealed:
 
 @dataclass(frozen=True, slots=True)
 class OpenRound:
-    """What a site keeps between the two messages; whoever reads it can take off its masks: keep it 0600, then delete it.
+    """What a site keeps between the two messages: it takes off the masks, so it is kept 0600 and then deleted.
 
     Attributes:
         name: The site's own name.

@@ -19,7 +19,8 @@ _NONCE = bytes(12)  # each key seals once
 def split(secret: bytes, threshold: int, holders: Sequence[str]) -> dict[str, bytes]:
     """Return a share of 16 secret bytes for each holder; any `threshold` of them give it back, fewer tell nothing."""
     return {
-        name: share for name, (_, share) in zip(holders, Shamir.split(threshold, len(holders), secret), strict=True)
+        name: share
+        for name, (_, share) in zip(holders, Shamir.split(threshold, len(holders), secret, ssss=False), strict=True)
     }
 
 
@@ -38,7 +39,7 @@ def combine(shares: Mapping[str, bytes], threshold: int, holders: Sequence[str])
     known = [(places[name], share) for name, share in shares.items()][:threshold]
     if len(known) < threshold:
         raise MessageError(f"{len(known)} shares of a mask are there, {threshold} are needed")
-    return bytes(Shamir.combine(known))
+    return bytes(Shamir.combine(known, ssss=False))
 
 
 def seal(share: bytes, key: bytes, context: bytes) -> bytes:

@@ -13,7 +13,7 @@ from fedrag.secure_sum.fixed_point import Layout, Ring
 from fedrag.secure_sum.masking import Masked, Revealed, RevealRequest
 from fedrag.secure_sum.masks import add_mask
 from fedrag.secure_sum.shares import SEALED_BYTES, SECRET_BYTES, combine
-from fedrag.secure_sum.terms import Terms
+from fedrag.secure_sum.sum_terms import Terms
 
 _SEED_BYTES = 32
 
