@@ -50,8 +50,8 @@ def fold_masked(federation: Federation, request: Request, content: RecordDict, c
     for component, noise in opened.noise.items():
         if noise > NOISE_LIMIT:
             federation.display.say(
-                f"round {request.round_number}: rounding to whole numbers is {noise:.1%} of the {component}'s mean update; "
-                "lower federation.secure_clip_norm or secure_max_examples, or set secure_bits = 64"
+                f"round {request.round_number}: rounding to whole numbers is {noise:.1%} of the mean update of the "
+                f"{component}; lower federation.secure_clip_norm or secure_max_examples, or set secure_bits = 64"
             )
     return Folded(
         difference={c: unflatten(flat, request.manifest(c)) for c, flat in sorted(opened.update.items())},
