@@ -125,7 +125,7 @@ def _attempt(
         names = ", ".join(masked.lacking)
         raise _Lost(f"{names} did not reveal what opens it, and {_gone(masked)}")
     try:
-        return read(masked.open(), len(masked.survivors)), summed
+        return read(masked.unmasked(), len(masked.survivors)), summed
     except MessageError as error:
         raise _Lost(f"{error}; no single site can be named, since none is seen") from None
 
