@@ -134,12 +134,12 @@ def _nodes(link: SuperLink) -> list[RegisteredNode]:
 
 
 def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, display: TimedLog) -> SignedGrid:
-    keys = {site.name: site.public_key for site in folder.sites()}
+    keys = {site.name: site.public_key for site in folder.register.sites()}
     conduct = Conduct(folder.path)
 
     def members() -> list[Member]:
         # Read again: a site may have been removed or set aside meanwhile.
-        registered = {site.name: site for site in folder.sites() if site.name not in conduct.set_aside()}
+        registered = {site.name: site for site in folder.register.sites() if site.name not in conduct.set_aside()}
         nodes = [node for node in _nodes(link) if node.online and node.name in registered]
         return [
             Member(node.node_id, node.name, keys[node.name], node.last_seen, registered[node.name].questions)
