@@ -26,7 +26,7 @@ ROWS = (
     ("passes",),
     ("models", "retrieval"),
     ("weights", "federation", "grids", "runs"),
-    ("data", "config", "security", "service"),
+    ("data", "config", "security", "service", "secure_sum"),
     ("types", "errors", "seeding", "files", "display", "text", "memory", "locks"),
 )
 # Inside a row, only where it is natural one way.
@@ -42,6 +42,7 @@ WITHIN_A_ROW = {
     ("components", "evaluation"),
     ("training", "rag"),
     ("runs", "weights"),
+    ("secure_sum", "security"),
     ("display", "text"),
     ("files", "errors"),
     ("locks", "errors"),
