@@ -80,7 +80,7 @@ def accept_site_key(folder: ServerFolder, line: str) -> Handover:
     if fingerprint(site.public_key) != said.new:  # else a crash came before the SuperLink knew
         _require_registered(site, said.old, line)
         _refuse_during_a_run(folder, "it verifies replies with the keys that it began with")
-        folder.register.replace_key(site.name, said.key)
+        folder.register.replace_key(site.name, said.key, said.agreement)
     if folder.is_running:
         folder.enter(folder.register.site(site.name))
     return Handover(said.name, said.old, said.new, line)

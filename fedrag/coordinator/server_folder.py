@@ -10,7 +10,7 @@ DIR/
   console.token                lets a person change things in the console; new at each start
   scenarios/                   the scenarios that the console offers
   for-sites/                   what every site gets: the authority's certificate, the public signing key, the release
-  sites.json                   the register of sites: names and public keys
+  sites.json                   the register of sites: names, public keys and agreement keys
   conduct.json                 how many bad replies sites have sent, and who is set aside
   superlink.db                 Flower's state
   current.json                 the current run, if any

@@ -1,20 +1,25 @@
-"""The register of a coordinator: the names and public keys of its sites, in `sites.json` of its folder."""
+"""The register of a coordinator: names, public keys and agreement keys of its sites, in `sites.json` of its folder."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from filelock import FileLock
 from pydantic import Field
 
 from fedrag.config.section import Section
 from fedrag.coordinator.operator_log import recorded
 from fedrag.errors import ConfigError
-from fedrag.files import read_json, write_json
-from fedrag.security.keys import fingerprint, load_public_key, public_key_text, read_public_key
+from fedrag.files import read_json, read_text_file, storage_errors, write_json
+from fedrag.secure_sum.member_text import is_member_text, member_text, read_member
+from fedrag.secure_sum.roster import Member, is_signed_by
+from fedrag.security.keys import fingerprint, public_key_text, read_public_key
 
 
 class RegisteredSite(Section):
@@ -30,6 +35,8 @@ class RegisteredSite(Section):
     """When it was removed; its key is never accepted again."""
     former: tuple[str, ...] = ()
     """The keys that handed over to this one or to each other; none is ever accepted again."""
+    agreement: str = ""
+    """Its agreement key, signed, as `site.pub` has it; empty: it has told none yet, and takes part in no secure sum."""
 
     def __str__(self) -> str:
         return f"{self.name}, {fingerprint(self.public_key)}"
@@ -38,6 +45,11 @@ class RegisteredSite(Section):
     def public_key(self) -> EllipticCurvePublicKey:
         """Its public key."""
         return read_public_key(self.key, self.name)
+
+    @property
+    def member(self) -> Member | None:
+        """The site as the roster of a secure sum has it; None where it has told no agreement key."""
+        return read_member(self.agreement, self.name, self.public_key, self.name) if self.agreement else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +74,24 @@ class SiteRegister:
 
     @recorded("add-site", "name", "public_key", "questions")
     def add_site(self, name: str, public_key: Path | str, questions: int = 0) -> RegisteredSite:
-        """Register a site; for one that is registered with this key, change the number of its confirmed questions.
+        """Register a site; of one that is registered with this key, change what is new: questions or agreement key.
 
         Args:
             name: Its name.
-            public_key: The file of its public key, or the key as text.
+            public_key: The file of its public key, or the key as text; its agreement key may follow the key.
             questions: Training questions that its administrator confirmed; 0: none were.
 
         Raises:
-            ConfigError: The name or the key is taken, or the key was removed once.
+            ConfigError: The name or the key is taken, or the key was removed once; or the agreement key is damaged, or
+                not signed for this name.
         """
-        where = public_key if isinstance(public_key, Path) else "the key"
-        key = load_public_key(where) if isinstance(where, Path) else read_public_key(str(public_key), where)
+        with self._alone():
+            return self._add_site(name, public_key, questions)
+
+    def _add_site(self, name: str, public_key: Path | str, questions: int) -> RegisteredSite:
+        where = str(public_key) if isinstance(public_key, Path) else "the key"
+        line = read_text_file(public_key, ConfigError) if isinstance(public_key, Path) else public_key
+        key = read_public_key(line, where)
         text = public_key_text(key)
         for site in self.sites(removed=True):
             if text in site.former:
@@ -83,20 +101,30 @@ class SiteRegister:
                     f"{where}: this key was removed on {site.removed[:10]} and is never accepted again; "
                     "the site makes a new one with fedrag client init"
                 )
-            if site.key == text and site.name == name and questions:
-                return self._change(site, questions=questions)
+            if site.key == text and site.name == name:
+                return self._changed_by(site, questions, _agreement_in(line, name, key, where), where)
             if site.key == text:
                 raise ConfigError(f"{where}: this key is registered already, as {site.name}")
             if site.name == name and not site.removed:
                 raise ConfigError(f"{name}: is registered already, with the key {fingerprint(site.public_key)}")
+        member = _agreement_in(line, name, key, where)
+        agreement = member_text(member) if member else ""
         try:
-            new = RegisteredSite(name=name, key=text, added=_now(), questions=questions)
+            new = RegisteredSite(name=name, key=text, added=_now(), questions=questions, agreement=agreement)
         except ValueError:
             raise ConfigError(
                 f'"{name}" is not a name for a site: expected lower-case letters, digits and hyphens, at most 64'
             ) from None
         self._write_sites([*self.sites(removed=True), new])
         return new
+
+    def _changed_by(self, site: RegisteredSite, questions: int, member: Member | None, where: str) -> RegisteredSite:
+        """Change what is new of a registered site."""
+        is_new = member is not None and not _has_key(site, member)
+        if not questions and not is_new:
+            raise ConfigError(f"{where}: this key is registered already, as {site.name}")
+        agreement = member_text(member) if member and is_new else site.agreement
+        return self._change(site, questions=questions or site.questions, agreement=agreement)
 
     @recorded("remove-site", "name")
     def remove_site(self, name: str) -> RegisteredSite:
@@ -105,7 +133,8 @@ class SiteRegister:
         Raises:
             ConfigError: No site has this name.
         """
-        return self._change(self.site(name), removed=_now())
+        with self._alone():
+            return self._change(self.site(name), removed=_now())
 
     def _change(self, site: RegisteredSite, **changes: object) -> RegisteredSite:
         changed = site.model_copy(update=changes)
@@ -124,19 +153,60 @@ class SiteRegister:
         known = ", ".join(site.name for site in self.sites()) or "none"
         raise ConfigError(f"{name}: no site has this name; registered: {known}")
 
-    def replace_key(self, name: str, key: str) -> None:
+    def replace_key(self, name: str, key: str, agreement: str = "") -> None:
         """Give a site another key, as one line in the format of OpenSSH; its key of before is burnt.
 
+        Args:
+            name: The site's name.
+            key: The new key.
+            agreement: Its agreement key, signed with the new one; "": it tells it when it is greeted.
+
         Raises:
-            ConfigError: No site has this name, or a site has the key, or had it.
+            ConfigError: No site has this name, or a site has the key, or had it; or the agreement key is not signed
+                with the new one.
         """
-        if any(key in (site.key, *site.former) for site in self.sites(removed=True)):
-            raise ConfigError(f"{name}: the key was in use before; a new one is made with: fedrag client rotate")
-        site = self.site(name)
-        self._change(site, key=key, former=(*site.former, site.key))
+        if agreement:
+            read_member(agreement, name, read_public_key(key, name), name)
+        with self._alone():
+            if any(key in (site.key, *site.former) for site in self.sites(removed=True)):
+                raise ConfigError(f"{name}: the key was in use before; a new one is made with: fedrag client rotate")
+            site = self.site(name)
+            self._change(site, key=key, former=(*site.former, site.key), agreement=agreement)
+
+    def learn_agreement(self, member: Member) -> bool:
+        """Keep the agreement key that a site tells in a greeting; return whether it is signed, and so was kept."""
+        with self._alone():
+            site = next((site for site in self.sites() if site.name == member.name), None)
+            if site is None or not is_signed_by(member, site.public_key):
+                return False
+            if not _has_key(site, member):
+                self._change(site, agreement=member_text(member))
+            return True
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Wait until no other process changes the register."""
+        with storage_errors(self.path):
+            lock = FileLock(self.path / ".sites.json.lock", mode=0o600)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
 
     def _write_sites(self, sites: list[RegisteredSite]) -> None:
         write_json(self.path / "sites.json", {"sites": [site.model_dump() for site in sites]})
+
+
+def _has_key(site: RegisteredSite, member: Member) -> bool:
+    """Return whether the register has this agreement key of a site."""
+    return site.member is not None and site.member.key == member.key
+
+
+def _agreement_in(line: str, name: str, key: EllipticCurvePublicKey, where: str) -> Member | None:
+    """Return the agreement key that follows a public key; None where none does."""
+    words = line.split()
+    return read_member(words[2], name, key, where) if len(words) > 2 and is_member_text(words[2]) else None
 
 
 def _now() -> str:
