@@ -37,7 +37,7 @@ from fedrag.site.agreement_key import provide_agreement_key
 from fedrag.site.site_config import SiteConfig, site_toml
 from fedrag.site.site_keys import trusted_key
 
-INBOX, OUTBOX = "inbox", "outbox"
+INBOX, OUTBOX, SECURE = "inbox", "outbox", "secure"
 
 
 def create_site(folder: Path, name: str, server: str, data: str) -> None:

@@ -196,6 +196,7 @@ def test_every_refusal_has_a_meaning_for_the_coordinator():
         {"rounds_a_day": 1},
         {"minutes_a_day": 1},
         {"quiet_hours": "11:00-13:00"},
+        {"secure": "required"},
         {"min_examples": 99},
         {"tell_counts": False},
     ]
