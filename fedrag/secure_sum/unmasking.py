@@ -12,6 +12,7 @@ from fedrag.secure_sum.agreement import own_seed
 from fedrag.secure_sum.fixed_point import Layout, Ring
 from fedrag.secure_sum.masking import Masked, Revealed, RevealRequest
 from fedrag.secure_sum.masks import add_mask
+from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.shares import SEALED_BYTES, SECRET_BYTES, combine
 from fedrag.secure_sum.sum_terms import Terms
 
@@ -39,6 +40,11 @@ class MaskedSum:
     def survivors(self) -> tuple[str, ...]:
         """Return the names of the sites whose vectors were added, in order."""
         return tuple(sorted(self._sealed))
+
+    @property
+    def needed(self) -> int:
+        """Return the fewest survivors whose sum can be opened."""
+        return max(self._terms.threshold, MIN_SITES)
 
     @property
     def gone(self) -> tuple[str, ...]:
