@@ -18,7 +18,7 @@ from fedrag.text import plural
 
 
 def check_server(folder: ServerFolder) -> Iterator[Finding]:
-    """Check who can read a coordinator's folder, its signing key and its certificate; say what a secure sum could be."""
+    """Check who can read a coordinator's folder, its signing key and certificate; say what a secure sum could be."""
     path = folder.path
     yield found("permissions", lambda: require_private(path))
     yield found("signing key", lambda: _signing_key(path))

@@ -47,7 +47,7 @@ def own_public(config: SiteConfig) -> bytes:
     Raises:
         ConfigError: It is missing, others can read it, or it is none.
     """
-    return agreement_public(_private(config))
+    return agreement_public(read_agreement_key(agreement_file(config)))
 
 
 def own_member(config: SiteConfig, signing_key: EllipticCurvePrivateKey) -> Member:
@@ -64,8 +64,12 @@ def public_line(config: SiteConfig, signing_key: EllipticCurvePrivateKey) -> str
     return f"{public_key_text(signing_key.public_key())} {member_text(own_member(config, signing_key))}\n"
 
 
-def _private(config: SiteConfig) -> bytes:
-    file = agreement_file(config)
+def read_agreement_key(file: Path) -> bytes:
+    """Return a private agreement key, 32 raw bytes.
+
+    Raises:
+        ConfigError: The file is missing, others can read it, or it holds no such key.
+    """
     digits = read_secret(file)
     try:
         key = bytes.fromhex(digits.decode("ascii"))

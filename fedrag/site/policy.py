@@ -67,7 +67,9 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         kept_back: bool(kept_back),
         "policy-secure": policy.secure == "required" and asked.work in ("train", "validate") and not asked.is_masked,
         "policy-few-examples": asked.work == "train" and asked.train_questions < policy.min_examples,
-        "policy-counts": not asked.is_masked and not tells_counts(policy) and weighs_by_counts(asked.config.federation),
+        "policy-counts": not asked.config.federation.secure
+        and not tells_counts(policy)
+        and weighs_by_counts(asked.config.federation),
     }
     return next((code for code, is_broken in broken.items() if is_broken), "")
 

@@ -192,7 +192,9 @@ def plain_updates(ran: Ran, caches: Path) -> dict[str, Array]:
     """Train each site once more in this process, from the state of the last round, and without masks."""
     plain = ran.config.model_copy(update={"federation": ran.config.federation.model_copy(update={"secure": False})})
     request = last_request(ran)
-    content = request_content(Request(plain.to_toml(), 3, ran.before_last, (COMPONENT,), {COMPONENT: 2}, wire="float32"))
+    content = request_content(
+        Request(plain.to_toml(), 3, ran.before_last, (COMPONENT,), {COMPONENT: 2}, wire="float32")
+    )
     folders = [Path(ran.config.data.sites) / name for name in NAMES]
     grid = InProcessGrid(make_client_app(), node_configs(folders, caches))
     ids = list(grid.get_node_ids())
@@ -207,9 +209,7 @@ def plain_updates(ran: Ran, caches: Path) -> dict[str, Array]:
     }
 
 
-def test_the_result_is_the_sum_of_the_fixed_point_vectors_to_the_bit_and_they_are_what_the_sites_trained(
-    ran, tmp_path
-):
+def test_the_result_is_the_sum_of_the_fixed_point_vectors_to_the_bit_and_they_are_what_the_sites_trained(ran, tmp_path):
     request = last_request(ran)
     layout = {part.name: part for part in train_layout(ran.config.federation, request, len(NAMES))}
     vectors, plain = without_masks(ran, request), plain_updates(ran, tmp_path)

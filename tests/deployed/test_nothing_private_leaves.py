@@ -169,7 +169,8 @@ def test_what_a_greeting_tells_has_these_names_and_no_others(tapped, run):
         lines = read_egress(deployment.root / site / "egress.jsonl")
         (greeting, *_) = [line for line in lines if line["kind"] == "greet"]
         assert set(greeting["numbers"]) == told
-        assert set(greeting["texts"]) == {f"greeting.{name}" for name in GREETING}
+        texts = {f"greeting.{name}" for name in GREETING}
+        assert set(greeting["texts"]) == texts | {"agreement.key", "agreement.signature"}
         assert greeting["arrays"] == []
     assert all(rule.encode() in tap.sent for rule in POLICY_RULES)
 

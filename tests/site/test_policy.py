@@ -392,6 +392,9 @@ def test_the_rules_are_told_as_numbers():
         "min_examples": 50.0,
         "min_examples_for_metrics": 20.0,
         "measure": 1.0,
+        "secure": 0.0,
+        "secure_min_sites": 3.0,
+        "secure_repeats": 1.0,
         "tell_counts": 0.0,
         "tell_diagnosis": 1.0,
     }

@@ -36,7 +36,10 @@ def member(name: str) -> Member:
     return signed_member(name, AGREEMENT[name], KEYS[name])
 
 
-def code(policy: Policy = Policy(), run: str = "tiny-1", key: str = "north", roster: Roster | None = None) -> str:
+ANY = Policy()
+
+
+def code(policy: Policy = ANY, run: str = "tiny-1", key: str = "north", roster: Roster | None = None) -> str:
     whole = roster or roster_of(map(member, KEYS))
     return refusal_of_sum(policy, Terms("tiny-1", 0, whole, 3), run, ("north", AGREEMENT[key]), PEERS).code
 
@@ -64,17 +67,21 @@ def test_fewer_than_three_sites_cannot_be_allowed():
 
 @pytest.mark.parametrize("work", ["train", "validate"])
 def test_where_a_secure_sum_is_required_nothing_learnt_leaves_without_one(work):
-    def refusal(policy: Policy, masked: bool) -> str:
-        asked = RequestedWork(config, config_components, {}, 100, work, is_masked=masked)
+    def refusal(policy: Policy, masked: bool, config: Config = SECURE) -> str:
+        asked = RequestedWork(config, ("generator",), {}, 100, work, is_masked=masked)
         return refusal_of_request(policy, asked, Ledger(), NOW)
 
-    config: Config = SECURE
-    config_components = ("generator",)
     assert refusal(Policy(secure="required"), masked=False) == "policy-secure"
     assert refusal(Policy(secure="required"), masked=True) == ""
     assert refusal(Policy(), masked=False) == ""
     assert refusal(Policy(tell_counts=False), masked=True) == "", "a count in a sum is told to nobody"
-    assert refusal(Policy(tell_counts=False), masked=False) == "policy-counts"
+    assert refusal(Policy(tell_counts=False), masked=False, config=tiny_config()) == "policy-counts"
+
+
+def test_a_greeting_of_a_secure_run_is_answered_whatever_is_told_of_counts():
+    for policy in (Policy(secure="required"), Policy(tell_counts=False)):
+        asked = RequestedWork(SECURE, (), {}, 100, None)
+        assert refusal_of_request(policy, asked, Ledger(), NOW) == ""
 
 
 def test_where_a_secure_sum_is_required_no_count_leaves_in_the_clear():

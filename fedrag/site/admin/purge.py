@@ -22,7 +22,7 @@ SUMS = ".json"
 
 KEPT = (
     "It keeps the keys, site.toml and peers.json, with which this site takes part; egress.jsonl, which proves what has "
-    "left the site; and requests.jsonl and the lists of sums in secure, which protect it from requests that come again.",
+    "left the site; requests.jsonl and the lists of sums in secure, which protect it from requests that come again.",
 )
 """What is never removed, and why."""
 

@@ -197,7 +197,7 @@ class RequestHandler:
         return with_agreement(greeting, own_member(self._config, self._key))
 
     def _refusal_of_sum(self, message: Message, run: str) -> SumRefusal | None:
-        """Return why the site takes no part in the sum that a request asks for; None where it does, or none is asked."""
+        """Return why the site takes no part in the sum of a request; None where it does, or none is asked for."""
         terms = terms_of(message.content)
         if terms is None:
             return None
