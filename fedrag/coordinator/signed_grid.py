@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
@@ -120,6 +120,7 @@ class SignedGrid(Grid):
         self._learn = learn
         self._peers = peers
         self._known: dict[int, Member] = {}
+        self._told: dict[str, RosterMember] = {}
         self._asked: dict[str, _Pending] = {}
         self._next_look = 0.0
 
@@ -136,7 +137,8 @@ class SignedGrid(Grid):
     @property
     def members(self) -> dict[int, RosterMember]:
         """The sites as the roster of a secure sum has them, by address; those alone that have told an agreement key."""
-        return {node_id: member.agreement for node_id, member in self._known.items() if member.agreement}
+        known = {node_id: self._told.get(member.name, member.agreement) for node_id, member in self._known.items()}
+        return {node_id: member for node_id, member in known.items() if member}
 
     def is_set_aside(self, name: str) -> bool:
         """Return whether a site sent too many bad replies."""
@@ -276,7 +278,7 @@ class SignedGrid(Grid):
         """Keep the agreement key that a site tells, for this run and in the register."""
         told = open_agreement(greeting, member.name)
         if told and self._learn(told):
-            self._known[member.node_id] = replace(member, agreement=told)
+            self._told[member.name] = told
 
     def _note_bad_reply(self, name: str, why: str) -> None:
         if self._conduct.note_bad_reply(name, why):

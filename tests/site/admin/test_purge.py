@@ -80,6 +80,7 @@ def test_what_is_left_is_told_by_kind_with_its_size(clinic):
         "indexes of the passages, which are made anew",
         "logs",
         "the last request and the reply to it",
+        "masks of a secure sum, without which this site reveals nothing of an open round",
     ]
     assert lines[2:6] == [
         "answer scores, which a run computes anew: 1.5 kB",
