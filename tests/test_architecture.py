@@ -52,6 +52,7 @@ WITHIN_A_ROW = {
     ("components", "evaluation"),
     ("training", "rag"),
     ("runs", "weights"),
+    ("config", "secure_sum"),
     ("secure_sum", "security"),
     ("display", "text"),
     ("files", "errors"),
