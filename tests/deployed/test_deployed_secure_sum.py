@@ -78,7 +78,7 @@ def ran(tapped) -> Ran:
     """A run in which a node, the executor and the masks of a site are lost, each between the two messages."""
     deployment, tap, data = tapped
     settings = {"rounds": 3, "schedule": COMPONENT, "secure": True, "min_sites": 3, "deadline_s": 120.0}
-    config = tiny_config(data, generator={"epochs": 40}, federation=settings | {"greeting_timeout_s": 120.0})
+    config = tiny_config(data, generator={"epochs": 30}, federation=settings | {"greeting_timeout_s": 120.0})
     name = deployment.begin(config)
     deployment.wait(lambda: deployment.outcome(name).state == "stopped", 240, "no site has confirmed another")
     assert "(secure-peers" in deployment.outcome(name).why
@@ -89,19 +89,21 @@ def ran(tapped) -> Ran:
     deployment.wait(lambda: not deployment.server.current(), 30, "the coordinator free")
     deployment.resume(name)
 
-    with held(deployment, name, 1):  # a node dies between the messages
+    with held(deployment, 1):  # a node dies between the messages
         deployment.kill_service("north")
         deployment.wait(lambda: not deployment.node_pids("north"), 30, "north's node is gone")
         deployment.start_site("north")
-    with held(deployment, name, 2):  # the executor does
+    with held(deployment, 2):  # the executor does
         for pid in deployment.executor_pids():
             os.kill(pid, signal.SIGKILL)
         deployment.wait(lambda: "the executor died" in deployment.log("server"), 60, "the executor's death noticed")
-    with held(deployment, name, 3):  # and what north keeps does: it can reveal nothing
-        before_last = read_checkpoint(deployment.server.runs / name / "checkpoints" / "round-2")[0].state
+    with held(deployment, 3):  # and what north keeps does: it can reveal nothing
+        newest = max((deployment.server.runs / name / "checkpoints").glob("round-*"), key=lambda path: path.name)
+        checkpoint, _ = read_checkpoint(newest)
+        assert checkpoint.round_number == 2
         told = subprocess.run([FEDRAG, "client", "purge", str(deployment.root / "north"), "--yes"], capture_output=True)
         assert told.returncode == 0, told.stderr
-    return Ran(deployment, tap, deployment.wait_until_done(name, 300), config, before_last)
+    return Ran(deployment, tap, deployment.wait_until_done(name, 300), config, checkpoint.state)
 
 
 def confirm(deployment: Deployment, site: str) -> None:
@@ -117,15 +119,16 @@ def confirm(deployment: Deployment, site: str) -> None:
 class held:
     """Within the block a round waits for south, and north's masked reply has left."""
 
-    def __init__(self, deployment: Deployment, run: str, number: int) -> None:
-        self._deployment, self._run, self._number = deployment, run, number
+    def __init__(self, deployment: Deployment, number: int) -> None:
+        self._deployment, self._number = deployment, number
 
     def __enter__(self) -> None:
-        it, run, number = self._deployment, self._run, self._number
-        begun = number - 1
-        it.wait(lambda: begun == 0 or any(line["round"] >= begun for line in it.rounds(run)), 240, f"round {begun}")
-        if begun == 0:
-            it.wait(lambda: "round 1" in it.node_log("south").rsplit("refused", 1)[-1], 240, "south at round 1")
+        it, number = self._deployment, self._number
+        if number == 1:
+            it.wait(lambda: "train.round" in it.node_log("south").rsplit("refused", 1)[-1], 240, "south at round 1")
+        else:
+            it.wait(lambda: "reveal" in of_round(it, "south", number - 1), 240, f"south's part of round {number - 1}")
+            it.wait(lambda: not (it.root / "south" / "inbox").is_file(), 60, "it has left")
         self._signal(signal.SIGSTOP)
         assert not of_round(it, "south", number), "south was quicker than this test"
         it.wait(lambda: "train" in of_round(it, "north", number), 240, f"north's masked reply of round {number}")

@@ -20,8 +20,8 @@ from fedrag.security.certificates import days_left
 from fedrag.security.installed import RELEASE_FILE, installed_release
 from fedrag.security.keys import fingerprint, load_private_key
 from fedrag.security.permissions import require_private
-from fedrag.site.agreement_key import agreement_file, own_public
 from fedrag.site.admin.reach import Health, ask_health
+from fedrag.site.agreement_key import agreement_file, own_public
 from fedrag.site.peers import read_peers
 from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 from fedrag.site.site_keys import next_key, trusted_key
