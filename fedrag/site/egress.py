@@ -26,8 +26,8 @@ KEYS = ("time", "run", "round", "kind", "arrays", "bytes", "numbers", "texts", "
 
 KINDS = {GREET: "greet", TRAIN: "train", VALIDATE: "validate", DELIVER: "deliver", REVEAL: "reveal"}
 
-SURVIVORS = "survivors"
-"""The hash of the sites whose sum a site helped to open, as a text of its line: the same at all of them."""
+SURVIVORS, SUM_OF = "survivors", "sum of"
+"""Texts of the line of a reveal: a hash of the sites whose sum the site helped to open, the same at all, and names."""
 
 HASHED = ("sealed", "revealed")
 """Records of which the log holds a hash: their bytes, kept here, would open masks to whoever reads the log."""

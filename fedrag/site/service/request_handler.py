@@ -20,7 +20,7 @@ from fedrag.components.base_models import base_tensor_hashes
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
 from fedrag.errors import ConfigError, FedragError, SignatureError
-from fedrag.federation.greeting import PEERS, minor_version, with_agreement
+from fedrag.federation.greeting import minor_version
 from fedrag.federation.messages import (
     DELIVER,
     GREET,
@@ -32,18 +32,16 @@ from fedrag.federation.messages import (
     open_request,
     reply_content,
 )
-from fedrag.federation.secure_messages import REVEAL, open_reveal, terms_of
+from fedrag.federation.secure_messages import REVEAL, terms_of
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
-from fedrag.secure_sum.sum_terms import survivors_digest
 from fedrag.security.keys import load_private_key
 from fedrag.security.module_source import source_sha256
-from fedrag.site.agreement_key import agreement_file, own_member, own_public
-from fedrag.site.egress import EGRESS_FILE, SURVIVORS, EgressLog
-from fedrag.site.peers import read_peers, receive_peers
+from fedrag.site.agreement_key import agreement_file
+from fedrag.site.egress import EGRESS_FILE, EgressLog
 from fedrag.site.policy import RequestedWork, fewest_questions, is_too_large, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
-from fedrag.site.secure_policy import SumRefusal, refusal_of_sum
 from fedrag.site.service.replay import ReplayGuard
+from fedrag.site.service.secure_requests import introduced, refusal_of_terms, whose_sum
 from fedrag.site.service.worker import Worker, WorkerDied
 from fedrag.site.site_config import SITE_FILE, Policy, SiteConfig
 from fedrag.site.site_keys import trusted_key
@@ -141,7 +139,7 @@ class RequestHandler:
         """Log a reply, then sign it."""
         run, request, kind = (slip.run, slip.request, slip.kind) if slip else ("", "", message.metadata.message_type)
         answered = Slip("reply", run, request, self._config.name, kind, __version__, time.time())
-        told = _survivors(message, slip, content)
+        told = whose_sum(message, slip, content)
         self._egress.write(content, answered, message.metadata.group_id, seconds, asked=told)
         return Message(with_signature(content, answered, self._key), reply_to=message)
 
@@ -158,7 +156,7 @@ class RequestHandler:
         slip = verified_slip(reply.content, "reply", self._key.public_key())
         content = without_signature(reply.content)
         again = replace(slip, time=time.time())
-        told = _survivors(asked, slip, content)
+        told = whose_sum(asked, slip, content)
         self._egress.write(content, again, reply.metadata.group_id, 0.0, again=True, asked=told)
 
     def interrupt(self) -> None:
@@ -179,31 +177,16 @@ class RequestHandler:
             request = open_request(message)
             if code := self._refusal_by_policy(message, request, work, slip.request):
                 return self._refusal(code, f"round {request.round_number} of {slip.run}")
-            if refusal := self._refusal_of_sum(message, slip.run):
+            refusal = refusal_of_terms(self._folder, self._config, message, slip.run)
+            if refusal.code:
                 return self._refusal(refusal.code, refusal.why)
             log.info("%s, %s, round %d", slip.run, slip.kind, request.round_number)
             if work:
                 self._ledger.begin(work, slip.request, self._clock.now())
             content = self._answered(message, slip.run, request.deadline_s, cancelled, meter)
-            return self._introduced(message, content) if slip.kind == GREET else content
-
-    def _introduced(self, message: Message, greeting: RecordDict) -> RecordDict:
-        """Note the other sites that a greeting tells of, and return the reply with the site's own agreement key."""
-        told = message.content.config_records.get(PEERS)
-        if told is not None:
-            receive_peers(self._folder, told, self._config.name)
-        if "refusal" in greeting:
-            return greeting
-        return with_agreement(greeting, own_member(self._config, self._key))
-
-    def _refusal_of_sum(self, message: Message, run: str) -> SumRefusal | None:
-        """Return why the site takes no part in the sum of a request; None where it does, or none is asked for."""
-        terms = terms_of(message.content)
-        if terms is None:
-            return None
-        own = (self._config.name, own_public(self._config))
-        refusal = refusal_of_sum(self._config.policy, terms, run, own, read_peers(self._folder))
-        return refusal if refusal.code else None
+            if slip.kind != GREET:
+                return content
+            return introduced(self._folder, self._config, self._key, message, content)
 
     def _refusal_by_slip(self, message: Message, slip: Slip, again: bool) -> str:
         """Return why a signed message is refused before it is opened: another site, a replay, a version; "" if not."""
@@ -264,15 +247,6 @@ def _work_of(message: Message) -> WorkKind | None:
         request = message.content.config_records.get("request")
         return "validate" if request and request.get("components") else "diagnose"
     return None
-
-
-def _survivors(asked: Message, slip: Slip | None, content: RecordDict) -> dict[str, str]:
-    """Return the hash of whose sum a reply helps to open, and their names; nothing where it opens none."""
-    if slip is None or slip.kind != REVEAL or "refusal" in content:
-        return {}
-    request = open_reveal(asked.content)
-    names = ", ".join(sorted(request.survivors))
-    return {SURVIVORS: survivors_digest(request.context, request.survivors), "sum of": names}
 
 
 def _own_sha256(config: Config, policy: Policy) -> str:
