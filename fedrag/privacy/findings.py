@@ -125,12 +125,13 @@ def bound_text(bound: EpsilonBound) -> str:
 def reconstruction_text(found: Mapping[str, Any]) -> str:
     """Return what an attacker reads out of an update.
 
-    >>> reconstruction_text({"questions": 2, "sites": 6, "tokens": 28, "plain": 13, "sum": 4, "guess": 6})
-    'From the update of one site after a single step on 2 questions, whoever runs the coordinator finds 13 of 28 pieces of their words (tokens); from the sum over 6 sites 4. Guessing the most usual pieces in questions of other sites finds 6.'
+    >>> reconstruction_text({"questions": 2, "sites": 6, "tokens": 28, "plain": 13, "other": 1, "sum": 4, "guess": 6})
+    'From the update of one site after a single step on 2 questions, whoever runs the coordinator finds 13 of 28 pieces of their words (tokens); from that of another site, by chance, 1; from the sum over 6 sites 4. Guessing the most usual pieces in questions of other sites finds 6.'
     """  # noqa: E501 - the sentence is one line
     text = (
         f"From the update of one site after a single step on {found['questions']} questions, whoever runs the "
-        f"coordinator finds {found['plain']} of {found['tokens']} pieces of their words (tokens)"
+        f"coordinator finds {found['plain']} of {found['tokens']} pieces of their words (tokens); from "
+        f"that of another site, by chance, {found['other']}"
     )
     if "sum" in found:
         text += f"; from the sum over {found['sites']} sites {found['sum']}"

@@ -60,14 +60,15 @@ def reconstruct(
 
     Returns:
         `tokens` of the questions that were looked for, and how many of them were found in the `plain` update, in the
-        `sum` over so many `sites` (where there are at least three), and by a `guess`: the tokens that the questions of
-        the other sites have most often. {} if no site has enough labelled questions.
+        `sum` over so many `sites` (where there are at least three), in the update of the `other` site, which is chance,
+        and by a `guess`: the tokens that the questions of the other sites have most often. {} if fewer than two sites
+        have enough labelled questions.
     """
     settings = one_step(config)
     retriever = RoundModels(settings, state).retriever
     start = state.get("retriever") or retriever.initial_state(seed=0)
     batches = {site.name: examples for site in sites if len(examples := first_examples(retriever, site, settings)) > 1}
-    if not batches:
+    if len(batches) < 2:
         return {}
     updates = [_update(retriever, start, examples, settings) for examples in batches.values()]
     name, attacked = next(iter(batches.items()))
@@ -85,6 +86,7 @@ def reconstruct(
         "sites": len(updates),
         "tokens": sum(map(len, true)),
         "plain": kept.of("reconstruction-plain", partial(found, updates[0], "one site's update")),
+        "other": kept.of("reconstruction-other", partial(found, updates[1], "the update of another site")),
         "guess": _hits(true, _usual_tokens(retriever, true, [site for site in sites if site.name != name])),
     }
     if len(updates) >= FEWEST_SITES:

@@ -72,12 +72,14 @@ def test_words_of_questions_are_found_in_one_update_of_a_real_retriever():
 def test_what_it_returns_are_counts_of_the_plain_update_of_the_sum_and_of_a_guess(tmp_path: Path):
     config, kept = tiny_config(), KeptSteps(tmp_path, "key")
     result = reconstruct(load_sites(SHIPPED), config, {}, kept, steps=2)
-    assert set(result) == {"questions", "sites", "tokens", "plain", "sum", "guess"}
+    assert set(result) == {"questions", "sites", "tokens", "plain", "other", "sum", "guess"}
     assert (result["questions"], result["sites"]) == (2, 3)
-    assert all(0 <= result[key] <= result["tokens"] for key in ("plain", "sum", "guess"))
-    assert {path.stem for path in tmp_path.iterdir()} == {"reconstruction-plain", "reconstruction-sum"}
+    assert all(0 <= result[key] <= result["tokens"] for key in ("plain", "other", "sum", "guess"))
+    assert {path.stem for path in tmp_path.iterdir()} == {
+        f"reconstruction-{what}" for what in ("plain", "other", "sum")
+    }
     assert "sum" not in reconstruct(load_sites(SHIPPED)[:2], config, {}, KeptSteps(), steps=1), "two sites are no sum"
-    assert reconstruct([], config, {}, KeptSteps(), steps=1) == {}
+    assert reconstruct(load_sites(SHIPPED)[:1], config, {}, KeptSteps(), steps=1) == {}
 
 
 def test_what_trains_no_retriever_on_labels_is_not_attacked():
