@@ -11,6 +11,7 @@ together with a question of the batch, and how many tokens each question has.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -101,7 +102,7 @@ def match_gradients(
         (vectors.grad,) = torch.autograd.grad(torch.stack(apart).mean() + 0.1 * too_long, [vectors])
         search.step()
         on_progress(step + 1, steps)
-    return batch.by_question(_nearest(vectors.detach(), table, retriever.encoder.tokenizer.all_special_ids))
+    return batch.by_question(_nearest(vectors.detach(), table, _never_in_a_text(retriever.encoder.tokenizer)))
 
 
 def matched_gradients(
@@ -136,9 +137,15 @@ def _in_place_of_tokens(retriever: Retriever, free: torch.Tensor, vectors: torch
         handle.remove()
 
 
-def _nearest(vectors: torch.Tensor, table: torch.Tensor, special: Sequence[int]) -> torch.Tensor:
+def _never_in_a_text(tokenizer: Any) -> list[int]:
+    """Return the tokens that stand in no text: special ones, and those that a vocabulary keeps free."""
+    free = [number for token, number in tokenizer.get_vocab().items() if re.fullmatch(r"[\[<]unused_?\d+[\]>]", token)]
+    return [*tokenizer.all_special_ids, *free]
+
+
+def _nearest(vectors: torch.Tensor, table: torch.Tensor, not_meant: Sequence[int]) -> torch.Tensor:
     """Return the token whose vector points most nearly the same way, seen from the mean of all."""
     middle = table.mean(0)
     alike = functional.normalize(vectors - middle, dim=1) @ functional.normalize(table - middle, dim=1).T
-    alike[:, list(special)] = -2.0
+    alike[:, list(not_meant)] = -2.0
     return alike.argmax(1)
