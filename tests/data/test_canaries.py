@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from scipy.stats import binomtest
-from tiny_federation import SHIPPED
+from tiny_federation import SHIPPED, tiny_config
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
@@ -17,6 +17,8 @@ from fedrag.data.planted_canaries import CANARIES_FILE, plant_canaries, read_can
 from fedrag.data.questions import question_key
 from fedrag.data.site_folder import load_site
 from fedrag.errors import DataError
+from fedrag.evaluation.measure import measure_site
+from fedrag.site.site_paths import SitePaths
 
 
 @pytest.fixture
@@ -47,6 +49,24 @@ def test_a_site_that_trains_on_nothing_has_none():
     assert len(with_canaries(site, 20, 0).train) > len(site.train)
     untrained = type(site)(site.name, site.passages, test=site.test)
     assert with_canaries(untrained, 20, 0) == untrained
+
+
+def test_no_figure_is_measured_on_them():
+    site = with_canaries(load_site(SHIPPED / "north"), 20, 0)
+    measured = measure_site(site, "all", tiny_config(), None, None)
+    assert not [one for one in measured if one.question_id.startswith("canary")]
+    assert len(measured) == len(load_site(SHIPPED / "north").questions)
+
+
+def test_a_client_of_a_simulation_has_those_that_the_audit_will_know(tmp_path: Path):
+    folders = [str(SHIPPED / name) for name in ("north", "south")]
+    node = {"site-folder": folders[0], "site-name": "north", "site-cache": str(tmp_path), "canaries": "[20, 3]"}
+    alone = SitePaths.from_node_config(node, tiny_config()).load()
+    assert alone == with_canaries(load_site(SHIPPED / "north"), 20, 3)
+    together = SitePaths.from_node_config(node | {"pooled": json.dumps({"folders": folders})}, tiny_config()).load()
+    planted = [question.id for question in together.train if question.origin == "canary"]
+    expected = {name: make_canaries(load_site(SHIPPED / name), 20, 3).planted for name in ("north", "south")}
+    assert planted == [f"{name}/{question.id}" for name, made in expected.items() for question in made]
 
 
 def test_they_are_planted_in_training_alone_and_taken_out_byte_for_byte(north: Path):
