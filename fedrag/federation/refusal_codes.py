@@ -43,6 +43,10 @@ REFUSALS = {
     "policy-few-examples": "its policy does not allow training on so few questions",
     "policy-counts": "its policy does not allow weighting by counts, which it does not tell",
     "policy-update-norm": "its policy does not allow an update this large to leave",
+    "policy-secure": "its policy lets what it has learnt leave in a secure sum alone (federation.secure)",
+    "secure-sites": "its policy asks for more sites in a secure sum (secure_min_sites)",
+    "secure-peers": "its administrator has not confirmed every other site of the sum: fedrag client peers",
+    "secure-peer-changed": "the key of another site of the sum is not the one that its administrator confirmed",
 }
 """Codes a site may refuse with, and what they mean."""
 

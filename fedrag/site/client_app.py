@@ -136,7 +136,9 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         if setup.policy:
             answered = sum(bool(question.answers) for question in site.validation)
             # In a secure sum a site's counts are seen by nobody, and weigh its part.
-            policy = setup.policy.model_copy(update={"tell_counts": True}) if secure else setup.policy
+            policy = (
+                setup.policy.model_copy(update={"tell_counts": True, "secure": "allowed"}) if secure else setup.policy
+            )
             reply = apply_to_reply(policy, reply, answered or len(site.validation))
         if secure and not reply.refusal:
             return secure.masked(request, reply)
@@ -157,7 +159,7 @@ def _reveal(message: Message, context: Context, setup: _Setup) -> RecordDict:
 
 def _limits(policy: Policy | None) -> SecureLimits:
     """Return what the site bounds in secure sums by itself."""
-    return SecureLimits()
+    return SecureLimits(policy.secure_min_sites, policy.secure_repeats) if policy else SecureLimits()
 
 
 def _until(deadline_s: float, on_progress: OnProgress | None) -> OnProgress:

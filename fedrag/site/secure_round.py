@@ -28,12 +28,12 @@ from fedrag.secure_sum.masking import mask, reveal
 from fedrag.secure_sum.refused import SecureSumRefused
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import Terms, survivors_digest, threshold
-from fedrag.security.keys import read_secret
 from fedrag.seeding import derive_seed
+from fedrag.site.agreement_key import read_agreement_key
+from fedrag.site.client_folder import SECURE
 from fedrag.site.secure_store import SecureStore
 from fedrag.weights.store import fedrag_home
 
-SECURE = "secure"
 KEY_FILE = "agreement-key-file"
 SIMULATED_KEY = "agreement-key"
 
@@ -176,16 +176,13 @@ def agreement_key(node_config: Mapping[str, object]) -> bytes:
         ConfigError: There is none, or it is not 64 hexadecimal characters.
     """
     if KEY_FILE in node_config:
-        path = Path(str(node_config[KEY_FILE]))
-        told, where = read_secret(path).decode("ascii", errors="replace").strip(), str(path)
-    else:
-        told, where = str(node_config.get(SIMULATED_KEY, "")), "the node configuration"
+        return read_agreement_key(Path(str(node_config[KEY_FILE])))
     try:
-        key = bytes.fromhex(told)
+        key = bytes.fromhex(str(node_config.get(SIMULATED_KEY, "")))
     except ValueError:
         key = b""
     if len(key) != KEY_BYTES:
-        raise ConfigError(f"{where}: expected an agreement key of {2 * KEY_BYTES} hexadecimal characters")
+        raise ConfigError(f"the node configuration: expected an agreement key, {2 * KEY_BYTES} hexadecimal digits")
     return key
 
 
