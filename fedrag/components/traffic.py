@@ -51,6 +51,8 @@ def traffic(config: Config, sizes: Mapping[Component, int], components: Componen
     rounds = [components_of(federation, number) for number in range(1, federation.rounds + 1)]
     down = {name: byte_count(size, state_wire(federation.wire)) for name, size in sizes.items()}
     up = {name: byte_count(size, federation.wire) for name, size in sizes.items()}
+    if federation.secure:
+        up = {name: size * federation.secure_bits // 8 for name, size in sizes.items()}
     requests = sum(is_validated(federation, number) for number in range(1, federation.rounds + 1))
     requests += (federation.keep == "best") + 2 * federation.diagnose
     return Traffic(

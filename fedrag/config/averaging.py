@@ -59,12 +59,14 @@ def averaging_of(config: FederationConfig, component: Component) -> Averaging:
 
 
 def weighs_by_counts(config: FederationConfig) -> bool:
-    """Return whether any trained component is averaged by numbers of examples.
+    """Return whether any trained component is averaged by numbers of examples that sites tell; a secure sum hides them.
 
     >>> weighs_by_counts(FederationConfig(weighting="equal", generator=ComponentAveraging(weighting="examples")))
     True
     """
-    return any(averaging_of(config, name).weighting != "equal" for name in trained_components(config))
+    return not config.secure and any(
+        averaging_of(config, name).weighting != "equal" for name in trained_components(config)
+    )
 
 
 def averaging_text(config: FederationConfig, components: Iterable[Component]) -> str:

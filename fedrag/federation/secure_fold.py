@@ -17,7 +17,7 @@ from fedrag.text import plural
 from fedrag.types import Component
 
 NOISE_LIMIT = 0.05
-"""Share of an update's norm from which its rounding is worth a line; that of bfloat16 is about 0.002, that of int8 0.008."""
+"""Share of an update's norm from which its rounding is worth a line; that of bfloat16 is about 0.002."""
 NOT_MEASURED = (
     "secure sum: no site's loss, norm or counts are seen; the aggregation error, which takes single updates, cannot be "
     "measured, and federation.max_weight_ratio not be applied"

@@ -96,7 +96,7 @@ class MaskedSum:
         enough = not self.gone and len(self._revealed) >= self._terms.threshold
         return () if enough else silent
 
-    def open(self) -> dict[str, Ring]:
+    def unmasked(self) -> dict[str, Ring]:
         """Take the masks off and return the sum of the survivors' vectors, in the rings; call it once.
 
         Raises:

@@ -62,7 +62,7 @@ def opened(made: Party, stay: Sequence[str], reveals: Sequence[str] | None = Non
         total.add(name, made.masked[name])
     for name in stay if reveals is None else reveals:
         total.take(name, reveal(made.kept[name], total.request_to(name), 3))
-    return total.open()
+    return total.unmasked()
 
 
 def plain_sum(made: Party, stay: Sequence[str]) -> dict[str, Ring]:
