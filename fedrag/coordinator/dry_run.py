@@ -23,7 +23,7 @@ from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.federation.greeting import minor_version
 from fedrag.reporting.what_ran import duration
 from fedrag.text import plural, size_text
-from fedrag.types import Component
+from fedrag.types import State
 
 TAKES_PART, NOT_KNOWN, SITS_OUT, REFUSES = "takes part", "not known", "sits out", "refuses"
 
@@ -117,7 +117,7 @@ def dry_run(folder: ServerFolder, config: Config, components: Components = SHIPP
     """
     config = checked(folder, config)
     federation = config.federation
-    moved = traffic(config, _sizes(config, components), components)
+    moved = traffic(config, _state(config, components), components)
     told = told_last(folder)
     states = site_states(folder)
     sites = tuple(
@@ -167,14 +167,14 @@ def _able(sites: Sequence[ForeseenSite]) -> list[ForeseenSite]:
     return [site for site in sites if site.state != "offline" and site.answer in (TAKES_PART, NOT_KNOWN)]
 
 
-def _sizes(config: Config, components: Components) -> dict[Component, int]:
-    """Return the number of weights of each component that the run trains or takes over."""
+def _state(config: Config, components: Components) -> State:
+    """Return the tensors of each component that the run trains or takes over, as it begins."""
     state = initial_state(config, trained_components(config.federation), components)
     if config.start_from:
         from fedrag.components.earlier_result import read_earlier_result  # it imports torch, and the console this file
 
         state |= read_earlier_result(config, components).state
-    return {name: sum(tensor.size for tensor in tensors.values()) for name, tensors in state.items()}
+    return state
 
 
 def _foreseen(

@@ -30,7 +30,7 @@ from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train, unused_negatives
 from fedrag.text import plural, size_text
-from fedrag.types import SPLITS, Component, Site
+from fedrag.types import SPLITS, Component, Site, State
 from fedrag.weights.compute import best_device, cpu_count
 
 _AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 a weight
@@ -56,7 +56,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         "",
         *_training_lines(config, able, sizes, components),
         *secure_lines(federation, _asked(config, len(able))),
-        _byte_line(config, sizes, len(able), components),
+        _byte_line(config, state, len(able), components),
         _memory_line(config, sizes, len(sites), components),
         *_reading_lines(config, components),
         *_searching_lines(config, components),
@@ -116,9 +116,9 @@ def _training_lines(
     return lines
 
 
-def _byte_line(config: Config, sizes: dict[Component, int], able: int, components: Components) -> str:
+def _byte_line(config: Config, state: State, able: int, components: Components) -> str:
     """Return the line on the bytes of all arrays; the text around them adds some kilobytes to a message."""
-    moved = traffic(config, sizes, components)
+    moved = traffic(config, state, components)
     total = moved.total(_asked(config, able), able)
     return (
         f"bytes ({config.federation.wire}): in a round at most {size_text(max(moved.to_site))} to a site and "

@@ -11,9 +11,9 @@ import pytest
 from chromium import needs_chromium, watched_page
 from playwright.sync_api import Browser, Page
 from tiny_federation import tiny_config
-from written_run import new_folder, record, shown, write_run
+from written_run import console_folder, record, shown, write_run
 
-from fedrag.coordinator.console_token import read_token, renew_token
+from fedrag.coordinator.console_token import read_token
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import fingerprint, load_public_key, new_key
@@ -25,10 +25,7 @@ SCENARIO = tiny_config().to_toml()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ServerFolder:
-    folder = new_folder(tmp_path)
-    renew_token(folder)
-    (folder.scenarios / "tiny.toml").write_text(SCENARIO)
-    return folder
+    return console_folder(tmp_path)
 
 
 @pytest.fixture

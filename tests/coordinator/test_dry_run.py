@@ -177,6 +177,19 @@ def test_bytes_are_those_of_the_rounds_the_scores_and_the_delivery(folder: Serve
     assert found.total_bytes == 2 * (sum(found.traffic.to_site) + sum(found.traffic.back) + 7 * both)
 
 
+def test_a_factor_that_is_frozen_in_a_round_is_not_counted_as_sent(folder: ServerFolder):
+    """A dry run counted both factors back, however the adapters are averaged."""
+    greeted(folder, north=told(), south=told())
+    own = {"generator": {"rule": "ffa"}, "retriever": {"rule": "rolora"}}
+    found = dry_run(folder, tiny_config(federation={"rounds": 3, "wire": "float32", **own}))
+    # What the factors of the test above have: A is (rank, in), B is (out, rank).
+    generator_b = 4 * 2 * 2 * (4 * 32 + 2 * 64 + 32)
+    retriever_a = retriever_b = 4 * 2 * 2 * (4 * 32 + 32 + 64)
+    assert found.traffic.back == (generator_b + retriever_b, generator_b + retriever_a, generator_b + retriever_b)
+    generator_a = 4 * 2 * 2 * (4 * 32 + 2 * 32 + 64)
+    assert found.traffic.to_site == (generator_a + generator_b + retriever_a + retriever_b,) * 3
+
+
 def test_time_is_that_of_an_earlier_run_that_trained_alike(folder: ServerFolder):
     config = tiny_config(federation={"rounds": 4})
     assert dry_run(folder, config).pace is None

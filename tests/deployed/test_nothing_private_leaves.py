@@ -130,7 +130,7 @@ def run(tapped) -> RunFolder:
 
 
 def config_of(deployment: Deployment) -> Config:
-    federation = {"rounds": 2, "schedule": "iterate", "validate_every": 1, "greeting_timeout_s": 60.0}
+    federation = {"rounds": 2, "schedule": "iterate", "validate_every": 1, "greeting_timeout_s": 180.0}
     return tiny_config(deployment.root, federation=federation)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from flwr.supernode import node_auth_http_interceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from foul_messages import in_the_servers_name
-from tiny_federation import tiny_config, write_small_sites
+from tiny_federation import tiny_config
 
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
@@ -33,17 +32,6 @@ from fedrag.site.service.connection import AccessDenied, connect
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
 
 NAMES = ("north", "south")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
-
-
-@pytest.fixture(scope="module")
-def deployment(data, tmp_path_factory) -> Iterator[Deployment]:
-    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in NAMES}) as running:
-        yield running
 
 
 def waiting_run(data: Path) -> Config:

@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fedrag import __version__
-from fedrag.components.finding import Finding
+from fedrag.components.finding import Finding, found
 from fedrag.data.check import check_sites
 from fedrag.data.origins import origins_text
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
@@ -50,7 +50,7 @@ def check_site(folder: Path) -> Iterator[Finding]:
     Args:
         folder: The site's folder.
     """
-    yield _finding("versions", _versions)
+    yield found("versions", _versions)
     try:
         config = SiteConfig.from_file(folder / SITE_FILE)
     except FedragError as error:
@@ -71,22 +71,8 @@ def check_site(folder: Path) -> Iterator[Finding]:
         "release": lambda: _release(config),
     }
     for name, check in checks.items():
-        yield _finding(name, check)
+        yield found(name, check)
     yield from _server(config)
-
-
-def _finding(name: str, check: Callable[[], str]) -> Finding:
-    """Run one check; its error becomes a finding of one line."""
-    try:
-        return Finding(name, True, _one_line(check()))
-    except FedragError as error:
-        return Finding(name, False, _one_line(str(error)))
-    except Exception as error:  # a bug in one check must not hide the other findings
-        return Finding(name, False, _one_line(f"could not be checked: {type(error).__name__}: {error}"))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _versions() -> str:
@@ -276,10 +262,10 @@ def _server(config: SiteConfig) -> Iterator[Finding]:
         reached.append(ask_health(config))
         return f"{config.server} answers" + (f" through {config.proxy}" if config.proxy else "")
 
-    yield _finding("server", reach)
+    yield found("server", reach)
     if reached:
-        yield _finding("certificate", lambda: _certificate(config, reached[0]))
-        yield _finding("clock", lambda: _clock(reached[0]))
+        yield found("certificate", lambda: _certificate(config, reached[0]))
+        yield found("clock", lambda: _clock(reached[0]))
 
 
 def _certificate(config: SiteConfig, health: Health) -> str:
