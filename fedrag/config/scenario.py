@@ -136,7 +136,7 @@ class Config(Section):
     def _check_averaging(self) -> None:
         """Refuse ways of averaging that contradict one another or what is trained."""
         for name in trained_components(self.federation):
-            if reason := contradiction(self.federation, name) or secure_contradiction(self.federation, name):
+            if reason := secure_contradiction(self.federation, name) or contradiction(self.federation, name):
                 raise ValueError(reason)
             rule = averaging_of(self.federation, name).rule
             if rule != "fedavg" and name == "retriever" and self.retriever.weights == "full":
