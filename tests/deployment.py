@@ -48,7 +48,7 @@ class Deployment:
         self.server = ServerFolder.open(root / "server")
         for name, data in sites.items():
             self.make_site(name, data)
-            self.server.add_site(name, root / name / "site.pub")
+            self.server.register.add_site(name, root / name / "site.pub")
 
     def make_site(self, name: str, data: Path) -> Path:
         """Make a site's folder with what the coordinator hands out; it is not registered yet."""
@@ -69,7 +69,7 @@ class Deployment:
     @property
     def site_names(self) -> list[str]:
         """The registered sites."""
-        return [site.name for site in self.server.sites()]
+        return [site.name for site in self.server.register.sites()]
 
     def __enter__(self) -> Self:
         try:

@@ -70,7 +70,10 @@ def _bytes_back(config: Config, tensors: Tensors, component: Component, round_nu
     """Return the bytes of a reply's update of a component: what is frozen in the round is not sent."""
     past = rounds_training(config.federation, component, before=round_number)
     frozen = frozen_factor(averaging_of(config.federation, component).rule, past)
-    return byte_count(_size(trained_part(tensors, frozen)), config.federation.wire)
+    size = _size(trained_part(tensors, frozen))
+    if config.federation.secure:
+        return size * config.federation.secure_bits // 8
+    return byte_count(size, config.federation.wire)
 
 
 def _size(tensors: Tensors) -> int:

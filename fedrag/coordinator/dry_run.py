@@ -18,6 +18,7 @@ from fedrag.coordinator.foreseen import Asked, refusal_text, refusals_of_all, re
 from fedrag.coordinator.jobs import checked, hindrances
 from fedrag.coordinator.overview import site_states, told_last
 from fedrag.coordinator.pace import Pace, pace_of_earlier
+from fedrag.coordinator.secure_sites import secure_sum_text
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.federation.greeting import minor_version
 from fedrag.reporting.what_ran import duration
@@ -60,6 +61,7 @@ class DryRun:
         wire: Number format of the updates.
         pace: How long a round took in an earlier run that trained as this one; None: there is none.
         hindrances: Why the run could not begin now.
+        secure: How many sites may vanish in a round of its secure sum, in words; "" where it has none.
     """
 
     scenario: str
@@ -72,6 +74,7 @@ class DryRun:
     wire: str
     pace: Pace | None
     hindrances: tuple[str, ...]
+    secure: str = ""
 
     @property
     def able(self) -> int:
@@ -98,6 +101,7 @@ class DryRun:
             "seconds": self.pace.seconds_a_round * self.rounds if self.pace else None,
             "pace": pace,
             "hindrances": list(self.hindrances),
+            "secure": self.secure,
         }
 
 
@@ -115,20 +119,24 @@ def dry_run(folder: ServerFolder, config: Config, components: Components = SHIPP
     federation = config.federation
     moved = traffic(config, _state(config, components), components)
     told = told_last(folder)
+    states = site_states(folder)
     sites = tuple(
-        _foreseen(name, state, told.get(name), config, moved, components) for name, state in site_states(folder).items()
+        _foreseen(name, state, told.get(name), config, moved, components, math.ceil(federation.fraction * len(states)))
+        for name, state in states.items()
     )
+    asked = math.ceil(federation.fraction * len(_able(sites)) - 1e-9)
     return DryRun(
         scenario=config.name,
         rounds=federation.rounds,
         schedule=schedule_text(federation),
         sites=sites,
         needed=federation.min_sites,
-        asked=math.ceil(federation.fraction * len(_able(sites)) - 1e-9),
+        asked=asked,
         traffic=moved,
         wire=federation.wire,
         pace=pace_of_earlier(folder, config),
         hindrances=tuple(hindrances(folder)),
+        secure=secure_sum_text(asked, federation.secure_colluding) if federation.secure else "",
     )
 
 
@@ -143,6 +151,7 @@ def summary_lines(found: DryRun) -> list[str]:
         f"bytes ({found.wire}): in a round at most {size_text(max(moved.to_site))} to a site and "
         f"{size_text(max(moved.back))} back; at most {size_text(found.total_bytes)} in all",
         _time_line(found),
+        *([f"secure sum: {found.secure}"] if found.secure else []),
     ]
     return lines + [f"it could not begin now: {reason}" for reason in found.hindrances]
 
@@ -175,10 +184,11 @@ def _foreseen(
     config: Config,
     moved: Traffic,
     components: Components,
+    sites: int,
 ) -> ForeseenSite:
     if told is None:
         return ForeseenSite(name, state, NOT_KNOWN, ("did not answer a greeting yet",))
-    asked = Asked(config, moved.largest, told["counts"])
+    asked = Asked(config, moved.largest, told["counts"], sites)
     if missing := _why_it_sits_out(told, config, components):
         return ForeseenSite(name, state, SITS_OUT, (missing,))
     policy = told.get("policy", {})

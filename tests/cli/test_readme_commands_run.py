@@ -122,7 +122,8 @@ def squad(titles: tuple[str, ...]) -> str:
 def write_users_files(folder: Path) -> None:
     """Write what the documents assume that a user has."""
     (folder / "squad.json").write_text(squad(("north", "south")))
-    (folder / "xquad.en.json").write_text(squad(tuple(f"article-{n}" for n in range(8))))
+    for language in ("en", "vi", "zh", "de"):
+        (folder / f"xquad.{language}.json").write_text(squad(tuple(f"article-{n}" for n in range(8))))
     for name in ("dev.json", "test.json"):
         (folder / name).write_text(squad(WEBSITES))
     (folder / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -205,6 +206,7 @@ def clone(tmp_path: Path, tiny_home: Path, one_cpu: None, monkeypatch: pytest.Mo
     for folder, name in (
         (causal, "HuggingFaceTB/SmolLM2-135M-Instruct"),
         (encoder, "sentence-transformers/all-MiniLM-L6-v2"),
+        (encoder, "intfloat/multilingual-e5-small"),
     ):
         run(f"fedrag models fetch {folder} --source path --name {name}")
     return tmp_path

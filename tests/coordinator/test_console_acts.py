@@ -59,7 +59,7 @@ def content(folder: ServerFolder) -> dict[str, bytes]:
 
 
 def site_names(folder: ServerFolder) -> list[str]:
-    return [site.name for site in folder.sites()]
+    return [site.name for site in folder.register.sites()]
 
 
 REMOVE = {"site": "north", "confirm": "north"}

@@ -20,7 +20,7 @@ from fedrag.coordinator.foreseen import Asked, refusals_of_all
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ModelError
 from fedrag.runs.run_folder import RunFolder
-from fedrag.site.policy import RequestedWork, is_too_large, policy_numbers, refusal_of_request
+from fedrag.site.policy import RequestedWork, is_too_large, policy_numbers, refusal_of_request, tells_counts
 from fedrag.site.site_config import Policy
 from fedrag.site.work_ledger import Ledger
 
@@ -143,6 +143,7 @@ POLICIES = {
     "many examples": Policy(min_examples=30),
     "very many examples": Policy(min_examples=50),
     "no counts": Policy(tell_counts=False),
+    "secure sums alone": Policy(secure="required"),
 }
 
 
@@ -156,7 +157,7 @@ def test_what_is_foreseen_is_what_the_site_itself_says(policy: Policy, weighting
     fewest = 12 if "retriever" in names else 40
     request = RequestedWork(config, names, {}, train_questions=fewest)
     code = "policy-message-size" if is_too_large(policy, 5000) else refusal_of_request(policy, request, Ledger(), NOON)
-    counts = COUNTS if policy.tell_counts else dict.fromkeys(COUNTS, 1)
+    counts = COUNTS if tells_counts(policy) else dict.fromkeys(COUNTS, 1)
     codes = refusals_of_all(policy_numbers(policy), Asked(config, 5000, counts))
     assert code == (codes or [""])[0]
 

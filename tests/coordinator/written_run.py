@@ -34,7 +34,7 @@ def new_folder(root: Path, sites: tuple[str, ...] = ("north", "south")) -> Serve
     folder = ServerFolder.create(root / "coordinator", config)
     for name in sites:
         new_key(root / f"{name}.key")
-        folder.add_site(name, root / f"{name}.pub")
+        folder.register.add_site(name, root / f"{name}.pub")
     return folder
 
 

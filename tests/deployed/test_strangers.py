@@ -139,9 +139,9 @@ def test_an_instruction_that_a_registered_site_forges_is_refused_and_nothing_is_
 
 
 def test_a_removed_site_is_put_out_at_once_and_its_key_is_burnt(deployment, data):
-    site = deployment.server.remove_site("south")
+    site = deployment.server.register.remove_site("south")
     deployment.server.link.unregister(site.public_key)
     deployment.wait(lambda: "was not let in" in deployment.log("south"), 120, "put out")
     with pytest.raises(ConfigError, match="is never accepted again"):
-        deployment.server.add_site("newcomer", deployment.root / "south" / "site.pub")
+        deployment.server.register.add_site("newcomer", deployment.root / "south" / "site.pub")
     deployment.wait_until_online(["north"])

@@ -21,6 +21,8 @@ from fedrag.security.installed import RELEASE_FILE, installed_release
 from fedrag.security.keys import fingerprint, load_private_key
 from fedrag.security.permissions import require_private
 from fedrag.site.admin.reach import Health, ask_health
+from fedrag.site.agreement_key import agreement_file, own_public
+from fedrag.site.peers import read_peers
 from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 from fedrag.site.site_keys import next_key, trusted_key
 from fedrag.site.source_passages import sync_passages
@@ -63,6 +65,7 @@ def check_site(folder: Path) -> Iterator[Finding]:
         "disk": lambda: _disk(folder, config),
         "permissions": lambda: _permissions(folder, config),
         "private key": lambda: _private_key(config),
+        "secure sums": lambda: _secure_sums(folder, config),
         "ca.crt": lambda: _authority(config),
         "coordinator.pub": lambda: _coordinator_key(config),
         "release": lambda: _release(config),
@@ -206,6 +209,17 @@ def _private_key(config: SiteConfig) -> str:
     key = load_private_key(Path(config.private_key))
     waits = "; its next one waits until the coordinator accepts it" if next_key(config).is_file() else ""
     return f"only its owner can read it; fingerprint {fingerprint(key.public_key())}{waits}"
+
+
+def _secure_sums(folder: Path, config: SiteConfig) -> str:
+    """Say whether this site can take part in a secure sum, and with whom."""
+    if not agreement_file(config).is_file():
+        return "the next start makes an agreement key; then send site.pub to the coordinator again"
+    own_public(config)
+    peers = read_peers(folder)
+    waiting = [peer.name for peer in peers if peer.state != "confirmed"]
+    what_to_do = f"; not confirmed: {', '.join(waiting)}; see: fedrag client peers {folder}" if waiting else ""
+    return f"an agreement key is there; {plural(len(peers), 'other site')} known{what_to_do}"
 
 
 def _authority(config: SiteConfig) -> str:
