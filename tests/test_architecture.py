@@ -25,7 +25,7 @@ ROWS = (
     ("training", "rag"),
     ("passes",),
     ("models", "retrieval"),
-    ("weights", "federation", "grids", "runs"),
+    ("weights", "federation", "grids", "runs", "dp"),
     ("data", "config", "security", "service"),
     ("types", "errors", "seeding", "files", "display", "text", "memory", "locks"),
 )
@@ -68,6 +68,7 @@ ONLY_IN = {
         "site.service",
     ),
     "ray": ("grids",),
+    "opacus": ("dp",),
     "peft": ("models",),
     "faiss": ("retrieval",),
     "mlflow": ("tracking",),

@@ -28,6 +28,8 @@ POLICY_RULES = (
     "max_update_norm",
     "min_examples",
     "min_examples_for_metrics",
+    "max_epsilon",
+    "tell_epsilon",
     "measure",
     "tell_counts",
     "tell_diagnosis",

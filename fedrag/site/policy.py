@@ -23,7 +23,8 @@ from fedrag.types import COMPONENTS, Component, Site
 MEGABYTE = 1_000_000
 
 DIAGNOSIS = "diagnosis"
-NOT_FROM_QUESTIONS = ("seconds", "delivered", "retriever.scale", "retriever.tau_r")
+EPSILON = "privacy.epsilon"
+NOT_FROM_QUESTIONS = ("seconds", "delivered", "retriever.scale", "retriever.tau_r", EPSILON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,8 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
         "max_update_norm": policy.max_update_norm,
         "min_examples": policy.min_examples,
         "min_examples_for_metrics": policy.min_examples_for_metrics,
+        "max_epsilon": policy.max_epsilon,
+        "tell_epsilon": policy.tell_epsilon,
         "measure": policy.measure,
         "tell_counts": policy.tell_counts,
         "tell_diagnosis": policy.tell_diagnosis,
@@ -180,6 +183,7 @@ def apply_to_reply(policy: Policy, reply: Reply, validation_questions: int = 1) 
     ):  # written so that NaN is too large
         return Reply(refusal="policy-update-norm")
     told = reply.metrics if policy.tell_diagnosis else _without_diagnosis(reply.metrics)
+    told = {name: value for name, value in told.items() if name != EPSILON or policy.tell_epsilon}
     metrics = {
         name: value
         for name, value in told.items()
