@@ -113,7 +113,6 @@ def _train_with_noise(work: Work, units: list[list[Example]], noise: NoisedSteps
         units,
         bench.config.generator,
         noise,
-        seed=work.seed(_NAME),
         progress=work.progress(_NAME),
         received=work.request.state[_NAME],
         trained=work.trained(_NAME),

@@ -25,32 +25,35 @@ from fedrag.training.retriever_examples import (
     merge_examples,
     shortener,
 )
-from fedrag.types import Example, Hit
+from fedrag.types import Example, Hit, Question
 
 _NAME = "retriever"
 
 
-def prepare_with_noise(
-    work: Work, noise: NoisedSteps, score: Callable[[Work], Sequence[RetrieverExample]]
-) -> Prepared | None:
-    """Collect examples by what is protected as a whole.
+Score = Callable[[Work], Sequence[RetrieverExample]]
+"""Lets the generator score the candidates of each answered question."""
 
-    Args:
-        work: What the component is given.
-        noise: The steps.
-        score: Lets the generator score the candidates of each answered question.
-    """
+
+def prepare_with_noise(work: Work, noise: NoisedSteps, score: Score) -> Prepared | None:
+    """Collect what the retriever learns from in this round, by what is protected as a whole."""
+    taught, units = noised_units(work, score)
+    if not units:
+        return None
+    return Prepared(len(taught), lambda: _train(work, units, noise), count_distinct(taught))
+
+
+def noised_units(work: Work, score: Score) -> tuple[list[Question], list[list[RetrieverExample]]]:
+    """Return the questions that teach something, and the examples of each question or subject among them."""
     site, settings = work.bench.site, work.bench.config.retriever
     labelled = _labelled(work) if settings.uses_contrastive else {}
     scored: dict[str, list[RetrieverExample]] = {}
     if settings.uses_lsr:
         scored = {q.id: [example] for q, example in zip(site.answered, score(work), strict=True)}
-    found = {q.id: _teaching(merge_examples(labelled.get(q.id, []), scored.get(q.id, [])), settings) for q in site.train}
+    found = {
+        q.id: _teaching(merge_examples(labelled.get(q.id, []), scored.get(q.id, [])), settings) for q in site.train
+    }
     taught = [question for question in site.train if found[question.id]]
-    units = [[example for question in unit for example in found[question.id]] for unit in units_of(taught)]
-    if not units:
-        return None
-    return Prepared(len(taught), lambda: _train(work, units, noise), count_distinct(taught))
+    return taught, [[example for question in unit for example in found[question.id]] for unit in units_of(taught)]
 
 
 def split_pairs(pairs: Sequence[Example], candidates: Sequence[Sequence[Hit]]) -> list[list[Example]]:
@@ -102,7 +105,6 @@ def _train(work: Work, units: Sequence[Sequence[RetrieverExample]], noise: Noise
         units,
         bench.config.retriever,
         noise,
-        seed=work.seed(_NAME),
         progress=work.progress(_NAME),
         received=work.request.state[_NAME],
         trained=work.trained(_NAME),

@@ -220,7 +220,7 @@ def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Questio
     origin = row.get("origin") or ""
     if origin not in ORIGINS:
         raise ValueError(f'"origin" must be one of {", ".join(filter(None, ORIGINS))}, or absent: people asked it')
-    subject = _text(row, "subject") if row.get("subject") is not None else ""
+    subject = _text(row, "subject") if row.get("subject") not in (None, "") else ""
     question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin, subject)
     if not answers and not labels:
         raise ValueError('"answers" must be a non-empty list of strings, unless "passage_ids" names the right passages')

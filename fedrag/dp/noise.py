@@ -6,6 +6,7 @@ the same scenario differ.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 
@@ -21,7 +22,7 @@ _NORMALS = 4  # in one value of noise
 
 def poisson_sample(count: int, rate: float, entropy: Entropy = os.urandom) -> list[int]:
     """Return the rows that are in a step: each with the same chance, whatever the others do; perhaps none."""
-    return np.flatnonzero(_uniform(count, entropy) < rate).tolist()
+    return [int(row) for row in np.flatnonzero(_uniform(count, entropy) < rate)]
 
 
 def gaussian(count: int, deviation: float, entropy: Entropy = os.urandom) -> npt.NDArray[np.float64]:
@@ -33,7 +34,7 @@ def gaussian(count: int, deviation: float, entropy: Entropy = os.urandom) -> npt
     parts = np.zeros(count)
     for _ in range(_NORMALS):
         parts += _normal(count, entropy)
-    return parts * (deviation / np.sqrt(_NORMALS))
+    return parts * (deviation / math.sqrt(_NORMALS))
 
 
 def _normal(count: int, entropy: Entropy) -> npt.NDArray[np.float64]:
@@ -41,9 +42,11 @@ def _normal(count: int, entropy: Entropy) -> npt.NDArray[np.float64]:
     pairs = (count + 1) // 2
     radius = np.sqrt(-2.0 * np.log1p(-_uniform(pairs, entropy)))
     angle = 2.0 * np.pi * _uniform(pairs, entropy)
-    return np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+    values: npt.NDArray[np.float64] = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:count]
+    return values
 
 
 def _uniform(count: int, entropy: Entropy) -> npt.NDArray[np.float64]:
     """Return values from 0 up to but not 1."""
-    return (np.frombuffer(entropy(8 * count), np.uint64) >> np.uint64(64 - _BITS)) * 2.0**-_BITS
+    bits = np.frombuffer(entropy(8 * count), np.uint64) >> np.uint64(64 - _BITS)
+    return bits.astype(np.float64) * 2.0**-_BITS

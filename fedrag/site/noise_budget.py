@@ -7,7 +7,6 @@ noise. The site's own max_epsilon holds across runs.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -20,6 +19,9 @@ from fedrag.dp.units import count_units
 from fedrag.federation.messages import Request
 from fedrag.training.private_steps import NoisedSteps
 from fedrag.types import Component
+
+_MOST_TIMES = 10.0
+"""How many times the noise that was planned a round may have: with more it would teach nothing, and only spend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +56,9 @@ def budget_of(bench: Workbench, request: Request, max_epsilon: float) -> Budget:
     ledger, run = ledger_of(bench), run_name(bench)
     units = count_units(bench.site.train)
     delta = delta_of(bench.config, units)
-    noise = _noise(bench.config, request, ledger.events(run), delta)
-    if not math.isfinite(noise):
+    planned = noise_for(settings.epsilon, delta, settings.sample_rate, planned_steps(bench.config))
+    noise = _noise(bench.config, request, ledger.events(run), delta, planned)
+    if noise > _MOST_TIMES * planned:
         return Budget("epsilon-spent")
     event = Event(noise, settings.sample_rate, settings.steps)
     this_round = [event] * len(request.components)
@@ -97,10 +100,9 @@ def planned_steps(config: Config) -> int:
     return config.privacy.steps * rounds
 
 
-def _noise(config: Config, request: Request, past: Sequence[Event], delta: float) -> float:
+def _noise(config: Config, request: Request, past: Sequence[Event], delta: float, planned: float) -> float:
     """Return the noise multiplier of a round: the one that was planned, or more where the past has cost more."""
     settings = config.privacy
-    planned = noise_for(settings.epsilon, delta, settings.sample_rate, planned_steps(config))
     to_come = settings.steps * _trainings_to_come(config, request)
     # As many steps as were planned, and none with less noise: no need to add them up.
     as_planned = all(event.noise_multiplier >= planned and event.sample_rate <= settings.sample_rate for event in past)

@@ -64,6 +64,7 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         "policy-model": not _models_are_allowed(policy, asked),
         "policy-module": not _module_is_allowed(policy, asked),
         kept_back: bool(kept_back),
+        "policy-epsilon": asked.work == "train" and policy.max_epsilon > 0 and not asked.config.privacy.is_on,
         "policy-few-examples": asked.work == "train" and asked.train_questions < policy.min_examples,
         "policy-counts": not policy.tell_counts and weighs_by_counts(asked.config.federation),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 
@@ -29,7 +30,6 @@ def train_generator_privately(
     settings: GeneratorConfig,
     steps: NoisedSteps,
     *,
-    seed: int,
     progress: Progress = Progress(),
     received: Tensors | None = None,
     proximal_mu: float = 0.0,
@@ -44,7 +44,6 @@ def train_generator_privately(
         units: What is protected as a whole.
         settings: The optimizer; its batch size and epochs are those of `steps`.
         steps: How many, and their noise.
-        seed: Seed of dropout.
         progress: The part of the whole training that this round is.
         received: The exact float32 state; the generator may compute in a shorter format.
         proximal_mu: Strength of FedProx.
@@ -55,7 +54,7 @@ def train_generator_privately(
     Raises:
         TrainingDiverged: The noised gradient is not finite.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(secrets.randbits(63))  # dropout by a seed would tell how many passes came before one's own
     generator.dropout = settings.dropout
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu, trained)
     threads = reader_of(generator).paths.training.threads

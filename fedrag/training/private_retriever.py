@@ -7,6 +7,7 @@ negatives alone.
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Collection, Sequence
 
 import torch
@@ -33,7 +34,6 @@ def train_retriever_privately(
     settings: RetrieverConfig,
     steps: NoisedSteps,
     *,
-    seed: int,
     progress: Progress = Progress(),
     received: Tensors | None = None,
     proximal_mu: float = 0.0,
@@ -48,7 +48,6 @@ def train_retriever_privately(
         units: What is protected as a whole.
         settings: Losses and optimizer; its batch size and epochs are those of `steps`.
         steps: How many, and their noise.
-        seed: Seed of dropout.
         progress: The part of the whole training that this round is.
         received: The exact float32 state of a LoRA adapter.
         proximal_mu: Strength of FedProx.
@@ -63,7 +62,7 @@ def train_retriever_privately(
     optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu, trained)
     gradients = unit_gradients(retriever, optimizer, [e for unit in units for e in unit], settings, losses)
     temperatures = temperatures_of(retriever, settings)
-    torch.manual_seed(seed)
+    torch.manual_seed(secrets.randbits(63))  # dropout by a seed would tell how many passes came before one's own
     retriever.learner.train(settings.dropout)
     try:
         with thread_pool(1) as run:

@@ -125,7 +125,9 @@ def train_with_noise(
         total = [torch.zeros_like(master) for master in optimizer.masters]
         drawn = [units[row] for row in steps.draw(len(units)) if units[row]]
         for start in range(0, len(drawn), _WAITING * threads):
-            jobs = [partial(gradients.clipped, unit, steps.clip_norm) for unit in drawn[start : start + _WAITING * threads]]
+            jobs = [
+                partial(gradients.clipped, unit, steps.clip_norm) for unit in drawn[start : start + _WAITING * threads]
+            ]
             for part in run(jobs):
                 torch._foreach_add_(total, part)
         _add_noise(total, event.noise_multiplier * steps.clip_norm, steps.entropy)

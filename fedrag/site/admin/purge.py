@@ -20,7 +20,8 @@ LOGS = "logs"
 
 KEPT = (
     "It keeps the key and site.toml, with which this site takes part; egress.jsonl, which proves what has left the "
-    "site; and requests.jsonl, which protects it from replayed requests.",
+    "site; privacy.jsonl, which says what is spent of epsilon; and requests.jsonl, which protects it from replayed "
+    "requests.",
 )
 """What is never removed, and why."""
 
