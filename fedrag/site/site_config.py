@@ -148,8 +148,7 @@ class Policy(SiteSection):
     min_examples_for_metrics: AtLeast1 = 1
     """Fewest questions behind a number that leaves the site, such as a loss; 1: no limit."""
     max_epsilon: Annotated[float, Field(ge=0.0)] = 0.0
-    """Most epsilon that all runs together may spend of a training question, or subject; without noise none is; 0: all.
-    The delta is one in ten times their number. What was spent stands in privacy.jsonl, and this site alone knows it."""
+    """Most epsilon that all runs together spend of a training question or subject; no run is without noise; 0: all."""
     tell_epsilon: bool = False
     """Whether the coordinator learns what a run with noise has spent here so far."""
     tell_counts: bool = True
