@@ -9,6 +9,8 @@ g = 2 (n - f) / (n - 2 f) the result lies within this distance of c:
     clipping              g r + (1 + g) k f r / n              with k = clip_distance
     mixing                g r (n + f) / (n - f)                (Allouah et al. 2023, arXiv 2302.01772)
 
+and further by at most a 1e-9th of how far the bad updates lie, which is where the search for the median ends.
+
 The plain mean has no such bound. Neither has the mean of mixed updates: a bad update is its own nearest neighbour, and
 counts with a share of 1 / (n - f) in what takes its place. So mixing is followed by the geometric median here, as in
 the paper by a robust rule.

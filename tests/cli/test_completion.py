@@ -18,7 +18,8 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 def test_bash_completes_verbs_and_options_after_install_completion(environment: dict[str, str], tmp_path: Path):
-    command = ["bash", "-c", "fedrag --install-completion bash"]
+    # Of two commands the first leaves bash running, so that it is the shell that is found.
+    command = ["bash", "-c", "fedrag --install-completion; exit $?"]
     subprocess.run(command, env=environment, check=True, capture_output=True, timeout=60)
     typed = """
 source ~/.bashrc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from fedrag.federation import robust
@@ -36,13 +36,14 @@ def rounds(draw):
 @pytest.mark.parametrize("rule", RULES)
 @settings(max_examples=150, deadline=None)
 @given(drawn=rounds())
+@example(drawn=([np.zeros(2, np.float32)] * 3, np.array([0.0, 1e-3], np.float32), 0, 0.5))  # the good ones are the same
 def test_one_arbitrary_site_of_four_or_more_moves_the_result_by_at_most_the_stated_bound(rule, drawn):
     good, bad, at, k = drawn
     updates = [*good[:at], bad, *good[at:]]
     centre = np.mean(good, axis=0, dtype=np.float64)
     radius = max(np.linalg.norm(one - centre) for one in good)
     result = robust_average(updates, rule, 1, k)
-    slack = 1e-5 * (radius + np.abs(centre).max()) + 1e-12 * np.linalg.norm(bad)  # of float32, and of the search
+    slack = 1e-5 * (radius + np.abs(centre).max()) + 1e-9 * np.linalg.norm(bad)  # of float32, and of the search
     assert np.linalg.norm(result - centre) <= bound(rule, len(updates), 1, k) * radius + slack
 
 
