@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,10 +19,13 @@ from fedrag.coordinator.jobs import checked, hindrances
 from fedrag.coordinator.overview import site_states, told_last
 from fedrag.coordinator.pace import Pace, pace_of_earlier
 from fedrag.coordinator.server_folder import ServerFolder
+from fedrag.dp.accounting import has_opacus
+from fedrag.dp.feasibility import NoisePlan, cost_text
+from fedrag.dp.noise_costs import component_plan
 from fedrag.federation.greeting import minor_version
 from fedrag.reporting.what_ran import duration
 from fedrag.text import plural, size_text
-from fedrag.types import Component
+from fedrag.types import Component, State
 
 TAKES_PART, NOT_KNOWN, SITS_OUT, REFUSES = "takes part", "not known", "sits out", "refuses"
 
@@ -113,10 +116,14 @@ def dry_run(folder: ServerFolder, config: Config, components: Components = SHIPP
     """
     config = checked(folder, config)
     federation = config.federation
-    moved = traffic(config, _sizes(config, components), components)
+    state = _state(config, components)
+    sizes = {name: sum(tensor.size for tensor in tensors.values()) for name, tensors in state.items()}
+    moved = traffic(config, sizes, components)
+    plans = _noise_plans(config, state)
     told = told_last(folder)
     sites = tuple(
-        _foreseen(name, state, told.get(name), config, moved, components) for name, state in site_states(folder).items()
+        _foreseen(name, state, told.get(name), config, moved, components, plans)
+        for name, state in site_states(folder).items()
     )
     return DryRun(
         scenario=config.name,
@@ -158,14 +165,21 @@ def _able(sites: Sequence[ForeseenSite]) -> list[ForeseenSite]:
     return [site for site in sites if site.state != "offline" and site.answer in (TAKES_PART, NOT_KNOWN)]
 
 
-def _sizes(config: Config, components: Components) -> dict[Component, int]:
-    """Return the number of weights of each component that the run trains or takes over."""
+def _state(config: Config, components: Components) -> State:
+    """Return the tensors of each component that the run trains or takes over."""
     state = initial_state(config, trained_components(config.federation), components)
     if config.start_from:
         from fedrag.components.earlier_result import read_earlier_result  # it imports torch, and the console this file
 
         state |= read_earlier_result(config, components).state
-    return {name: sum(tensor.size for tensor in tensors.values()) for name, tensors in state.items()}
+    return state
+
+
+def _noise_plans(config: Config, state: State) -> dict[Component, NoisePlan]:
+    """Return the noised training of each component; none where there is no noise, or nothing here accounts for it."""
+    if not config.privacy.is_on or not has_opacus():
+        return {}
+    return {name: component_plan(config, name, state[name]) for name in trained_components(config.federation)}
 
 
 def _foreseen(
@@ -175,6 +189,7 @@ def _foreseen(
     config: Config,
     moved: Traffic,
     components: Components,
+    plans: Mapping[Component, NoisePlan],
 ) -> ForeseenSite:
     if told is None:
         return ForeseenSite(name, state, NOT_KNOWN, ("did not answer a greeting yet",))
@@ -186,7 +201,19 @@ def _foreseen(
         return ForeseenSite(name, state, NOT_KNOWN, ("does not tell its policy",))
     if codes := refusals_of_all(policy, asked, components):
         return ForeseenSite(name, state, REFUSES, tuple(map(refusal_text, codes)))
-    return ForeseenSite(name, state, TAKES_PART, tuple(reservations(policy, asked)))
+    noise = noise_costs(plans, told["counts"]) if policy.get("tell_counts", 1) else ()
+    return ForeseenSite(name, state, TAKES_PART, (*reservations(policy, asked), *noise))
+
+
+def noise_costs(plans: Mapping[Component, NoisePlan], counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield what noise costs each component at a site that told these numbers of its questions.
+
+    Args:
+        plans: The noised training of each component; none where there is no noise.
+        counts: What the site told; subjects, which are fewer, it does not tell.
+    """
+    for name, plan in plans.items():
+        yield f"{name}: {cost_text(plan, counts.get('train_questions', 0))}"
 
 
 def _why_it_sits_out(told: Mapping[str, Any], config: Config, components: Components) -> str:

@@ -9,12 +9,10 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, trained_components
 from fedrag.dp.accounting import require_opacus
 from fedrag.dp.feasibility import NoisePlan, best_plan, cost_text, ratio_text
+from fedrag.dp.noise_costs import A_FACTOR, component_plan, plan_of_weights, planned_steps
 from fedrag.dp.units import count_units, unit_word
-from fedrag.site.noise_budget import planned_steps
 from fedrag.text import plural
-from fedrag.types import COMPONENTS, Component, Site, State
-
-_A_FACTOR = ".lora_A."
+from fedrag.types import Component, Site, State
 
 
 def noise_lines(config: Config, sites: Sequence[Site], state: State) -> list[str]:
@@ -46,7 +44,7 @@ def noise_lines(config: Config, sites: Sequence[Site], state: State) -> list[str
 
 def _component_lines(config: Config, name: Component, state: State, units: Mapping[str, int], word: str) -> list[str]:
     """Return what noise costs a component, and what would cost less."""
-    plan = _plan(config, name, _trained_weights(config, name, state))
+    plan = component_plan(config, name, state[name])
     fewest, most = min(units.values()), max(units.values())
     lines = [f"  {name}, {plan.weights:,} weights: {cost_text(plan, fewest, word)}"]
     if most > fewest:
@@ -59,13 +57,13 @@ def _component_lines(config: Config, name: Component, state: State, units: Mappi
 
 def _advice(config: Config, name: Component, plan: NoisePlan, state: State, units: int) -> list[str]:
     """Return the settings with which the same epsilon costs less; none where there are none."""
-    if not any(_A_FACTOR in tensor for tensor in state[name]):
+    if not any(A_FACTOR in tensor for tensor in state[name]):
         return [f'  {name}: less noise with an adapter: {name}.weights = "lora"']
     keeps_a = averaging_of(config.federation, name).rule == "ffa"
     rank = getattr(config, name).lora.rank
     trainings = sum(rounds_training(config.federation, one) for one in trained_components(config.federation))
-    b_alone = sum(tensor.size for key, tensor in state[name].items() if _A_FACTOR not in key)
-    best, smaller = best_plan(_plan(config, name, b_alone), rank, trainings, units)
+    b_alone = sum(tensor.size for key, tensor in state[name].items() if A_FACTOR not in key)
+    best, smaller = best_plan(plan_of_weights(config, b_alone), rank, trainings, units)
     changed = {
         f'federation.{name}.rule = "ffa" (noise on A and on B would multiply)': not keeps_a,
         "privacy.sample_rate = 1": config.privacy.sample_rate < 1,
@@ -76,15 +74,3 @@ def _advice(config: Config, name: Component, plan: NoisePlan, state: State, unit
     if not advised or best.ratio(units) >= plan.ratio(units):
         return []
     return [f"  {name}: noise {ratio_text(best.ratio(units))} there with {', '.join(advised)}"]
-
-
-def _plan(config: Config, name: Component, weights: int) -> NoisePlan:
-    settings = config.privacy
-    delta = None if settings.delta == "auto" else settings.delta
-    return NoisePlan(settings.epsilon, planned_steps(config), weights, settings.sample_rate, delta)
-
-
-def _trained_weights(config: Config, name: Component, state: State) -> int:
-    """Return how many weights a round trains: where A stays, those of B."""
-    b_alone = name in COMPONENTS and averaging_of(config.federation, name).rule == "ffa"
-    return sum(tensor.size for key, tensor in state[name].items() if not b_alone or _A_FACTOR not in key)

@@ -15,6 +15,7 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, trained_components
 from fedrag.dp.accounting import Event, has_opacus, noise_for, usual_delta
 from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger, entry_of
+from fedrag.dp.noise_costs import planned_steps
 from fedrag.dp.units import count_units
 from fedrag.federation.messages import Request
 from fedrag.training.private_steps import NoisedSteps
@@ -92,12 +93,6 @@ def run_name(bench: Workbench) -> str:
 def delta_of(config: Config, units: int) -> float:
     """Return the delta of a scenario at a site with so many training questions or subjects."""
     return usual_delta(units) if config.privacy.delta == "auto" else config.privacy.delta
-
-
-def planned_steps(config: Config) -> int:
-    """Return the steps of all components in all rounds of a run: those that a site takes that is asked in each."""
-    rounds = sum(rounds_training(config.federation, name) for name in trained_components(config.federation))
-    return config.privacy.steps * rounds
 
 
 def _noise(config: Config, request: Request, past: Sequence[Event], delta: float, planned: float) -> float:
