@@ -1,12 +1,12 @@
-# make setup · make demo · make check · make test · make faults · make attack · make integrations · make bench · make matrix
-# make lock · make release:
+# make setup · make demo · make check · make test · make faults · make attack · make integrations · make four-bits
+# make bench · make matrix · make lock · make release:
 # each works from a bare clone and says what it does.
 
 PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 
-.PHONY: setup demo check test faults attack integrations bench matrix matrix-oldest matrix-newest matrix-locked lock release clean
+.PHONY: setup demo check test rooms services grids faults attack integrations four-bits environments bench matrix matrix-oldest matrix-newest matrix-locked lock release clean
 
 setup: $(READY)
 
@@ -27,17 +27,26 @@ check: $(READY)
 
 # Later -m options replace the default of pyproject.toml, which leaves the slow tests out too. Two workers take a file at
 # a time; what starts coordinators and sites comes after them, so that their processes compete with no other tests; what
-# starts Ray comes last and alone, since two of it on one machine disturb each other.
-SERVICES := tests/coordinator tests/deployed tests/faults
-TWO_AT_A_TIME := -m "not acceptance and not faults" -n 2 --dist loadfile --no-loadscope-reorder --durations=10
+# starts Ray comes last and one at a time, since two of it on one machine disturb each other.
+SERVICES := tests/deployed tests/faults tests/coordinator
+FAST_AND_SLOW := -m "not acceptance and not faults" --durations=10
+TWO_AT_A_TIME := $(FAST_AND_SLOW) -n 2 --dist loadfile --no-loadscope-reorder
 test: $(READY)
-	$(BIN)/pytest $(TWO_AT_A_TIME) $(addprefix --ignore=,$(SERVICES) tests/grids)
-	$(BIN)/pytest $(TWO_AT_A_TIME) $(SERVICES)
-	$(BIN)/pytest -m "not acceptance and not faults" --durations=10 tests/grids
+	$(MAKE) rooms
+	$(MAKE) services
+	$(MAKE) grids
 	@echo "Ran: the fast and the slow tests (real models)."
 	@echo "Left out: acceptance (whole scenarios): $(BIN)/pytest -m acceptance"
 	@echo "Left out: faults (processes that are killed): make faults"
 	@echo "Left out: LlamaIndex, LangChain, Haystack, notebooks and trackers: make integrations"
+	@echo "Left out: bitsandbytes: make four-bits"
+
+rooms: $(READY)
+	$(BIN)/pytest $(TWO_AT_A_TIME) $(addprefix --ignore=,$(SERVICES) tests/grids)
+services: $(READY)
+	$(BIN)/pytest $(TWO_AT_A_TIME) $(SERVICES)
+grids: $(READY)
+	$(BIN)/pytest $(FAST_AND_SLOW) tests/grids
 
 # Every process of a run and of a deployment is killed at some moment; about ten minutes.
 faults: $(READY)
@@ -45,17 +54,31 @@ faults: $(READY)
 
 # Every test that the table of threats in server/README.md names, and every process killed at some moment.
 attack: $(READY)
-	$(BIN)/pytest -m "not acceptance" -n 2 --dist loadfile --durations=10 \
+	FEDRAG_FUZZED_MESSAGES=20000 $(BIN)/pytest -m "not acceptance" -n 2 --dist loadfile --durations=10 \
 		$$($(BIN)/python tests/attack/threats.py) tests/attack tests/faults tests/deployed/test_deployment.py
 
 # The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of
 # the first: langchain-huggingface takes no huggingface_hub 2, which everything else runs with.
-integrations: $(READY)
-	$(BIN)/python -m venv --clear .integrations
-	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
-		> $$(.integrations/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first_environment.pth
-	.integrations/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[integrations]'
+integrations: .integrations/.ready
 	.integrations/bin/python -m pytest -m slow tests/integrations
+
+# Models in 4 bits: where bitsandbytes is installed, every start of a process pays for its import.
+four-bits: .4bit/.ready
+	.4bit/bin/python -m pytest -m "not acceptance and not faults" -k "four_bits or 4_bits" tests/models \
+		tests/cli/test_bad_input.py tests/zoo/test_shipped_scenarios.py
+
+# One after the other: both write fedrag.egg-info.
+environments:
+	$(MAKE) .integrations/.ready
+	$(MAKE) .4bit/.ready
+
+# An environment on top of the first, with what an extra of its name adds.
+.integrations/.ready .4bit/.ready: .%/.ready: $(READY)
+	$(BIN)/python -m venv --clear .$*
+	$(BIN)/python -c "import sysconfig; print(f'import site; site.addsitedir({sysconfig.get_path(\"purelib\")!r})')" \
+		> $$(.$*/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/first_environment.pth
+	.$*/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$*]'
+	touch $@
 
 # Needs the machine to itself; the peers it is compared with are installed first.
 bench: $(READY)
@@ -104,4 +127,4 @@ release: $(READY)
 	$(BIN)/python -m fedrag.security.file_signature sign $(KEY) dist/SHA256SUMS
 
 clean:
-	rm -rf .venv .matrix .integrations .release build dist .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .matrix .integrations .4bit .release build dist .mypy_cache .ruff_cache .pytest_cache

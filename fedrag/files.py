@@ -47,6 +47,15 @@ def write_text(path: Path, text: str) -> None:
     _write_whole(path, text.encode())
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only its owner can read, whole or not at all.
+
+    Raises:
+        StorageError: The disk is full or the folder is not writable.
+    """
+    _write_whole(path, content, 0o600)
+
+
 def rewrite(path: Path, content: bytes, like: Path | None = None) -> None:
     """Replace a file of a user's, whole or not at all; who may read it stays as it was, and a link stays one.
 

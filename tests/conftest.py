@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -25,7 +27,22 @@ if TYPE_CHECKING:
 # Before torch is imported: threads that wait for each other cost the tiny models more than they save.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# An example that takes long on a busy machine is no fault.
+hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.load_profile("without deadline")
+
+LONG_FILES = (
+    *("tests/cli/test_readme_commands_run.py", "tests/zoo/", "tests/acceptance/test_real_models.py"),
+    *("tests/attack/test_fuzzed_messages.py", "tests/deployed/test_readme_deployment.py"),
+)
+"""Begun first: two workers that each take a file at a time then end together."""
+
 REAL_MODELS = ("HuggingFaceTB/SmolLM2-135M-Instruct", "sentence-transformers/all-MiniLM-L6-v2")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONG_FILES))
 
 
 @pytest.fixture(scope="session")
@@ -184,6 +201,23 @@ def made_encoder(own_home: Path, tmp_path: Path) -> Callable[..., str]:
         return name
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def _one_thread_is_left() -> Iterator[None]:
+    """Let no test compute in more threads because one before it did."""
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_num_threads(1)
+
+
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    """Compute on one CPU, in one thread: a second costs the tiny models ten times what it saves them."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
 
 
 @pytest.fixture

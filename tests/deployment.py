@@ -25,6 +25,8 @@ from fedrag.site.client_folder import create_site
 
 FEDRAG = Path(sys.executable).with_name("fedrag")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+PATIENCE = 3.0
+"""So many times longer than on an idle machine is waited for what must come; it costs only where it does not come."""
 
 
 class Deployment:
@@ -46,7 +48,7 @@ class Deployment:
         self.server = ServerFolder.open(root / "server")
         for name, data in sites.items():
             self.make_site(name, data)
-            self.server.add_site(name, root / name / "site.pub")
+            self.server.register.add_site(name, root / name / "site.pub")
 
     def make_site(self, name: str, data: Path) -> Path:
         """Make a site's folder with what the coordinator hands out; it is not registered yet."""
@@ -67,7 +69,7 @@ class Deployment:
     @property
     def site_names(self) -> list[str]:
         """The registered sites."""
-        return [site.name for site in self.server.sites()]
+        return [site.name for site in self.server.register.sites()]
 
     def __enter__(self) -> Self:
         try:
@@ -220,14 +222,31 @@ class Deployment:
         def online() -> set[str]:
             return {node.name for node in self.server.link.nodes() if node.online}
 
-        self.wait(lambda: online() == set(names), timeout_s, f"{', '.join(names)} online")
+        # Each look is a request over TLS; it takes time from the processes that it waits for.
+        self.wait(lambda: online() == set(names), timeout_s, f"{', '.join(names)} online", every_s=0.5)
 
-    def wait(self, is_so: Callable[[], bool], timeout_s: float, what: str) -> None:
-        """Wait until something is so, or fail with the story so far."""
-        end = time.monotonic() + timeout_s
+    def wait(
+        self,
+        is_so: Callable[[], bool],
+        timeout_s: float,
+        what: str,
+        *,
+        patience: float = PATIENCE,
+        every_s: float = 0.1,
+    ) -> None:
+        """Wait until something is so, or fail with the story so far.
+
+        Args:
+            is_so: Whether it is so.
+            timeout_s: How long it may take on an idle machine.
+            what: What is waited for.
+            patience: Factor on the time; 1: that it comes in time is what is tested.
+            every_s: Seconds between two looks.
+        """
+        end = time.monotonic() + patience * timeout_s
         while not is_so():
-            assert time.monotonic() < end, f"not within {timeout_s:g} s: {what}\n{self.story()}"
-            time.sleep(0.1)
+            assert time.monotonic() < end, f"not within {patience * timeout_s:g} s: {what}\n{self.story()}"
+            time.sleep(every_s)
 
     def story(self) -> str:
         """Return the ends of all logs."""

@@ -19,6 +19,7 @@ from fedrag.federation.rounds import run_rounds
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.runs.run_folder import RunFolder
 from fedrag.site.client_app import make_client_app
+from fedrag.site.secure_round import simulated_agreement_key
 from fedrag.types import Site, State
 
 SHIPPED = Path(__file__).parents[1] / "simulations" / "data" / "tiny"
@@ -88,7 +89,13 @@ def client_folders(config: Config) -> list[Path]:
 
 def node_configs(folders: Sequence[Path], caches: Path) -> list[dict[str, str]]:
     return [
-        {"site-name": site_name(f), "site-folder": str(f), "site-cache": str(caches / site_name(f))} for f in folders
+        {
+            "site-name": site_name(folder),
+            "site-folder": str(folder),
+            "site-cache": str(caches / site_name(folder)),
+            "agreement-key": simulated_agreement_key(site_name(folder)),
+        }
+        for folder in folders
     ]
 
 

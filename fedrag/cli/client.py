@@ -14,6 +14,7 @@ from fedrag.cli.client_check import check
 from fedrag.cli.client_diagnose import diagnose
 from fedrag.cli.client_keys import accept_key, rotate
 from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
+from fedrag.cli.client_peers import peers
 from fedrag.cli.serve import client_serve, say
 from fedrag.security.permissions import private_files
 from fedrag.service.environment import require_linux
@@ -94,5 +95,5 @@ def sync(folder: Folder) -> None:
 
 
 app.command("serve")(client_serve)
-for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, audit_model, purge, rotate):
+for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, audit_model, purge, rotate, peers):
     app.command()(verb)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedrag.errors import ConfigError
-from fedrag.types import SPLITS, Passage, Site
+from fedrag.types import LANGUAGE_PATTERN, SPLITS, Passage, Site
 
 if TYPE_CHECKING:
     from fedrag.data.importers.draft import Imported
@@ -87,6 +88,15 @@ def squad(
     groups: Annotated[
         int | None, typer.Option("--groups", help="Group the articles into this many sites of similar size.")
     ] = None,
+    language: Annotated[str, typer.Option("--language", help="Code of the file's language, such as en.")] = "",
+    translation: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--translation",
+            metavar="CODE=FILE",
+            help="The same articles in another language, as vi=xquad.vi.json: as many sites more; may be repeated.",
+        ),
+    ] = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
     encoding: EncodingOption = None,
@@ -97,7 +107,28 @@ def squad(
     """
     from fedrag.data.importers.squad import import_squad
 
-    _import(out, split, lambda fractions: import_squad(file, fractions, seed, groups, encoding))
+    files = _translations(translation or (), language)
+    _import(out, split, lambda fractions: import_squad(file, fractions, seed, groups, encoding, language, files))
+
+
+def _translations(given: Sequence[str], language: str) -> dict[str, Path]:
+    """Read `CODE=FILE` of each translation."""
+    codes = [language] if language else []
+    files: dict[str, Path] = {}
+    for text in given:
+        code, _, file = text.partition("=")
+        if not file:
+            raise ConfigError(f"--translation {text}: expected CODE=FILE, such as vi=xquad.vi.json")
+        files[code] = Path(file)
+        codes.append(code)
+    if files and not language:
+        raise ConfigError("--translation needs --language, the code of the first file's language, such as en")
+    for code in codes:
+        if not re.fullmatch(LANGUAGE_PATTERN, code):
+            raise ConfigError(f'"{code}" is no code of a language; expected such as en or zh-Hant')
+    if len(set(codes)) < len(codes):
+        raise ConfigError(f"{', '.join(codes)}: each language is given once")
+    return files
 
 
 @import_app.command()

@@ -41,6 +41,10 @@ def evaluate(
     split: Annotated[SplitName, typer.Option("--split", help="Questions to measure.")] = SplitName.TEST,
     base: Annotated[bool, typer.Option("--base", help="Measure the untouched models instead.")] = False,
     only: Annotated[Part | None, typer.Option("--only", help="Measure only this, and generate no answers.")] = None,
+    across: Annotated[
+        bool,
+        typer.Option("--across-languages", help="Search each question among the same passages in other languages."),
+    ] = False,
     search: Annotated[
         SearchName | None, typer.Option("--search", help="Rank passages in this way; by default as in the run.")
     ] = None,
@@ -63,12 +67,14 @@ def evaluate(
             split=split.value,
             base=base,
             only_retrieval=only is Part.RETRIEVAL,
+            across_languages=across,
             search=search.value if search else None,
             display=display,
         )
     if json_file is not None:
         write_json(json_file, result)
     how = "" if result["search"] == "dense" else f" by {result['search']} search"
+    how += " across languages" if across else ""
     title = f"{run.name}, {result['models']}{how}: {split.value} questions, in per cent"
     print_table(title, {**result["sites"], "overall": result["overall"]}, last_apart=True)
     print_lines(distinct_lines(result["overall"]["n_questions"], result["question_lines"]))

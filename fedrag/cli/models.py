@@ -47,6 +47,9 @@ def fetch(
     ] = None,
     name: Annotated[str | None, typer.Option(help="New name for a single model.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Fetch even what is here and intact.")] = False,
+    accept_terms: Annotated[
+        bool, typer.Option("--accept-terms", help="Accept the terms of models that have their own; else you are asked.")
+    ] = False,
 ) -> None:
     """Fetch models, and try them; skip those that are here and intact.
 
@@ -56,13 +59,30 @@ def fetch(
         raise ConfigError(f"--name {name} names one model, but {len(names or ())} were given")
     from fedrag.weights.fetch import DEFAULT_MODELS, fetch_models
 
-    fetched = fetch_models(names or DEFAULT_MODELS, source, kind, save_as=name, force=force, say=typer.echo)
+    fetched = fetch_models(
+        names or DEFAULT_MODELS,
+        source,
+        kind,
+        save_as=name,
+        force=force,
+        say=typer.echo,
+        accept=lambda model, terms: _accepts(model, terms, accept_terms),
+    )
     from fedrag.components.model_check import wrong_by_itself
 
     wrong = {model.name: wrong_by_itself(model) for model in fetched}
     print_lines([_line(finding, f"{model} ") for model, findings in wrong.items() for finding in findings])
     if any(wrong.values()):
         raise typer.Exit(FedragError.exit_code)
+
+
+def _accepts(name: str, terms: str, accepted: bool) -> bool:
+    typer.echo(f"{name}: {terms}")
+    if accepted:
+        return True
+    if not sys.stdin.isatty():
+        raise ConfigError(f"{name} has terms of its own, and nobody can be asked here: accept them with --accept-terms")
+    return typer.confirm("Do you accept these terms?")
 
 
 @app.command()

@@ -33,7 +33,7 @@ def found(name: str, check: Callable[[], str]) -> Finding:
     except FedragError as error:
         return Finding(name, False, one_line(str(error)))
     except Exception as error:  # libraries fail in many ways, and a fault must not hide the other findings
-        return Finding(name, False, one_line(f"{type(error).__name__}: {error}"))
+        return Finding(name, False, one_line(f"could not be checked: {type(error).__name__}: {error}"))
 
 
 def one_line(text: str) -> str:

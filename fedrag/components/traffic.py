@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
+from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, is_validated
+from fedrag.config.schedule import components_of, is_validated, rounds_training
 from fedrag.federation.codec import byte_count, state_wire
-from fedrag.types import Component
+from fedrag.federation.lora_factors import frozen_factor, trained_part
+from fedrag.types import Component, State, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,26 +41,43 @@ class Traffic:
         return trained * (sum(self.to_site) + sum(self.back)) + sites * (self.asked + self.delivered)
 
 
-def traffic(config: Config, sizes: Mapping[Component, int], components: Components = SHIPPED) -> Traffic:
+def traffic(config: Config, state: State, components: Components = SHIPPED) -> Traffic:
     """Count the bytes between the server and a site that takes part in every round.
 
     Args:
         config: The scenario.
-        sizes: Number of weights by component: of those that the run trains or takes over.
+        state: What the run trains or takes over.
         components: What can be trained, by name.
     """
     federation = config.federation
     rounds = [components_of(federation, number) for number in range(1, federation.rounds + 1)]
+    sizes = {name: _size(tensors) for name, tensors in state.items()}
     down = {name: byte_count(size, state_wire(federation.wire)) for name, size in sizes.items()}
-    up = {name: byte_count(size, federation.wire) for name, size in sizes.items()}
     requests = sum(is_validated(federation, number) for number in range(1, federation.rounds + 1))
     requests += (federation.keep == "best") + 2 * federation.diagnose
     return Traffic(
         to_site=tuple(sum(down[c] for c in state_of_round(config, names, sizes, components)) for names in rounds),
-        back=tuple(sum(up[name] for name in names) for names in rounds),
+        back=tuple(
+            sum(_bytes_back(config, state[name], name, number) for name in names)
+            for number, names in enumerate(rounds, start=1)
+        ),
         asked=requests * sum(down.values()),
         delivered=federation.deliver * sum(byte_count(size, "float32") for size in sizes.values()),
     )
+
+
+def _bytes_back(config: Config, tensors: Tensors, component: Component, round_number: int) -> int:
+    """Return the bytes of a reply's update of a component: what is frozen in the round is not sent."""
+    past = rounds_training(config.federation, component, before=round_number)
+    frozen = frozen_factor(averaging_of(config.federation, component).rule, past)
+    size = _size(trained_part(tensors, frozen))
+    if config.federation.secure:
+        return size * config.federation.secure_bits // 8
+    return byte_count(size, config.federation.wire)
+
+
+def _size(tensors: Tensors) -> int:
+    return sum(tensor.size for tensor in tensors.values())
 
 
 def state_of_round(

@@ -19,7 +19,7 @@ from fedrag.config.schedule import trained_components
 from fedrag.types import COMPONENTS, Component
 
 ONE_SITE: dict[str, Any] = {
-    **{"rule": "fedavg", "robust": "none", "server_optimizer": "none", "max_norm_of_median": 0.0},
+    **{"rule": "fedavg", "robust": "none", "server_optimizer": "none", "max_norm_of_median": 0.0, "secure": False},
     **{"server": ServerStepConfig(), **{component: ComponentAveraging() for component in COMPONENTS}},
 }
 """The settings of [federation] where one site trains alone: its difference is added as it is."""
@@ -59,12 +59,14 @@ def averaging_of(config: FederationConfig, component: Component) -> Averaging:
 
 
 def weighs_by_counts(config: FederationConfig) -> bool:
-    """Return whether any trained component is averaged by numbers of examples.
+    """Return whether any trained component is averaged by numbers of examples that sites tell; a secure sum hides them.
 
     >>> weighs_by_counts(FederationConfig(weighting="equal", generator=ComponentAveraging(weighting="examples")))
     True
     """
-    return any(averaging_of(config, name).weighting != "equal" for name in trained_components(config))
+    return not config.secure and any(
+        averaging_of(config, name).weighting != "equal" for name in trained_components(config)
+    )
 
 
 def averaging_text(config: FederationConfig, components: Iterable[Component]) -> str:
@@ -109,3 +111,26 @@ def contradiction(config: FederationConfig, component: Component) -> str:
             f"{component}; set it in [federation.generator] or [federation.retriever]"
         )
     return ""
+
+
+def secure_contradiction(config: FederationConfig, component: Component) -> str:
+    """Return why a component cannot be averaged by a secure sum, in which no single update is seen, or ""."""
+    if not config.secure:
+        return ""
+    chosen = averaging_of(config, component)
+    usual = FederationConfig().max_weight_ratio
+    single = {
+        f'federation.robust = "{chosen.robust}" compares single updates; set "none"': chosen.robust != "none",
+        f'federation.rule = "{chosen.rule}" adds up products of single updates; set "fedavg", "ffa" or "rolora"': (
+            chosen.rule in ("svd", "exact")
+        ),
+        f"federation.max_norm_of_median = {config.max_norm_of_median:g} compares the norms of single updates; set 0": (
+            config.max_norm_of_median > 0
+        ),
+        f"federation.max_weight_ratio = {config.max_weight_ratio:g} compares single counts; leave it out, and set "
+        "federation.secure_max_examples": config.max_weight_ratio not in (0.0, usual),
+        "federation.diagnose = true asks each site for counts of its own; set false": config.diagnose,
+        'federation.wire = "int8" gives each block of an update a scale of its own, and such numbers do not add up; '
+        'set "bfloat16" or "float32"': config.wire == "int8",
+    }
+    return next((f"federation.secure = true, but {why}" for why, is_set in single.items() if is_set), "")

@@ -71,6 +71,25 @@ class FederationConfig(Section):
     the median count; 0: each counts for what it claims."""
     proximal_mu: Annotated[float, Field(ge=0.0)] = 0.0
     """FedProx (Li et al. 2020): mu of the proximal term; 0: plain FedAvg."""
+    secure: bool = False
+    """Secure sum (after Bonawitz et al. 2017): the server learns no site's update, counts and losses, but their sum
+    over all sites: each hides its own behind masks that cancel in the sum. Needs three sites, and one more short
+    message a round."""
+    secure_colluding: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Where secure = true: how many sites may work together with the server and still not learn what another one sent.
+    The more, the fewer sites may vanish in a round."""
+    secure_clip_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 10.0
+    """Where secure = true: a site draws an update with a greater L2 norm in to it, so that no sum leaves the range of
+    the whole numbers that carry it."""
+    secure_max_examples: Annotated[int, Field(ge=1, le=2**24)] = 10_000
+    """Where secure = true and weighting = "examples": a site counts for at most so many examples, in place of
+    max_weight_ratio."""
+    secure_bits: Literal[32, 64] = 32
+    """Where secure = true: bits of the whole numbers that carry the sum of the updates. With 32 a masked update has the
+    bytes of float32; 64 has twice as many, and no rounding that could matter. A round says where it does."""
+    secure_repeats: Annotated[int, Field(ge=0, le=100)] = 1
+    """Where secure = true: how often a round that was lost is asked for again, from the same state. Each site bounds
+    it too: the difference of two sums of the same state, one without a site, is what that site sent."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the sites asked in each round."""
     quorum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5

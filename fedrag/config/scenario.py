@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import tomli_w
 from pydantic import Field, model_validator
 
-from fedrag.config.averaging import averaging_of, contradiction
+from fedrag.config.averaging import averaging_of, contradiction, secure_contradiction
 from fedrag.config.inputs import DataConfig, ModelsConfig
 from fedrag.config.own_settings import OwnConfig
 from fedrag.config.privacy_settings import PrivacyConfig
@@ -25,6 +25,7 @@ from fedrag.config.section import Section, parse_toml, validate_section
 from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
 from fedrag.errors import ConfigError
 from fedrag.files import read_text_file
+from fedrag.secure_sum.roster import MIN_SITES
 
 
 class Config(Section):
@@ -164,7 +165,7 @@ class Config(Section):
     def _check_averaging(self) -> None:
         """Refuse ways of averaging that contradict one another or what is trained."""
         for name in trained_components(self.federation):
-            if reason := contradiction(self.federation, name):
+            if reason := secure_contradiction(self.federation, name) or contradiction(self.federation, name):
                 raise ValueError(reason)
             rule = averaging_of(self.federation, name).rule
             if rule != "fedavg" and name == "retriever" and self.retriever.weights == "full":
@@ -178,6 +179,15 @@ class Config(Section):
                     "2 rounds"
                 )
         self._check_server_step()
+        if self.federation.secure and self.own.rule:
+            raise ValueError(
+                f'federation.secure = true, but own.rule = "{self.own.rule}" is given single updates; leave it out'
+            )
+        if self.federation.secure and self.data.only and len(self.data.only) < MIN_SITES:
+            raise ValueError(
+                f"federation.secure = true needs {MIN_SITES} sites, data.only names {len(self.data.only)}: of "
+                "two, each would learn the other's update from the sum"
+            )
 
     def _check_server_step(self) -> None:
         """Refuse a learning rate of the server that nothing uses."""

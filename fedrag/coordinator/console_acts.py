@@ -169,7 +169,7 @@ def _add(folder: ServerFolder, fields: Fields) -> str:
 
 
 def _known_site(folder: ServerFolder, fields: Fields) -> str:
-    if (name := _field(fields, "site")) not in (known := [site.name for site in folder.sites()]):
+    if (name := _field(fields, "site")) not in (known := [site.name for site in folder.register.sites()]):
         raise ConfigError(f"{name}: no site has this name; registered: {', '.join(known) or 'none'}")
     return name
 

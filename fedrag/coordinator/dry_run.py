@@ -18,6 +18,7 @@ from fedrag.coordinator.foreseen import Asked, refusal_text, refusals_of_all, re
 from fedrag.coordinator.jobs import checked, hindrances
 from fedrag.coordinator.overview import site_states, told_last
 from fedrag.coordinator.pace import Pace, pace_of_earlier
+from fedrag.coordinator.secure_sites import secure_sum_text
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.dp.accounting import has_opacus
 from fedrag.dp.feasibility import NoisePlan, cost_text
@@ -63,6 +64,7 @@ class DryRun:
         wire: Number format of the updates.
         pace: How long a round took in an earlier run that trained as this one; None: there is none.
         hindrances: Why the run could not begin now.
+        secure: How many sites may vanish in a round of its secure sum, in words; "" where it has none.
     """
 
     scenario: str
@@ -75,6 +77,7 @@ class DryRun:
     wire: str
     pace: Pace | None
     hindrances: tuple[str, ...]
+    secure: str = ""
 
     @property
     def able(self) -> int:
@@ -101,6 +104,7 @@ class DryRun:
             "seconds": self.pace.seconds_a_round * self.rounds if self.pace else None,
             "pace": pace,
             "hindrances": list(self.hindrances),
+            "secure": self.secure,
         }
 
 
@@ -117,25 +121,28 @@ def dry_run(folder: ServerFolder, config: Config, components: Components = SHIPP
     config = checked(folder, config)
     federation = config.federation
     state = _state(config, components)
-    sizes = {name: sum(tensor.size for tensor in tensors.values()) for name, tensors in state.items()}
-    moved = traffic(config, sizes, components)
+    moved = traffic(config, state, components)
     plans = _noise_plans(config, state)
     told = told_last(folder)
+    states = site_states(folder)
+    asked_sites = math.ceil(federation.fraction * len(states))
     sites = tuple(
-        _foreseen(name, state, told.get(name), config, moved, components, plans)
-        for name, state in site_states(folder).items()
+        _foreseen(name, state, told.get(name), config, moved, components, asked_sites, plans)
+        for name, state in states.items()
     )
+    asked = math.ceil(federation.fraction * len(_able(sites)) - 1e-9)
     return DryRun(
         scenario=config.name,
         rounds=federation.rounds,
         schedule=schedule_text(federation),
         sites=sites,
         needed=federation.min_sites,
-        asked=math.ceil(federation.fraction * len(_able(sites)) - 1e-9),
+        asked=asked,
         traffic=moved,
         wire=federation.wire,
         pace=pace_of_earlier(folder, config),
         hindrances=tuple(hindrances(folder)),
+        secure=secure_sum_text(asked, federation.secure_colluding) if federation.secure else "",
     )
 
 
@@ -150,6 +157,7 @@ def summary_lines(found: DryRun) -> list[str]:
         f"bytes ({found.wire}): in a round at most {size_text(max(moved.to_site))} to a site and "
         f"{size_text(max(moved.back))} back; at most {size_text(found.total_bytes)} in all",
         _time_line(found),
+        *([f"secure sum: {found.secure}"] if found.secure else []),
     ]
     return lines + [f"it could not begin now: {reason}" for reason in found.hindrances]
 
@@ -166,7 +174,7 @@ def _able(sites: Sequence[ForeseenSite]) -> list[ForeseenSite]:
 
 
 def _state(config: Config, components: Components) -> State:
-    """Return the tensors of each component that the run trains or takes over."""
+    """Return the tensors of each component that the run trains or takes over, as it begins."""
     state = initial_state(config, trained_components(config.federation), components)
     if config.start_from:
         from fedrag.components.earlier_result import read_earlier_result  # it imports torch, and the console this file
@@ -189,11 +197,12 @@ def _foreseen(
     config: Config,
     moved: Traffic,
     components: Components,
+    sites: int,
     plans: Mapping[Component, NoisePlan],
 ) -> ForeseenSite:
     if told is None:
         return ForeseenSite(name, state, NOT_KNOWN, ("did not answer a greeting yet",))
-    asked = Asked(config, moved.largest, told["counts"])
+    asked = Asked(config, moved.largest, told["counts"], sites)
     if missing := _why_it_sits_out(told, config, components):
         return ForeseenSite(name, state, SITS_OUT, (missing,))
     policy = told.get("policy", {})
@@ -201,7 +210,8 @@ def _foreseen(
         return ForeseenSite(name, state, NOT_KNOWN, ("does not tell its policy",))
     if codes := refusals_of_all(policy, asked, components):
         return ForeseenSite(name, state, REFUSES, tuple(map(refusal_text, codes)))
-    noise = noise_costs(plans, told["counts"]) if policy.get("tell_counts", 1) else ()
+    tells = policy.get("tell_counts", 1) and not config.federation.secure
+    noise = noise_costs(plans, told["counts"]) if tells else ()
     return ForeseenSite(name, state, TAKES_PART, (*reservations(policy, asked), *noise))
 
 

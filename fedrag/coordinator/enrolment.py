@@ -6,7 +6,8 @@ from pathlib import Path
 
 from fedrag.coordinator.conduct import Conduct
 from fedrag.coordinator.operator_log import recorded
-from fedrag.coordinator.server_folder import RegisteredSite, ServerFolder
+from fedrag.coordinator.server_folder import ServerFolder
+from fedrag.coordinator.site_register import RegisteredSite
 from fedrag.errors import ServiceError
 
 
@@ -24,7 +25,7 @@ def enrol_site(folder: ServerFolder, name: str, public_key: Path | str, question
         ServiceError: The SuperLink is starting; nothing is changed.
     """
     runs = _runs(folder)
-    site = folder.add_site(name, public_key, questions)
+    site = folder.register.add_site(name, public_key, questions)
     if runs:
         folder.enter(site)
     return site
@@ -38,7 +39,7 @@ def remove_site(folder: ServerFolder, name: str) -> RegisteredSite:
         ServiceError: The SuperLink is starting; nothing is changed.
     """
     runs = _runs(folder)
-    site = folder.remove_site(name)
+    site = folder.register.remove_site(name)
     if runs:
         folder.enter(site)
     return site

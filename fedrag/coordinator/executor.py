@@ -134,22 +134,25 @@ def _nodes(link: SuperLink) -> list[RegisteredNode]:
 
 
 def _signed(folder: ServerFolder, link: SuperLink, flower: Grid, name: str, display: TimedLog) -> SignedGrid:
-    keys = {site.name: site.public_key for site in folder.sites()}
+    keys = {site.name: site.public_key for site in folder.register.sites()}
     conduct = Conduct(folder.path)
 
     def members() -> list[Member]:
         # Read again: a site may have been removed or set aside meanwhile.
-        registered = {site.name: site for site in folder.sites() if site.name not in conduct.set_aside()}
+        registered = {site.name: site for site in folder.register.sites() if site.name not in conduct.set_aside()}
         nodes = [node for node in _nodes(link) if node.online and node.name in registered]
         return [
-            Member(node.node_id, node.name, keys[node.name], node.last_seen, registered[node.name].questions)
+            Member(node.node_id, site.name, keys[site.name], node.last_seen, site.questions, site.member)
             for node in nodes
-            if node.name in keys
+            if (site := registered[node.name]).name in keys
         ]
 
     if not keys:
         raise ServiceError(f"no site is registered; enter one with: fedrag server add-site {folder.path} SITE.pub")
-    return SignedGrid(flower, name, load_private_key(folder.path / "signing.key"), members, display, conduct)
+    signing_key, learn = load_private_key(folder.path / "signing.key"), folder.register.learn_agreement
+    is_secure = RunFolder.open(folder.runs / name).config.federation.secure
+    told = {site.name: site.key for site in folder.register.sites()} if is_secure else {}
+    return SignedGrid(flower, name, signing_key, members, display, conduct, learn, told)
 
 
 if __name__ == "__main__":

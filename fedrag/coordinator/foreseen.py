@@ -25,11 +25,13 @@ class Asked:
         config: The scenario.
         message_bytes: Bytes of the arrays of its largest request.
         counts: What the site told of the numbers of its questions.
+        sites: How many sites a round would ask; 0: that is not known.
     """
 
     config: Config
     message_bytes: int
     counts: Mapping[str, int]
+    sites: int = 0
 
 
 def refusals_of_all(policy: Mapping[str, float], asked: Asked, components: Components = SHIPPED) -> list[str]:
@@ -48,11 +50,15 @@ def refusals_of_all(policy: Mapping[str, float], asked: Asked, components: Compo
         "policy-schedule": not policy.get(f"schedules.{federation.schedule}", 1),
         "policy-module": bool(asked.config.own.module) and not policy.get("own_modules", 0),
         "policy-message-size": asked.message_bytes > policy.get("max_message_mb", float("inf")) * MEGABYTE,
+        "policy-secure": bool(policy.get("secure", 0)) and not federation.secure,
         "policy-few-examples": all(
             _fewest_questions(policy, asked, names, components) < policy.get("min_examples", 1) for names in rounds
         ),
         "policy-epsilon": policy.get("max_epsilon", 0) > 0 and not asked.config.privacy.is_on,
-        "policy-counts": not policy.get("tell_counts", 1) and weighs_by_counts(federation),
+        "secure-sites": federation.secure and 0 < asked.sites < policy.get("secure_min_sites", 0),
+        "policy-counts": not federation.secure
+        and not (policy.get("tell_counts", 1) and not policy.get("secure", 0))
+        and weighs_by_counts(federation),
     }
     return [code for code, is_broken in broken.items() if is_broken]
 
@@ -109,8 +115,8 @@ def _fewest_questions(
     policy: Mapping[str, float], asked: Asked, names: Sequence[Component], components: Components
 ) -> float:
     """Return the fewest questions from which a component of a round learns, of those that learn anything."""
-    if not policy.get("tell_counts", 1):
-        return float("inf")  # it may have any number
+    if max(asked.counts.values(), default=0) <= 1 or not policy.get("tell_counts", 1):
+        return float("inf")  # it may have any number, and told 1 where it has some
     sorts = {find_component(components, name).learns_from(asked.config) for name in names}
     counts = [asked.counts.get(sort, 0) for sort in sorts]
     return min(filter(None, counts), default=asked.counts.get("train_questions", 0))

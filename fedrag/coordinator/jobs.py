@@ -10,6 +10,7 @@ from fedrag.components.own_functions import own_facts, require_same_functions
 from fedrag.config.scenario import Config
 from fedrag.coordinator.operator_log import recorded
 from fedrag.coordinator.outcome import TOLD_TO_STOP, Outcome, read_outcome, write_outcome
+from fedrag.coordinator.secure_sites import require_secure_sites
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.runs.more_rounds import extend_run
@@ -43,12 +44,14 @@ def checked(folder: ServerFolder, config: Config) -> Config:
     """Return a scenario that this coordinator can run, with the run that it starts from named in full.
 
     Raises:
-        ConfigError: A tracker of the scenario, or its module of functions, is not installed.
+        ConfigError: A tracker of the scenario, or its module of functions, is not installed; or the registered sites
+            cannot make its secure sum.
         ModelError: The coordinator has not fetched a model of the scenario.
         RunError: The scenario starts from a run that is not finished, or was trained on other models.
         ConfigError: It starts from a run whose tensors do not fit it.
     """
     require_trackers(config.tracking.to)
+    require_secure_sites(folder, config)
     base_tensor_hashes(config)
     own_facts(config.own)
     return _with_start(folder, config)

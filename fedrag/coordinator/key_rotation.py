@@ -9,7 +9,8 @@ import os
 from dataclasses import dataclass
 
 from fedrag.coordinator.operator_log import recorded
-from fedrag.coordinator.server_folder import RegisteredSite, ServerFolder
+from fedrag.coordinator.server_folder import ServerFolder
+from fedrag.coordinator.site_register import RegisteredSite
 from fedrag.errors import ConfigError, ServiceError
 from fedrag.files import storage_errors, write_text
 from fedrag.security.keys import fingerprint, load_private_key, new_key, public_key_text
@@ -75,13 +76,13 @@ def accept_site_key(folder: ServerFolder, line: str) -> Handover:
         ServiceError: A run is in progress.
     """
     said = read_succession(line, SITE)
-    site = folder.site(said.name)
+    site = folder.register.site(said.name)
     if fingerprint(site.public_key) != said.new:  # else a crash came before the SuperLink knew
         _require_registered(site, said.old, line)
         _refuse_during_a_run(folder, "it verifies replies with the keys that it began with")
-        folder.replace_key(site.name, said.key)
+        folder.register.replace_key(site.name, said.key, said.agreement)
     if folder.is_running:
-        folder.enter(folder.site(site.name))
+        folder.enter(folder.register.site(site.name))
     return Handover(said.name, said.old, said.new, line)
 
 

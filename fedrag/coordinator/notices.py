@@ -75,7 +75,7 @@ def _sites_away(folder: ServerFolder, now: datetime) -> Iterator[Notice]:
     if not folder.is_running:
         return
     with suppress(ServiceError):  # the SuperLink is restarting
-        registered = {site.name for site in folder.sites()}
+        registered = {site.name for site in folder.register.sites()}
         heard = {node.name: node.last_heard for node in folder.link.nodes() if not node.online}
         away = sorted(name for name in registered & heard.keys() if _is_older(heard[name], now - DAY))
         if away:

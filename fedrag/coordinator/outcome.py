@@ -47,4 +47,4 @@ def sites_without_result(folder: ServerFolder, run: RunFolder) -> list[str]:
     if not run.config.federation.deliver:
         return []
     ended = read_outcome(run.path).since
-    return [site.name for site in folder.sites() if site.added <= ended and site.name not in run.delivered_to]
+    return [site.name for site in folder.register.sites() if site.added <= ended and site.name not in run.delivered_to]

@@ -29,7 +29,7 @@ def site_rows(folder: ServerFolder) -> list[dict[str, Any]]:
     nodes, told = _nodes(folder), told_last(folder)
     states = _states(folder, nodes)
     rows = []
-    for site in folder.sites():
+    for site in folder.register.sites():
         node = nodes.get(site.name)
         said = told.get(site.name, {"version": "", "counts": {}})
         rows.append(
@@ -59,7 +59,8 @@ def site_states(folder: ServerFolder) -> dict[str, str]:
 def _states(folder: ServerFolder, nodes: Mapping[str, RegisteredNode]) -> dict[str, str]:
     set_aside = Conduct(folder.path).set_aside()
     return {
-        site.name: "set aside" if site.name in set_aside else _state(nodes.get(site.name)) for site in folder.sites()
+        site.name: "set aside" if site.name in set_aside else _state(nodes.get(site.name))
+        for site in folder.register.sites()
     }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import get_args
 
 from fedrag.config.run_settings import Schedule
+from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.types import COMPONENTS
 
 USUAL_MESSAGE_MB = 500.0  # a site's default, which is not shown
@@ -61,6 +62,10 @@ def _of_messages(numbers: Mapping[str, float]) -> Iterator[str]:
         yield f"updates only from {count_text(examples, 'question')} on"
     if (examples := numbers.get("min_examples_for_metrics", 1)) > 1:
         yield f"numbers only from {count_text(examples, 'question')} on"
+    if numbers.get("secure", 0):
+        yield "updates only in a secure sum"
+    if (sites := numbers.get("secure_min_sites", MIN_SITES)) > MIN_SITES:
+        yield f"secure sums of at least {count_text(sites, 'site')}"
     if not numbers.get("tell_counts", 1):
         yield "counts are not told"
 

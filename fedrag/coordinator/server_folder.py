@@ -10,7 +10,7 @@ DIR/
   console.token                lets a person change things in the console; new at each start
   scenarios/                   the scenarios that the console offers
   for-sites/                   what every site gets: the authority's certificate, the public signing key, the release
-  sites.json                   the register of sites: names and public keys
+  sites.json                   the register of sites: names, public keys and agreement keys
   conduct.json                 how many bad replies sites have sent, and who is set aside
   superlink.db                 Flower's state
   current.json                 the current run, if any
@@ -25,24 +25,23 @@ from __future__ import annotations
 import json
 import os
 from contextlib import AbstractContextManager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomli_w
-from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from pydantic import AfterValidator, Field
 
 from fedrag.config.section import Section, parse_section
 from fedrag.coordinator.flower import SuperLink
 from fedrag.coordinator.operator_log import recorded, recording
 from fedrag.coordinator.readers import let_readers_in
+from fedrag.coordinator.site_register import RegisteredSite, SiteRegister
 from fedrag.errors import ConfigError, ServiceError, StorageError
 from fedrag.files import read_json, read_text_file, storage_errors, write_json, write_text
 from fedrag.locks import held_alone
 from fedrag.security.certificates import new_authority, new_server_certificate
 from fedrag.security.installed import RELEASE_FILE, installed_release
-from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, public_key_text, read_public_key
+from fedrag.security.keys import fingerprint, load_public_key, new_key, new_secret, read_public_key
 from fedrag.security.permissions import GROUP_READS, OWNER_ONLY, make_private, mask_of, private_files
 from fedrag.text import host_and_port, without_brackets
 
@@ -82,29 +81,6 @@ class ServerConfig(Section):
         return host_and_port(self.name, self.port)
 
 
-class RegisteredSite(Section):
-    """A site in the register."""
-
-    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,63}$")]
-    key: str
-    """Its public key, as one line in the format of OpenSSH."""
-    added: str
-    questions: Annotated[int, Field(ge=0)] = 0
-    """Training questions that its administrator confirmed: it counts for no more; 0: for what it claims."""
-    removed: str = ""
-    """When it was removed; its key is never accepted again."""
-    former: tuple[str, ...] = ()
-    """The keys that handed over to this one or to each other; none is ever accepted again."""
-
-    def __str__(self) -> str:
-        return f"{self.name}, {fingerprint(self.public_key)}"
-
-    @property
-    def public_key(self) -> EllipticCurvePublicKey:
-        """Its public key."""
-        return read_public_key(self.key, self.name)
-
-
 class ServerFolder:
     """A coordinator on disk.
 
@@ -142,7 +118,7 @@ class ServerFolder:
         self.announce_release()
         with storage_errors(path):
             self.scenarios.mkdir()
-        write_json(path / "sites.json", {"sites": []})
+        self.register.create()
         let_readers_in(path, self.config.readers)
         with recording(path, "init", {"name": self.config.name}):
             write_text(path / "server.toml", tomli_w.dumps(self.config.model_dump()))  # last: now the folder is whole
@@ -189,6 +165,11 @@ class ServerFolder:
         return fingerprint(load_public_key(self.path / "signing.pub"))
 
     @property
+    def register(self) -> SiteRegister:
+        """The register of sites."""
+        return SiteRegister(self.path)
+
+    @property
     def logs(self) -> Path:
         """The folder of the logs."""
         return self.path / "logs"
@@ -208,89 +189,6 @@ class ServerFolder:
         certificate, key = path / "server.crt", path / "server.key"
         new_server_certificate(certificate, key, path / "ca.crt", path / "ca.key", names, CERTIFICATE_DAYS)
 
-    # The register.
-
-    def sites(self, *, removed: bool = False) -> list[RegisteredSite]:
-        """Return the registered sites by name, the removed ones only on request."""
-        entries = read_json(self.path / "sites.json")["sites"]
-        found = [RegisteredSite.model_validate(entry) for entry in entries]
-        return sorted((site for site in found if removed or not site.removed), key=lambda site: site.name)
-
-    @recorded("add-site", "name", "public_key", "questions")
-    def add_site(self, name: str, public_key: Path | str, questions: int = 0) -> RegisteredSite:
-        """Register a site; for one that is registered with this key, change the number of its confirmed questions.
-
-        Args:
-            name: Its name.
-            public_key: The file of its public key, or the key as text.
-            questions: Training questions that its administrator confirmed; 0: none were.
-
-        Raises:
-            ConfigError: The name or the key is taken, or the key was removed once.
-        """
-        where = public_key if isinstance(public_key, Path) else "the key"
-        key = load_public_key(where) if isinstance(where, Path) else read_public_key(str(public_key), where)
-        text = public_key_text(key)
-        for site in self.sites(removed=True):
-            if text in site.former:
-                raise ConfigError(f"{where}: {site.name} has replaced this key, which is never accepted again")
-            if site.key == text and site.removed:
-                raise ConfigError(
-                    f"{where}: this key was removed on {site.removed[:10]} and is never accepted again; "
-                    "the site makes a new one with fedrag client init"
-                )
-            if site.key == text and site.name == name and questions:
-                return self._change(site, questions=questions)
-            if site.key == text:
-                raise ConfigError(f"{where}: this key is registered already, as {site.name}")
-            if site.name == name and not site.removed:
-                raise ConfigError(f"{name}: is registered already, with the key {fingerprint(site.public_key)}")
-        try:
-            new = RegisteredSite(name=name, key=text, added=_now(), questions=questions)
-        except ValueError:
-            raise ConfigError(
-                f'"{name}" is not a name for a site: expected lower-case letters, digits and hyphens, at most 64'
-            ) from None
-        self._write_sites([*self.sites(removed=True), new])
-        return new
-
-    @recorded("remove-site", "name")
-    def remove_site(self, name: str) -> RegisteredSite:
-        """Mark a site as removed; its key is never accepted again.
-
-        Raises:
-            ConfigError: No site has this name.
-        """
-        return self._change(self.site(name), removed=_now())
-
-    def _change(self, site: RegisteredSite, **changes: object) -> RegisteredSite:
-        changed = site.model_copy(update=changes)
-        self._write_sites([changed if other == site else other for other in self.sites(removed=True)])
-        return changed
-
-    def site(self, name: str) -> RegisteredSite:
-        """Return a registered site.
-
-        Raises:
-            ConfigError: No site has this name.
-        """
-        for site in self.sites():
-            if site.name == name:
-                return site
-        known = ", ".join(site.name for site in self.sites()) or "none"
-        raise ConfigError(f"{name}: no site has this name; registered: {known}")
-
-    def replace_key(self, name: str, key: str) -> None:
-        """Give a site another key, as one line in the format of OpenSSH; its key of before is burnt.
-
-        Raises:
-            ConfigError: No site has this name, or a site has the key, or had it.
-        """
-        if any(key in (site.key, *site.former) for site in self.sites(removed=True)):
-            raise ConfigError(f"{name}: the key was in use before; a new one is made with: fedrag client rotate")
-        site = self.site(name)
-        self._change(site, key=key, former=(*site.former, site.key))
-
     def enter(self, site: RegisteredSite) -> None:
         """Tell the SuperLink which of a site's keys it accepts."""
         for burnt in site.former:
@@ -299,9 +197,6 @@ class ServerFolder:
             self.link.unregister(site.public_key)
         else:
             self.link.register(site.name, site.public_key)
-
-    def _write_sites(self, sites: list[RegisteredSite]) -> None:
-        write_json(self.path / "sites.json", {"sites": [site.model_dump() for site in sites]})
 
     # The current run.
 
@@ -348,7 +243,3 @@ class ServerFolder:
     def lock(self) -> AbstractContextManager[None]:
         """Hold the folder for the one process that serves it; raise ServiceError where another does."""
         return held_alone(self.path, ServiceError(f"{self.path}: a coordinator is running in this folder already"))
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

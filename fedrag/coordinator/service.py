@@ -88,7 +88,7 @@ def serve(folder: ServerFolder, say: Callable[[str], None]) -> None:
 
 def enter_sites(folder: ServerFolder) -> None:
     """Register the sites with the SuperLink, and unregister those that were removed."""
-    for site in folder.sites(removed=True):
+    for site in folder.register.sites(removed=True):
         folder.enter(site)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 from flwr.app import Error, Message, RecordDict
@@ -23,8 +24,11 @@ from fedrag.coordinator.conduct import PATIENCE, Conduct
 from fedrag.coordinator.patient_grid import BAD_REPLY
 from fedrag.display import Display
 from fedrag.errors import SignatureError
+from fedrag.federation.greeting import open_agreement, with_peers
+from fedrag.federation.messages import GREET
 from fedrag.federation.reply_limit import reply_limit, with_limit
 from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_signature
+from fedrag.secure_sum.roster import Member as RosterMember
 
 LOOK_S = 3.0  # between two checks for sites that restarted
 PATIENCE_S = 90.0  # how long a lost site may stay away
@@ -43,6 +47,7 @@ class Member:
         key: Its public key.
         came: When it went online; ISO 8601.
         questions: Questions that were confirmed when it was registered; 0: none were.
+        agreement: Its agreement key, signed, for a secure sum; None where it has told none.
     """
 
     node_id: int
@@ -50,6 +55,7 @@ class Member:
     key: EllipticCurvePublicKey
     came: str = ""
     questions: int = 0
+    agreement: RosterMember | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +93,8 @@ class SignedGrid(Grid):
         members: Gives the registered sites that are online.
         display: Shows which replies had no valid signature.
         conduct: Counts the replies of each site that no honest site sends.
+        learn: Keeps the agreement key that a site tells in its greeting, and returns whether it is signed.
+        peers: The public signing keys of all sites by name, which a run with a secure sum tells each of them.
     """
 
     poll_s = 0.3
@@ -100,6 +108,8 @@ class SignedGrid(Grid):
         members: Callable[[], list[Member]],
         display: Display,
         conduct: Conduct,
+        learn: Callable[[RosterMember], bool] = lambda _: False,
+        peers: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self._grid = grid
         self._run = run
@@ -107,7 +117,10 @@ class SignedGrid(Grid):
         self._members = members
         self._display = display
         self._conduct = conduct
+        self._learn = learn
+        self._peers = peers
         self._known: dict[int, Member] = {}
+        self._told: dict[str, RosterMember] = {}
         self._asked: dict[str, _Pending] = {}
         self._next_look = 0.0
 
@@ -120,6 +133,12 @@ class SignedGrid(Grid):
     def confirmed_questions(self) -> dict[int, int]:
         """The number of questions that was confirmed for each address."""
         return {member.node_id: member.questions for member in self._known.values()}
+
+    @property
+    def members(self) -> dict[int, RosterMember]:
+        """The sites as the roster of a secure sum has them, by address; those alone that have told an agreement key."""
+        known = {node_id: self._told.get(member.name, member.agreement) for node_id, member in self._known.items()}
+        return {node_id: member for node_id, member in known.items() if member}
 
     def is_set_aside(self, name: str) -> bool:
         """Return whether a site sent too many bad replies."""
@@ -166,7 +185,10 @@ class SignedGrid(Grid):
             slip = Slip(
                 "request", self._run, new_request_id(), member.name, metadata.message_type, __version__, time.time()
             )
-            signed = with_signature(message.content, slip, self._key)
+            content = message.content
+            if metadata.message_type == GREET and self._peers:
+                content = with_peers(content, self._peers)
+            signed = with_signature(content, slip, self._key)
             group = with_limit(metadata.group_id, reply_limit(message.content))
             out = self.create_message(signed, metadata.message_type, metadata.dst_node_id, group, metadata.ttl)
             (message_id,) = self._grid.push_messages([out])
@@ -243,12 +265,20 @@ class SignedGrid(Grid):
                 return reply  # it could not tell what it was asked
             if (said.run, said.request, said.site, said.kind) != (wanted.run, wanted.request, wanted.site, wanted.kind):
                 raise SignatureError("the reply answers another request")
+            if wanted.kind == GREET:
+                self._take_agreement(reply.content, asked.member)
         except Exception as error:  # a record of foreign bytes fails in many ways
             reason = str(error) if isinstance(error, SignatureError) else "the reply cannot be read"
             self._display.say(f"{asked.member.name}: {reason}")
             self._note_bad_reply(asked.member.name, "signature_not_valid")
             return make_message(reply.metadata, error=Error(BAD_REPLY, "signature_not_valid"))
         return reply
+
+    def _take_agreement(self, greeting: RecordDict, member: Member) -> None:
+        """Keep the agreement key that a site tells, for this run and in the register."""
+        told = open_agreement(greeting, member.name)
+        if told and self._learn(told):
+            self._told[member.name] = told
 
     def _note_bad_reply(self, name: str, why: str) -> None:
         if self._conduct.note_bad_reply(name, why):

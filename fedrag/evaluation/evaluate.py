@@ -12,6 +12,7 @@ from fedrag.data.questions import count_lines
 from fedrag.data.site_folder import load_sites
 from fedrag.display import Display, Quiet
 from fedrag.errors import DataError
+from fedrag.evaluation.across_languages import over_other_languages
 from fedrag.evaluation.measure import MeasuredSplit, measure_site
 from fedrag.evaluation.records import Measured, summarise_by_site
 from fedrag.models.resident import RoundModels
@@ -28,6 +29,7 @@ def evaluate_run(
     split: MeasuredSplit = "test",
     base: bool = False,
     only_retrieval: bool = False,
+    across_languages: bool = False,
     search: Search | None = None,
     display: Display = Quiet(),
 ) -> dict[str, Any]:
@@ -39,6 +41,8 @@ def evaluate_run(
         split: Questions to measure.
         base: Whether to measure the untouched models instead.
         only_retrieval: Whether to generate no answers.
+        across_languages: Whether questions are searched for in the passages of sites of other languages that hold the
+            same; then no answers are generated.
         search: How passages are ranked; None: as in the run.
         display: Shows lines and progress.
 
@@ -48,15 +52,15 @@ def evaluate_run(
 
     Raises:
         RunError: The run is not finished, or damaged, or a base model is no longer the one it was trained with.
-        DataError: The data is malformed, or no site has a question in this split.
+        DataError: The data is malformed, no site has a question in this split, or nothing crosses languages.
     """
     run = RunFolder.open(Path(path))
     state: State = {} if base else run.load_result()
-    generates = run.config.evaluation.generate and not only_retrieval
+    generates = run.config.evaluation.generate and not only_retrieval and not across_languages
     require_same_models(run, COMPONENTS if generates else ("retriever",))
     config = run.config.searching_by(search or run.config.rag.search)
-    sites = load_sites(Path(data))
-    measured = measure_sites(sites, split, config, state, not only_retrieval, display, shared_indexes())
+    sites = over_other_languages(load_sites(Path(data))) if across_languages else load_sites(Path(data))
+    measured = measure_sites(sites, split, config, state, generates, display, shared_indexes())
     if not measured:
         raise DataError(f"{data}: no site has a question in its {split} split; choose another with --split")
     identity: dict[str, Any] = {"run": run.identity(), "models": "untouched" if base else "trained", "split": split}

@@ -16,7 +16,7 @@ from fedrag.components.base_models import base_identities
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import trained_components
+from fedrag.config.schedule import components_of, trained_components
 from fedrag.display import Display, Quiet
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Rule
@@ -24,6 +24,7 @@ from fedrag.federation.greeting import Greeting, minor_version, open_greeting
 from fedrag.federation.messages import DELIVER, GREET, TRAIN, Reply, Request, drop_arrays, open_reply, request_content
 from fedrag.federation.update import Manifest
 from fedrag.runs.run_folder import RunFolder
+from fedrag.secure_sum.roster import MIN_SITES, Member
 from fedrag.types import Component, ModelIdentity, State
 
 POLL_S = 0.05
@@ -39,11 +40,13 @@ class KnownSite:
         node_id: Its address: never shown, never a seed.
         greeting: What it said.
         confirmed: Questions that were confirmed when it was registered; 0: none were.
+        member: Its agreement key for secure sums, as it was registered; None: it has none.
     """
 
     node_id: int
     greeting: Greeting
     confirmed: int = 0
+    member: Member | None = None
 
     @property
     def name(self) -> str:
@@ -85,7 +88,21 @@ class Federation:
         if _is_set_aside(self.grid, site.name):
             return False
         counts = site.greeting.counts
-        return any(find_component(self.components, name).can_train(counts, self.config) for name in names)
+        # A secure sum to which one site alone gives its update of a component is that site's update.
+        some = all if self.config.federation.secure else any
+        return some(find_component(self.components, name).can_train(counts, self.config) for name in names)
+
+    def can_take_part(self, site: KnownSite) -> bool:
+        """Return whether a round of the run is for a site: it can train what such a round trains."""
+        settings = self.config.federation
+        trainings = {components_of(settings, number) for number in range(1, settings.rounds + 1)}
+        return any(self.can_train(site, components) for components in trainings)
+
+    @property
+    def fewest_sites(self) -> int:
+        """The fewest sites that the run can begin with."""
+        settings = self.config.federation
+        return max(settings.min_sites, MIN_SITES) if settings.secure else settings.min_sites
 
 
 def greet_sites(federation: Federation) -> list[KnownSite]:
@@ -105,14 +122,14 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
         for message, node_id in replies_as_they_come(grid, messages, max(0.0, end - time.monotonic())):
             known[node_id] = _open_greeting(grid, message, node_id, len(known), display)
         sites = sorted((site for site in known.values() if site), key=lambda site: (site.name, site.node_id))
-        enough = len(known) >= len(list(grid.get_node_ids())) and len(sites) >= settings.min_sites
+        enough = len(known) >= len(list(grid.get_node_ids())) and len(sites) >= federation.fewest_sites
         if enough or time.monotonic() > end:
             break
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
     able = _who_takes_part(sites, federation)
-    if len(able) < settings.min_sites:
+    if len(able) < federation.fewest_sites:
         raise QuorumError(
-            f"{len(able)} sites can take part, at least {settings.min_sites} are needed; "
+            f"{len(able)} sites can take part, at least {federation.fewest_sites} are needed; "
             f"the longest wait is {settings.greeting_timeout_s:g} s"
         )
     return able
@@ -142,18 +159,54 @@ def ask(
     manifests = {c: request.manifest(c) for c in request.components} if trains else {}
     wait_s = request.deadline_s + SAFETY_S if trains else request.deadline_s
     group = "delivery" if kind == DELIVER else str(request.round_number)
-    ttl = wait_s if trains else None
+    sent = Sent(kind, lambda _: content, group, wait_s, wait_s if trains else None)
+    for site, message in answers(grid, sent, sites):
+        if isinstance(message, MessageError):
+            yield site, message
+        else:
+            yield site, _opened(message, request, manifests)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What sites are sent, and how long they are waited for.
+
+    Attributes:
+        kind: Message type.
+        content: Gives what a site is sent.
+        group: Group of the messages.
+        wait_s: Seconds until nobody waits any more.
+        ttl: Seconds after which a message is not delivered any more; None: Flower's own.
+        is_enough: Whether those that have not answered need not be waited for.
+    """
+
+    kind: str
+    content: Callable[[KnownSite], RecordDict]
+    group: str
+    wait_s: float
+    ttl: float | None = None
+    is_enough: Callable[[], bool] = lambda: False
+
+
+def answers(grid: Grid, sent: Sent, sites: Sequence[KnownSite]) -> Iterator[tuple[KnownSite, Message | MessageError]]:
+    """Send each site a message and yield its answer as it comes, unread; who has not answered in time comes last.
+
+    The arrays of an answer are gone once the next one is asked for.
+    """
     silent = {site.node_id: site for site in sites if not _is_set_aside(grid, site.name)}
-    messages = [grid.create_message(content, kind, node_id, group, ttl) for node_id in silent]
+    messages = [
+        grid.create_message(sent.content(site), sent.kind, node_id, sent.group, sent.ttl)
+        for node_id, site in silent.items()
+    ]
     asked = set(silent)
-    for message, node_id in replies_as_they_come(grid, messages, wait_s):
+    for message, node_id in replies_as_they_come(grid, messages, sent.wait_s, sent.is_enough):
         site = silent.pop(node_id)
         try:
-            yield site, _opened(message, request, manifests)
+            yield site, message
         finally:
             drop_arrays(message)
     for site in silent.values():
-        yield site, MessageError(f"no reply within {request.deadline_s:g} s")
+        yield site, MessageError(f"no reply within {sent.wait_s:g} s")
     for site in sites:
         if site.node_id not in asked:
             yield site, MessageError("it is set aside")
@@ -173,8 +226,10 @@ def _opened(message: Message, request: Request, manifests: Mapping[Component, Ma
         return MessageError(f"its reply cannot be read ({type(error).__name__})")
 
 
-def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: float) -> Iterator[tuple[Message, int]]:
-    """Push messages and yield (reply, node id) as replies arrive, until all are there or time is up.
+def replies_as_they_come(
+    grid: Grid, messages: Sequence[Message], timeout_s: float, is_enough: Callable[[], bool] = lambda: False
+) -> Iterator[tuple[Message, int]]:
+    """Push messages and yield (reply, node id) as replies arrive, until all are there, or enough, or time is up.
 
     Replies are matched by the id of the message they answer: a lost node's error names no node. A grid with
     `one_reply_a_pull` is asked for all of them at once: it gives no more than one, and waits for it itself. One
@@ -192,7 +247,7 @@ def replies_as_they_come(grid: Grid, messages: Sequence[Message], timeout_s: flo
             for reply in grid.pull_messages(ids[start : start + ids_per_poll]):
                 arrived = True
                 yield reply, waiting.pop(reply.metadata.reply_to_message_id)
-            if time.monotonic() > end:
+            if time.monotonic() > end or is_enough():
                 return
         if not arrived and not one_a_pull:
             time.sleep(getattr(grid, "poll_s", POLL_S))
@@ -205,7 +260,9 @@ def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, disp
         greeting = open_greeting(message)
         if registered not in (None, greeting.name):
             raise MessageError("it greets with another name than it is registered under")
-        return KnownSite(node_id, greeting, getattr(grid, "confirmed_questions", {}).get(node_id, 0))
+        confirmed = getattr(grid, "confirmed_questions", {}).get(node_id, 0)
+        member: Member | None = getattr(grid, "members", {}).get(node_id)
+        return KnownSite(node_id, greeting, confirmed, member)
     except MessageError as error:
         why = str(error)
     except Exception as error:  # as in `_opened`
@@ -242,16 +299,17 @@ def _differing_models(
 def _who_takes_part(sites: Sequence[KnownSite], federation: Federation) -> list[KnownSite]:
     """Leave out, by name, sites without questions to train on, double names and other base models."""
     display = federation.display
-    components = trained_components(federation.config.federation)
     models = base_identities(federation.config, federation.components)
     able: list[KnownSite] = []
     for site in sites:
         if able and able[-1].name == site.name:
             display.say(f"a second client calls itself {site.name}; it takes no part")
-        elif not federation.can_train(site, components):
+        elif not federation.can_take_part(site):
             display.say(f"{site.name} sits out: it has no {_sort_lacking(site, federation)}training questions")
         elif minor_version(site.greeting.version) != minor_version(__version__):
             display.say(f"{site.name} takes no part: it runs fedrag {site.greeting.version}, the server {__version__}")
+        elif federation.config.federation.secure and site.member is None:
+            display.say(f"{site.name} takes no part: it is registered without an agreement key, which secure sums need")
         elif differing := _differing_models(site.greeting.models, models, federation.config):
             display.say(f"{site.name} takes no part: {differing}")
         else:

@@ -37,6 +37,7 @@ class Folded:
         weights_cut: What a site counted for, by name and component, where it claimed more.
         errors: Aggregation error of each component with LoRA pairs.
         sides: New side adapter of each component whose rule is "exact".
+        together: What all sites told together, where a secure sum hides what each did.
     """
 
     difference: State = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Folded:
     weights_cut: dict[str, dict[Component, int]] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     sides: State = field(default_factory=dict)
+    together: dict[str, float] = field(default_factory=dict)
 
 
 def fold_replies(federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite]) -> Folded:

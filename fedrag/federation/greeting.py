@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -13,6 +14,7 @@ from fedrag.errors import MessageError
 from fedrag.federation.aggregation import WEIGHT_LIMIT
 from fedrag.federation.messages import finite_numbers
 from fedrag.federation.refusal_codes import require_content
+from fedrag.secure_sum.roster import Member
 from fedrag.types import COMPONENTS, IDENTITY_PARTS, ModelIdentity
 
 POLICY_RULES = (
@@ -31,15 +33,22 @@ POLICY_RULES = (
     "max_epsilon",
     "tell_epsilon",
     "measure",
+    "secure",
+    "secure_min_sites",
+    "secure_repeats",
     "tell_counts",
     "tell_diagnosis",
 )
 """What a site may tell of its policy, by the names of its settings.
 
-1 or 0 for each component and schedule, for `measure`, `tell_counts` and `tell_diagnosis`; how many base models are
-named, 0 where any may run; how many modules of functions are; quiet hours in minutes of the day, both 0 where none is
-quiet.
+1 or 0 for each component and schedule, for `measure`, `secure` (whether it is required), `tell_counts` and
+`tell_diagnosis`; how many base models are named, 0 where any may run; how many modules of functions are; quiet hours in
+minutes of the day, both 0 where none is quiet.
 """
+
+
+AGREEMENT, PEERS = "agreement", "peers"
+"""Records of a greeting and of its request that a secure sum needs."""
 
 
 NAME_LENGTH = 100
@@ -84,6 +93,24 @@ def greeting_content(greeting: Greeting) -> RecordDict:
     if greeting.policy:
         content["policy"] = MetricRecord(dict(greeting.policy))
     return content
+
+
+def with_agreement(content: RecordDict, member: Member) -> RecordDict:
+    """Return a greeting with the agreement key of its site, which the site has signed for a secure sum."""
+    told = ConfigRecord({"key": member.key, "signature": member.signature})
+    return RecordDict({**{name: content[name] for name in content}, AGREEMENT: told})
+
+
+def open_agreement(content: RecordDict, name: str) -> Member | None:
+    """Return the agreement key that a greeting tells, as that of a site of this name; None where it tells none."""
+    record = content.config_records.get(AGREEMENT, ConfigRecord())
+    key, signature = record.get("key"), record.get("signature")
+    return Member(name, key, signature) if isinstance(key, bytes) and isinstance(signature, bytes) else None
+
+
+def with_peers(content: RecordDict, keys: Mapping[str, str]) -> RecordDict:
+    """Return a greeting's request with the public signing keys of the registered sites, by their names."""
+    return RecordDict({**{name: content[name] for name in content}, PEERS: ConfigRecord(dict(keys))})
 
 
 def open_greeting(message: Message) -> Greeting:

@@ -28,6 +28,12 @@ REFUSALS = {
     "no-accounting": "it lacks fedrag[dp], without which nobody knows what noise protects",
     "epsilon-spent": "the epsilon of this run is spent there",
     "policy-epsilon": "its policy does not allow another round: its questions would be protected less than it asks for",
+    "secure-component": "it cannot train every component of the round, as a secure sum needs",
+    "secure-roster": "the roster of the secure sum does not name it with its own key",
+    "secure-repeats": "it takes part in no further attempt at this round",
+    "secure-superseded": "it no longer keeps what it would need for this secure sum",
+    "secure-survivors": "the survivors of the secure sum are too few, not of its roster, or others than it was told",
+    "secure-shares": "a sealed share of the secure sum is missing, or was altered",
     "policy-component": "its policy does not allow work on this component",
     "policy-schedule": "its policy does not allow this schedule",
     "policy-model": "its policy does not allow these base models",
@@ -40,6 +46,10 @@ REFUSALS = {
     "policy-few-examples": "its policy does not allow training on so few questions",
     "policy-counts": "its policy does not allow weighting by counts, which it does not tell",
     "policy-update-norm": "its policy does not allow an update this large to leave",
+    "policy-secure": "its policy lets what it has learnt leave in a secure sum alone (federation.secure)",
+    "secure-sites": "its policy asks for more sites in a secure sum (secure_min_sites)",
+    "secure-peers": "its administrator has not confirmed every other site of the sum: fedrag client peers",
+    "secure-peer-changed": "the key of another site of the sum is not the one that its administrator confirmed",
 }
 """Codes a site may refuse with, and what they mean."""
 

@@ -4,17 +4,32 @@ from __future__ import annotations
 
 from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
+from fedrag.federation.codec import byte_count, state_wire
+
+SHARE = 2**10  # bytes a site: a share and a name
 SPARE = 2**16  # bytes beside the arrays: numbers, hashes, a signature
 
 
 def reply_limit(request: RecordDict) -> int:
-    """Return the most bytes that the reply to a request may have: an update is no larger than the state it changes."""
+    """Return the most bytes that the reply to a request may have: an update is no larger than the state it changes.
+
+    A masked one has an element of a ring for each element of the state.
+    """
     asked = request.config_records.get("request", ConfigRecord())
     state = request.array_records.get("state", ArrayRecord())
-    components = asked.get("components", [])
-    assert isinstance(components, list)
+    components = _list(asked.get("components", []))
     due = sum(len(state[str(name)].data) for name in components if name in state)
+    if terms := request.config_records.get("secure"):
+        # An element of a ring has up to 8 bytes; each other site is named, and gets a sealed share.
+        due = due * 8 // byte_count(1, state_wire(str(asked["wire"]))) + SHARE * len(_list(terms["names"]))
+    if asked_to_reveal := request.config_records.get("reveal"):
+        due += SHARE * len(_list(asked_to_reveal["survivors"]))
     return due + due // 256 + SPARE
+
+
+def _list(value: object) -> list[object]:
+    assert isinstance(value, list)
+    return value
 
 
 def with_limit(group: str, limit: int) -> str:

@@ -22,6 +22,7 @@ from fedrag.federation.messages import DELIVER, Request, array_bytes, request_co
 from fedrag.federation.rule_advice import LIMIT, rule_to_try
 from fedrag.federation.rules import refuse_beside_own_rule
 from fedrag.federation.scoring import ask_diagnosis, ask_scores
+from fedrag.federation.secure_fold import NOT_MEASURED, fold_masked
 from fedrag.federation.server_optimizer import Memory, server_step
 from fedrag.federation.update import add, norm
 from fedrag.runs.checkpoint import Checkpoint
@@ -38,8 +39,7 @@ def run_rounds(federation: Federation) -> State:
         ConfigError: The scenario trains a component that is not known.
     """
     config, run, display = federation.config, federation.run, federation.display
-    if federation.rule is not None:
-        refuse_beside_own_rule(config.federation, trained_components(config.federation))
+    _prepare(federation)
     checkpoint, warnings = run.load_checkpoint()
     for warning in warnings:
         display.say(warning)
@@ -69,6 +69,15 @@ def run_rounds(federation: Federation) -> State:
     return result_of(config, checkpoint)
 
 
+def _prepare(federation: Federation) -> None:
+    """Refuse a rule beside settings that it cannot go with, and say what a secure sum hides."""
+    config = federation.config
+    if federation.rule is not None:
+        refuse_beside_own_rule(config.federation, trained_components(config.federation))
+    if config.federation.secure:
+        federation.display.say(NOT_MEASURED)
+
+
 def _told(greeting: Greeting) -> dict[str, Any]:
     return {"version": greeting.version, "counts": greeting.counts, "policy": greeting.policy}
 
@@ -92,7 +101,8 @@ def _run_round(
     chosen = choose_sites(able, config.federation.fraction, derive_seed(config.seed, round_number, "sites"))
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
-    folded = fold_replies(federation, request, content, chosen)
+    fold = fold_masked if config.federation.secure else fold_replies
+    folded = fold(federation, request, content, chosen)
     checkpoint = _with_step(config, checkpoint, folded, round_number)
     scores = _scores(federation, checkpoint.state, components, sites, round_number)
     checkpoint = _with_best(config, checkpoint, scores)
@@ -107,6 +117,7 @@ def _run_round(
         "weights_cut": folded.weights_cut,
         "update_norm": {c: norm(difference) for c, difference in folded.difference.items()},
         "aggregation_error": folded.errors,
+        **({"together": folded.together} if config.federation.secure else {}),
         "validation": scores,
     }
     _advise(federation, folded.errors, len(folded.sites))
@@ -243,7 +254,8 @@ def round_line(record: dict[str, Any], rounds: int) -> str:
     """Return a logged round as one line; `rounds` is how many the run has."""
     parts = []
     for component in record["components"]:
-        losses = [s[f"{component}.loss"] for s in record["sites"].values() if f"{component}.loss" in s]
+        told = [*record["sites"].values(), record.get("together", {})]
+        losses = [numbers[f"{component}.loss"] for numbers in told if f"{component}.loss" in numbers]
         if losses:
             parts.append(f"{component} loss {sum(losses) / len(losses):.4f}")
     parts += [f"{c} validation {score:.4f}" for c, score in record["validation"].items()]

@@ -48,6 +48,8 @@ def refuse_beside_own_rule(config: FederationConfig, components: Iterable[Compon
     Raises:
         ConfigError: A component has such a setting.
     """
+    if config.secure:
+        raise ConfigError("federation.secure = true, but an aggregation rule of your own is given single updates")
     for component in components:
         chosen = averaging_of(config, component)
         if chosen.robust != "none" or chosen.rule in ("svd", "exact"):

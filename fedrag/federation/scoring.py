@@ -12,6 +12,7 @@ from statistics import median_low
 from fedrag.errors import MessageError
 from fedrag.federation.exchange import Federation, KnownSite, ask
 from fedrag.federation.messages import VALIDATE, Request, request_content, told_diagnosis
+from fedrag.federation.secure_fold import masked_scores
 from fedrag.types import Component, State
 
 
@@ -31,6 +32,8 @@ def ask_scores(
         sites: Those that greeted.
         round_number: The round whose state it is; 0: the one before the first.
     """
+    if federation.config.federation.secure:
+        return masked_scores(federation, _request(federation, state, components, round_number), _able(sites))
     told = [metrics for _, metrics in _asked(federation, state, components, sites, round_number, "validation")]
     ratio = federation.config.federation.max_weight_ratio
     return {c: score for c in components if (score := _mean_score(told, c, ratio)) is not None}
@@ -53,9 +56,17 @@ def _asked(
     what: str,
 ) -> Iterator[tuple[str, dict[str, float]]]:
     """Ask the sites that have validation questions; a request that names no component asks for the diagnosis."""
+    request = _request(federation, state, components, round_number)
+    for site, reply in ask(federation.grid, VALIDATE, request, request_content(request), _able(sites)):
+        if isinstance(reply, MessageError):
+            federation.display.say(f"{site.name} is left out of the {what} of round {round_number}: {reply}")
+        else:
+            yield site.name, reply.metrics
+
+
+def _request(federation: Federation, state: State, components: tuple[Component, ...], round_number: int) -> Request:
     settings = federation.config.federation
-    able = [site for site in sites if site.greeting.counts.get("validation_questions")]
-    request = Request(
+    return Request(
         federation.config.to_toml(),
         round_number,
         state,
@@ -63,11 +74,11 @@ def _asked(
         deadline_s=settings.deadline_s,
         wire=settings.wire,
     )
-    for site, reply in ask(federation.grid, VALIDATE, request, request_content(request), able):
-        if isinstance(reply, MessageError):
-            federation.display.say(f"{site.name} is left out of the {what} of round {round_number}: {reply}")
-        else:
-            yield site.name, reply.metrics
+
+
+def _able(sites: Sequence[KnownSite]) -> list[KnownSite]:
+    """Return the sites that have validation questions."""
+    return [site for site in sites if site.greeting.counts.get("validation_questions")]
 
 
 def _mean_score(told: Sequence[Mapping[str, float]], component: Component, ratio: float = 0.0) -> float | None:

@@ -23,6 +23,8 @@ from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
 from fedrag.errors import MessageError
+from fedrag.secure_sum.agreement import agreement_public
+from fedrag.secure_sum.roster import Member
 
 FIRST_NODE_ID = SUPERLINK_NODE_ID + 1
 
@@ -93,6 +95,16 @@ class LocalGrid(Grid):
             self._waiting[message_id] = copy.deepcopy(message)
             message_ids.append(message_id)
         return message_ids
+
+    @property
+    def members(self) -> dict[int, Member]:
+        """Return the agreement keys of the nodes that have one; who simulates all sites signs none."""
+        keys = {node_id: config.get("agreement-key", "") for node_id, config in self._node_configs.items()}
+        return {
+            node_id: Member(self._node_configs[node_id]["site-name"], agreement_public(bytes.fromhex(key)))
+            for node_id, key in keys.items()
+            if key
+        }
 
     @abstractmethod
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:

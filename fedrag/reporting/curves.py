@@ -60,14 +60,17 @@ def curves(records: Records, components: Sequence[Component]) -> list[Curve]:
     """Return loss, validation, size of the update and aggregation error of each component, where there are any."""
     found = []
     for component in components:
-        found.append(_loss(component, round_log.site_losses(records, component)))
+        joint = round_log.joint_losses(records, component)
+        found.append(_loss(component, round_log.site_losses(records, component), joint))
         for key, title, caption in _logged_by_the_server(component):
             found.append(Curve(title, caption, _finite(round_log.curve(records, key, component))))
     return [curve for curve in found if curve.points]
 
 
-def _loss(component: Component, losses: Mapping[str, Points]) -> Curve:
+def _loss(component: Component, losses: Mapping[str, Points], joint: Points) -> Curve:
     title, mean = f"Training loss of the {component}", _finite(round_log.mean_curve(losses))
+    if joint:
+        return Curve(title, "Mean over the sites; that of each is hidden by the secure sum.", _finite(joint))
     if len(losses) == 1:
         return Curve(title, "One site.", mean)
     faint = [finite for points in losses.values() if (finite := _finite(points))]

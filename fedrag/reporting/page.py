@@ -109,6 +109,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "curves": curve_plots(records, trained, run.config.federation.rounds),
         "totals": totals,
         "deployed": what_ran.is_deployed(run),
+        "secure": what_ran.hidden_by_secure_sum(run),
         "bytes": plots.bytes_by_site(totals),
         "left_out": round_log.left_out(records),
         "cut_weights": round_log.cut_weights(records),

@@ -71,6 +71,12 @@ def site_totals(records: Records) -> dict[str, SiteTotals]:
     return dict(sorted(totals.items()))
 
 
+def joint_losses(records: Records, component: str) -> Points:
+    """Return the mean loss over the sites by round, of rounds whose secure sum hid that of each."""
+    key = f"{component}.loss"
+    return [(record["round"], told[key]) for record in records if key in (told := record.get("together", {}))]
+
+
 def site_losses(records: Records, component: str) -> dict[str, Points]:
     """Return each site's mean loss by round."""
     curves: dict[str, Points] = defaultdict(list)
@@ -107,7 +113,8 @@ def temperatures(records: Records) -> list[str]:
     """
     found = []
     for key, name in (("retriever.scale", "contrastive scale"), ("retriever.tau_r", "tau_r")):
-        used = {told[key] for record in records for told in record["sites"].values() if key in told}
+        told = [numbers for record in records for numbers in (*record["sites"].values(), record.get("together", {}))]
+        used = {numbers[key] for numbers in told if key in numbers}
         found += [f"{name} {' or '.join(f'{value:g}' for value in sorted(used))}"] if used else []
     return found
 

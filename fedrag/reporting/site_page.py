@@ -63,7 +63,16 @@ def _content(
         "examples": example_blocks(arms, lambda name: texts_of_site(site, split)),
         "rule": rule(compared=True, answers="exact_match" in metrics),
         # Only a run's page shows these: one site alone was measured, and the coordinator has the log of the rounds.
-        **{"by_site": {}, "dots": [], "curves": [], "totals": {}, "bytes": [], "left_out": [], "cut_weights": []},
+        **{
+            "by_site": {},
+            "dots": [],
+            "curves": [],
+            "totals": {},
+            "bytes": [],
+            "left_out": [],
+            "cut_weights": [],
+            "secure": "",
+        },
         **{"seen": "", "unseen": [], "trained": [], "tried": [], "wrong": None},
     }
 

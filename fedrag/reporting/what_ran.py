@@ -138,6 +138,16 @@ def notes(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
     return said
 
 
+def hidden_by_secure_sum(run: RunFolder) -> str:
+    """Return what a secure sum kept from the server; "" where there was none."""
+    if not run.config.federation.secure:
+        return ""
+    return (
+        "Secure sum: no site's loss, norm or counts were seen, only their sums over all sites. The aggregation error "
+        "takes single updates, so it could not be measured, and neither could a single update be judged too large."
+    )
+
+
 def _was_trained_alone(run: RunFolder, site: str) -> bool:
     baselines = run.path / "baselines"
     return not baselines.is_dir() or (baselines / f"local-{site}" / "final" / "state.safetensors").is_file()

@@ -38,7 +38,7 @@ def training_totals(runs: Iterable[tuple[Config, RunFolder]]) -> dict[Component,
     totals: dict[Component, TrainingTotal] = {}
     for config, run in runs:
         for record in run.rounds():
-            for told in record["sites"].values():
+            for told in (*record["sites"].values(), record.get("together", {})):
                 for component in COMPONENTS:
                     if f"{component}.steps" in told:
                         totals[component] = _added(totals.get(component), config, component, told)

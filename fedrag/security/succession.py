@@ -32,6 +32,7 @@ class Succession:
         old: Fingerprint of the key that hands over.
         key: The new public key, as one line in the format of OpenSSH.
         time: When; UTC, ISO 8601.
+        agreement: The site's agreement key, signed with the new one; "" where it has none, and for a coordinator.
     """
 
     role: str
@@ -39,6 +40,7 @@ class Succession:
     old: str
     key: str
     time: str
+    agreement: str = ""
 
     @property
     def public_key(self) -> EllipticCurvePublicKey:
@@ -51,10 +53,12 @@ class Succession:
         return fingerprint(self.public_key)
 
 
-def succession_line(role: str, name: str, old: EllipticCurvePrivateKey, new: EllipticCurvePrivateKey) -> str:
-    """Return the line with which an old key hands over to a new one."""
+def succession_line(
+    role: str, name: str, old: EllipticCurvePrivateKey, new: EllipticCurvePrivateKey, agreement: str = ""
+) -> str:
+    """Return the line with which an old key hands over to a new one, and with it an agreement key signed anew."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    said = Succession(role, name, fingerprint(old.public_key()), public_key_text(new.public_key()), now)
+    said = Succession(role, name, fingerprint(old.public_key()), public_key_text(new.public_key()), now, agreement)
     content = json.dumps(asdict(said)).encode()
     return ".".join([_NAME, *map(_encoded, (content, sign(old, _signed(content)), sign(new, _signed(content))))])
 

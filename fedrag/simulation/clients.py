@@ -22,6 +22,7 @@ from fedrag.federation.aggregation import Rule
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.retrieval.index_cache import INDEXES
 from fedrag.site.client_app import make_client_app
+from fedrag.site.secure_round import simulated_agreement_key
 from fedrag.site.site_paths import SCORES
 from fedrag.training.losses import Losses
 from fedrag.weights.store import fedrag_home
@@ -109,6 +110,7 @@ class Clients:
             "site-name": name,
             "site-folder": str(folder.resolve()),
             "site-cache": str((self.caches / name).resolve()),
+            "agreement-key": simulated_agreement_key(name),
             **({"score-cache": str(home / SCORES / name)} if writable else {}),
             **({"index-cache": str(home / INDEXES)} if writable else {}),
         }

@@ -13,6 +13,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.components.traffic import traffic
+from fedrag.config.run_settings import FederationConfig
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, schedule_text, trained_components
 from fedrag.data.origins import count_origins, origins_text
@@ -25,10 +26,12 @@ from fedrag.rag.cuts import count_cuts, sum_of_cuts
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.runs.facts import client_threads
 from fedrag.runs.rate_tries import rate_text
+from fedrag.secure_sum.roster import MIN_SITES
+from fedrag.secure_sum.sum_terms import threshold
 from fedrag.simulation.noise_plan import noise_lines
 from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train, unused_negatives
 from fedrag.text import plural, size_text
-from fedrag.types import SPLITS, Component, Site
+from fedrag.types import SPLITS, Component, Site, State
 from fedrag.weights.compute import best_device, cpu_count
 
 _AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 a weight
@@ -53,7 +56,8 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_site_lines(config, sites, able),
         "",
         *_training_lines(config, able, sizes, components),
-        _byte_line(config, sizes, len(able), components),
+        *secure_lines(federation, _asked(config, len(able))),
+        _byte_line(config, state, len(able), components),
         _memory_line(config, sizes, len(sites), components),
         *noise_lines(config, able, state),
         *_reading_lines(config, components),
@@ -117,14 +121,33 @@ def _training_lines(
     return lines
 
 
-def _byte_line(config: Config, sizes: dict[Component, int], able: int, components: Components) -> str:
+def _byte_line(config: Config, state: State, able: int, components: Components) -> str:
     """Return the line on the bytes of all arrays; the text around them adds some kilobytes to a message."""
-    moved = traffic(config, sizes, components)
+    moved = traffic(config, state, components)
     total = moved.total(_asked(config, able), able)
     return (
         f"bytes ({config.federation.wire}): in a round at most {size_text(max(moved.to_site))} to a site and "
         f"{size_text(max(moved.back))} back; at most {size_text(total)} in all"
     )
+
+
+def secure_lines(settings: FederationConfig, asked: int) -> list[str]:
+    """Return the line on what a secure sum of so many sites bears; none without one.
+
+    >>> print(*secure_lines(FederationConfig(secure=True), 5))
+    secure sum: the server sees the sum of 5 sites' updates alone, even with 1 site on its side; a round bears 1 that \
+vanishes, 4 must stay; the aggregation error cannot be measured
+    """
+    if not settings.secure:
+        return []
+    needed = max(MIN_SITES, threshold(asked, settings.secure_colluding))
+    spare = asked - needed
+    bears = f"a round bears {spare} that {'vanishes' if spare == 1 else 'vanish'}" if spare else "no site may vanish"
+    return [
+        f"secure sum: the server sees the sum of {asked} sites' updates alone, even with "
+        f"{plural(settings.secure_colluding, 'site')} on its side; {bears}, {needed} must stay; the aggregation error "
+        "cannot be measured"
+    ]
 
 
 def _memory_line(config: Config, sizes: dict[Component, int], clients: int, components: Components) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -18,6 +19,8 @@ from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.dp.accounting import require_opacus
 from fedrag.errors import ConfigError, DataError
+from fedrag.secure_sum.roster import MIN_SITES
+from fedrag.secure_sum.sum_terms import threshold
 from fedrag.simulation.poison import check_poison
 from fedrag.text import plural
 from fedrag.types import SPLITS, Component, Site
@@ -98,10 +101,28 @@ def _check_training(config: Config, sites: Sequence[Site], components: Component
             f"federation.min_sites = {config.federation.min_sites}, but {len(able)} of the sites in "
             f"{config.data.sites} have questions to train on; {len(able)} is the most it can be"
         )
+    if config.federation.secure:
+        _check_secure(config, len(able))
     if config.federation.keep == "best":
         for name, component in trained.items():
             needs = "labelled_questions" if component.validates_labelled else component.learns_from(config)
             _check_validation(name, able, needs)
+
+
+def _check_secure(config: Config, sites: int) -> None:
+    """Require the sites that a secure sum of a round needs."""
+    settings = config.federation
+    asked = max(1, math.ceil(settings.fraction * sites - 1e-9))
+    if asked < MIN_SITES:
+        raise ConfigError(
+            f"federation.secure = true needs {MIN_SITES} sites in a round, and there are {asked}: of two, each would "
+            "learn the other's update from the sum"
+        )
+    if threshold(asked, settings.secure_colluding) > asked:
+        raise ConfigError(
+            f"federation.secure_colluding = {settings.secure_colluding}, but a round has {asked} sites: a secure sum "
+            f"hides a site from the server and at most {asked - 2} that work with it"
+        )
 
 
 def _check_validation(component: Component, sites: Sequence[Site], needs: str) -> None:

@@ -25,10 +25,12 @@ from fedrag.data.questions import question_counts
 from fedrag.errors import FedragError, TrainingDiverged
 from fedrag.federation.greeting import Greeting, greeting_content
 from fedrag.federation.messages import DELIVER, GREET, TRAIN, VALIDATE, Reply, Request, open_request, reply_content
+from fedrag.federation.secure_messages import REVEAL
 from fedrag.seeding import derive_seed
 from fedrag.site.acceptance import accept_delivery
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.refusal import DeadlinePassed, refusal_code
+from fedrag.site.secure_round import SecureLimits, answer_reveal, secure_round
 from fedrag.site.site_config import Policy
 from fedrag.site.site_paths import SitePaths
 from fedrag.site.steps import train_site
@@ -86,6 +88,10 @@ def make_client_app(
             message, context, lambda bench, request: validate_site(bench, request, components, tells_diagnosis=tells)
         )
 
+    @app.query(REVEAL.partition(".")[2])
+    def reveal(message: Message, context: Context) -> Message:
+        return Message(_reveal(message, context, setup), reply_to=message)
+
     @app.query(DELIVER.partition(".")[2])
     def deliver(message: Message, context: Context) -> Message:
         adopts = policy is None or policy.adopt == "always"
@@ -103,6 +109,8 @@ def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:
         site = paths.load()
         models = base_identities(config, setup.components)
         counts = question_counts(site, with_unanswered=config.iterates)
+        if config.federation.secure:  # nothing that the sums hide is told beside them
+            counts = {name: min(count, 1) for name, count in counts.items()}
         greeting = Greeting(paths.name, __version__, counts, models)
         return greeting_content(apply_to_greeting(setup.policy, greeting) if setup.policy else greeting)
     except Exception as error:
@@ -116,18 +124,42 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         request = open_request(message)
         config = Config.from_toml(request.scenario)
         paths = SitePaths.from_node_config(context.node_config, config)
+        secure = None
+        if message.metadata.message_type in (TRAIN, VALIDATE):
+            secure = secure_round(message, paths.name, config, context.node_config, _limits(setup.policy))
+        if secure and (kept := secure.answered(request)):
+            return kept
         site = paths.load(request.round_number if message.metadata.message_type == TRAIN else None)
         losses = own_losses(config.own, setup.losses)
         bench = Workbench(site, paths.cache, paths.scores, config, losses, run=paths.run, indexes=paths.indexes)
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:
             answered = sum(bool(question.answers) for question in site.validation)
-            reply = apply_to_reply(setup.policy, reply, answered or len(site.validation))
+            # In a secure sum a site's counts are seen by nobody, and weigh its part.
+            policy = (
+                setup.policy.model_copy(update={"tell_counts": True, "secure": "allowed"}) if secure else setup.policy
+            )
+            reply = apply_to_reply(policy, reply, answered or len(site.validation))
+        if secure and not reply.refusal:
+            return secure.masked(request, reply)
         manifests = {component: request.manifest(component) for component in request.state}
         seed = derive_seed(config.seed, request.round_number, paths.name, "rounding")
         return reply_content(reply, manifests, request.wire, seed)
     except Exception as error:
         return reply_content(_refusal(error), {}, "float32")
+
+
+def _reveal(message: Message, context: Context, setup: _Setup) -> RecordDict:
+    """Reveal what opens a secure sum; whatever goes wrong becomes a refusal code."""
+    try:
+        return answer_reveal(message, context.node_config, _limits(setup.policy))
+    except Exception as error:
+        return reply_content(_refusal(error), {}, "float32")
+
+
+def _limits(policy: Policy | None) -> SecureLimits:
+    """Return what the site bounds in secure sums by itself."""
+    return SecureLimits(policy.secure_min_sites, policy.secure_repeats) if policy else SecureLimits()
 
 
 def _until(deadline_s: float, on_progress: OnProgress | None) -> OnProgress:

@@ -4,6 +4,8 @@
 DIR/
   site.toml            the site's own settings and its policy
   site.key  site.pub   its key pair; the private key never leaves
+  agreement.key        from which it derives masks with each other site; site.pub tells its public half, signed
+  peers.json           the other sites, and which of them an administrator has confirmed
   ca.crt               from the coordinator: the authority that signs its TLS certificate
   coordinator.pub      from the coordinator: the public half of the key that signs its requests
   release.txt          from the coordinator: which fedrag is installed there
@@ -18,6 +20,7 @@ DIR/
   inbox  outbox        the current request, and the reply to the last one
   address              the node id under which the coordinator knows this site
   .lock                held by the process that serves the folder
+  secure/              what it keeps of an update that left behind masks, until the sum is opened
   answer-scores/  indexes/  models/<run>/  logs/
 ```
 """
@@ -31,10 +34,11 @@ from fedrag.errors import ConfigError
 from fedrag.files import write_text
 from fedrag.security.keys import new_key
 from fedrag.security.permissions import make_private, private_files
+from fedrag.site.agreement_key import provide_agreement_key
 from fedrag.site.site_config import SiteConfig, site_toml
 from fedrag.site.site_keys import trusted_key
 
-INBOX, OUTBOX = "inbox", "outbox"
+INBOX, OUTBOX, SECURE = "inbox", "outbox", "secure"
 
 
 def create_site(folder: Path, name: str, server: str, data: str) -> None:
@@ -50,6 +54,7 @@ def create_site(folder: Path, name: str, server: str, data: str) -> None:
     with private_files():
         new_key(folder / "site.key")
         write_text(folder / "site.toml", text)
+        provide_agreement_key(SiteConfig.from_file(folder / "site.toml"))
 
 
 def data_folder(given: Path) -> str:

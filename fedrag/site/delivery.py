@@ -28,7 +28,6 @@ from fedrag.errors import ConfigError, MessageError, ModelError, RunError
 from fedrag.files import read_json, replacing_folder, sha256_of, write_json
 from fedrag.locks import in_turn
 from fedrag.retrieval.index_cache import INDEXES
-from fedrag.runs.facts import changed_models, model_facts
 from fedrag.site.refusal import DeliveryRefused
 from fedrag.types import Component, State, Tensors
 from fedrag.weights.store import find_model
@@ -214,6 +213,8 @@ def current_delivery(found: Sequence[Delivery]) -> Delivery | None:
 def roll_back(folder: Path) -> tuple[Delivery, Delivery | None]:
     """Roll back to the models delivered before the current ones, or to the untouched ones.
 
+    The same models of the same scenario under the name of another run are taken back with them.
+
     Returns:
         The delivery that was taken back, and the one that is current now; None: the untouched models.
 
@@ -225,7 +226,8 @@ def roll_back(folder: Path) -> tuple[Delivery, Delivery | None]:
     with changing(folder) as found:
         current = current_delivery(found)
         assert current is not None
-        found[found.index(current)] = replace(current, taken_back=True)
+        same = (current.sha256, current.scenario)
+        found[:] = [replace(one, taken_back=True) if (one.sha256, one.scenario) == same else one for one in found]
     return current, current_delivery(found)
 
 
@@ -247,7 +249,7 @@ def open_current(folder: Path) -> Delivered:
     found = deliveries(folder)
     current = current_delivery(found)
     if current is None:
-        raise ModelError(f"{folder}: {_why_none(found)}, so there is nothing to compare with the untouched models")
+        raise ModelError(f"{folder}: {_why_none(found)}")
     return open_delivery(folder, current)
 
 
@@ -280,6 +282,8 @@ def open_delivery(folder: Path, delivery: Delivery) -> Delivered:
         config = Config.from_toml(read_scenario(scenario), str(scenario))
     except ConfigError as error:
         raise RunError(f"{error}; go back with: fedrag client rollback {folder}") from None
+    from fedrag.runs.facts import changed_models, model_facts  # imports torch: 400 MB in a service that only lists them
+
     now = {key: model_facts(find_model(told["name"])) for key, told in delivery.models.items()}
     if changed := changed_models(delivery.models, now):
         raise ModelError(

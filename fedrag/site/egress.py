@@ -6,14 +6,17 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from flwr.app import ArrayRecord, RecordDict
 
 from fedrag.federation.messages import DELIVER, GREET, TRAIN, VALIDATE, array_bytes
+from fedrag.federation.secure_messages import REVEAL
 from fedrag.federation.signing import Slip
 from fedrag.security.chained_log import ChainedLog, raw_lines
 
@@ -21,7 +24,13 @@ EGRESS_FILE = "egress.jsonl"
 
 KEYS = ("time", "run", "round", "kind", "arrays", "bytes", "numbers", "texts", "request", "seconds")
 
-KINDS = {GREET: "greet", TRAIN: "train", VALIDATE: "validate", DELIVER: "deliver"}
+KINDS = {GREET: "greet", TRAIN: "train", VALIDATE: "validate", DELIVER: "deliver", REVEAL: "reveal"}
+
+SURVIVORS, SUM_OF = "survivors", "sum of"
+"""Texts of the line of a reveal: a hash of the sites whose sum the site helped to open, the same at all, and names."""
+
+HASHED = ("sealed", "revealed")
+"""Records of which the log holds a hash: their bytes, kept here, would open masks to whoever reads the log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +43,15 @@ class EgressLog:
 
     path: Path
 
-    def write(self, content: RecordDict, slip: Slip, group: str, seconds: float, again: bool = False) -> None:
+    def write(
+        self,
+        content: RecordDict,
+        slip: Slip,
+        group: str,
+        seconds: float,
+        again: bool = False,
+        asked: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         """Log a reply; when this returns, the line is on disk and the reply may be sent.
 
         Args:
@@ -43,6 +60,7 @@ class EgressLog:
             group: Group of the message that it answers: the number of the round, in a round.
             seconds: Time that the site worked on it.
             again: Whether the reply was logged before and leaves once more, because it may have been lost.
+            asked: What of the request belongs into the line: texts by name.
 
         Raises:
             StorageError: The line cannot be written; the reply must not be sent.
@@ -54,7 +72,9 @@ class EgressLog:
             "round": int(group) if re.fullmatch("[0-9]{1,9}", group) else 0,
             "kind": f"{kind} again" if again else kind,
         }
-        line = head | describe(content) | {"request": slip.request, "seconds": round(seconds, 3)}
+        told = describe(content)
+        told["texts"] |= asked
+        line = head | told | {"request": slip.request, "seconds": round(seconds, 3)}
         ChainedLog(self.path).append(line)
 
 
@@ -79,6 +99,12 @@ def describe(content: RecordDict) -> dict[str, Any]:
                 }
                 for key, array in record.items()
             ]
+            continue
+        if record_name in HASHED:
+            values = [value for told in record.values() for value in (told if isinstance(told, list) else [told])]
+            secret = [value for value in values if isinstance(value, bytes)]
+            numbers[f"{record_name}.values"] = len(secret)
+            texts[f"{record_name}.sha256"] = hashlib.sha256(b"".join(secret)).hexdigest()
             continue
         for key, value in record.items():
             plain = _plain(value)

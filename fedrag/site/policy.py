@@ -38,6 +38,7 @@ class RequestedWork:
         train_questions: The most questions that one of the components could learn from; of the one with the fewest.
         work: What is to be done; None: a greeting or a delivery, which no limit on work concerns.
         own_sha256: sha256 of the source of the scenario's module of functions, as it is installed here; "": it is not.
+        is_masked: Whether what leaves is masked, for a secure sum.
     """
 
     config: Config
@@ -46,6 +47,7 @@ class RequestedWork:
     train_questions: int
     work: WorkKind | None = "train"
     own_sha256: str = ""
+    is_masked: bool = False
 
 
 def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now: datetime) -> str:
@@ -65,8 +67,11 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         "policy-module": not _module_is_allowed(policy, asked),
         kept_back: bool(kept_back),
         "policy-epsilon": asked.work == "train" and policy.max_epsilon > 0 and not asked.config.privacy.is_on,
+        "policy-secure": policy.secure == "required" and asked.work in ("train", "validate") and not asked.is_masked,
         "policy-few-examples": asked.work == "train" and asked.train_questions < policy.min_examples,
-        "policy-counts": not policy.tell_counts and weighs_by_counts(asked.config.federation),
+        "policy-counts": not asked.config.federation.secure
+        and not tells_counts(policy)
+        and weighs_by_counts(asked.config.federation),
     }
     return next((code for code, is_broken in broken.items() if is_broken), "")
 
@@ -120,6 +125,11 @@ def is_quiet(policy: Policy, now: datetime) -> bool:
     return start <= minute < end if start <= end else minute >= start or minute < end
 
 
+def tells_counts(policy: Policy) -> bool:
+    """Return whether numbers of questions may leave in the clear: never where updates may not."""
+    return policy.tell_counts and policy.secure != "required"
+
+
 def _models_are_allowed(policy: Policy, asked: RequestedWork) -> bool:
     """Compare name and tensors; a model whose tensors are not known is not allowed."""
     if not policy.base_models:
@@ -138,7 +148,7 @@ def _module_is_allowed(policy: Policy, asked: RequestedWork) -> bool:
 def apply_to_greeting(policy: Policy, greeting: Greeting) -> Greeting:
     """Return the greeting that may leave: its counts as 1 or 0 where they are not told, its rules where they are."""
     counts = greeting.counts
-    if not policy.tell_counts:
+    if not tells_counts(policy):
         counts = {name: min(count, 1) for name, count in counts.items()}
     return replace(greeting, counts=counts, policy=policy_numbers(policy) if policy.tell_policy else {})
 
@@ -162,6 +172,9 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
         "max_epsilon": policy.max_epsilon,
         "tell_epsilon": policy.tell_epsilon,
         "measure": policy.measure,
+        "secure": policy.secure == "required",
+        "secure_min_sites": policy.secure_min_sites,
+        "secure_repeats": policy.secure_repeats,
         "tell_counts": policy.tell_counts,
         "tell_diagnosis": policy.tell_diagnosis,
     }
@@ -191,7 +204,7 @@ def apply_to_reply(policy: Policy, reply: Reply, validation_questions: int = 1) 
         if name in NOT_FROM_QUESTIONS
         or _questions_behind(name, reply, validation_questions) >= policy.min_examples_for_metrics
     }
-    if policy.tell_counts:
+    if tells_counts(policy):
         return replace(reply, metrics=metrics)
     return replace(reply, num_examples=dict.fromkeys(reply.num_examples, 1), metrics=_without_counts(metrics))
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from fedrag.errors import ConfigError, DataError, MessageError, ModelError, StorageError, TrainingDiverged
+from fedrag.secure_sum.refused import SecureSumRefused
 
 
 class DeadlinePassed(Exception):
@@ -30,7 +31,7 @@ def refusal_code(error: Exception) -> str:
     >>> refusal_code(OSError(errno.ENOSPC, "No space left on device"))
     'no-disk-space'
     """
-    if isinstance(error, DeliveryRefused):
+    if isinstance(error, DeliveryRefused | SecureSumRefused):
         return error.code
     if isinstance(error, OSError) and error.errno == errno.ENOSPC:
         return "no-disk-space"

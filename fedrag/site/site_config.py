@@ -20,6 +20,7 @@ from fedrag.config.run_settings import Schedule
 from fedrag.config.section import Section, parse_section
 from fedrag.errors import ConfigError
 from fedrag.files import read_text_file
+from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.types import COMPONENTS, ShippedComponent
 
 SITE_FILE = "site.toml"
@@ -155,6 +156,12 @@ class Policy(SiteSection):
     """Whether the coordinator learns numbers of questions; false: 1 or 0, and only in runs with equal weights."""
     tell_diagnosis: bool = False
     """Whether the coordinator learns, where a run asks, how many answers to validation questions are wrong, and why."""
+    secure: Literal["allowed", "required"] = "allowed"
+    """Whether updates may leave unhidden: "required": only in a secure sum, of which the coordinator sees the sum."""
+    secure_min_sites: Annotated[int, Field(ge=MIN_SITES)] = MIN_SITES
+    """Fewest sites of a secure sum, and of the sum that is opened; confirm them with fedrag client peers."""
+    secure_repeats: AtLeast0 = 1
+    """How often a round of a secure sum may be asked for again: the differences of sums could tell a site apart."""
     adopt: Literal["if-better", "always", "ask"] = "if-better"
     """When delivered models are used: if no worse here (too few questions to tell: "ask"), at once, or if you adopt."""
     tell_policy: bool = True

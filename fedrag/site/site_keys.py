@@ -14,8 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from fedrag.errors import ConfigError
 from fedrag.files import read_json, storage_errors, write_json, write_text
+from fedrag.secure_sum.member_text import member_text
 from fedrag.security.keys import fingerprint, load_private_key, load_public_key, new_key, public_key_text
 from fedrag.security.succession import COORDINATOR, SITE, read_succession, signed_by, succession_line
+from fedrag.site.agreement_key import own_member, provide_agreement_key, public_line
 from fedrag.site.site_config import SiteConfig
 
 ROTATED, BURNT = "site-keys.txt", "burnt-keys.json"
@@ -80,8 +82,9 @@ def rotate_site_key(config: SiteConfig) -> str:
     if not following.is_file():  # else the line was not accepted yet, and is made again
         following.with_suffix(".pub").unlink(missing_ok=True)
         new_key(following)
-    key = load_private_key(Path(config.private_key))
-    line = succession_line(SITE, config.name, key, load_private_key(following))
+    provide_agreement_key(config)
+    key, new = load_private_key(Path(config.private_key)), load_private_key(following)
+    line = succession_line(SITE, config.name, key, new, member_text(own_member(config, new)))
     lines = Path(config.private_key).with_name(ROTATED)
     earlier = lines.read_text(encoding="ascii") if lines.is_file() else ""
     write_text(lines, f"{earlier}{line}\n")
@@ -95,9 +98,10 @@ def next_key(config: SiteConfig) -> Path:
 
 
 def take_up_next_key(config: SiteConfig) -> None:
-    """Use the next key from now on; the one of before is overwritten."""
+    """Use the next key from now on; the one of before is overwritten, and the agreement key stays."""
     key, following = Path(config.private_key), next_key(config)
-    write_text(key.with_suffix(".pub"), following.with_suffix(".pub").read_text(encoding="ascii"))
+    provide_agreement_key(config)
+    write_text(key.with_suffix(".pub"), public_line(config, load_private_key(following)))
     with storage_errors(key):
         os.replace(following, key)
         following.with_suffix(".pub").unlink()

@@ -149,8 +149,11 @@ def round_values(record: Mapping[str, Any]) -> dict[str, float]:
     }
     for component in record["components"]:
         losses = {name: told[f"{component}.loss"] for name, told in sites.items() if f"{component}.loss" in told}
+        together = record.get("together", {})  # a secure sum tells the mean alone
         if losses:
             values[f"{component}/loss"] = sum(losses.values()) / len(losses)
+        elif f"{component}.loss" in together:
+            values[f"{component}/loss"] = together[f"{component}.loss"]
         values |= {f"{component}/loss/{name}": loss for name, loss in losses.items()}
         for kind in ("validation", "update_norm", "aggregation_error"):
             if component in record[kind]:

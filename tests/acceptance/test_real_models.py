@@ -22,6 +22,7 @@ def test_federation_teaches_the_real_generator_to_answer(tmp_path: Path) -> None
             "rag": {"answer_tokens": 12},  # the longest answer has six; untouched, the model goes on to the last
             "generator": {"learning_rate": 2e-3},
             "federation": {"rounds": 2, "schedule": "joint"},
+            "simulation": {"threads": 1},
         }
     )
     run = simulate(config, out=tmp_path / "run")

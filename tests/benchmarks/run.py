@@ -26,6 +26,7 @@ NAMES = (
     "large_site",
     "server",
     "wire",
+    "secure",
     "simulation",
     "deployed",
 )

@@ -208,6 +208,6 @@ def test_a_site_sees_why_its_answers_are_wrong(clinic: Path, run: RunFolder):
     client("rollback", "clinic")
     client("rollback", "clinic")
     assert "untouched models: 4 validation questions" in client("diagnose", "clinic", "--base")
-    assert "all delivered models were taken back" in refusal("diagnose", "clinic")
+    assert refusal("diagnose", "clinic").endswith("clinic: all delivered models were taken back"), "it compares nothing"
     (clinic / "data" / "test.jsonl").unlink()
     assert "no question of the test split has an answer" in refusal("diagnose", "clinic", "--base", "--split", "test")

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import re
 import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +44,9 @@ NOT_RUN = {
     "it goes on running; tests/cli/test_cli_serve.py starts such ones and ends them",
 )
 TRIED = {
-    f"fedrag simulate simulations/scenarios/{name}.toml": "a dry run: minutes, and tests/simulation runs such ones"
+    f"fedrag simulate simulations/scenarios/{name}.toml{threads}": "a dry run: minutes; tests/simulation runs such ones"
     for name in ("staged", "iterate")
+    for threads in ("", " --set simulation.threads=1")
 }
 LEAVES = {
     "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
@@ -123,7 +122,8 @@ def squad(titles: tuple[str, ...]) -> str:
 def write_users_files(folder: Path) -> None:
     """Write what the documents assume that a user has."""
     (folder / "squad.json").write_text(squad(("north", "south")))
-    (folder / "xquad.en.json").write_text(squad(tuple(f"article-{n}" for n in range(8))))
+    for language in ("en", "vi", "zh", "de"):
+        (folder / f"xquad.{language}.json").write_text(squad(tuple(f"article-{n}" for n in range(8))))
     for name in ("dev.json", "test.json"):
         (folder / name).write_text(squad(WEBSITES))
     (folder / "qa.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
@@ -162,11 +162,11 @@ def write_users_files(folder: Path) -> None:
         shutil.copytree(ROOT / "simulations" / "data" / "tiny" / like, folder / "hospitals" / site)
 
 
-def keep_four_questions(site: Path) -> None:
-    """Leave four questions a file, and the passages that they name; tests/data/test_space_data.py reads all of them."""
+def keep_questions(site: Path, number: int = 2) -> None:
+    """Leave some questions a file, and the passages that they name; tests/data/test_space_data.py reads all of them."""
     named = set()
     for split in ("train", "validation", "test"):
-        lines = (site / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:4]
+        lines = (site / f"{split}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)[:number]
         named |= {passage for line in lines for passage in json.loads(line)["passage_ids"]}
         (site / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
     lines = (site / "passages.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
@@ -174,13 +174,13 @@ def keep_four_questions(site: Path) -> None:
     (site / "passages.jsonl").write_text("".join(kept), encoding="utf-8")
 
 
-@pytest.fixture
-def one_cpu() -> Iterator[None]:
-    """Compute on one CPU, in one thread: a second costs the tiny models more than it saves them."""
-    before = os.sched_getaffinity(0)
-    os.sched_setaffinity(0, {min(before)})
-    yield
-    os.sched_setaffinity(0, before)
+def shorten(scenario: Path) -> None:
+    """Leave two rounds of one pass: that a command runs does not depend on more."""
+    text = scenario.read_text(encoding="utf-8")
+    text = re.sub(r"^epochs = \d+", "epochs = 1", text, flags=re.M)
+    if "stage_rounds" not in text:  # two stages need more
+        text = re.sub(r"^rounds = [3-9]$", "rounds = 2", text, flags=re.M)
+    scenario.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture
@@ -188,7 +188,9 @@ def clone(tmp_path: Path, tiny_home: Path, one_cpu: None, monkeypatch: pytest.Mo
     """Work in a folder with what a clone holds and what its user has, the tiny models under the real names."""
     shutil.copytree(ROOT / "simulations", tmp_path / "simulations")
     for site in (tmp_path / "simulations" / "data" / "space").iterdir():
-        keep_four_questions(site)
+        keep_questions(site)
+    for scenario in (tmp_path / "simulations" / "scenarios").glob("*.toml"):
+        shorten(scenario)
     write_users_files(tmp_path)
     causal, encoder = find_model("fedrag/tiny-causal").folder, find_model("fedrag/tiny-encoder").folder
     home = tmp_path / "home"
@@ -200,6 +202,7 @@ def clone(tmp_path: Path, tiny_home: Path, one_cpu: None, monkeypatch: pytest.Mo
     for folder, name in (
         (causal, "HuggingFaceTB/SmolLM2-135M-Instruct"),
         (encoder, "sentence-transformers/all-MiniLM-L6-v2"),
+        (encoder, "intfloat/multilingual-e5-small"),
     ):
         run(f"fedrag models fetch {folder} --source path --name {name}")
     return tmp_path

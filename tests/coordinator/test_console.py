@@ -224,7 +224,7 @@ def test_what_sites_are_called_and_say_is_text_and_no_markup(folder: ServerFolde
 
 def test_no_key_is_shown_beyond_its_fingerprint(address: str, whole: ServerFolder):
     html = httpx.get(address).text
-    for site in whole.sites():
+    for site in whole.register.sites():
         assert site.key.split()[1] not in html
     for name in ("signing.pub", "ca.crt", "executor.secret", "server.key"):
         words = [word for word in (whole.path / name).read_text().split() if len(word) > 20]

@@ -13,7 +13,7 @@ import pytest
 from console_asking import ask, asked, done, page_headers
 from tiny_federation import tiny_config
 from typer.testing import CliRunner
-from written_run import new_folder, record, shown, write_run
+from written_run import console_folder, record, shown, write_run
 
 from fedrag.cli.main import app
 from fedrag.coordinator.backup import back_up
@@ -31,10 +31,7 @@ SCENARIO = tiny_config().to_toml()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ServerFolder:
-    folder = new_folder(tmp_path)
-    renew_token(folder)
-    (folder.scenarios / "tiny.toml").write_text(SCENARIO)
-    return folder
+    return console_folder(tmp_path)
 
 
 @pytest.fixture
@@ -62,7 +59,7 @@ def content(folder: ServerFolder) -> dict[str, bytes]:
 
 
 def site_names(folder: ServerFolder) -> list[str]:
-    return [site.name for site in folder.sites()]
+    return [site.name for site in folder.register.sites()]
 
 
 REMOVE = {"site": "north", "confirm": "north"}

@@ -11,9 +11,9 @@ import pytest
 from chromium import needs_chromium, watched_page
 from playwright.sync_api import Browser, Page
 from tiny_federation import tiny_config
-from written_run import new_folder, record, shown, write_run
+from written_run import console_folder, record, shown, write_run
 
-from fedrag.coordinator.console_token import read_token, renew_token
+from fedrag.coordinator.console_token import read_token
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.runs.run_folder import RunFolder
 from fedrag.security.keys import fingerprint, load_public_key, new_key
@@ -25,10 +25,7 @@ SCENARIO = tiny_config().to_toml()
 
 @pytest.fixture
 def folder(tmp_path: Path) -> ServerFolder:
-    folder = new_folder(tmp_path)
-    renew_token(folder)
-    (folder.scenarios / "tiny.toml").write_text(SCENARIO)
-    return folder
+    return console_folder(tmp_path)
 
 
 @pytest.fixture
@@ -117,17 +114,17 @@ def test_the_enter_key_confirms_and_the_escape_key_does_not(browser: Browser, re
     page.get_by_label("To do so, type north").fill("north")
     page.keyboard.press("Escape")
     page.get_by_role("dialog").wait_for(state="hidden")
-    assert [site.name for site in folder.sites()] == ["north", "south"]
+    assert [site.name for site in folder.register.sites()] == ["north", "south"]
     remove.click()
     page.get_by_label("To do so, type north").fill("south")
     page.keyboard.press("Enter")
     page.get_by_role("dialog").wait_for()
-    assert [site.name for site in folder.sites()] == ["north", "south"]
+    assert [site.name for site in folder.register.sites()] == ["north", "south"]
     assert page.get_by_label("To do so, type north").input_value() == ""  # asked anew
     page.get_by_label("To do so, type north").fill("north")
     page.keyboard.press("Enter")
     page.get_by_text("north is removed; its key can never be registered again.").wait_for()
-    assert [site.name for site in folder.sites()] == ["south"]
+    assert [site.name for site in folder.register.sites()] == ["south"]
     page.get_by_role("row", name="north").wait_for(state="detached", timeout=10_000)
     assert complaints == []
 
@@ -171,7 +168,7 @@ def test_a_site_is_registered_after_its_fingerprint_was_read(
     page.get_by_role("dialog").get_by_role("button", name="Register").click()
     page.get_by_text("east is registered with the key SHA256:").wait_for()
     page.get_by_role("rowheader", name="east").wait_for(timeout=10_000)
-    assert [site.name for site in folder.sites()] == ["east", "north", "south"]
+    assert [site.name for site in folder.register.sites()] == ["east", "north", "south"]
     assert page.get_by_label("Its name, as in its site.toml").input_value() == ""
     assert complaints == []
 
@@ -223,7 +220,7 @@ def test_a_page_of_another_site_in_an_unlocked_browser_changes_nothing(
         other.on("request", lambda request: tried.append(f"{request.method} {request.url.removeprefix(address)}"))
         other.goto(f"http://127.0.0.1:{evil.server_port}/")
         other.get_by_text("only the console's own page may change things").wait_for()
-        assert [site.name for site in folder.sites()] == ["north", "south"]
+        assert [site.name for site in folder.register.sites()] == ["north", "south"]
         assert tried.count("POST /acts/remove-site") >= 2  # the form, and the request that needs no permission
         assert other.url.startswith(address)
     finally:
@@ -255,7 +252,7 @@ def test_the_settings_of_a_run_stay_open_and_its_time_left_is_told(
     page.get_by_text("All settings, with their defaults").click()
     assert "quorum = 0.5" in page.locator("#settings details pre").inner_text()
     run.record_sites({"north": {"version": "0.2.0", "counts": {}, "policy": {}}})
-    folder.remove_site("south")
+    folder.register.remove_site("south")
     page.get_by_role("rowheader", name="south").wait_for(state="detached", timeout=10_000)
     assert page.locator("#settings details pre").is_visible()
 

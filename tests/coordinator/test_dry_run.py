@@ -20,7 +20,7 @@ from fedrag.coordinator.foreseen import Asked, refusals_of_all
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.errors import ModelError
 from fedrag.runs.run_folder import RunFolder
-from fedrag.site.policy import RequestedWork, is_too_large, policy_numbers, refusal_of_request
+from fedrag.site.policy import RequestedWork, is_too_large, policy_numbers, refusal_of_request, tells_counts
 from fedrag.site.site_config import Policy
 from fedrag.site.work_ledger import Ledger
 
@@ -144,6 +144,7 @@ POLICIES = {
     "very many examples": Policy(min_examples=50),
     "no counts": Policy(tell_counts=False),
     "noise alone": Policy(max_epsilon=8.0),
+    "secure sums alone": Policy(secure="required"),
 }
 
 
@@ -157,7 +158,7 @@ def test_what_is_foreseen_is_what_the_site_itself_says(policy: Policy, weighting
     fewest = 12 if "retriever" in names else 40
     request = RequestedWork(config, names, {}, train_questions=fewest)
     code = "policy-message-size" if is_too_large(policy, 5000) else refusal_of_request(policy, request, Ledger(), NOON)
-    counts = COUNTS if policy.tell_counts else dict.fromkeys(COUNTS, 1)
+    counts = COUNTS if tells_counts(policy) else dict.fromkeys(COUNTS, 1)
     codes = refusals_of_all(policy_numbers(policy), Asked(config, 5000, counts))
     assert code == (codes or [""])[0]
 
@@ -182,6 +183,19 @@ def test_bytes_are_those_of_the_rounds_the_scores_and_the_delivery(folder: Serve
     assert found.traffic.delivered == both
     assert found.traffic.asked == 6 * both  # three validations, the one before the first round, and two diagnoses
     assert found.total_bytes == 2 * (sum(found.traffic.to_site) + sum(found.traffic.back) + 7 * both)
+
+
+def test_a_factor_that_is_frozen_in_a_round_is_not_counted_as_sent(folder: ServerFolder):
+    """A dry run counted both factors back, however the adapters are averaged."""
+    greeted(folder, north=told(), south=told())
+    own = {"generator": {"rule": "ffa"}, "retriever": {"rule": "rolora"}}
+    found = dry_run(folder, tiny_config(federation={"rounds": 3, "wire": "float32", **own}))
+    # What the factors of the test above have: A is (rank, in), B is (out, rank).
+    generator_b = 4 * 2 * 2 * (4 * 32 + 2 * 64 + 32)
+    retriever_a = retriever_b = 4 * 2 * 2 * (4 * 32 + 32 + 64)
+    assert found.traffic.back == (generator_b + retriever_b, generator_b + retriever_a, generator_b + retriever_b)
+    generator_a = 4 * 2 * 2 * (4 * 32 + 2 * 32 + 64)
+    assert found.traffic.to_site == (generator_a + generator_b + retriever_a + retriever_b,) * 3
 
 
 def test_time_is_that_of_an_earlier_run_that_trained_alike(folder: ServerFolder):

@@ -25,7 +25,7 @@ def folder(tmp_path) -> ServerFolder:
     made = ServerFolder.create(tmp_path / "coordinator", CONFIG)
     for name in ("north", "south"):
         new_key(tmp_path / f"{name}.key")
-        made.add_site(name, tmp_path / f"{name}.pub")
+        made.register.add_site(name, tmp_path / f"{name}.pub")
     return made
 
 
@@ -61,7 +61,7 @@ def test_keys_wait_for_the_end_of_a_run(folder, tmp_path, tiny_home):
     with pytest.raises(ServiceError, match=f"{run} is running, and it verifies replies with the keys"):
         accept_site_key(folder, line)
     assert folder.signing_fingerprint == before
-    assert folder.site("north").public_key == key(tmp_path, "north").public_key()
+    assert folder.register.site("north").public_key == key(tmp_path, "north").public_key()
 
 
 def test_a_signing_key_whose_rotation_a_crash_cut_off_is_the_one_that_follows(folder):
@@ -75,11 +75,11 @@ def test_a_site_s_key_hands_over_and_is_burnt(folder, tmp_path):
     line = succession_line(SITE, "north", old, NEW)
     handover = accept_site_key(folder, line)
     assert str(handover) == f"north: {fingerprint(old.public_key())} hands over to {fingerprint(NEW.public_key())}"
-    assert [site.name for site in folder.sites()] == ["north", "south"]
-    assert folder.site("north").public_key == NEW.public_key()
+    assert [site.name for site in folder.register.sites()] == ["north", "south"]
+    assert folder.register.site("north").public_key == NEW.public_key()
     assert accept_site_key(folder, line) == handover, "typed again after a crash"
     with pytest.raises(ConfigError, match="north has replaced this key, which is never accepted again"):
-        folder.add_site("newcomer", tmp_path / "north.pub")
+        folder.register.add_site("newcomer", tmp_path / "north.pub")
     with pytest.raises(ConfigError, match="the key was in use before"):
         accept_site_key(folder, succession_line(SITE, "north", NEW, old))
     again = recorded_commands(folder.path)[-1]
@@ -105,6 +105,6 @@ def test_a_restored_coordinator_has_the_new_keys_and_knows_the_burnt_ones(folder
     back_up(folder, tmp_path / "backup.tar.gz")
     again = restore(tmp_path / "backup.tar.gz", tmp_path / "again")
     assert again.signing_fingerprint == handover.new
-    assert again.site("north").public_key == NEW.public_key()
+    assert again.register.site("north").public_key == NEW.public_key()
     with pytest.raises(ConfigError, match="never accepted again"):
-        again.add_site("newcomer", tmp_path / "north.pub")
+        again.register.add_site("newcomer", tmp_path / "north.pub")

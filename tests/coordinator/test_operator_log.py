@@ -42,7 +42,7 @@ def ends(folder: ServerFolder) -> list[tuple[str, str]]:
 
 
 def test_every_command_leaves_what_it_was_about_and_how_it_ended(folder, key, tmp_path, tiny_home):
-    added = folder.add_site("north", key)
+    added = folder.register.add_site("north", key)
     with folder.lock():
         run = begin_run(folder, tiny_config())
         assert stop_run(folder) == run
@@ -51,7 +51,7 @@ def test_every_command_leaves_what_it_was_about_and_how_it_ended(folder, key, tm
     folder.end()
     folder.renew_certificate()
     back_up(folder, tmp_path / "backup.tar.gz")
-    folder.remove_site("north")
+    folder.register.remove_site("north")
     told = {one.command: (one.told, one.end) for one in recorded_commands(folder.path)}
     assert list(told) == ["init", "add-site", "run", "stop", "resume", "rotate", "backup", "remove-site"]
     assert told["init"] == ({"name": "rag.example.org"}, "done")
@@ -69,7 +69,7 @@ def test_every_command_leaves_what_it_was_about_and_how_it_ended(folder, key, tm
 
 def test_a_command_that_was_refused_is_there_too_with_the_reason(folder, key):
     with pytest.raises(ConfigError):
-        folder.remove_site("south")
+        folder.register.remove_site("south")
     with pytest.raises(ServiceError):
         stop_run(folder)
     assert ends(folder)[1:] == [
@@ -94,8 +94,8 @@ def test_what_cannot_be_recorded_is_not_done(folder, key):
     (folder.path / "audit.jsonl").unlink()
     (folder.path / "audit.jsonl").mkdir()
     with pytest.raises(StorageError, match=r"audit\.jsonl: cannot be written"):
-        folder.add_site("north", key)
-    assert folder.sites() == []
+        folder.register.add_site("north", key)
+    assert folder.register.sites() == []
 
 
 def test_the_person_is_named_behind_sudo(folder, monkeypatch):
@@ -149,7 +149,7 @@ def test_the_audit_shows_who_did_what_and_that_the_log_is_whole(folder, key):
 
 
 def test_the_audit_of_a_log_that_lost_a_line_is_an_error(folder, key):
-    folder.add_site("north", key)
+    folder.register.add_site("north", key)
     log = folder.path / "audit.jsonl"
     lines = log.read_text().splitlines(keepends=True)
     noted = json.loads(lines[-1])["chain"]
@@ -166,5 +166,5 @@ def test_the_audit_of_a_log_that_lost_a_line_is_an_error(folder, key):
 
 def test_what_somebody_typed_cannot_change_how_the_audit_looks(folder, key):
     with pytest.raises(ConfigError):
-        folder.add_site("[red]\x1b[2J", key)
+        folder.register.add_site("[red]\x1b[2J", key)
     assert r"[red]\x1b[2J" in CliRunner().invoke(app, ["server", "audit", str(folder.path)]).stdout

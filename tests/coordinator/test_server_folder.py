@@ -77,36 +77,36 @@ def test_an_unknown_key_of_its_settings_is_refused_by_name(folder):
 
 
 def test_a_site_is_entered_once_by_name_and_once_by_key(folder, keys):
-    folder.add_site("north", keys[0])
+    folder.register.add_site("north", keys[0])
     with pytest.raises(ConfigError, match="north: is registered already, with the key SHA256:"):
-        folder.add_site("north", keys[1])
+        folder.register.add_site("north", keys[1])
     with pytest.raises(ConfigError, match="this key is registered already, as north"):
-        folder.add_site("south", keys[0])
-    folder.add_site("south", keys[1])
-    assert [site.name for site in folder.sites()] == ["north", "south"]
+        folder.register.add_site("south", keys[0])
+    folder.register.add_site("south", keys[1])
+    assert [site.name for site in folder.register.sites()] == ["north", "south"]
 
 
 def test_a_removed_key_is_burnt_and_its_name_is_free(folder, keys):
-    folder.add_site("north", keys[0])
-    folder.remove_site("north")
+    folder.register.add_site("north", keys[0])
+    folder.register.remove_site("north")
     with pytest.raises(ConfigError, match="is never accepted again"):
-        folder.add_site("south", keys[0])
-    folder.add_site("north", keys[1])
-    assert [site.name for site in folder.sites()] == ["north"]
-    assert len(folder.sites(removed=True)) == 2
+        folder.register.add_site("south", keys[0])
+    folder.register.add_site("north", keys[1])
+    assert [site.name for site in folder.register.sites()] == ["north"]
+    assert len(folder.register.sites(removed=True)) == 2
 
 
 def test_removing_nobody_says_who_there_is(folder, keys):
-    folder.add_site("north", keys[0])
+    folder.register.add_site("north", keys[0])
     with pytest.raises(ConfigError, match="nort: no site has this name; registered: north"):
-        folder.remove_site("nort")
+        folder.register.remove_site("nort")
 
 
 @pytest.mark.parametrize("name", ["North", "a b", "", "-a", "a" * 65, "../a"])
 def test_a_name_that_is_none_is_refused(folder, keys, name):
     with pytest.raises(ConfigError, match="is not a name for a site"):
-        folder.add_site(name, keys[0])
-    assert folder.sites() == []
+        folder.register.add_site(name, keys[0])
+    assert folder.register.sites() == []
 
 
 def test_two_processes_cannot_serve_one_folder(served):
@@ -162,7 +162,7 @@ def test_a_run_is_stopped_also_where_nothing_serves_it(folder, tiny_home):
 
 
 def test_the_overview_holds_out_while_the_superlink_is_away_and_a_run_is_unreadable(served, keys, tiny_home):
-    served.add_site("north", keys[0])
+    served.register.add_site("north", keys[0])
     name = begin_run(served, tiny_config())
     (served.runs / name / "scenario.toml").write_text("name = ")
     found = overview(ServerFolder.open(served.path))
@@ -172,8 +172,8 @@ def test_the_overview_holds_out_while_the_superlink_is_away_and_a_run_is_unreada
 
 
 def test_sites_that_were_registered_and_did_not_get_the_result_miss_it(served, keys, tiny_home):
-    served.add_site("north", keys[0])
-    served.add_site("south", keys[1])
+    served.register.add_site("north", keys[0])
+    served.register.add_site("south", keys[1])
     name = begin_run(served, tiny_config())
     run = RunFolder.open(served.runs / name)
     write_outcome(run.path, Outcome("finished"))
@@ -184,7 +184,7 @@ def test_sites_that_were_registered_and_did_not_get_the_result_miss_it(served, k
 
 
 def test_a_backup_holds_everything_that_is_needed_and_only_its_owner_reads_it(folder, keys, tmp_path):
-    folder.add_site("north", keys[0])
+    folder.register.add_site("north", keys[0])
     with sqlite3.connect(folder.path / "superlink.db") as database:
         database.execute("CREATE TABLE node (name TEXT)")
         database.execute("INSERT INTO node VALUES ('north')")
@@ -197,7 +197,7 @@ def test_a_backup_holds_everything_that_is_needed_and_only_its_owner_reads_it(fo
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
     again = restore(file, tmp_path / "again")
-    assert [site.name for site in again.sites()] == ["north"]
+    assert [site.name for site in again.register.sites()] == ["north"]
     assert fingerprint(load_private_key(again.path / "signing.key").public_key()) == folder.signing_fingerprint
     with sqlite3.connect(again.path / "superlink.db") as database:
         assert database.execute("SELECT name FROM node").fetchall() == [("north",)]
@@ -271,18 +271,18 @@ def test_a_backup_with_links_is_restored_by_every_python(folder, filters, tmp_pa
 
 
 def test_the_questions_of_a_site_are_confirmed_when_it_is_entered_and_may_be_changed(folder, keys):
-    folder.add_site("north", keys[0], 1200)
-    folder.add_site("south", keys[1])
-    assert [site.questions for site in ServerFolder.open(folder.path).sites()] == [1200, 0]
-    folder.add_site("south", keys[1], 30)
+    folder.register.add_site("north", keys[0], 1200)
+    folder.register.add_site("south", keys[1])
+    assert [site.questions for site in ServerFolder.open(folder.path).register.sites()] == [1200, 0]
+    folder.register.add_site("south", keys[1], 30)
     with pytest.raises(ConfigError, match="this key is registered already, as north"):
-        folder.add_site("south", keys[0], 30)
-    assert [(site.name, site.questions) for site in folder.sites()] == [("north", 1200), ("south", 30)]
+        folder.register.add_site("south", keys[0], 30)
+    assert [(site.name, site.questions) for site in folder.register.sites()] == [("north", 1200), ("south", 30)]
 
 
 def test_a_register_that_an_earlier_version_wrote_is_read(folder, keys):
-    folder.add_site("north", keys[0])
+    folder.register.add_site("north", keys[0])
     path = folder.path / "sites.json"
     [entry] = read_json(path)["sites"]
     write_json(path, {"sites": [{key: value for key, value in entry.items() if key != "questions"}]})
-    assert [site.questions for site in folder.sites()] == [0]
+    assert [site.questions for site in folder.register.sites()] == [0]

@@ -16,10 +16,13 @@ from tiny_federation import Lines
 from fedrag.coordinator import signed_grid
 from fedrag.coordinator.conduct import Conduct
 from fedrag.coordinator.signed_grid import Member, SignedGrid
+from fedrag.federation.greeting import PEERS, with_agreement
+from fedrag.federation.messages import GREET
 from fedrag.federation.signing import Slip, verified_slip, with_signature
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.grids.local import FIRST_NODE_ID, error_reply
-from fedrag.security.keys import load_private_key, new_key
+from fedrag.secure_sum.roster import is_signed_by, signed_member
+from fedrag.security.keys import load_private_key, new_key, public_key_text
 
 NAMES = ("north", "south")
 
@@ -240,3 +243,34 @@ def test_a_site_that_could_not_tell_what_it_was_asked_may_refuse(keys):
         return Message(with_signature(refusal, slip, keys["north"]), reply_to=message)
 
     assert bad_replies(keys, app) == {}
+
+
+def test_a_greeting_tells_the_other_sites_and_brings_an_agreement_key_that_is_kept_if_it_is_signed(keys):
+    """South tells one that north has signed."""
+    seen, kept = [], []
+    app = ClientApp()
+
+    @app.query(GREET.partition(".")[2])
+    def greet(message, context):
+        name = str(context.node_config["site-name"])
+        asked = verified_slip(message.content, "request", keys["coordinator"].public_key())
+        seen.append(dict(message.content[PEERS]))
+        told = with_agreement(RecordDict(), signed_member(name, name.encode().ljust(32), keys["north"]))
+        slip = Slip("reply", asked.run, asked.request, name, asked.kind, asked.version, asked.time)
+        return Message(with_signature(told, slip, keys[name]), reply_to=message)
+
+    def learn(member):
+        if is_signed_by(member, keys[member.name].public_key()):
+            kept.append(member.name)
+            return True
+        return False
+
+    inner = LosingGrid(app, [{"site-name": name} for name in NAMES], lose=0)
+    members = [Member(FIRST_NODE_ID + i, name, keys[name].public_key()) for i, name in enumerate(NAMES)]
+    peers = {name: public_key_text(keys[name].public_key()) for name in NAMES}
+    args = ("tiny-1", keys["coordinator"], lambda: members, Lines(), nothing_held(), learn, peers)
+    grid = SignedGrid(inner, *args)
+    grid.send_and_receive([grid.create_message(RecordDict(), GREET, node, "0") for node in grid.get_node_ids()])
+    assert seen == [peers, peers]
+    assert kept == ["north"]
+    assert {node: member.name for node, member in grid.members.items()} == {FIRST_NODE_ID: "north"}

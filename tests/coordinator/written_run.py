@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 from ports import free_port
+from tiny_federation import tiny_config
 
 from fedrag.config.scenario import Config
 from fedrag.coordinator import console
 from fedrag.coordinator.console import console_server
+from fedrag.coordinator.console_token import renew_token
 from fedrag.coordinator.outcome import Outcome, write_outcome
 from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 from fedrag.runs.checkpoint import Checkpoint
@@ -32,7 +34,15 @@ def new_folder(root: Path, sites: tuple[str, ...] = ("north", "south")) -> Serve
     folder = ServerFolder.create(root / "coordinator", config)
     for name in sites:
         new_key(root / f"{name}.key")
-        folder.add_site(name, root / f"{name}.pub")
+        folder.register.add_site(name, root / f"{name}.pub")
+    return folder
+
+
+def console_folder(root: Path) -> ServerFolder:
+    """Return a folder whose console has its token, with a scenario that can be run."""
+    folder = new_folder(root)
+    renew_token(folder)
+    (folder.scenarios / "tiny.toml").write_text(tiny_config().to_toml())
     return folder
 
 

@@ -279,3 +279,51 @@ def test_sites_that_a_split_leaves_without_a_question_are_named(tmp_path: Path) 
     assert [len(site.train) for site in imported.sites] == [1, 1]
     assert [len(site.test) for site in imported.sites] == [1, 1]
     assert imported.warnings == ("no validation question at b: too few questions for every split",)
+
+
+# Several languages
+
+
+def in_two_languages(tmp_path: Path) -> tuple[Path, Path]:
+    english = [
+        paragraph("The heart.", *(qa(f"h{n}", f"Where is heart {n}?", "chest") for n in range(40))),
+        paragraph("A kidney.", qa("k1", "What does it do?", "cleans"), qa("k2", "Why?", "waste")),
+    ]
+    vietnamese = [
+        paragraph("Tim.", *(qa(f"h{n}", f"Tim {n} ở đâu?", "ngực") for n in range(40))),
+        paragraph("Thận.", qa("k1", "Để làm gì?", "lọc"), qa("k2", "Để làm gì?", "chất thải")),
+    ]
+    (tmp_path / "vi").mkdir()
+    return squad_file(tmp_path, ("Organs", english)), squad_file(tmp_path / "vi", ("Nội tạng", vietnamese))
+
+
+def test_translations_are_sites_of_their_own_with_the_same_ids_and_the_same_side_of_the_split(tmp_path: Path) -> None:
+    english, vietnamese = in_two_languages(tmp_path)
+    first, second = import_squad(english, (0.5, 0.2, 0.3), language="en", translations={"vi": vietnamese}).sites
+    assert [(site.name, site.language) for site in (first, second)] == [("en-organs", "en"), ("vi-organs", "vi")]
+    assert [passage.id for passage in first.passages] == [passage.id for passage in second.passages]
+    for split in ("train", "validation", "test"):
+        here, there = first.split(split), second.split(split)
+        assert len(here) > 0
+        assert [(asked.id, asked.passage_ids) for asked in here] == [(asked.id, asked.passage_ids) for asked in there]
+    write_sites(tmp_path / "out", [first, second])
+    assert [site.language for site in load_sites(tmp_path / "out")] == ["en", "vi"]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_questions_that_read_the_same_in_one_language_stay_together_in_all(tmp_path: Path, seed: int) -> None:
+    english, vietnamese = in_two_languages(tmp_path)
+    for site in import_squad(english, (0.5, 0.0, 0.5), seed, language="en", translations={"vi": vietnamese}).sites:
+        trained = {asked.id for asked in site.train}
+        assert ("k1" in trained) == ("k2" in trained)
+
+
+def test_a_file_that_holds_something_else_is_no_translation(tmp_path: Path) -> None:
+    english, _ = in_two_languages(tmp_path)
+    other = tmp_path / "other"
+    other.mkdir()
+    path = squad_file(other, ("Organs", [paragraph("Tim.", qa("h1", "Tim ở đâu?", "ngực"))]))
+    with pytest.raises(
+        DataError, match=r"squad.json: article 1 has not the paragraphs and questions, by their ids, of "
+    ):
+        import_squad(english, TRAIN, language="en", translations={"vi": path})

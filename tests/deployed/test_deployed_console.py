@@ -42,7 +42,7 @@ def deployment(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="module")
 def config(data: Path) -> Config:
-    settings = {"rounds": 2, "min_sites": 3, "quorum": 0.3, "greeting_timeout_s": 60.0, "deadline_s": 120.0}
+    settings = {"rounds": 2, "min_sites": 3, "quorum": 0.3, "greeting_timeout_s": 180.0, "deadline_s": 120.0}
     return tiny_config(data, federation=settings)
 
 

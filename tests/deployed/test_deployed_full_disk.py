@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from deployment import Deployment
-from tiny_federation import assert_same_state, federate, tiny_config, write_small_sites
+from tiny_federation import assert_same_state, federate, tiny_config
 
 from fedrag.config.scenario import Config
 from fedrag.types import State
@@ -47,11 +47,6 @@ def full(path: Path) -> Iterator[None]:
         yield
     finally:
         filler.unlink()
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
 
 
 @pytest.fixture(scope="module")

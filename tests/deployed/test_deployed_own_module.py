@@ -47,7 +47,7 @@ def test_only_sites_whose_policy_names_the_module_and_its_source_work_with_it(mo
     deployment = Deployment(tmp_path / "d", folders)
     allow(deployment, "allows", source_sha256(own_module.NAME))
     allow(deployment, "other-source", "0" * 64)
-    federation = {"rounds": 1, "schedule": "generator", "greeting_timeout_s": 60.0, "deadline_s": 120.0}
+    federation = {"rounds": 1, "schedule": "generator", "greeting_timeout_s": 180.0, "deadline_s": 120.0}
     constant = {"schedule": "constant"}  # an extended run then has the bits of one that had all rounds at once
     config = tiny_config(data, federation=federation, generator=constant, own=OWN)
     with deployment:

@@ -7,11 +7,10 @@ import signal
 import ssl
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
-from deployment import FEDRAG, Deployment
-from tiny_federation import assert_same_state, federate, tiny_config, write_small_sites
+from deployment import FEDRAG
+from tiny_federation import assert_same_state, federate, tiny_config
 
 from fedrag.config.scenario import Config
 from fedrag.errors import ServiceError
@@ -25,17 +24,12 @@ NAMES = ("north", "south")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
-
-
-@pytest.fixture(scope="module")
 def config(data) -> Config:
     """Two rounds, each of which takes long enough to be hit in its middle."""
     return tiny_config(
         data,
         generator={"epochs": 40},
-        federation={"rounds": 2, "deadline_s": 120.0, "quorum": 0.5, "greeting_timeout_s": 60.0},
+        federation={"rounds": 2, "deadline_s": 120.0, "quorum": 0.5, "greeting_timeout_s": 180.0},
     )
 
 
@@ -44,12 +38,6 @@ def undisturbed(config, tmp_path_factory) -> State:
     """The result of the same sites in one process."""
     state, _ = federate(config, tmp_path_factory.mktemp("undisturbed") / "run")
     return state
-
-
-@pytest.fixture(scope="module")
-def deployment(data, tmp_path_factory):
-    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in NAMES}) as running:
-        yield running
 
 
 def result(run: RunFolder) -> State:
@@ -166,7 +154,7 @@ def test_a_site_that_hangs_is_ended_at_the_deadline_and_the_round_goes_on_withou
     config = tiny_config(
         data,
         generator={"epochs": 40},
-        federation={"rounds": 2, "deadline_s": 25.0, "quorum": 0.5, "greeting_timeout_s": 60.0},
+        federation={"rounds": 2, "deadline_s": 25.0, "quorum": 0.5, "greeting_timeout_s": 180.0},
     )
     name = deployment.begin(config)
     deployment.wait(lambda: f"{name}, train.round, round 1" in deployment.node_log("north"), 90, "north trains")

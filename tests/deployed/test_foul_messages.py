@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import numpy as np
 import pytest
 from deployment import Deployment
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from foul_messages import GarbageRecord, in_the_servers_name
 from soak import resident_mb
-from tiny_federation import tiny_config, write_small_sites
+from tiny_federation import tiny_config
 
 from fedrag.security.keys import load_private_key
 from fedrag.site.egress import read_egress
@@ -19,23 +16,16 @@ from fedrag.site.service.connection import connect
 
 pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("tiny_home")]
 
-NAMES = ("north", "south")
-
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
-
-
-@pytest.fixture(scope="module")
-def deployment(data, tmp_path_factory) -> Iterator[Deployment]:
-    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in NAMES}) as it:
-        it.end("south")
-        it.end("north")
-        it.set_setting("north", "max_message_mb", 2.0)
-        it.start_site("north")
-        it.wait_until_online(["north"])
-        yield it
+def deployment(deployment: Deployment) -> Deployment:
+    """Leave north alone, with a small limit."""
+    deployment.end("south")
+    deployment.end("north")
+    deployment.set_setting("north", "max_message_mb", 2.0)
+    deployment.start_site("north")
+    deployment.wait_until_online(["north"])
+    return deployment
 
 
 def garbage() -> RecordDict:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from deployment import FEDRAG, Deployment
-from tiny_federation import tiny_config, write_small_sites
+from tiny_federation import tiny_config
 
 from fedrag.config.scenario import Config
 from fedrag.coordinator.operator_log import operator_log
@@ -20,17 +19,6 @@ from fedrag.site.service.connection import AccessDenied, connect
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
 
 NAMES = ("north", "south")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
-
-
-@pytest.fixture(scope="module")
-def deployment(data, tmp_path_factory) -> Iterator[Deployment]:
-    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in NAMES}) as running:
-        yield running
 
 
 def run_of(data: Path, **federation: object) -> Config:

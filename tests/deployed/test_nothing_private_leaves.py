@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from deployment import Deployment
 from ports import free_ports
+from tap import Tap, copy
 from tiny_federation import small_site, tiny_config
 
 from fedrag.config.scenario import Config
@@ -22,7 +21,6 @@ from fedrag.data.site_folder import load_site
 from fedrag.data.writing import write_site
 from fedrag.federation.greeting import POLICY_RULES
 from fedrag.runs.run_folder import RunFolder
-from fedrag.security.certificates import new_server_certificate
 from fedrag.site.egress import read_egress
 from fedrag.site.policy import policy_numbers
 from fedrag.site.site_config import SiteConfig
@@ -46,40 +44,6 @@ CANARIES = {
 GREETING = ("name", "version", *(f"{part}.{key}" for key in ("generator", "retriever") for part in IDENTITY_PARTS))
 
 
-class Tap:
-    """Ends the TLS of sites, writes down what they send and what they get, and passes it on.
-
-    Args:
-        port: Where it listens.
-        behind: The real reverse proxy's port.
-        folder: The coordinator's folder: its authority signs this proxy's certificate too.
-        own: Takes this proxy's certificate.
-    """
-
-    def __init__(self, port: int, behind: int, folder: Path, own: Path) -> None:
-        new_server_certificate(
-            own / "tap.crt", own / "tap.key", folder / "ca.crt", folder / "ca.key", ["127.0.0.1"], 10
-        )
-        self._inside = ssl.create_default_context(cafile=str(folder / "ca.crt"))
-        self._outside = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._outside.load_cert_chain(own / "tap.crt", own / "tap.key")
-        self.port, self._behind = port, behind
-        self.sent = bytearray()
-        self.got = bytearray()
-        self._loop = asyncio.new_event_loop()
-        self._loop.run_until_complete(asyncio.start_server(self._serve, "127.0.0.1", port, ssl=self._outside))
-        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self._thread.start()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        inside, upstream = await asyncio.open_connection("127.0.0.1", self._behind, ssl=self._inside)
-        await asyncio.gather(copy(reader, upstream, self.sent), copy(inside, writer, self.got))
-
-    def close(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-
-
 class OutboundProxy:
     """The proxy of a house, through which alone it reaches the outside."""
 
@@ -101,15 +65,6 @@ class OutboundProxy:
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-
-
-async def copy(source: asyncio.StreamReader, target: asyncio.StreamWriter, record: bytearray) -> None:
-    with suppress(OSError):
-        while data := await source.read(65536):
-            record += data
-            target.write(data)
-            await target.drain()
-    target.close()
 
 
 def site_of_canaries() -> Site:
@@ -175,7 +130,7 @@ def run(tapped) -> RunFolder:
 
 
 def config_of(deployment: Deployment) -> Config:
-    federation = {"rounds": 2, "schedule": "iterate", "validate_every": 1, "greeting_timeout_s": 60.0}
+    federation = {"rounds": 2, "schedule": "iterate", "validate_every": 1, "greeting_timeout_s": 180.0}
     return tiny_config(deployment.root, federation=federation)
 
 
@@ -214,7 +169,8 @@ def test_what_a_greeting_tells_has_these_names_and_no_others(tapped, run):
         lines = read_egress(deployment.root / site / "egress.jsonl")
         (greeting, *_) = [line for line in lines if line["kind"] == "greet"]
         assert set(greeting["numbers"]) == told
-        assert set(greeting["texts"]) == {f"greeting.{name}" for name in GREETING}
+        texts = {f"greeting.{name}" for name in GREETING}
+        assert set(greeting["texts"]) == texts | {"agreement.key", "agreement.signature"}
         assert greeting["arrays"] == []
     assert all(rule.encode() in tap.sent for rule in POLICY_RULES)
 

@@ -57,7 +57,7 @@ def test_a_site_with_another_template_tokenizer_configuration_or_prompts_takes_n
         shutil.copytree(tiny_home / "models", homes[name] / "models")
         change(homes[name] / "models")
     data = write_small_sites(tmp_path / "data", **dict.fromkeys(("same", *CHANGES), 4))
-    settings = {"rounds": 1, "min_sites": 1, "greeting_timeout_s": 60.0, "deadline_s": 120.0}
+    settings = {"rounds": 1, "min_sites": 1, "greeting_timeout_s": 180.0, "deadline_s": 120.0}
     with Deployment(tmp_path / "d", {name: data / name for name in ("same", *CHANGES)}, homes) as deployment:
         run = deployment.wait_until_done(deployment.begin(tiny_config(data, federation=settings)))
         assert [sorted(line["sites"]) for line in run.rounds()] == [["same"]]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from flwr.supernode import node_auth_http_interceptor
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 from foul_messages import in_the_servers_name
-from tiny_federation import tiny_config, write_small_sites
+from tiny_federation import tiny_config
 
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
@@ -33,17 +32,6 @@ from fedrag.site.service.connection import AccessDenied, connect
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
 
 NAMES = ("north", "south")
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
-
-
-@pytest.fixture(scope="module")
-def deployment(data, tmp_path_factory) -> Iterator[Deployment]:
-    with Deployment(tmp_path_factory.mktemp("deployment"), {name: data / name for name in NAMES}) as running:
-        yield running
 
 
 def waiting_run(data: Path) -> Config:
@@ -151,9 +139,9 @@ def test_an_instruction_that_a_registered_site_forges_is_refused_and_nothing_is_
 
 
 def test_a_removed_site_is_put_out_at_once_and_its_key_is_burnt(deployment, data):
-    site = deployment.server.remove_site("south")
+    site = deployment.server.register.remove_site("south")
     deployment.server.link.unregister(site.public_key)
     deployment.wait(lambda: "was not let in" in deployment.log("south"), 120, "put out")
     with pytest.raises(ConfigError, match="is never accepted again"):
-        deployment.server.add_site("newcomer", deployment.root / "south" / "site.pub")
+        deployment.server.register.add_site("newcomer", deployment.root / "south" / "site.pub")
     deployment.wait_until_online(["north"])

@@ -14,7 +14,7 @@ import pytest
 import tomli_w
 from deployment import Deployment
 from fedrag_process import run_to_its_end
-from tiny_federation import tiny_config, write_small_sites
+from tiny_federation import tiny_config
 
 from fedrag.coordinator.notices import notices
 from fedrag.coordinator.overview import site_rows
@@ -27,11 +27,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
 NOBODY = "http://someone:secret@127.0.0.1:1"
 """A proxy that is not there."""
 WRITES = "import json, sys; open(sys.argv[1], 'a').write(json.dumps(sys.argv[2:]) + '\\n')"
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory) -> Path:
-    return write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=4)
 
 
 @pytest.fixture(scope="module")

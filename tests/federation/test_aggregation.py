@@ -55,7 +55,7 @@ def test_sites_with_equal_updates_get_these_bits_back(weights):
     assert mean_of([flat] * len(weights), weights).tobytes() == flat.tobytes()
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     st.lists(
         st.tuples(st.lists(st.floats(-1000, 1000, width=32), min_size=3, max_size=3), st.integers(1, 50_000)),

@@ -108,7 +108,7 @@ def test_a_head_that_was_spoilt_at_the_gate_says_that_the_message_was_too_large(
         read(message_id, {message_id: SPOILT})
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.integers(0, 9), st.lists(st.tuples(st.integers(0, 400), st.integers(0, 255)), min_size=1, max_size=8))
 def test_foreign_bytes_in_any_part_are_a_message_error_or_a_message(number, changes):
     """The hashes are right all the way up: only what the bytes say is wrong."""

@@ -51,6 +51,37 @@ CONTRADICTIONS = {
 }
 
 
+SECURE = {
+    "robust": ({"robust": "clipping", "weighting": "equal"}, 'federation.robust = "clipping" compares single updates'),
+    "svd": ({"rule": "svd"}, 'federation.rule = "svd" adds up products of single updates; set "fedavg", "ffa" or'),
+    "exact": ({"retriever": {"rule": "exact"}}, 'federation.rule = "exact" adds up products of single updates'),
+    "int8": ({"wire": "int8"}, "a scale of its own, and such numbers do not add up"),
+    "median of norms": ({"max_norm_of_median": 4.0}, "compares the norms of single updates; set 0"),
+    "ratio of counts": (
+        {"max_weight_ratio": 3.0},
+        "compares single counts; leave it out, and set federation.secure_max",
+    ),
+    "diagnosis": ({"diagnose": True}, "asks each site for counts of its own"),
+}
+
+
+@pytest.mark.parametrize("case", SECURE)
+def test_what_needs_single_updates_or_counts_is_refused_beside_a_secure_sum(case):
+    federation, reason = SECURE[case]
+    tiny_config(federation=federation)
+    with pytest.raises(ConfigError) as caught:
+        tiny_config(federation=federation | {"secure": True})
+    assert "federation.secure = true, but" in str(caught.value)
+    assert reason in str(caught.value)
+
+
+def test_a_rule_of_one_s_own_is_refused_beside_a_secure_sum(sites, tmp_path):
+    with pytest.raises(ConfigError, match='own.rule = "median" is given single updates; leave it out'):
+        tiny_config(federation={"secure": True}, own={"module": "mine", "rule": "median"})
+    with pytest.raises(ConfigError, match="an aggregation rule of your own is given single updates"):
+        federate(tiny_config(sites, federation={"secure": True}), tmp_path / "run", rule=lambda d, w: d[0])
+
+
 @pytest.mark.parametrize("case", CONTRADICTIONS)
 def test_what_cannot_work_together_is_refused_with_the_reason(case):
     federation, reason = CONTRADICTIONS[case]

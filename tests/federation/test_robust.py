@@ -34,7 +34,7 @@ def rounds(draw):
 
 
 @pytest.mark.parametrize("rule", RULES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(drawn=rounds())
 @example(drawn=([np.zeros(2, np.float32)] * 3, np.array([0.0, 1e-3], np.float32), 0, 0.5))  # the good ones are the same
 def test_one_arbitrary_site_of_four_or_more_moves_the_result_by_at_most_the_stated_bound(rule, drawn):

@@ -15,7 +15,7 @@ pytestmark = [
 ]
 
 
-@pytest.mark.usefixtures("tiny_home")
+@pytest.mark.usefixtures("tiny_home", "one_cpu")
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs_and_shows_progress_and_the_table_of_its_run(path: Path, tmp_path: Path) -> None:
     import nbformat

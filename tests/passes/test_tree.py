@@ -234,7 +234,7 @@ examples = st.lists(
 
 
 @given(examples, st.integers(1, 3), st.integers(40, 400))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_each_example_is_in_one_pass_and_no_pass_reads_too_much(batch, at_a_time, most):
     plan = plan_tree_passes(batch, at_a_time, most)
     assert sorted(row for rows in plan for row in rows) == list(range(len(batch)))

@@ -7,7 +7,7 @@ import shutil
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tiny_federation import assert_same_state, tiny_config
 
@@ -68,7 +68,7 @@ def test_going_back_leads_step_by_step_to_the_untouched_models(tmp_path):
     assert roll_back(tmp_path)[1] is None
     with pytest.raises(ConfigError, match="the untouched models are current; there is nothing to go back to"):
         roll_back(tmp_path)
-    with pytest.raises(ModelError, match="all delivered models were taken back"):
+    with pytest.raises(ModelError, match="all delivered models were taken back$"):
         open_current(tmp_path)
     assert (tmp_path / "models" / "a-2" / "generator.safetensors").is_file()
 
@@ -126,8 +126,9 @@ def test_the_same_models_once_more_leave_their_figures_and_mend_what_is_damaged(
 RECEIVED = st.tuples(st.sampled_from(("a-1", "b-1", "roll back")), st.integers(0, 3))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(RECEIVED, max_size=10))
+@example([("a-1", 0), ("b-1", 0), ("roll back", 0)])  # the way back led to the same models under another name
 def test_no_order_of_deliveries_alters_a_stored_model_or_brings_back_what_was_rolled_back(tmp_path_factory, received):
     folder = tmp_path_factory.mktemp("site")
     refused, kept = set[str](), {}

@@ -196,6 +196,7 @@ def test_every_refusal_has_a_meaning_for_the_coordinator():
         {"rounds_a_day": 1},
         {"minutes_a_day": 1},
         {"quiet_hours": "11:00-13:00"},
+        {"secure": "required"},
         {"min_examples": 99},
         {"tell_counts": False},
         {"max_epsilon": 8.0},
@@ -396,6 +397,9 @@ def test_the_rules_are_told_as_numbers():
         "min_examples": 50.0,
         "min_examples_for_metrics": 20.0,
         "measure": 1.0,
+        "secure": 0.0,
+        "secure_min_sites": 3.0,
+        "secure_repeats": 1.0,
         "tell_counts": 0.0,
         "tell_diagnosis": 1.0,
     }

@@ -115,7 +115,7 @@ class Site(RuleBasedStateMachine):
 
 
 TestSite = Site.TestCase
-TestSite.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)
+TestSite.settings = settings(max_examples=60, stateful_step_count=25)
 
 
 def test_a_crash_costs_no_more_than_what_was_paid_for(tmp_path: Path) -> None:

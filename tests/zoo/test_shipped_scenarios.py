@@ -13,6 +13,7 @@ from life import two_sites
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
+from fedrag.config.inputs import ModelsConfig
 from fedrag.runs.run_folder import RunFolder
 from fedrag.weights.fetch import fetch_models
 
@@ -25,10 +26,11 @@ MODELS = {
     "gpt2": (CAUSAL["gpt2"], "gpt2", "causal"),
     "t5": (SEQ2SEQ["t5"], "t5", "seq2seq"),
     "mistral-qlora": (Architecture("pieces", SIZES, chat=True), "mistral", "causal"),
+    "languages": (Architecture("pieces", SIZES, chat=True), "llama", "causal"),
 }
 
 
-@pytest.mark.parametrize("name", ["gpt2", "t5"])
+@pytest.mark.parametrize("name", ["gpt2", "t5", "languages"])
 def test_a_scenario_runs_with_a_small_model_under_its_models_name(name: str, tmp_path: Path, monkeypatch) -> None:
     run_shortened(name, tmp_path, monkeypatch)
 
@@ -45,12 +47,13 @@ def run_shortened(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     scenario = CHECKOUT / "simulations" / "scenarios" / f"{name}.toml"
     settings = tomllib.loads(scenario.read_text(encoding="utf-8"))
     architecture, kind_of_model, kind = MODELS[name]
+    named = ModelsConfig(**settings["models"])
     generator = build_generator(kind_of_model, architecture, tmp_path / "generator", kind)
     encoder = build_encoder("bert", ENCODERS["bert"], tmp_path / "encoder")
-    fetch_models([str(generator)], "path", save_as=settings["models"]["generator"])
-    fetch_models([str(encoder)], "path", save_as="sentence-transformers/all-MiniLM-L6-v2")
+    fetch_models([str(generator)], "path", save_as=named.generator)
+    fetch_models([str(encoder)], "path", save_as=named.retriever)
     two_sites(tmp_path / "sites")
-    shorter = [f"data.sites={tmp_path / 'sites'}", "rag.prompt_tokens=384"]
+    shorter = [f"data.sites={tmp_path / 'sites'}", "rag.prompt_tokens=384", "simulation.threads=1"]
     if settings["models"].get("generator_dtype") == "nf4" and find_spec("bitsandbytes") is None:
         shorter.append("models.generator_dtype=auto")  # continuous integration installs it and runs this test again
     arguments = ["simulate", str(scenario), "--out", str(tmp_path / "run")]

@@ -43,8 +43,9 @@ class Imported:
 class SiteDraft:
     """A site that an importer fills."""
 
-    def __init__(self, name: str, corpus: Sequence[Passage] = ()) -> None:
+    def __init__(self, name: str, corpus: Sequence[Passage] = (), language: str = "") -> None:
         self.name = name
+        self.language = language
         self._passages = {passage.id: passage for passage in corpus}
         self._ids_by_content = {(passage.title, passage.text): passage.id for passage in corpus}
         self._numbered: Counter[str] = Counter()
@@ -95,13 +96,14 @@ class SiteDraft:
         """The questions so far."""
         return list(self._questions.values())
 
-    def build(self, split_by_text: Mapping[str, Split]) -> Site:
-        """Put the questions into the splits of their normalised texts, and return the site."""
+    def build(self, split_by_text: Mapping[str, Split], originals: Mapping[str, str] = {}) -> Site:
+        """Put the questions into the splits of their normalised texts, or of those of their originals by id."""
         questions: dict[Split, list[Question]] = {split: [] for split in SPLITS}
         for question in self._questions.values():
-            questions[split_by_text[normalise_question(question.question)]].append(question)
+            text = originals.get(question.id, question.question)
+            questions[split_by_text[normalise_question(text)]].append(question)
         train, validation, test = (tuple(questions[split]) for split in SPLITS)
-        return Site(self.name, tuple(self._passages.values()), train, validation, test)
+        return Site(self.name, tuple(self._passages.values()), train, validation, test, self.language)
 
     @property
     def n_questions(self) -> int:
@@ -116,8 +118,18 @@ def build_sites(
     fractions: Fractions,
     seed: int,
     notes: Iterable[str] = (),
+    originals: Mapping[str, str] = {},
 ) -> Imported:
     """Build the sites that have a question; count the others as skipped, and tell which site a split leaves without.
+
+    Args:
+        drafts: The sites.
+        skipped: How many rows were left out, by reason.
+        source: What was read, for messages.
+        fractions: Shares of the splits.
+        seed: Seed of the splits.
+        notes: What was read otherwise than one might expect.
+        originals: For a question that is a translation, by its id: the text whose split it takes.
 
     Raises:
         DataError: No site has a question.
@@ -127,9 +139,9 @@ def build_sites(
     if not asking:
         reasons = "".join(f"; {count:,} {reason}" for reason, count in skipped.items() if count)
         raise DataError(f"{source}: holds no question with an answer{reasons}")
-    texts = {draft.name: [question.question for question in draft.questions] for draft in asking}
+    texts = {draft.name: [originals.get(asked.id, asked.question) for asked in draft.questions] for draft in asking}
     splits = split_questions(texts, fractions, seed)
-    sites = [draft.build(splits.by_text) for draft in asking]
+    sites = [draft.build(splits.by_text, originals) for draft in asking]
     counts = {**skipped, "sites without a question": len(drafts) - len(asking)}
     counts = {reason: count for reason, count in counts.items() if count}
     warnings = lacking_splits(splits.lacking, "too few questions for every split")

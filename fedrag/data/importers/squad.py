@@ -6,7 +6,7 @@ An article is a site, or articles are grouped into sites; a paragraph is a passa
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedrag.data.importers.draft import (
@@ -18,6 +18,7 @@ from fedrag.data.importers.draft import (
 )
 from fedrag.data.importers.squad_file import Article, read_articles
 from fedrag.data.importers.text_file import read_json_or_lines
+from fedrag.data.importers.translation import split_texts, translated_articles
 from fedrag.data.partition import balanced_groups, numbered_names
 from fedrag.data.splitting import Fractions
 from fedrag.errors import DataError
@@ -29,6 +30,8 @@ def import_squad(
     seed: int = 0,
     groups: int | None = None,
     encoding: str | None = None,
+    language: str = "",
+    translations: Mapping[str, Path] = {},
 ) -> Imported:
     """Read a SQuAD file into sites.
 
@@ -40,29 +43,50 @@ def import_squad(
         fractions: Shares of the splits.
         seed: Seed of the splits.
         groups: Number of sites, balanced by number of questions; None: each article is a site.
-        encoding: Encoding of the file; None: what its byte order mark says, else UTF-8.
+        encoding: Encoding of the files; None: what its byte order mark says, else UTF-8.
+        language: Code of the file's language; its sites say so, and begin with it if there are translations.
+        translations: Files that hold the same in other languages, by the codes of these: each gives as many sites more,
+            with the ids of the first file. A question and its translations are in the same split.
 
     Raises:
-        DataError: The file is not in SQuAD's format, or has fewer articles than groups.
+        DataError: A file is not in SQuAD's format, has fewer articles than groups, or is no translation of the first.
     """
     skipped: Counter[str] = Counter()
     notes: list[str] = []
-    articles = read_articles(read_json_or_lines(path, encoding, notes.append), str(path), skipped, notes.append)
+
+    def read(file: Path) -> list[Article]:
+        return read_articles(read_json_or_lines(file, encoding, notes.append), str(file), skipped, notes.append)
+
+    articles = read(path)
     if groups is None:
         sites = [(article.title, [article]) for article in articles]
     else:
         sites = grouped_articles(path, articles, groups)
-    drafts = site_drafts(sites)
-    return build_sites(drafts, skipped, path, fractions, seed, notes)
+    drafts = site_drafts(sites, language, f"{language}-" if translations else "")
+    translated = {code: translated_articles(read(file), articles, file, path) for code, file in translations.items()}
+    for code, found in translated.items():
+        counterpart = {article.title: new for article, new in zip(articles, found, strict=True)}
+        there = [(title, [counterpart[article.title] for article in members]) for title, members in sites]
+        drafts += site_drafts(there, code, f"{code}-")
+    originals = split_texts([articles, *translated.values()]) if translations else {}
+    return build_sites(drafts, skipped, path, fractions, seed, notes, originals)
 
 
-def site_drafts(sites: Sequence[tuple[str, Sequence[Article]]]) -> list[SiteDraft]:
-    """Return a draft for each site, given its title and its articles; passages are numbered article by article."""
+def site_drafts(
+    sites: Sequence[tuple[str, Sequence[Article]]], language: str = "", before: str = ""
+) -> list[SiteDraft]:
+    """Return a draft for each site, given its title and its articles; passages are numbered article by article.
+
+    Args:
+        sites: Title and articles of each.
+        language: Code of their language; empty: not told.
+        before: What the sites' names begin with.
+    """
     names = unique_slugs(title for title, _ in sites)
     prefixes = unique_slugs(article.title for _, articles in sites for article in articles)
     drafts = []
     for title, articles in sites:
-        draft = SiteDraft(names[title])
+        draft = SiteDraft(f"{before}{names[title]}", language=language)
         for article in articles:
             for paragraph in article.paragraphs:
                 passage_id = draft.add_passage(paragraph.context, prefix=prefixes[article.title])

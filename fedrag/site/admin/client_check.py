@@ -10,7 +10,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from fedrag import __version__
-from fedrag.components.finding import Finding
+from fedrag.components.finding import Finding, found
 from fedrag.data.check import check_sites
 from fedrag.data.origins import origins_text
 from fedrag.errors import ConfigError, DataError, FedragError, ModelError, ServiceError, StorageError
@@ -22,6 +22,8 @@ from fedrag.security.keys import fingerprint, load_private_key
 from fedrag.security.permissions import require_private
 from fedrag.site.admin.noise_check import noise_text
 from fedrag.site.admin.reach import Health, ask_health
+from fedrag.site.agreement_key import agreement_file, own_public
+from fedrag.site.peers import read_peers
 from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 from fedrag.site.site_keys import next_key, trusted_key
 from fedrag.site.source_passages import sync_passages
@@ -49,7 +51,7 @@ def check_site(folder: Path) -> Iterator[Finding]:
     Args:
         folder: The site's folder.
     """
-    yield _finding("versions", _versions)
+    yield found("versions", _versions)
     try:
         config = SiteConfig.from_file(folder / SITE_FILE)
     except FedragError as error:
@@ -65,27 +67,14 @@ def check_site(folder: Path) -> Iterator[Finding]:
         "disk": lambda: _disk(folder, config),
         "permissions": lambda: _permissions(folder, config),
         "private key": lambda: _private_key(config),
+        "secure sums": lambda: _secure_sums(folder, config),
         "ca.crt": lambda: _authority(config),
         "coordinator.pub": lambda: _coordinator_key(config),
         "release": lambda: _release(config),
     }
     for name, check in checks.items():
-        yield _finding(name, check)
+        yield found(name, check)
     yield from _server(config)
-
-
-def _finding(name: str, check: Callable[[], str]) -> Finding:
-    """Run one check; its error becomes a finding of one line."""
-    try:
-        return Finding(name, True, _one_line(check()))
-    except FedragError as error:
-        return Finding(name, False, _one_line(str(error)))
-    except Exception as error:  # a bug in one check must not hide the other findings
-        return Finding(name, False, _one_line(f"could not be checked: {type(error).__name__}: {error}"))
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())
 
 
 def _versions() -> str:
@@ -224,6 +213,17 @@ def _private_key(config: SiteConfig) -> str:
     return f"only its owner can read it; fingerprint {fingerprint(key.public_key())}{waits}"
 
 
+def _secure_sums(folder: Path, config: SiteConfig) -> str:
+    """Say whether this site can take part in a secure sum, and with whom."""
+    if not agreement_file(config).is_file():
+        return "the next start makes an agreement key; then send site.pub to the coordinator again"
+    own_public(config)
+    peers = read_peers(folder)
+    waiting = [peer.name for peer in peers if peer.state != "confirmed"]
+    what_to_do = f"; not confirmed: {', '.join(waiting)}; see: fedrag client peers {folder}" if waiting else ""
+    return f"an agreement key is there; {plural(len(peers), 'other site')} known{what_to_do}"
+
+
 def _authority(config: SiteConfig) -> str:
     days = days_left(_handed_out(config.ca), datetime.now(UTC))
     if days < FEW_DAYS:
@@ -264,10 +264,10 @@ def _server(config: SiteConfig) -> Iterator[Finding]:
         reached.append(ask_health(config))
         return f"{config.server} answers" + (f" through {config.proxy}" if config.proxy else "")
 
-    yield _finding("server", reach)
+    yield found("server", reach)
     if reached:
-        yield _finding("certificate", lambda: _certificate(config, reached[0]))
-        yield _finding("clock", lambda: _clock(reached[0]))
+        yield found("certificate", lambda: _certificate(config, reached[0]))
+        yield found("clock", lambda: _clock(reached[0]))
 
 
 def _certificate(config: SiteConfig, health: Health) -> str:

@@ -11,17 +11,19 @@ from pathlib import Path
 from fedrag.errors import ConfigError
 from fedrag.files import storage_errors
 from fedrag.retrieval.index_cache import INDEXES
-from fedrag.site.client_folder import INBOX, OUTBOX
+from fedrag.site.client_folder import INBOX, OUTBOX, SECURE
 from fedrag.site.delivery import MODELS, deliveries, remove_deliveries
 from fedrag.site.site_paths import DIAGNOSIS_ANSWERS, SCORES
 from fedrag.text import size_text
 
 LOGS = "logs"
+SUMS = ".json"
+"""Ending of the lists of secure sums that a site took part in: who forgets one could mask a second time under it."""
 
 KEPT = (
-    "It keeps the key and site.toml, with which this site takes part; egress.jsonl, which proves what has left the "
-    "site; privacy.jsonl, which says what is spent of epsilon; and requests.jsonl, which protects it from replayed "
-    "requests.",
+    "It keeps the keys, site.toml and peers.json, with which this site takes part; egress.jsonl, which proves what has "
+    "left the site; privacy.jsonl, which says what is spent of epsilon; requests.jsonl and the lists of sums in "
+    "secure, which protect it from requests that come again.",
 )
 """What is never removed, and why."""
 
@@ -35,6 +37,7 @@ class Leftovers:
         models: The folders of their models.
         cache: Files of answer scores.
         answers: Files of answers that a diagnosis generated.
+        masks: What is kept of masked replies, until the sum is opened.
         indexes: Files of indexes.
         logs: Log files.
         messages: The last request and the reply to it, which may hold an update.
@@ -47,6 +50,7 @@ class Leftovers:
     logs: tuple[Path, ...]
     messages: tuple[Path, ...] = ()
     answers: tuple[Path, ...] = ()
+    masks: tuple[Path, ...] = ()
 
     @property
     def lines(self) -> list[str]:
@@ -58,6 +62,7 @@ class Leftovers:
             "indexes of the passages, which are made anew": self.indexes,
             "logs": self.logs,
             "the last request and the reply to it": self.messages,
+            "masks of a secure sum, without which this site reveals nothing of an open round": self.masks,
         }
         return models + [f"{what}: {size_text(_bytes(files))}" for what, files in others.items() if files]
 
@@ -91,6 +96,7 @@ def find_leftovers(folder: Path, run: str | None = None) -> Leftovers:
         logs=tuple(file for file in _files(folder / LOGS) if file.stat().st_size),
         messages=tuple(_messages(folder)) if run is None else (),
         answers=tuple(_files(folder / DIAGNOSIS_ANSWERS)),
+        masks=tuple(file for file in _files(folder / SECURE) if file.suffix != SUMS) if run is None else (),
     )
 
 
@@ -106,7 +112,7 @@ def remove(folder: Path, leftovers: Leftovers) -> None:
         remove_deliveries(folder, leftovers.runs)
         for path in leftovers.models:
             shutil.rmtree(path)
-        for file in (*leftovers.cache, *leftovers.answers, *leftovers.indexes, *leftovers.messages):
+        for file in (*leftovers.cache, *leftovers.answers, *leftovers.indexes, *leftovers.messages, *leftovers.masks):
             file.unlink(missing_ok=True)
         for file in leftovers.logs:
             os.truncate(file, 0)

@@ -157,7 +157,7 @@ class SiteNode:
         """Send the reply that the last node was sending when it died, unchanged; or begin its work again."""
         message, reply = self._inbox.message(), self._inbox.reply()
         if message and reply:
-            self._send_again(reply, reply)
+            self._send_again(reply, reply, message)
             self._inbox.clear()
         elif message:
             self._job = Job(self._handler, message, again=True)
@@ -176,7 +176,7 @@ class SiteNode:
             self._job.answer_instead(message)
         elif self._job is None and _is_same(done, message):
             log.info("the coordinator asks for a reply again")
-            self._send_again(done, Message(done.content, reply_to=message))
+            self._send_again(done, Message(done.content, reply_to=message), message)
         elif self._job is None and _is_same(self._inbox.message(), message):  # its reply could not be logged
             self._job = Job(self._handler, message, again=True)
         elif self._handler.is_replay(slip):  # an older request, for which nobody waits
@@ -197,8 +197,8 @@ class SiteNode:
             self._send(reply, job.seconds)
             self._inbox.clear()
 
-    def _send_again(self, saved: Message, reply: Message) -> None:
-        self._handler.log_again(saved)
+    def _send_again(self, saved: Message, reply: Message, asked: Message) -> None:
+        self._handler.log_again(saved, asked)
         self._send(reply, 0.0)
 
     def _send(self, reply: Message, seconds: float) -> None:

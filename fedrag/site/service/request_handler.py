@@ -23,6 +23,7 @@ from fedrag.errors import ConfigError, FedragError, SignatureError
 from fedrag.federation.greeting import minor_version
 from fedrag.federation.messages import (
     DELIVER,
+    GREET,
     TRAIN,
     VALIDATE,
     Reply,
@@ -31,13 +32,16 @@ from fedrag.federation.messages import (
     open_request,
     reply_content,
 )
+from fedrag.federation.secure_messages import REVEAL, terms_of
 from fedrag.federation.signing import Slip, verified_slip, with_signature, without_signature
 from fedrag.security.keys import load_private_key
 from fedrag.security.module_source import source_sha256
+from fedrag.site.agreement_key import agreement_file
 from fedrag.site.egress import EGRESS_FILE, EgressLog
 from fedrag.site.policy import RequestedWork, fewest_questions, is_too_large, refusal_of_request
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.service.replay import ReplayGuard
+from fedrag.site.service.secure_requests import introduced, refusal_of_terms, whose_sum
 from fedrag.site.service.worker import Worker, WorkerDied
 from fedrag.site.site_config import SITE_FILE, Policy, SiteConfig
 from fedrag.site.site_keys import trusted_key
@@ -46,6 +50,9 @@ from fedrag.site.work_meter import PolicyEndsWork, WorkMeter
 from fedrag.types import COMPONENTS
 
 log = logging.getLogger("fedrag.node")
+
+REVEAL_S = 300.0
+"""How long a worker may take to reveal what opens a sum: it loads no model, but may have to start."""
 
 
 class Superseded(Exception):
@@ -70,6 +77,7 @@ class RequestHandler:
         self._clock = clock
         self._replay_guard = ReplayGuard(folder / "requests.jsonl")
         node_config = {"site-name": config.name, "site-folder": config.data, "site-cache": str(folder)}
+        node_config["agreement-key-file"] = str(agreement_file(config))
         self._worker = Worker(folder / SITE_FILE, node_config)
 
     def slip_of(self, message: Message) -> Slip | None:
@@ -131,18 +139,25 @@ class RequestHandler:
         """Log a reply, then sign it."""
         run, request, kind = (slip.run, slip.request, slip.kind) if slip else ("", "", message.metadata.message_type)
         answered = Slip("reply", run, request, self._config.name, kind, __version__, time.time())
-        self._egress.write(content, answered, message.metadata.group_id, seconds)
+        told = whose_sum(message, slip, content)
+        self._egress.write(content, answered, message.metadata.group_id, seconds, asked=told)
         return Message(with_signature(content, answered, self._key), reply_to=message)
 
-    def log_again(self, reply: Message) -> None:
+    def log_again(self, reply: Message, asked: Message) -> None:
         """Log that a reply, which was logged before, leaves once more.
+
+        Args:
+            reply: The reply.
+            asked: The request that it answers.
 
         Raises:
             StorageError: The egress log cannot be written; the reply must not be sent.
         """
         slip = verified_slip(reply.content, "reply", self._key.public_key())
         content = without_signature(reply.content)
-        self._egress.write(content, replace(slip, time=time.time()), reply.metadata.group_id, 0.0, again=True)
+        again = replace(slip, time=time.time())
+        told = whose_sum(asked, slip, content)
+        self._egress.write(content, again, reply.metadata.group_id, 0.0, again=True, asked=told)
 
     def interrupt(self) -> None:
         """End the worker and its current work; called from another thread."""
@@ -156,13 +171,22 @@ class RequestHandler:
         with WorkMeter(limits, self._ledger, self._clock) as meter:
             if is_too_large(self._config.policy, content_bytes(message.content)):
                 return self._refusal("policy-message-size", f"the {slip.kind} of {slip.run}")
+            if slip.kind == REVEAL:
+                log.info("%s, %s", slip.run, slip.kind)
+                return self._answered(message, slip.run, REVEAL_S, cancelled, meter)
             request = open_request(message)
-            if code := self._refusal_by_policy(request, work, slip.request):
+            if code := self._refusal_by_policy(message, request, work, slip.request):
                 return self._refusal(code, f"round {request.round_number} of {slip.run}")
+            refusal = refusal_of_terms(self._folder, self._config, message, slip.run)
+            if refusal.code:
+                return self._refusal(refusal.code, refusal.why)
             log.info("%s, %s, round %d", slip.run, slip.kind, request.round_number)
             if work:
                 self._ledger.begin(work, slip.request, self._clock.now())
-            return self._answered(message, slip.run, request.deadline_s, cancelled, meter)
+            content = self._answered(message, slip.run, request.deadline_s, cancelled, meter)
+            if slip.kind != GREET:
+                return content
+            return introduced(self._folder, self._config, self._key, message, content)
 
     def _refusal_by_slip(self, message: Message, slip: Slip, again: bool) -> str:
         """Return why a signed message is refused before it is opened: another site, a replay, a version; "" if not."""
@@ -174,7 +198,7 @@ class RequestHandler:
             return "replayed"
         return "" if minor_version(slip.version) == minor_version(__version__) else "version"
 
-    def _refusal_by_policy(self, request: Request, work: WorkKind | None, request_id: str) -> str:
+    def _refusal_by_policy(self, message: Message, request: Request, work: WorkKind | None, request_id: str) -> str:
         config = Config.from_toml(request.scenario)
         asked = RequestedWork(
             config,
@@ -183,6 +207,7 @@ class RequestHandler:
             train_questions=fewest_questions(load_site(Path(self._config.data)), request.components, config),
             work=work,
             own_sha256=_own_sha256(config, self._config.policy),
+            is_masked=config.federation.secure and terms_of(message.content) is not None,
         )
         now = self._clock.now()
         return refusal_of_request(self._config.policy, asked, self._ledger.of(now, request_id), now)

@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fedrag.site.egress import EGRESS_FILE
+from fedrag.federation.secure_messages import MASKED
+from fedrag.site.egress import EGRESS_FILE, SURVIVORS
 from fedrag.text import plural, size_text
 
 
@@ -52,14 +53,24 @@ def _sentence(line: bytes) -> str:
                 return f"{run}: this site takes part"
             case "train":
                 return f"{run}, round {number}: {_update(sent, numbers)}"
+            case "reveal":
+                whose = f"hash of its sites {sent['texts'][SURVIVORS][:16]}"
+                return f"{run}, round {number}: what opens the sum was sent, {whose}"
             case "deliver":
                 return f"{run}: the trained models are here"
             case "refusal":
                 where = f", round {number}" if number else ""
-                return f"{run}{where}: a request was refused ({sent['texts']['refusal.code']})"
+                code = sent["texts"]["refusal.code"]
+                return f"{run}{where}: a request was refused ({code}){_WHAT_TO_DO.get(code, '')}"
     except (ValueError, KeyError, TypeError):  # torn, or not ours: fedrag client audit names it
         pass
     return ""
+
+
+_WHAT_TO_DO = dict.fromkeys(
+    ("secure-peers", "secure-peer-changed"),
+    "; compare the fingerprints of the other sites and confirm them: fedrag client peers",
+)
 
 
 def _update(sent: dict[str, Any], numbers: dict[str, Any]) -> str:
@@ -69,6 +80,7 @@ def _update(sent: dict[str, Any], numbers: dict[str, Any]) -> str:
         for name in numbers
         if name.endswith(".loss") and isinstance(numbers[name], float)
     ]
-    questions = plural(max(counts, default=0), "question")
-    parts = [f"an update from {questions} was sent", size_text(sent["bytes"]), *losses, f"{sent['seconds']:.0f} s"]
+    masked = any(array["name"].startswith(f"{MASKED}.") for array in sent["arrays"])
+    what = "a masked update" if masked else f"an update from {plural(max(counts, default=0), 'question')}"
+    parts = [f"{what} was sent", size_text(sent["bytes"]), *losses, f"{sent['seconds']:.0f} s"]
     return ", ".join(parts)

@@ -12,6 +12,7 @@ from fedrag.locks import held_alone
 from fedrag.service.children import Child
 from fedrag.service.environment import QUIET, proxy_in_the_way
 from fedrag.service.stopping import Stop, stop_on_signals
+from fedrag.site.agreement_key import provide_agreement_key
 from fedrag.site.service.node import ACCESS_DENIED, UNTRUSTED_SERVER
 from fedrag.site.service.self_evaluation import SelfEvaluation
 from fedrag.site.service.sent_lines import SentLines
@@ -34,6 +35,7 @@ def serve(folder: Path, config: SiteConfig, say: Callable[[str], None]) -> None:
         ServiceError: Another process serves the folder.
     """
     with held_alone(folder, ServiceError(f"{folder}: a site is running in this folder already")):
+        provide_agreement_key(config)  # a folder of an earlier version has none
         stop_on_signals()
         _serve(folder, config, say)
 

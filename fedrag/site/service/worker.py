@@ -1,6 +1,6 @@
 """The process at a site that trains: it keeps its models loaded between requests and can be ended at any moment.
 
-It runs the installed client app. It has no network connection and no key.
+It runs the installed client app. It has no network connection and, of the keys, reads the agreement key alone.
 """
 
 from __future__ import annotations

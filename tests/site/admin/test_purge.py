@@ -11,7 +11,10 @@ from fedrag.rag.answer_scores import ScoreCache
 from fedrag.site.admin.purge import find_leftovers, remove
 from fedrag.site.delivery import current_delivery, deliveries, save_delivery
 
-KEPT = {"site.toml", "site.key", "site.pub", "ca.crt", "coordinator.pub", "egress.jsonl", "requests.jsonl"}
+KEPT = {
+    *("site.toml", "site.key", "site.pub", "ca.crt", "coordinator.pub", "egress.jsonl", "requests.jsonl"),
+    *("agreement.key", "peers.json", "secure/0123-train-round.json"),
+}
 
 
 @pytest.fixture
@@ -29,6 +32,10 @@ def clinic(tmp_path):
         (folder / name).write_text("x" * 1500)
     for name in ("inbox", "outbox", "outbox.partial"):
         (folder / name).write_bytes(b"a request, or a reply with an update")
+    (folder / "secure").mkdir()
+    for end in ("json", "open", "reply", "revealed"):  # without the list, it could mask a second time
+        (folder / "secure" / f"0123-train-round.{end}").write_bytes(b"of a secure sum")
+    (folder / "peers.json").write_text('{"sites": {}}')
     return folder
 
 
@@ -50,7 +57,13 @@ def test_all_that_runs_left_is_removed_and_nothing_else(clinic):
 def test_of_the_models_one_run_s_alone_can_be_removed(clinic):
     remove(clinic, find_leftovers(clinic, "b-1"))
     scenario_of_a = {f"models/a-1/{name}" for name in ("generator.safetensors", "scenario.toml", "report.html")}
-    assert files(clinic) == KEPT | scenario_of_a | {"models/current.json", "inbox", "outbox", "outbox.partial"}
+    messages = {
+        "inbox",
+        "outbox",
+        "outbox.partial",
+        *(f"secure/0123-train-round.{e}" for e in ("open", "reply", "revealed")),
+    }
+    assert files(clinic) == KEPT | scenario_of_a | messages | {"models/current.json"}
     found = current_delivery(deliveries(clinic))
     assert found is not None
     assert found.run == "a-1"
@@ -67,6 +80,7 @@ def test_what_is_left_is_told_by_kind_with_its_size(clinic):
         "indexes of the passages, which are made anew",
         "logs",
         "the last request and the reply to it",
+        "masks of a secure sum, without which this site reveals nothing of an open round",
     ]
     assert lines[2:6] == [
         "answer scores, which a run computes anew: 1.5 kB",

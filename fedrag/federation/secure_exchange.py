@@ -1,0 +1,209 @@
+"""The two messages of a secure sum, at the server: ask for masked replies, then for what opens their sum."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
+
+from flwr.app import Message, RecordDict
+
+from fedrag.errors import MessageError, QuorumError
+from fedrag.federation.exchange import SAFETY_S, Federation, KnownSite, Sent, answers
+from fedrag.federation.messages import TRAIN, Request, array_bytes
+from fedrag.federation.secure_messages import (
+    REVEAL,
+    context_of,
+    open_masked,
+    open_revealed,
+    reveal_content,
+    with_terms,
+)
+from fedrag.secure_sum.fixed_point import Layout, RingVector
+from fedrag.secure_sum.roster import MIN_SITES, roster_of
+from fedrag.secure_sum.sum_terms import Terms, threshold
+from fedrag.secure_sum.unmasking import MaskedSum
+from fedrag.text import plural
+
+REVEAL_S = 600.0
+"""Longest wait for what opens a sum: a site answers as soon as it hears of it."""
+GRACE_S = 10.0
+"""How long sites are waited for whose answer is not needed any more; each hears of the survivors."""
+
+Opened = TypeVar("Opened")
+
+
+@dataclass(slots=True)
+class Summed:
+    """What a secure sum came to, beside the sum itself.
+
+    Attributes:
+        received: Bytes of the arrays of each reply that is in the sum, by site.
+        left_out: Why a site is not in it, by name.
+        attempts: How often it was asked for.
+    """
+
+    received: dict[str, int] = field(default_factory=dict)
+    left_out: dict[str, str] = field(default_factory=dict)
+    attempts: int = 1
+
+
+class _Lost(Exception):
+    """The sum cannot be opened; it may be asked for again."""
+
+
+def secure_sum(
+    federation: Federation,
+    kind: str,
+    request: Request,
+    content: RecordDict,
+    sites: Sequence[KnownSite],
+    layout: Layout,
+    read: Callable[[RingVector, int], Opened],
+) -> tuple[Opened, Summed]:
+    """Return what `read` makes of the sum over the sites that stay, asked for again where it is lost.
+
+    Args:
+        federation: What the rounds work with.
+        kind: `TRAIN` or `VALIDATE`.
+        request: What is asked.
+        content: The request without the terms of the sum.
+        sites: Who is asked.
+        layout: The parts of a reply.
+        read: Takes the sum and the number of sites in it; raises MessageError where it is none that sites can send.
+
+    Raises:
+        QuorumError: Too few sites take part, or every attempt was lost.
+    """
+    settings, display = federation.config.federation, federation.display
+    what = f"round {request.round_number}"
+    if len(sites) < MIN_SITES:
+        raise QuorumError(f"{what}: a secure sum needs at least {MIN_SITES} sites, {len(sites)} can take part")
+    needed = threshold(len(sites), settings.secure_colluding)
+    if needed > len(sites):
+        raise QuorumError(
+            f"{what}: {plural(len(sites), 'site')} cannot hide a site from the server and {settings.secure_colluding} "
+            "others that work together (federation.secure_colluding)"
+        )
+    roster = roster_of(site.member for site in sites if site.member)
+    for attempt in range(settings.secure_repeats + 1):
+        terms = Terms(federation.run.path.name, attempt, roster, needed)
+        try:
+            opened, summed = _attempt(federation, kind, request, with_terms(content, terms), sites, layout, terms, read)
+        except _Lost as lost:
+            why = str(lost)
+            display.say(f"{what}: the secure sum is lost, and nothing was opened: {why}")
+        else:
+            summed.attempts = attempt + 1
+            return opened, summed
+    raise QuorumError(
+        f"{what}: the secure sum was lost {plural(settings.secure_repeats + 1, 'time')} "
+        f"(federation.secure_repeats), the last time because {why}"
+    )
+
+
+def _attempt(
+    federation: Federation,
+    kind: str,
+    request: Request,
+    content: RecordDict,
+    sites: Sequence[KnownSite],
+    layout: Layout,
+    terms: Terms,
+    read: Callable[[RingVector, int], Opened],
+) -> tuple[Opened, Summed]:
+    context = context_of(content, kind, terms)
+    masked = MaskedSum(layout, terms, context)
+    summed = Summed()
+    _collect(federation, kind, request, content, sites, layout, terms, masked, summed)
+    _require_enough(federation, request, len(sites), masked, summed)
+    _ask_to_reveal(federation, request, sites, masked)
+    if masked.lacking:
+        names = ", ".join(masked.lacking)
+        raise _Lost(f"{names} did not reveal what opens it, and {_gone(masked)}")
+    try:
+        return read(masked.unmasked(), len(masked.survivors)), summed
+    except MessageError as error:
+        raise _Lost(f"{error}; no single site can be named, since none is seen") from None
+
+
+def _collect(
+    federation: Federation,
+    kind: str,
+    request: Request,
+    content: RecordDict,
+    sites: Sequence[KnownSite],
+    layout: Layout,
+    terms: Terms,
+    masked: MaskedSum,
+    summed: Summed,
+) -> None:
+    """Add up the masked replies as they come."""
+    display = federation.display
+    wait_s = request.deadline_s + SAFETY_S if kind == TRAIN else request.deadline_s
+    sent = Sent(kind, lambda _: content, str(request.round_number), wait_s, wait_s if kind == TRAIN else None)
+    task = f"round {request.round_number}/{federation.config.federation.rounds}"
+    display.progress(task, 0, len(sites))
+    for done, (site, message) in enumerate(answers(federation.grid, sent, sites), start=1):
+        try:
+            reply = _read(message, partial(open_masked, layout=layout, roster=terms.roster, name=site.name))
+            masked.add(site.name, reply)
+        except MessageError as error:
+            summed.left_out[site.name] = str(error)
+            display.say(f"{site.name} is left out of round {request.round_number}: {error}")
+        else:
+            assert isinstance(message, Message)
+            summed.received[site.name] = array_bytes(message.content)
+        display.progress(task, done, len(sites))
+
+
+def _require_enough(federation: Federation, request: Request, asked: int, masked: MaskedSum, summed: Summed) -> None:
+    """Require the survivors that the masks and the quorum need."""
+    shares = masked.needed
+    quorum = max(1, math.ceil(federation.config.federation.quorum * asked - 1e-9))
+    valid = len(masked.survivors)
+    if valid >= max(shares, quorum):
+        return
+    reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(summed.left_out.items()))
+    told = f"{valid} of {asked} sites gave a valid reply, {max(shares, quorum)} are needed ({reasons})"
+    if any("(secure-superseded" in reason for reason in summed.left_out.values()):
+        raise _Lost(told)  # an attempt before an interruption: the sites answer the next one
+    raise QuorumError(f"round {request.round_number}: {told}")
+
+
+def _ask_to_reveal(federation: Federation, request: Request, sites: Sequence[KnownSite], masked: MaskedSum) -> None:
+    """Ask the survivors for what opens the sum."""
+    survivors = [site for site in sites if site.name in masked.survivors]
+    began = time.monotonic()
+    sent = Sent(
+        REVEAL,
+        lambda site: reveal_content(masked.request_to(site.name)),
+        str(request.round_number),
+        min(request.deadline_s, REVEAL_S),
+        is_enough=lambda: not masked.lacking and time.monotonic() > began + GRACE_S,
+    )
+    for site, message in answers(federation.grid, sent, survivors):
+        try:
+            masked.take(site.name, _read(message, open_revealed))
+        except MessageError as error:
+            federation.display.say(f"{site.name} did not reveal its part of round {request.round_number}: {error}")
+
+
+def _gone(masked: MaskedSum) -> str:
+    if masked.gone:
+        return f"{', '.join(masked.gone)} had left before"
+    return "too few others did"
+
+
+def _read(message: Message | MessageError, reader: Callable[[Message], Opened]) -> Opened:
+    if isinstance(message, MessageError):
+        raise message
+    try:
+        return reader(message)
+    except MessageError:
+        raise
+    except Exception as error:  # records of foreign bytes fail in many ways, and one reply ends no run
+        raise MessageError(f"its reply cannot be read ({type(error).__name__})") from None

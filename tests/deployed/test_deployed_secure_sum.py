@@ -1,0 +1,303 @@
+"""A secure sum between real processes: what it comes to, what leaves, who must have confirmed whom, and who may die.
+
+One deployment of three sites, one run of three rounds; the test sees all keys and all folders, as no party does.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from deployment import FEDRAG, Deployment
+from ports import free_ports
+from tap import Tap
+from tiny_federation import node_configs, tiny_config, write_small_sites
+
+from fedrag.config.scenario import Config
+from fedrag.federation.codec import encode
+from fedrag.federation.messages import Request, open_reply, request_content
+from fedrag.federation.secure_messages import content_from_bytes, open_masked, open_revealed
+from fedrag.federation.secure_vector import NUMBERS, train_layout
+from fedrag.federation.update import add, unflatten
+from fedrag.grids.in_process import InProcessGrid
+from fedrag.runs.checkpoint import read_checkpoint
+from fedrag.runs.run_folder import RunFolder
+from fedrag.secure_sum.agreement import agreement_public, own_seed, pair_seed, shared_secret
+from fedrag.secure_sum.fixed_point import RingVector
+from fedrag.secure_sum.masks import add_mask
+from fedrag.secure_sum.roster import Member, roster_of
+from fedrag.secure_sum.shares import combine
+from fedrag.security.keys import fingerprint, load_public_key
+from fedrag.site.agreement_key import AGREEMENT_FILE
+from fedrag.site.client_app import make_client_app
+from fedrag.site.client_folder import SECURE
+from fedrag.site.egress import SURVIVORS, read_egress
+from fedrag.types import Array, State
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
+
+NAMES = ("east", "north", "south")
+COMPONENT = "generator"
+
+
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What is left of the run, and what was seen of it."""
+
+    deployment: Deployment
+    tap: Tap
+    run: RunFolder
+    config: Config
+    before_last: State
+
+
+@pytest.fixture(scope="module")
+def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap, Path]]:
+    data = write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=5, east=4)
+    root = tmp_path_factory.mktemp("deployment")
+    deployment = Deployment(root, {name: data / name for name in NAMES})
+    (port,) = free_ports(1)
+    tap = Tap(port, deployment.server.config.port, deployment.server.path, root)
+    for name in NAMES:
+        path = root / name / "site.toml"
+        path.write_text(path.read_text().replace(f":{deployment.server.config.port}", f":{port}"))
+    deployment.set_setting("south", "secure", "required")
+    with deployment:
+        yield deployment, tap, data
+    tap.close()
+
+
+@pytest.fixture(scope="module")
+def ran(tapped) -> Ran:
+    """A run in which a node, the executor and the masks of a site are lost, each between the two messages."""
+    deployment, tap, data = tapped
+    settings = {
+        "rounds": 3,
+        "schedule": COMPONENT,
+        "secure": True,
+        "min_sites": 3,
+        "deadline_s": 120.0,
+        "secure_max_examples": 100,
+    }
+    config = tiny_config(data, generator={"epochs": 30}, federation=settings | {"greeting_timeout_s": 120.0})
+    name = deployment.begin(config)
+    deployment.wait(lambda: deployment.outcome(name).state == "stopped", 240, "no site has confirmed another")
+    assert "(secure-peers" in deployment.outcome(name).why
+    for site in NAMES:
+        deployment.wait(lambda site=site: "fedrag client peers" in deployment.log(site), 20, f"{site} says what to do")
+        confirm(deployment, site)
+    tap.sent.clear()
+    deployment.wait(lambda: not deployment.server.current(), 30, "the coordinator free")
+    deployment.resume(name)
+
+    with held(deployment, 1):  # a node dies between the messages
+        deployment.kill_service("north")
+        deployment.wait(lambda: not deployment.node_pids("north"), 30, "north's node is gone")
+        deployment.start_site("north")
+    with held(deployment, 2):  # the executor does
+        for pid in deployment.executor_pids():
+            os.kill(pid, signal.SIGKILL)
+        deployment.wait(lambda: "the executor died" in deployment.log("server"), 60, "the executor's death noticed")
+    with held(deployment, 3):  # and what north keeps does: it can reveal nothing
+        newest = max((deployment.server.runs / name / "checkpoints").glob("round-*"), key=lambda path: path.name)
+        checkpoint, _ = read_checkpoint(newest)
+        assert checkpoint.round_number == 2
+        told = subprocess.run([FEDRAG, "client", "purge", str(deployment.root / "north"), "--yes"], capture_output=True)
+        assert told.returncode == 0, told.stderr
+    return Ran(deployment, tap, deployment.wait_until_done(name, 300), config, checkpoint.state)
+
+
+def confirm(deployment: Deployment, site: str) -> None:
+    """Do what an administrator does: compare the fingerprints, and confirm."""
+    others = [name for name in NAMES if name != site]
+    shown = subprocess.run([FEDRAG, "client", "peers", str(deployment.root / site)], capture_output=True, text=True)
+    for other in others:
+        assert fingerprint(load_public_key(deployment.root / other / "site.pub")) in shown.stdout
+    options = [part for other in others for part in ("--confirm", other)]
+    subprocess.run([FEDRAG, "client", "peers", str(deployment.root / site), *options], check=True, capture_output=True)
+
+
+class held:
+    """Within the block a round waits for south, and north's masked reply has left."""
+
+    def __init__(self, deployment: Deployment, number: int) -> None:
+        self._deployment, self._number = deployment, number
+
+    def __enter__(self) -> None:
+        it, number = self._deployment, self._number
+        if number == 1:
+            it.wait(lambda: "train.round" in it.node_log("south").rsplit("refused", 1)[-1], 240, "south at round 1")
+        else:
+            it.wait(lambda: "reveal" in of_round(it, "south", number - 1), 240, f"south's part of round {number - 1}")
+            it.wait(lambda: not (it.root / "south" / "inbox").is_file(), 60, "it has left")
+        self._signal(signal.SIGSTOP)
+        assert not of_round(it, "south", number), "south was quicker than this test"
+        it.wait(lambda: "train" in of_round(it, "north", number), 240, f"north's masked reply of round {number}")
+        it.wait(lambda: not (it.root / "north" / "inbox").is_file(), 60, "it has left")
+
+    def __exit__(self, *_: object) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: int) -> None:
+        for pid in (*self._deployment.worker_pids("south"), *self._deployment.node_pids("south")):
+            os.kill(pid, number)
+
+
+def of_round(deployment: Deployment, site: str, number: int) -> list[str]:
+    """What has left a site in a round, but refusals."""
+    lines = read_egress(deployment.root / site / "egress.jsonl")
+    return [line["kind"] for line in lines if line["round"] == number and line["kind"] != "refusal"]
+
+
+def without_masks(ran: Ran, request: Request) -> dict[str, RingVector]:
+    """Take the masks off what each site sent last, with the keys of all of them."""
+    folders = {name: ran.deployment.root / name for name in NAMES}
+    keys = {name: bytes.fromhex((folder / AGREEMENT_FILE).read_text()) for name, folder in folders.items()}
+    roster = roster_of(Member(name, agreement_public(key)) for name, key in keys.items())
+    layout = train_layout(ran.config.federation, request, len(NAMES))
+    shares: dict[str, dict[str, bytes]] = {name: {} for name in NAMES}
+    found: dict[str, RingVector] = {}
+    for name, folder in folders.items():
+        (file,) = (folder / SECURE).glob("*.revealed")
+        revealed = open_revealed(message_of(file.read_bytes()[64:]))
+        assert set(revealed.shares) == set(NAMES)
+        assert revealed.seeds == {}, "nobody was gone, so no mask of a pair was told"
+        for of, share in revealed.shares.items():
+            shares[of][name] = share
+    for name, folder in folders.items():
+        (file,) = (folder / SECURE).glob("*.reply")
+        context = file.read_bytes()[:32]
+        masked = open_masked(message_of(file.read_bytes()[32:]), layout, roster, name)
+        vector = {part: np.array(ring) for part, ring in masked.vector.items()}
+        add_mask(vector, layout, own_seed(combine(shares[name], 3, roster.names), context), -1)
+        for peer in NAMES:
+            if peer != name:
+                seed = pair_seed(shared_secret(keys[name], agreement_public(keys[peer])), context)
+                add_mask(vector, layout, seed, -1 if peer > name else 1)
+        found[name] = vector
+    return found
+
+
+class message_of:
+    """Content that came as a message, as far as its readers look."""
+
+    def __init__(self, kept: bytes) -> None:
+        self.content = content_from_bytes(kept)
+
+    def has_error(self) -> bool:
+        return False
+
+
+def last_request(ran: Ran) -> Request:
+    return Request(ran.config.to_toml(), 3, ran.before_last, (COMPONENT,), {COMPONENT: 2}, wire="float32")
+
+
+def plain_updates(ran: Ran, caches: Path) -> dict[str, Array]:
+    """Train each site once more in this process, from the state of the last round, and without masks."""
+    plain = ran.config.model_copy(update={"federation": ran.config.federation.model_copy(update={"secure": False})})
+    request = last_request(ran)
+    content = request_content(
+        Request(plain.to_toml(), 3, ran.before_last, (COMPONENT,), {COMPONENT: 2}, wire="float32")
+    )
+    folders = [Path(ran.config.data.sites) / name for name in NAMES]
+    grid = InProcessGrid(make_client_app(), node_configs(folders, caches))
+    ids = list(grid.get_node_ids())
+    sent = grid.push_messages([grid.create_message(content, "train.round", node, "3") for node in ids])
+    replies = {reply.metadata.reply_to_message_id: reply for reply in grid.pull_messages(sent)}
+    while len(replies) < len(sent):
+        replies |= {reply.metadata.reply_to_message_id: reply for reply in grid.pull_messages(sent)}
+    manifests = {COMPONENT: request.manifest(COMPONENT)}
+    return {
+        name: open_reply(replies[message], manifests, "float32", (COMPONENT,)).update[COMPONENT]
+        for name, message in zip(NAMES, sent, strict=True)
+    }
+
+
+def test_the_result_is_the_sum_of_the_fixed_point_vectors_to_the_bit_and_they_are_what_the_sites_trained(ran, tmp_path):
+    request = last_request(ran)
+    layout = {part.name: part for part in train_layout(ran.config.federation, request, len(NAMES))}
+    bits = layout[COMPONENT].bits
+    vectors, plain = without_masks(ran, request), plain_updates(ran, tmp_path)
+    weights = {"east": 4, "north": 4, "south": 5}
+    for name, vector in vectors.items():
+        steps = vector[COMPONENT].view(f"<i{bits // 8}").astype(np.float64)
+        off = np.abs(steps - plain[name].astype(np.float64) * weights[name] * layout[COMPONENT].scale)
+        assert off.max() < 1, f"{name} masked what it trained, rounded by less than a step"
+        assert np.abs(steps).max() > 2**10, "and that is not all zeros"
+    total = sum(vector[COMPONENT].astype(object) for vector in vectors.values()) % 2**bits
+    signed = np.where(total >= 2 ** (bits - 1), total - 2**bits, total).astype(np.float64)
+    mean = ((signed / layout[COMPONENT].scale) / sum(weights.values())).astype(np.float32)
+    expected = add(ran.before_last[COMPONENT], unflatten(mean, request.manifest(COMPONENT)))
+    for name, tensor in ran.run.load_result()[COMPONENT].items():
+        np.testing.assert_array_equal(tensor, expected[name], err_msg=name)
+
+
+def test_no_byte_that_leaves_is_of_a_plain_update_and_no_count_or_loss_is_told(ran, tmp_path):
+    sent = bytes(ran.tap.sent)
+    for name, update in plain_updates(ran, tmp_path).items():
+        for wire in ("float32", "bfloat16"):
+            raw = encode(update, wire).tobytes()
+            pieces = [raw[start : start + 24] for start in range(0, len(raw) - 24, 960) if any(raw[start : start + 24])]
+            assert len(pieces) > 20
+            assert not any(piece in sent for piece in pieces), f"{name}'s update left as {wire}"
+    for name in NAMES:
+        (file,) = (ran.deployment.root / name / SECURE).glob("*.reply")
+        masked = content_from_bytes(file.read_bytes()[32:])["masked"]
+        assert bytes(masked[COMPONENT].data)[-200:] in sent, "the proxy does read what is in the messages"
+        assert {NUMBERS, COMPONENT} == set(masked)
+    assert b"num-examples" not in sent
+    assert b"metric." not in sent
+
+
+def test_a_site_that_died_between_the_messages_answers_the_second_and_trains_no_second_time(ran):
+    assert of_round(ran.deployment, "north", 1) == ["train", "reveal"]
+    assert sorted(ran.run.rounds()[0]["sites"]) == list(NAMES)
+
+
+def test_a_coordinator_that_died_between_the_messages_is_sent_the_same_bytes_again(ran):
+    lines = read_egress(ran.deployment.root / "north" / "egress.jsonl")
+    trained = [line["arrays"] for line in lines if line["round"] == 2 and line["arrays"]]
+    assert len(trained) >= 2
+    assert all(arrays == trained[0] for arrays in trained)
+    assert sorted(ran.run.rounds()[1]["sites"]) == list(NAMES)
+
+
+def test_a_survivor_that_reveals_nothing_costs_the_attempt_and_the_next_one_has_other_masks(ran):
+    assert "north did not reveal its part of round 3" in ran.deployment.executor_log
+    assert "the secure sum is lost, and nothing was opened" in ran.deployment.executor_log
+    for name in NAMES:
+        lines = read_egress(ran.deployment.root / name / "egress.jsonl")
+        hashes = {line["arrays"][0]["sha256"] for line in lines if line["round"] == 3 and line["arrays"]}
+        assert len(hashes) == 2, name
+    assert sorted(ran.run.rounds()[2]["sites"]) == list(NAMES)
+
+
+def test_what_is_kept_between_the_messages_is_its_owners_alone_and_gone_once_it_was_revealed(ran):
+    for name in NAMES:
+        files = list((ran.deployment.root / name / SECURE).iterdir())
+        assert files
+        assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+        assert not [file for file in files if file.suffix == ".open"]
+
+
+def test_the_logs_of_two_sites_show_the_same_survivors_and_no_share(ran):
+    told = []
+    for name in NAMES:
+        lines = read_egress(ran.deployment.root / name / "egress.jsonl")
+        reveals = {line["round"]: line for line in lines if line["kind"] == "reveal"}
+        told.append({number: line["texts"][SURVIVORS] for number, line in reveals.items()})
+        assert all(set(line["texts"]) == {SURVIVORS, "sum of", "revealed.sha256"} for line in reveals.values())
+        assert all(line["texts"]["sum of"] == "east, north, south" for line in reveals.values())
+        shown = subprocess.run(
+            [FEDRAG, "client", "audit", str(ran.deployment.root / name)], capture_output=True, text=True, check=True
+        ).stdout
+        assert "generator (masked)" in shown
+        assert all(digest in "".join(shown.split()) for digest in told[-1].values())
+    assert told[0] == told[1] == told[2]
+    assert set(told[0]) == {1, 2, 3}

@@ -1,0 +1,368 @@
+"""Rounds by secure sum on tiny random models: the same sum to the bit, and nothing of a single site."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Context, Message
+from tiny_federation import (
+    Lines,
+    assert_same_state,
+    client_folders,
+    federate,
+    is_changed,
+    largest_difference,
+    node_configs,
+    tiny_config,
+    with_faults,
+    write_small_sites,
+)
+
+from fedrag.components.state import initial_state
+from fedrag.components.work import Workbench
+from fedrag.data.site_folder import load_site
+from fedrag.errors import ConfigError, QuorumError
+from fedrag.federation.messages import GREET, TRAIN, VALIDATE, Request, array_bytes
+from fedrag.federation.secure_messages import REVEAL
+from fedrag.federation.signing import content_digest
+from fedrag.grids.in_process import InProcessGrid
+from fedrag.runs.run_folder import RunFolder
+from fedrag.seeding import derive_seed
+from fedrag.site.client_app import make_client_app
+from fedrag.site.steps import train_site
+
+pytestmark = pytest.mark.usefixtures("tiny_home")
+
+ROUND = {
+    **{"rounds": 1, "schedule": "generator", "secure": True, "secure_colluding": 0},
+    **{"secure_clip_norm": 1.0, "secure_max_examples": 16},  # as small as these sites are: hardly any rounding
+}
+
+
+@pytest.fixture(scope="module")
+def sites(tmp_path_factory, tiny_home) -> Path:
+    """Four sites with unequal numbers of questions."""
+    return write_small_sites(tmp_path_factory.mktemp("sites"), a=3, b=5, c=4, d=6)
+
+
+def secure_config(sites, **federation):
+    return tiny_config(sites, federation={**ROUND, **federation})
+
+
+def vanish(message, context, real):
+    raise ConnectionError("gone")
+
+
+def weighted_sum(config, folders, tmp_path):
+    """Return the sum over sites of what they train from the start, in whole numbers of Python, and what to divide by.
+
+    Every element is rounded as the protocol says, from the same chance, in exact fractions.
+    """
+    settings = config.federation
+    request = Request(config.to_toml(), 1, initial_state(config, ("generator",)), ("generator",), {"generator": 0})
+    limit = (2**31 - 1) // len(folders)
+    scale = 1
+    while 2 * scale * settings.secure_clip_norm * settings.secure_max_examples <= limit:
+        scale *= 2
+    total, weights = [0] * request.manifest("generator").size, 0
+    for folder in folders:
+        site = load_site(folder)
+        bench = Workbench(site, tmp_path / "cache", tmp_path / "scores", config)
+        reply = train_site(bench, request)
+        weight = reply.num_examples["generator"]
+        seed = derive_seed(config.seed, 1, site.name, "secure rounding", TRAIN)
+        chance = bytearray(hashlib.sha256(str(seed).encode()).digest())
+        chance[-1] ^= 1  # the first component's
+        draws = np.frombuffer(ctr_stream(bytes(chance), 4 * len(total)), "<u4")
+        for i, (value, draw) in enumerate(zip(reply.update["generator"].tolist(), draws.tolist(), strict=True)):
+            exact = Fraction(value) * weight * scale
+            whole = exact.numerator // exact.denominator
+            total[i] += whole + (Fraction(draw, 2**32) < exact - whole)
+        weights += weight
+    return request, total, weights * scale
+
+
+def ctr_stream(key: bytes, count: int) -> bytes:
+    from Crypto.Cipher import AES
+    from Crypto.Util import Counter
+
+    return AES.new(key, AES.MODE_CTR, counter=Counter.new(128, initial_value=0)).encrypt(bytes(count))
+
+
+def test_a_round_gives_the_plain_sum_of_the_same_whole_numbers_to_the_bit(sites, tmp_path):
+    config = secure_config(sites)
+    state, run = federate(config, tmp_path / "run")
+    request, total, divisor = weighted_sum(config, client_folders(config), tmp_path)
+    mean = np.array([float(Fraction(whole, divisor)) for whole in total], np.float32)
+    before = np.concatenate([tensor.reshape(-1) for tensor in request.state["generator"].values()])
+    after = np.concatenate([tensor.reshape(-1) for tensor in state["generator"].values()])
+    np.testing.assert_array_equal(after, before + mean)
+    told = run.rounds()[0]
+    assert told["together"]["generator.examples"] == 3 + 5 + 4 + 6
+    assert {key for site in told["sites"].values() for key in site} == {"bytes"}
+
+
+def test_what_a_site_tells_apart_is_that_it_is_there(sites, tmp_path):
+    """No count, loss, norm or second leaves a site in the clear, whatever it is asked."""
+    kinds = {}
+
+    def watched(message, context):
+        reply = make_client_app()(message, context)
+        kinds.setdefault(message.metadata.message_type, []).append(reply.content)
+        return reply
+
+    federate(secure_config(sites, keep="best", schedule="joint"), tmp_path / "run", app=watched)
+    assert set(kinds) >= {GREET, TRAIN, VALIDATE, REVEAL}
+    for kind in (GREET, TRAIN, VALIDATE, REVEAL):
+        for content in kinds[kind]:
+            numbers = {key: value for record in content.metric_records.values() for key, value in record.items()}
+            assert set(numbers.values()) <= {0, 1}, kind
+    for kind in (TRAIN, VALIDATE):
+        assert all(set(content) == {"masked", "sealed"} for content in kinds[kind])
+    assert all(set(content) == {"revealed"} for content in kinds[REVEAL])
+
+
+@pytest.mark.parametrize(
+    "federation",
+    [
+        {"schedule": "joint", "rounds": 2, "keep": "best"},
+        {"rule": "ffa", "weighting": "equal"},
+        {"rule": "rolora", "rounds": 2, "proximal_mu": 0.1},
+        {"server_optimizer": "adam", "secure_bits": 64},
+    ],
+    ids=["joint", "ffa", "rolora", "adam"],
+)
+def test_rules_and_optimizers_of_sums_give_what_they_give_without_masks(sites, tmp_path, federation):
+    plain = {name: value for name, value in federation.items() if not name.startswith("secure")}
+    without = tiny_config(sites, federation={**{"rounds": 1, "schedule": "generator"}, **plain})
+    expected, plain_run = federate(without, tmp_path / "plain")
+    state, run = federate(secure_config(sites, **federation), tmp_path / "secure")
+    assert is_changed(state, initial_state(without, ("generator",)), "generator")
+    assert largest_difference(state, expected) < (2e-3 if "server_optimizer" in federation else 2e-5)
+    for record, plain_record in zip(run.rounds(), plain_run.rounds(), strict=True):
+        losses = [site["generator.loss"] for site in plain_record["sites"].values()]
+        assert record["together"]["generator.loss"] == pytest.approx(np.mean(losses), abs=1e-4)
+        for component, score in plain_record["validation"].items():
+            assert record["validation"][component] == pytest.approx(score, abs=1e-3)
+
+
+def test_a_site_that_goes_before_it_masks_is_left_out_of_the_sum(sites, tmp_path):
+    config, display = secure_config(sites), Lines()
+    state, run = federate(config, tmp_path / "run", app=with_faults({"b": vanish}), display=display)
+    assert list(run.rounds()[0]["left_out"]) == ["b"]
+    three = tiny_config(sites, data={"hold_out": ["b"]}, federation={"rounds": 1, "schedule": "generator"})
+    expected, _ = federate(three, tmp_path / "three")
+    assert largest_difference(state, expected) < 2e-5
+
+
+def test_a_survivor_that_goes_before_it_reveals_costs_the_round_which_is_asked_for_once_more(sites, tmp_path):
+    times, contents = {"train": 0, "reveal": 0}, []
+
+    def flaky(message, context):
+        name, kind = context.node_config["site-name"], message.metadata.message_type
+        if kind == TRAIN and name == "a":
+            times["train"] += 1
+            if times["train"] == 1:
+                raise ConnectionError
+        if kind == REVEAL and name == "c":
+            times["reveal"] += 1
+            if times["reveal"] == 1:
+                raise ConnectionError
+        reply = make_client_app()(message, context)
+        if kind == TRAIN:
+            contents.append((name, reply.content["masked"]["generator"].data))
+        return reply
+
+    display = Lines()
+    state, run = federate(secure_config(sites), tmp_path / "run", app=flaky, display=display)
+    assert "the secure sum is lost, and nothing was opened: c did not reveal" in display.text
+    assert set(run.rounds()[0]["sites"]) == {"a", "b", "c", "d"}
+    expected, _ = federate(secure_config(sites), tmp_path / "quiet")
+    assert_same_state(state, expected)
+    of_b = [data for name, data in contents if name == "b"]
+    assert len(of_b) == 2
+    assert of_b[0] != of_b[1]  # masked anew under a context of its own
+
+
+def test_a_round_is_lost_no_more_often_than_it_may_be(sites, tmp_path):
+    config = secure_config(sites)
+    app = with_faults({"a": vanish})
+    reveal_lost = with_faults({"c": vanish}, REVEAL)
+
+    def both(message, context):
+        return (app if message.metadata.message_type == TRAIN else reveal_lost)(message, context)
+
+    with pytest.raises(QuorumError, match=r"lost 2 times \(federation.secure_repeats\), .* c did not reveal"):
+        federate(config, tmp_path / "run", app=both)
+    for folder in (tmp_path / "run" / "sites").glob("*/secure"):
+        [told] = folder.glob("*.json")
+        assert len(json.loads(told.read_text())["rounds"]["1"]) == (0 if folder.parent.name == "a" else 2)
+
+
+def asked(sites, tmp_path):
+    """Run a round and return what one site was sent, by kind, with its context and the digest of what it answered."""
+    messages: dict[str, tuple[Message, Context, bytes]] = {}
+
+    def watched(message, context):
+        reply = make_client_app()(message, context)
+        if context.node_config["site-name"] == "b":
+            messages[message.metadata.message_type] = message, context, content_digest(reply.content)
+        return reply
+
+    federate(secure_config(sites), tmp_path / "run", app=watched)
+    return messages
+
+
+def test_a_repeated_request_is_answered_with_the_stored_bytes_and_trains_nothing(sites, tmp_path):
+    messages = asked(sites, tmp_path)
+    for kind in (TRAIN, REVEAL):
+        message, context, digest = messages[kind]
+        context.node_config["site-folder"] = str(tmp_path / "nowhere")
+        assert content_digest(make_client_app()(message, context).content) == digest
+
+
+def test_a_site_reveals_once_and_for_no_other_survivors(sites, tmp_path):
+    message, context, _ = asked(sites, tmp_path)[REVEAL]
+    message.content["reveal"]["survivors"] = ["a", "b", "c"]
+    refused = make_client_app()(message, context)
+    assert refused.content["refusal"]["code"] == "secure-survivors"
+    folder = Path(context.node_config["site-cache"]) / "secure"
+    assert not list(folder.glob("*.open"))  # what takes the masks off is gone
+    assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
+
+
+def test_a_context_whose_reply_is_gone_is_refused_and_not_masked_again(sites, tmp_path):
+    message, context, _ = asked(sites, tmp_path)[TRAIN]
+    for path in (Path(context.node_config["site-cache"]) / "secure").glob("*.reply"):
+        path.unlink()
+    assert make_client_app()(message, context).content["refusal"]["code"] == "secure-superseded"
+
+
+def test_a_site_masks_a_round_no_more_often_than_it_may(sites, tmp_path):
+    message, context, _ = asked(sites, tmp_path)[TRAIN]
+    for attempt, code in ((1, None), (2, "secure-repeats")):
+        message.content["secure"]["attempt"] = attempt
+        content = make_client_app()(message, context).content
+        assert ("refusal" in content) == (code is not None)
+        assert code is None or content["refusal"]["code"] == code
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ({"threshold": 2}, "secure-survivors"),
+        ({"threshold": 9}, "bad-request"),
+        ({"names": ["a", "b", "c", "c"]}, "bad-request"),
+        ({"names": ["a", "c", "d", "x"]}, "secure-roster"),
+        ({"keys": [bytes(31)] * 4}, "bad-request"),
+        ({"attempt": -1}, "bad-request"),
+    ],
+)
+def test_a_site_refuses_terms_that_would_lay_it_bare(sites, tmp_path, change, code):
+    message, context, _ = asked(sites, tmp_path)[TRAIN]
+    message.content["secure"]["attempt"] = 1
+    for name, value in change.items():
+        message.content["secure"][name] = value
+    assert make_client_app()(message, context).content["refusal"]["code"] == code
+
+
+def test_a_site_that_cannot_train_every_component_takes_no_part(sites, tmp_path):
+    """Zeros for what it did not train would leave another site's update alone in the sum."""
+    root = Path(shutil.copytree(sites, tmp_path / "sites"))
+    rows = [json.loads(line) for line in (root / "a" / "train.jsonl").read_text().splitlines()]
+    for row in rows:
+        row.pop("passages", None)
+        row.pop("passage_ids", None)
+        row.pop("passage", None)
+    (root / "a" / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert not any(question.passage_ids for question in load_site(root / "a").train)
+    config = tiny_config(root, federation={**ROUND, "schedule": "joint"}, retriever={"loss": "contrastive"})
+    display = Lines()
+    _, run = federate(config, tmp_path / "run", display=display)
+    assert "a sits out" in display.text
+    assert run.rounds()[0]["asked"] == ["b", "c", "d"]
+
+
+def test_two_sites_are_refused_with_the_reason(sites, tmp_path):
+    with pytest.raises(ConfigError, match="needs 3 sites, data.only names 2: of two, each would learn the other's"):
+        tiny_config(sites, data={"only": ["a", "b"]}, federation=ROUND)
+    config = tiny_config(sites, federation={**ROUND, "greeting_timeout_s": 0.2})
+    nodes = node_configs(client_folders(config)[:2], tmp_path)
+    with pytest.raises(QuorumError, match="2 sites can take part, at least 3 are needed"):
+        federate(config, tmp_path / "run", nodes=nodes)
+    config = tiny_config(sites, data={"hold_out": ["d"]}, federation={**ROUND, "secure_colluding": 2})
+    with pytest.raises(QuorumError, match="3 sites cannot hide a site from the server and 2 others"):
+        federate(config, tmp_path / "other")
+
+
+def test_a_run_that_ended_between_the_two_messages_goes_on_with_the_same_masks(sites, tmp_path):
+    config = secure_config(sites, rounds=2)
+    expected, _ = federate(config, tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    trained = []
+
+    def killed(message, context):
+        if message.metadata.message_type == TRAIN:
+            trained.append(context.node_config["site-name"])
+        if message.metadata.message_type == REVEAL and context.node_config["site-name"] == "b" and len(trained) > 4:
+            raise Killed
+        return make_client_app()(message, context)
+
+    with pytest.raises(Killed):
+        federate(config, tmp_path / "whole-2" / "whole", app=killed)
+    assert RunFolder.open(tmp_path / "whole-2" / "whole").load_checkpoint()[0].round_number == 1
+    state, run = federate(config, tmp_path / "whole-2" / "whole")
+    assert [record["round"] for record in run.rounds()] == [1, 2]
+    assert_same_state(state, expected)
+
+
+def test_a_site_that_sends_what_no_honest_one_can_spoils_the_round_and_names_nobody(sites, tmp_path):
+    def wild(message, context, real):
+        reply = real(message, context)
+        array = reply.content["masked"]["generator"]
+        array.data = array.data[:-400] + bytes(400)
+        return reply
+
+    with pytest.raises(QuorumError, match=r"no single site can be named, since none is seen"):
+        federate(secure_config(sites), tmp_path / "run", app=with_faults({"b": wild}))
+
+
+def test_a_large_update_is_drawn_in_by_the_site_and_counted(sites, tmp_path):
+    display = Lines()
+    _, run = federate(secure_config(sites, secure_clip_norm=1e-3), tmp_path / "run", display=display)
+    assert "4 updates of the generator had a norm above 0.001 and were drawn in to it" in display.text
+    assert run.rounds()[0]["update_norm"]["generator"] <= 1e-3 * 1.001
+
+
+def test_a_masked_update_has_no_more_bytes_than_float32(sites, tmp_path):
+    _, run = federate(secure_config(sites), tmp_path / "run")
+    _, plain = federate(tiny_config(sites, federation={"rounds": 1, "schedule": "generator"}), tmp_path / "plain")
+    told, plainly = (list(found.rounds()[0]["sites"].values())[0]["bytes"] for found in (run, plain))
+    assert told <= plainly + 256  # the head of a second array, and eleven numbers
+
+
+def test_a_reply_of_another_protocol_than_the_scenario_asks_for_is_refused(sites, tmp_path):
+    message, context, _ = asked(sites, tmp_path)[TRAIN]
+    del message.content["secure"]
+    assert make_client_app()(message, context).content["refusal"]["code"] == "bad-request"
+    assert array_bytes(message.content) > 0
+
+
+def test_a_grid_that_vouches_for_no_keys_makes_no_secure_round(sites, tmp_path):
+    config, display = secure_config(sites, greeting_timeout_s=0.2), Lines()
+    nodes = [
+        {k: v for k, v in node.items() if k != "agreement-key"}
+        for node in node_configs(client_folders(config), tmp_path)
+    ]
+    with pytest.raises(QuorumError, match="0 sites can take part"):
+        federate(config, tmp_path / "run", nodes=nodes, display=display, grid=InProcessGrid)
+    assert "a takes no part: it is registered without an agreement key, which secure sums need" in display.text
