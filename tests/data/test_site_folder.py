@@ -78,6 +78,7 @@ FAULTS = [
     ("[1]\n", "must be a JSON object"),
     ("[" * 100_000 + "\n", "not valid JSON: nested too deeply"),
     (question_row(origin="web"), '"origin" must be one of generated, pseudo, feedback, or absent: people asked it'),
+    (question_row(subject=0), '"subject" must be a non-empty string'),
     (question_row(id=""), '"id" must be a non-empty string'),
     (question_row(id=7), '"id" must be a non-empty string'),
     (question_row(question=" "), '"question" must be a non-empty string'),
