@@ -18,11 +18,12 @@ Component = str
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-Origin = Literal["", "generated", "pseudo", "feedback"]
-ORIGINS: tuple[Origin, ...] = ("", "generated", "pseudo", "feedback")
+Origin = Literal["", "generated", "pseudo", "feedback", "canary"]
+ORIGINS: tuple[Origin, ...] = ("", "generated", "pseudo", "feedback", "canary")
 """Where a question comes from: a person; a model that wrote it from a passage; a person, and a model answered it; a
-person who corrected an answer."""
-MADE_BY_A_MODEL: frozenset[Origin] = frozenset(["generated", "pseudo"])
+person who corrected an answer; chance, planted to see whether models remember it."""
+CANARY: Origin = "canary"
+TRAIN_ONLY: frozenset[Origin] = frozenset(["generated", "pseudo", CANARY])
 """Origins of questions that train only: no figure is measured on them."""
 
 LANGUAGE_PATTERN = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"

@@ -120,5 +120,5 @@ def _config_of(config: Config, mode: Mode, epochs: int | None, settings: Mapping
             tree[component] = {**tree[component], "epochs": epochs}
     tree["federation"] = {**tree["federation"], **ONE_SITE, "rounds": 1, "schedule": mode}
     tree["evaluation"] = {**tree["evaluation"], "split": "none"}
-    tree["simulation"] = {**tree["simulation"], "poison": {}}
+    tree["simulation"] = {**tree["simulation"], "poison": {}, "canaries": 0}
     return Config.from_dict(tree, "settings")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrag.cli import data_augment, data_documents
+from fedrag.cli import data_augment, data_canaries, data_documents
 from fedrag.cli.data_import import OutArgument, import_app, written_sites
 from fedrag.errors import FedragError
 from fedrag.types import SPLITS
@@ -28,6 +28,7 @@ app.add_typer(import_app, name="import")
 app.command("update")(data_documents.update)
 app.command()(data_augment.questions)
 app.command()(data_augment.answers)
+app.command()(data_canaries.canaries)
 
 
 class PartitionBy(StrEnum):

@@ -32,7 +32,7 @@ from typing import Any, TypeVar
 from fedrag.data.jsonl import OnProblem, raise_data_error, read_objects
 from fedrag.data.questions import distinct_questions, question_key
 from fedrag.errors import DataError
-from fedrag.types import LANGUAGE_PATTERN, MADE_BY_A_MODEL, ORIGINS, SPLITS, Passage, Question, Site, Split
+from fedrag.types import CANARY, LANGUAGE_PATTERN, ORIGINS, SPLITS, TRAIN_ONLY, Passage, Question, Site, Split
 
 PASSAGES_FILE = "passages.jsonl"
 UNANSWERED_FILE = "unanswered.jsonl"
@@ -162,13 +162,11 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
 
 
 def _parse_split(split: Split, passage_ids: Collection[str], row: dict[str, Any]) -> Question:
-    """Parse one row of a split's file; what a model made may stand in training alone."""
+    """Parse one row of a split's file; what a model or chance made may stand in training alone."""
     question = parse_question(row, passage_ids)
-    if split != "train" and question.origin in MADE_BY_A_MODEL:
-        raise ValueError(
-            f'"origin" is "{question.origin}": a model made this question or its answer, so it may stand in '
-            f"{QUESTION_FILES['train']} alone"
-        )
+    if split != "train" and question.origin in TRAIN_ONLY:
+        made = "it is made up" if question.origin == CANARY else "a model made this question or its answer"
+        raise ValueError(f'"origin" is "{question.origin}": {made}, so it may stand in {QUESTION_FILES["train"]} alone')
     return question
 
 

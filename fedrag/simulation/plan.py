@@ -18,7 +18,7 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, schedule_text, trained_components
 from fedrag.data.origins import count_origins, origins_text
 from fedrag.data.questions import count_distinct, question_counts
-from fedrag.data.site_folder import load_sites
+from fedrag.data.site_folder import chosen_folders
 from fedrag.models.generator import load_tokenizer
 from fedrag.models.resident import prefix_bytes, resident_retriever
 from fedrag.passes.choose import planned_paths, reading_text
@@ -29,7 +29,13 @@ from fedrag.runs.rate_tries import rate_text
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
 from fedrag.simulation.noise_plan import noise_lines
-from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train, unused_negatives
+from fedrag.simulation.preflight import (
+    check_scenario,
+    held_out_folders,
+    sites_that_train,
+    training_sites,
+    unused_negatives,
+)
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS, Component, Site, State
 from fedrag.weights.compute import best_device, cpu_count
@@ -44,7 +50,8 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
     Raises:
         FedragError: The scenario's data or models are not in order.
     """
-    sites = load_sites(Path(config.data.sites), config.data.only, config.data.hold_out)
+    data = config.data
+    sites = training_sites(config, chosen_folders(Path(data.sites), data.only, data.hold_out))
     check_scenario(config, sites, components)
     able = sites_that_train(config, sites, components)
     state = initial_state(config, trained_components(config.federation), components)
