@@ -157,9 +157,8 @@ def ask(
     """
     trains = kind == TRAIN
     manifests = {c: request.manifest(c) for c in request.components} if trains else {}
-    wait_s = request.deadline_s + SAFETY_S if trains else request.deadline_s
     group = "delivery" if kind == DELIVER else str(request.round_number)
-    sent = Sent(kind, lambda _: content, group, wait_s, wait_s if trains else None)
+    sent = Sent(kind, lambda _: content, group, request.deadline_s)
     for site, message in answers(grid, sent, sites):
         if isinstance(message, MessageError):
             yield site, message
@@ -175,17 +174,25 @@ class Sent:
         kind: Message type.
         content: Gives what a site is sent.
         group: Group of the messages.
-        wait_s: Seconds until nobody waits any more.
-        ttl: Seconds after which a message is not delivered any more; None: Flower's own.
+        deadline_s: Seconds that a site has.
         is_enough: Whether those that have not answered need not be waited for.
     """
 
     kind: str
     content: Callable[[KnownSite], RecordDict]
     group: str
-    wait_s: float
-    ttl: float | None = None
+    deadline_s: float
     is_enough: Callable[[], bool] = lambda: False
+
+    @property
+    def wait_s(self) -> float:
+        """Return for how long answers are waited for."""
+        return self.deadline_s + SAFETY_S if self.kind == TRAIN else self.deadline_s
+
+    @property
+    def ttl(self) -> float | None:
+        """Return the seconds after which a message is delivered no more; None: Flower's own."""
+        return self.wait_s if self.kind == TRAIN else None
 
 
 def answers(grid: Grid, sent: Sent, sites: Sequence[KnownSite]) -> Iterator[tuple[KnownSite, Message | MessageError]]:
@@ -206,7 +213,7 @@ def answers(grid: Grid, sent: Sent, sites: Sequence[KnownSite]) -> Iterator[tupl
         finally:
             drop_arrays(message)
     for site in silent.values():
-        yield site, MessageError(f"no reply within {sent.wait_s:g} s")
+        yield site, MessageError(f"no reply within {sent.deadline_s:g} s")
     for site in sites:
         if site.node_id not in asked:
             yield site, MessageError("it is set aside")

@@ -12,8 +12,8 @@ from typing import TypeVar
 from flwr.app import Message, RecordDict
 
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.exchange import SAFETY_S, Federation, KnownSite, Sent, answers
-from fedrag.federation.messages import TRAIN, Request, array_bytes
+from fedrag.federation.exchange import Federation, KnownSite, Sent, answers
+from fedrag.federation.messages import Request, array_bytes
 from fedrag.federation.secure_messages import (
     REVEAL,
     context_of,
@@ -143,8 +143,7 @@ def _collect(
 ) -> None:
     """Add up the masked replies as they come."""
     display = federation.display
-    wait_s = request.deadline_s + SAFETY_S if kind == TRAIN else request.deadline_s
-    sent = Sent(kind, lambda _: content, str(request.round_number), wait_s, wait_s if kind == TRAIN else None)
+    sent = Sent(kind, lambda _: content, str(request.round_number), request.deadline_s)
     task = f"round {request.round_number}/{federation.config.federation.rounds}"
     display.progress(task, 0, len(sites))
     for done, (site, message) in enumerate(answers(federation.grid, sent, sites), start=1):

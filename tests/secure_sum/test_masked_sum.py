@@ -52,6 +52,8 @@ def test_states_that_differ_between_sites_do_not_cancel_and_are_not_opened():
         reveal(kept, total.request_to(name), 3)
     with pytest.raises(SecureSumRefused, match="was altered, or is of another sum"):
         reveal(made.kept["site-01"], total.request_to("site-01"), 3)
+    assert set(kept.seeds.values()).isdisjoint(made.kept[name].seeds.values())
+    assert set(kept.unsealing.values()).isdisjoint(made.kept[name].unsealing.values())
     # Even were the own masks opened, those of its pairs would stay: the sum is noise.
     mixed = replace(made, masked={**made.masked, name: replace(made.masked[name], vector=masked.vector)})
     noise = opened(mixed, mixed.names)["generator"].view("<i4") / made.layout[1].scale
