@@ -32,6 +32,7 @@ CHECKS = [
     "disk",
     "permissions",
     "private key",
+    "secure sums",
     "ca.crt",
     "coordinator.pub",
     "release",

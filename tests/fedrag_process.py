@@ -50,11 +50,11 @@ def started(*arguments: str | Path, largest_file: int | None = None) -> Iterator
 def run_to_its_end(*arguments: str | Path, largest_file: int | None = None) -> tuple[int, str, str]:
     """Return exit code, standard output and standard error."""
     with started(*arguments, largest_file=largest_file) as process:
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         return process.returncode, out, err
 
 
-def await_moment(process: subprocess.Popen[str], moment: Callable[[], bool], timeout_s: float = 90.0) -> None:
+def await_moment(process: subprocess.Popen[str], moment: Callable[[], bool], timeout_s: float = 240.0) -> None:
     """Return as soon as a moment has come; fail if the process ends before."""
     end = time.monotonic() + timeout_s
     while not moment():

@@ -66,7 +66,7 @@ def _show_run(run: str, rows: list[AuditRow]) -> None:
     for heading in ("When", "Round", "What", "Components"):
         table.add_column(heading, no_wrap=True)
     table.add_column("Bytes", justify="right", no_wrap=True)
-    table.add_column("Told in clear")
+    table.add_column("Told in clear", overflow="fold")  # a hash that two compare is not cut
     for row in rows:
         cells = (row.when, str(row.round_number), row.kind, " and ".join(row.components) or "-")
         table.add_row(*map(plain_text, cells), f"{row.n_bytes:,}", plain_text(", ".join(row.told)))

@@ -276,8 +276,10 @@ class SignedGrid(Grid):
 
     def _take_agreement(self, greeting: RecordDict, member: Member) -> None:
         """Keep the agreement key that a site tells, for this run and in the register."""
-        told = open_agreement(greeting, member.name)
-        if told and self._learn(told):
+        told, known = open_agreement(greeting, member.name), member.agreement
+        # A signature differs each time, and a sum that is asked for again must be asked for with the same bits.
+        is_new = known is None or told is None or known.key != told.key
+        if told and is_new and self._learn(told):
             self._told[member.name] = told
 
     def _note_bad_reply(self, name: str, why: str) -> None:

@@ -7,6 +7,7 @@ script, and fedrag gives it the merged model.
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -57,4 +58,6 @@ def write_gguf(system: TrainedSystem, script: Path, out: Path) -> None:
         )
     if done.returncode or not out.is_file():
         last = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it wrote no file")
+        if missing := re.search(r"No module named '(\w+)", last):
+            last = f"the script needs {missing[1]}: pip install {missing[1]}"
         raise ConfigError(f"--gguf {script}: the conversion of {system.base('generator').name} failed: {last.strip()}")

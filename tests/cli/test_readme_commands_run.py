@@ -71,7 +71,7 @@ PRINTED = {
     "write_sites": "['east', 'west']",
     "ComponentSpec": "moved: True exported: ['head.safetensors']",
     "rag.json": "Question: What does a late book cost?",
-    "simulate": "'n_questions': 18",
+    "simulate": "'n_questions': 6",
 }
 WEBSITES = ("adweek.com", "fool.com", "ted.com", "walmart.com", "yahoo.com", "style.com", "mlb.com", "npr.org")
 ROWS = [
@@ -187,8 +187,12 @@ def shorten(scenario: Path) -> None:
 def clone(tmp_path: Path, tiny_home: Path, one_cpu: None, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in a folder with what a clone holds and what its user has, the tiny models under the real names."""
     shutil.copytree(ROOT / "simulations", tmp_path / "simulations")
-    for site in (tmp_path / "simulations" / "data" / "space").iterdir():
-        keep_questions(site)
+    for data in ("space", "tiny"):
+        sites = sorted((tmp_path / "simulations" / "data" / data).iterdir())
+        for site in sites[:3]:
+            keep_questions(site)
+        for site in sites[3:]:
+            shutil.rmtree(site)
     for scenario in (tmp_path / "simulations" / "scenarios").glob("*.toml"):
         shorten(scenario)
     write_users_files(tmp_path)

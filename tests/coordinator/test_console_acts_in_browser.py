@@ -90,7 +90,7 @@ def test_a_run_is_started_with_its_dry_run_before_the_eyes_stopped_and_resumed(
     assert folder.current()["run"] == "tiny-1"
     assert RunFolder.open(folder.runs / "tiny-1").config.federation.rounds == 3
 
-    page.get_by_role("button", name="Stop this run").click(timeout=10_000)
+    page.get_by_role("button", name="Stop this run").click(timeout=60_000)
     page.get_by_text("Stop tiny-1? The round in progress is lost").wait_for()
     dialog.get_by_role("button", name="Stop", exact=True).click()
     page.get_by_text("tiny-1 stops.").wait_for()
@@ -125,7 +125,7 @@ def test_the_enter_key_confirms_and_the_escape_key_does_not(browser: Browser, re
     page.keyboard.press("Enter")
     page.get_by_text("north is removed; its key can never be registered again.").wait_for()
     assert [site.name for site in folder.register.sites()] == ["south"]
-    page.get_by_role("row", name="north").wait_for(state="detached", timeout=10_000)
+    page.get_by_role("row", name="north").wait_for(state="detached", timeout=60_000)
     assert complaints == []
 
 
@@ -151,7 +151,7 @@ def test_what_is_typed_stays_while_the_page_is_live(browser: Browser, address: s
     unlock(page, folder)
     page.get_by_label("Its name, as in its site.toml").fill("east")
     write_run(folder, [record(1)])
-    page.get_by_role("heading", name="Run written-1").wait_for(timeout=10_000)
+    page.get_by_role("heading", name="Run written-1").wait_for(timeout=60_000)
     assert page.get_by_label("Its name, as in its site.toml").input_value() == "east"
 
 
@@ -167,7 +167,7 @@ def test_a_site_is_registered_after_its_fingerprint_was_read(
     page.get_by_role("dialog").get_by_text(fingerprint(load_public_key(tmp_path / "east.pub"))).wait_for()
     page.get_by_role("dialog").get_by_role("button", name="Register").click()
     page.get_by_text("east is registered with the key SHA256:").wait_for()
-    page.get_by_role("rowheader", name="east").wait_for(timeout=10_000)
+    page.get_by_role("rowheader", name="east").wait_for(timeout=60_000)
     assert [site.name for site in folder.register.sites()] == ["east", "north", "south"]
     assert page.get_by_label("Its name, as in its site.toml").input_value() == ""
     assert complaints == []
@@ -253,7 +253,7 @@ def test_the_settings_of_a_run_stay_open_and_its_time_left_is_told(
     assert "quorum = 0.5" in page.locator("#settings details pre").inner_text()
     run.record_sites({"north": {"version": "0.2.0", "counts": {}, "policy": {}}})
     folder.register.remove_site("south")
-    page.get_by_role("rowheader", name="south").wait_for(state="detached", timeout=10_000)
+    page.get_by_role("rowheader", name="south").wait_for(state="detached", timeout=60_000)
     assert page.locator("#settings details pre").is_visible()
 
 

@@ -85,10 +85,10 @@ def test_a_new_round_appears_without_a_reload(browser: Browser, address: str, ru
     assert page.get_by_text("round 2 of 3, interrupted since").is_visible()
     assert page.locator("figure").first.locator("circle").count() == 2
     add_round(run, record(3))
-    page.get_by_text("round 3 of 3, interrupted since").wait_for(timeout=10_000)
+    page.get_by_text("round 3 of 3, interrupted since").wait_for(timeout=60_000)
     assert page.locator("figure").first.locator("circle").count() == 3
     write_outcome(run.path, Outcome("finished"))
-    page.get_by_text("round 3 of 3, finished at").wait_for(timeout=10_000)
+    page.get_by_text("round 3 of 3, finished at").wait_for(timeout=60_000)
     assert requests.count(f"{address}/") == 1
     assert complaints == []
 
@@ -113,7 +113,7 @@ def test_markup_in_a_section_would_be_noticed_and_its_request_blocked(browser: B
 def test_a_console_that_is_gone_is_told(browser: Browser, folder: ServerFolder, run: RunFolder):
     with shown(folder) as address:
         page, _, _ = opened(browser, address)
-    page.get_by_text("The console has not answered since").wait_for(timeout=10_000)
+    page.get_by_text("The console has not answered since").wait_for(timeout=60_000)
     assert page.get_by_text("round 2 of 3").is_visible()
 
 

@@ -107,7 +107,7 @@ def look(notifier: Notifier) -> None:
 
 
 def wait_until(is_so: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     while not is_so():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -144,16 +144,16 @@ def test_the_command_is_called_with_kind_and_text_once_a_day_also_after_a_restar
     [
         (["/nowhere/mail"], "/nowhere/mail, cannot be started: No such file or directory"),
         ([sys.executable, "-c", "raise SystemExit(4)"], "ended with code 4"),
-        ([sys.executable, "-c", "import time; time.sleep(60)"], "was ended after 0.3 s"),
+        ([sys.executable, "-c", "import time; time.sleep(60)"], "was ended after 2 s"),
     ],
 )
 def test_a_command_that_does_not_work_is_named_and_holds_nothing_up(folder, monkeypatch, command, says):
-    monkeypatch.setattr(notify, "COMMAND_S", 0.3 if "time" in command[-1] else 20.0)
+    monkeypatch.setattr(notify, "COMMAND_S", 2.0 if "time" in command[-1] else 60.0)
     renew(folder, 12)
     said: list[str] = []
     start = time.monotonic()
     look(Notifier(with_command(folder, command), said.append))
-    assert time.monotonic() - start < 0.3
+    assert time.monotonic() - start < 2.0
     wait_until(lambda: len(said) == 2)
     assert said[1].endswith(says)
 

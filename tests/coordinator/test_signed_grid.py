@@ -274,3 +274,8 @@ def test_a_greeting_tells_the_other_sites_and_brings_an_agreement_key_that_is_ke
     assert seen == [peers, peers]
     assert kept == ["north"]
     assert {node: member.name for node, member in grid.members.items()} == {FIRST_NODE_ID: "north"}
+    first = grid.members[FIRST_NODE_ID]
+    members[0] = replace(members[0], agreement=first)
+    again = SignedGrid(inner, *args)  # as after a crash of the executor
+    again.send_and_receive([again.create_message(RecordDict(), GREET, node, "0") for node in again.get_node_ids()])
+    assert again.members[FIRST_NODE_ID] == first, "the same signature: a sum that is asked for again is the same"

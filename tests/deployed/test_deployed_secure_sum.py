@@ -7,18 +7,19 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
-from deployment import FEDRAG, Deployment
+from deployment import Deployment
 from ports import free_ports
 from tap import Tap
 from tiny_federation import node_configs, tiny_config, write_small_sites
+from typer.testing import CliRunner
 
+from fedrag.cli.main import app
 from fedrag.config.scenario import Config
 from fedrag.federation.codec import encode
 from fedrag.federation.messages import Request, open_reply, request_content
@@ -85,7 +86,7 @@ def ran(tapped) -> Ran:
         "deadline_s": 120.0,
         "secure_max_examples": 100,
     }
-    config = tiny_config(data, generator={"epochs": 30}, federation=settings | {"greeting_timeout_s": 120.0})
+    config = tiny_config(data, generator={"epochs": 3}, federation=settings | {"greeting_timeout_s": 120.0})
     name = deployment.begin(config)
     deployment.wait(lambda: deployment.outcome(name).state == "stopped", 240, "no site has confirmed another")
     assert "(secure-peers" in deployment.outcome(name).why
@@ -108,19 +109,24 @@ def ran(tapped) -> Ran:
         newest = max((deployment.server.runs / name / "checkpoints").glob("round-*"), key=lambda path: path.name)
         checkpoint, _ = read_checkpoint(newest)
         assert checkpoint.round_number == 2
-        told = subprocess.run([FEDRAG, "client", "purge", str(deployment.root / "north"), "--yes"], capture_output=True)
-        assert told.returncode == 0, told.stderr
+        typed("client", "purge", deployment.root / "north", "--yes")
     return Ran(deployment, tap, deployment.wait_until_done(name, 300), config, checkpoint.state)
+
+
+def typed(*words: object) -> str:
+    """Give a command, and return what it says."""
+    done = CliRunner().invoke(app, [str(word) for word in words])
+    assert done.exit_code == 0, done.output
+    return done.output
 
 
 def confirm(deployment: Deployment, site: str) -> None:
     """Do what an administrator does: compare the fingerprints, and confirm."""
-    others = [name for name in NAMES if name != site]
-    shown = subprocess.run([FEDRAG, "client", "peers", str(deployment.root / site)], capture_output=True, text=True)
+    folder, others = deployment.root / site, [name for name in NAMES if name != site]
+    shown = typed("client", "peers", folder)
     for other in others:
-        assert fingerprint(load_public_key(deployment.root / other / "site.pub")) in shown.stdout
-    options = [part for other in others for part in ("--confirm", other)]
-    subprocess.run([FEDRAG, "client", "peers", str(deployment.root / site), *options], check=True, capture_output=True)
+        assert fingerprint(load_public_key(deployment.root / other / "site.pub")) in shown
+    typed("client", "peers", folder, *(part for other in others for part in ("--confirm", other)))
 
 
 class held:
@@ -132,10 +138,10 @@ class held:
     def __enter__(self) -> None:
         it, number = self._deployment, self._number
         if number == 1:
-            it.wait(lambda: "train.round" in it.node_log("south").rsplit("refused", 1)[-1], 240, "south at round 1")
+            it.wait(lambda: of_round(it, "south", 0).count("greet") > 1, 240, "south greets the run that goes on")
         else:
             it.wait(lambda: "reveal" in of_round(it, "south", number - 1), 240, f"south's part of round {number - 1}")
-            it.wait(lambda: not (it.root / "south" / "inbox").is_file(), 60, "it has left")
+        it.wait(lambda: not (it.root / "south" / "inbox").is_file(), 60, "it has left")
         self._signal(signal.SIGSTOP)
         assert not of_round(it, "south", number), "south was quicker than this test"
         it.wait(lambda: "train" in of_round(it, "north", number), 240, f"north's masked reply of round {number}")
@@ -229,7 +235,7 @@ def test_the_result_is_the_sum_of_the_fixed_point_vectors_to_the_bit_and_they_ar
         steps = vector[COMPONENT].view(f"<i{bits // 8}").astype(np.float64)
         off = np.abs(steps - plain[name].astype(np.float64) * weights[name] * layout[COMPONENT].scale)
         assert off.max() < 1, f"{name} masked what it trained, rounded by less than a step"
-        assert np.abs(steps).max() > 2**10, "and that is not all zeros"
+        assert np.abs(steps).max() > 2**6, "and that is not all zeros"
     total = sum(vector[COMPONENT].astype(object) for vector in vectors.values()) % 2**bits
     signed = np.where(total >= 2 ** (bits - 1), total - 2**bits, total).astype(np.float64)
     mean = ((signed / layout[COMPONENT].scale) / sum(weights.values())).astype(np.float32)
@@ -243,7 +249,7 @@ def test_no_byte_that_leaves_is_of_a_plain_update_and_no_count_or_loss_is_told(r
     for name, update in plain_updates(ran, tmp_path).items():
         for wire in ("float32", "bfloat16"):
             raw = encode(update, wire).tobytes()
-            pieces = [raw[start : start + 24] for start in range(0, len(raw) - 24, 960) if any(raw[start : start + 24])]
+            pieces = [raw[start : start + 24] for start in range(0, len(raw) - 24, 96) if any(raw[start : start + 24])]
             assert len(pieces) > 20
             assert not any(piece in sent for piece in pieces), f"{name}'s update left as {wire}"
     for name in NAMES:
@@ -252,7 +258,7 @@ def test_no_byte_that_leaves_is_of_a_plain_update_and_no_count_or_loss_is_told(r
         assert bytes(masked[COMPONENT].data)[-200:] in sent, "the proxy does read what is in the messages"
         assert {NUMBERS, COMPONENT} == set(masked)
     assert b"num-examples" not in sent
-    assert b"metric." not in sent
+    assert f"metric.{COMPONENT}".encode() not in sent
 
 
 def test_a_site_that_died_between_the_messages_answers_the_second_and_trains_no_second_time(ran):
@@ -294,9 +300,7 @@ def test_the_logs_of_two_sites_show_the_same_survivors_and_no_share(ran):
         told.append({number: line["texts"][SURVIVORS] for number, line in reveals.items()})
         assert all(set(line["texts"]) == {SURVIVORS, "sum of", "revealed.sha256"} for line in reveals.values())
         assert all(line["texts"]["sum of"] == "east, north, south" for line in reveals.values())
-        shown = subprocess.run(
-            [FEDRAG, "client", "audit", str(ran.deployment.root / name)], capture_output=True, text=True, check=True
-        ).stdout
+        shown = typed("client", "audit", ran.deployment.root / name)
         assert "generator (masked)" in shown
         assert all(digest in "".join(shown.split()) for digest in told[-1].values())
     assert told[0] == told[1] == told[2]

@@ -42,15 +42,8 @@ def kinds(deployment: Deployment, name: str) -> list[str]:
 
 
 def test_a_new_signing_key_is_followed_by_running_sites_and_the_old_one_does_nothing(deployment, data):
-    server = deployment.server.path
-    waiting = deployment.begin(run_of(data, min_sites=3))
-    assert f"{waiting} is running, and its requests are signed" in fedrag(
-        "server", "rotate", server, "--signing", code=2
-    )
-    deployment.stop()
-    deployment.wait(lambda: not deployment.server.current(), 30, "the run stopped")
     before = load_public_key(deployment.root / "north" / "coordinator.pub")
-    told = fedrag("server", "rotate", server, "--signing")
+    told = fedrag("server", "rotate", deployment.server.path, "--signing")
     new = deployment.server.signing_fingerprint
     assert f"{fingerprint(before)} hands over to {new}" in told
     followed = fedrag("client", "accept-key", deployment.root / "north", line_in(told))
@@ -82,6 +75,8 @@ def test_a_site_goes_over_to_its_new_key_while_it_runs_and_the_old_one_opens_not
     line = line_in(fedrag("client", "rotate", south))
     waiting = deployment.begin(run_of(data, min_sites=3))
     assert f"{waiting} is running" in fedrag("server", "accept-key", server, line, code=2)
+    told = fedrag("server", "rotate", server, "--signing", code=2)
+    assert f"{waiting} is running, and its requests are signed" in told
     deployment.stop()
     deployment.wait(lambda: not deployment.server.current(), 30, "the run stopped")
     assert "is never accepted again" in fedrag("server", "accept-key", server, line)

@@ -68,6 +68,12 @@ def test_what_the_script_says_last_is_the_reason(system: TrainedSystem, tmp_path
     assert sorted(tmp_path.iterdir()) == [failing]
 
 
+def test_what_the_script_needs_and_is_not_installed_is_named(system: TrainedSystem, tmp_path: Path) -> None:
+    failing = script(tmp_path, "import no_such_package.inner")
+    with pytest.raises(ConfigError, match=r"failed: the script needs no_such_package: pip install no_such_package$"):
+        export_system(system, tmp_path / "out", ExportOptions(gguf=failing))
+
+
 def test_what_is_not_the_script_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no converter is kept on PyPI"):
         check_converter(tmp_path)

@@ -33,7 +33,7 @@ def grid(_cluster):
 
 def kill_client_b(folder: Path, attempt: int) -> None:
     """Wait until the client works for the nth time, then kill its process."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not (pid := folder / f"{attempt}.pid").exists():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -41,7 +41,7 @@ def kill_client_b(folder: Path, attempt: int) -> None:
 
 
 def pull_one(grid, ids):
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not (replies := grid.pull_messages(ids)):
         assert time.monotonic() < deadline
     return replies[0]

@@ -190,10 +190,10 @@ def test_ctrl_c_ends_the_actors_too_and_the_run_goes_on_in_either_grid(sites, tm
         await_moment(process, (run / "rounds.jsonl").exists)
         time.sleep(0.2)
         os.killpg(process.pid, signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     assert out.splitlines()[-1] == f"go on with: fedrag simulate --resume {run}"
-    end = time.monotonic() + 30
+    end = time.monotonic() + 90
     while left := commands_of_session(process.pid):  # Ray's own processes notice a little later
         assert time.monotonic() < end, left
         time.sleep(0.2)

@@ -17,7 +17,7 @@ from fedrag.service.children import Child
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
 
 
-def wait(is_so, timeout_s=20.0):
+def wait(is_so, timeout_s=90.0):
     end = time.monotonic() + timeout_s
     while not is_so():
         assert time.monotonic() < end

@@ -337,7 +337,7 @@ def test_a_hub_that_accepts_and_never_answers_is_given_up_after_the_deadline(
         started = time.monotonic()
         with pytest.raises(ModelError, match=r"no answer within .* it can also be fetched from a folder"):
             fetch_models(["me/tiny"])
-    assert time.monotonic() - started < 2.0
+    assert time.monotonic() - started < hub.DEADLINE_S + 5.0
 
 
 def test_the_wait_for_the_hub_is_under_ten_seconds():

@@ -24,8 +24,8 @@ ALSO_LEAVES = (
     "The update of a single site can carry traces of the questions and passages it was trained on. In a run with "
     "federation.secure it leaves masked, as shown above, and the coordinator sees the sum of the sites alone; in any "
     'other run nothing hides it, and secure = "required" under [policy] refuses those.',
-    "The hash of the survivors says whose sum a site helped to open. It is the same at all sites; a coordinator that "
-    "told two sites different survivors has signed the proof, and learns nothing.",
+    "The hash of the survivors says whose sum a site helped to open. It is the same at all sites of it; a coordinator "
+    "that told two sites different survivors has signed the proof.",
 )
 """What the log cannot show; the audit prints it too."""
 

@@ -96,7 +96,7 @@ def test_work_that_a_newer_request_ends_is_charged_also_after_a_restart(open_sit
     assert WorkLedger(folder / LEDGER_FILE).of(NOON).seconds >= 40.0
     began = time.monotonic()
     assert code(open_site().answer(endless(key))) == "policy-minutes"
-    assert FASTER * (time.monotonic() - began) < 30.0
+    assert FASTER * (time.monotonic() - began) < 55.0, "a day that was not charged has 60"
 
 
 def test_work_is_ended_when_the_day_s_minutes_are_used_up(open_site, folder, key):
@@ -104,7 +104,7 @@ def test_work_is_ended_when_the_day_s_minutes_are_used_up(open_site, folder, key
     assert code(handler.answer(endless(key))) == "policy-minutes"
     assert FASTER * (time.monotonic() - began) > 50.0
     assert handler._worker._process is None
-    assert 59.0 <= WorkLedger(folder / LEDGER_FILE).of(NOON).seconds <= 62.0
+    assert 59.0 <= WorkLedger(folder / LEDGER_FILE).of(NOON).seconds <= 80.0
     assert code(handler.answer(endless(key))) == "policy-minutes"
 
 
