@@ -18,11 +18,12 @@ Component = str
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
-Origin = Literal["", "generated", "pseudo", "feedback"]
-ORIGINS: tuple[Origin, ...] = ("", "generated", "pseudo", "feedback")
+Origin = Literal["", "generated", "pseudo", "feedback", "canary"]
+ORIGINS: tuple[Origin, ...] = ("", "generated", "pseudo", "feedback", "canary")
 """Where a question comes from: a person; a model that wrote it from a passage; a person, and a model answered it; a
-person who corrected an answer."""
-MADE_BY_A_MODEL: frozenset[Origin] = frozenset(["generated", "pseudo"])
+person who corrected an answer; chance, planted to see whether models remember it."""
+CANARY: Origin = "canary"
+TRAIN_ONLY: frozenset[Origin] = frozenset(["generated", "pseudo", CANARY])
 """Origins of questions that train only: no figure is measured on them."""
 
 LANGUAGE_PATTERN = r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$"
@@ -100,6 +101,8 @@ class Question:
     Attributes:
         hard_negative_ids: Passages that look right and are wrong; the contrastive loss learns from them.
         origin: Where it comes from, one of `ORIGINS`.
+        subject: Whom it is about, such as a patient's number: all questions of a subject are protected as one, where a
+            run adds noise. It never leaves the site.
     """
 
     id: str
@@ -108,6 +111,7 @@ class Question:
     passage_ids: tuple[str, ...] = ()
     hard_negative_ids: tuple[str, ...] = ()
     origin: Origin = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -82,6 +82,8 @@ def train(
     if mode not in get_args(Mode):
         raise ConfigError(f'mode = "{mode}": expected "generator", "retriever" or "joint"')
     config = _config_of(system.config, mode, epochs, settings or {})
+    if config.privacy.is_on:
+        raise ConfigError("fedrag.train keeps no ledger of what it spends; set privacy.epsilon in a scenario of rounds")
     check_scenario(config, [site])
     components = trained_components(config.federation)
     state = initial_state(config, components) | {
@@ -118,5 +120,5 @@ def _config_of(config: Config, mode: Mode, epochs: int | None, settings: Mapping
             tree[component] = {**tree[component], "epochs": epochs}
     tree["federation"] = {**tree["federation"], **ONE_SITE, "rounds": 1, "schedule": mode}
     tree["evaluation"] = {**tree["evaluation"], "split": "none"}
-    tree["simulation"] = {**tree["simulation"], "poison": {}}
+    tree["simulation"] = {**tree["simulation"], "poison": {}, "canaries": 0}
     return Config.from_dict(tree, "settings")

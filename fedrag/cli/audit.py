@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -20,6 +21,9 @@ def audit(
         Path | None,
         typer.Option("--data", metavar="SITES", help="Folder of the sites that took part, if it is another now."),
     ] = None,
+    attack: Annotated[
+        bool, typer.Option("--attack", help="Look for words of questions in an update, too, which takes minutes.")
+    ] = False,
     json_file: JsonFile = None,
 ) -> None:
     """Measure what a run's models remember of their training data.
@@ -29,7 +33,7 @@ def audit(
     from fedrag.privacy.audit import FOLDER, audit_run
 
     with open_display() as display:
-        result = audit_run(run, data, display=display)
+        result = audit_run(run, data, attack=attack, display=display)
     _show(run.resolve().name, run / FOLDER, result, json_file)
 
 
@@ -41,19 +45,30 @@ def audit_model(
 
     Example: fedrag client audit-model clinic
     """
-    from fedrag.site.delivery import open_current
+    from fedrag.data.planted_canaries import read_canaries
+    from fedrag.site.delivery import current_delivery, deliveries, open_current
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
     choose_device(config)
-    from fedrag.privacy.audit import FOLDER, audit_of
+    from fedrag.privacy.audit import FOLDER, KEPT, audit_of
     from fedrag.site.admin.evaluate_delivered import load_own_site
 
     with open_display() as display:
-        site = load_own_site(config)
-        result = audit_of([site], delivered.config, delivered.state, display=display, indexes=delivered.indexes)
+        site, came = load_own_site(config), current_delivery(deliveries(folder))
+        canaries = {site.name: read_canaries(Path(config.data), until=came.time if came else "")}
+        result = audit_of(
+            [site],
+            delivered.config,
+            delivered.state,
+            canaries,
+            display=display,
+            indexes=delivered.indexes,
+            kept=delivered.folder / FOLDER / KEPT,
+        )
     _show(f"{delivered.run} at {site.name}", delivered.folder / FOLDER, {"run": delivered.run, **result}, json_file)
+    shutil.rmtree(delivered.folder / FOLDER / KEPT, ignore_errors=True)
 
 
 def _show(name: str, folder: Path, result: Mapping[str, Any], json_file: Path | None) -> None:

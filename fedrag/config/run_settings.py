@@ -170,6 +170,10 @@ class SimulationConfig(Section):
     """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
+    canaries: Annotated[int, Field(ge=0)] = 0
+    """Made-up questions at each site, of which it trains on those that a fair coin chooses: `fedrag audit RUN` measures
+    how well these can be told from the others, which shows whether models remember single questions. They cost a little
+    of what the models are good for. 0: none."""
     poison: PoisonConfig = PoisonConfig()
     """Sites that play a bad one."""
 

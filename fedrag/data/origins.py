@@ -13,6 +13,7 @@ _WORDS = {
     "generated": "generated",
     "pseudo": "answered by a model",
     "feedback": "from feedback",
+    "canary": "planted for an audit",
 }
 
 

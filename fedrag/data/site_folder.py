@@ -4,7 +4,8 @@ A site is a folder named after it:
 
 ```
 passages.jsonl     {"id", "text", "title"?, "source"?}               at least one
-train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "hard_negative_ids"?: [..], "origin"?}
+train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "hard_negative_ids"?: [..], "origin"?,
+                    "subject"?}
 validation.jsonl   the same                                          absent or empty: no such questions
 test.jsonl         the same; here and in validation.jsonl no question that a model wrote or answered
 unanswered.jsonl   {"id", "question", "passage_ids"?}                absent or empty: no such questions
@@ -31,7 +32,7 @@ from typing import Any, TypeVar
 from fedrag.data.jsonl import OnProblem, raise_data_error, read_objects
 from fedrag.data.questions import distinct_questions, question_key
 from fedrag.errors import DataError
-from fedrag.types import LANGUAGE_PATTERN, MADE_BY_A_MODEL, ORIGINS, SPLITS, Passage, Question, Site, Split
+from fedrag.types import CANARY, LANGUAGE_PATTERN, ORIGINS, SPLITS, TRAIN_ONLY, Passage, Question, Site, Split
 
 PASSAGES_FILE = "passages.jsonl"
 UNANSWERED_FILE = "unanswered.jsonl"
@@ -161,13 +162,11 @@ def read_site(folder: Path, on_problem: OnProblem) -> NumberedRows:
 
 
 def _parse_split(split: Split, passage_ids: Collection[str], row: dict[str, Any]) -> Question:
-    """Parse one row of a split's file; what a model made may stand in training alone."""
+    """Parse one row of a split's file; what a model or chance made may stand in training alone."""
     question = parse_question(row, passage_ids)
-    if split != "train" and question.origin in MADE_BY_A_MODEL:
-        raise ValueError(
-            f'"origin" is "{question.origin}": a model made this question or its answer, so it may stand in '
-            f"{QUESTION_FILES['train']} alone"
-        )
+    if split != "train" and question.origin in TRAIN_ONLY:
+        made = "it is made up" if question.origin == CANARY else "a model made this question or its answer"
+        raise ValueError(f'"origin" is "{question.origin}": {made}, so it may stand in {QUESTION_FILES["train"]} alone')
     return question
 
 
@@ -219,7 +218,8 @@ def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Questio
     origin = row.get("origin") or ""
     if origin not in ORIGINS:
         raise ValueError(f'"origin" must be one of {", ".join(filter(None, ORIGINS))}, or absent: people asked it')
-    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin)
+    subject = _text(row, "subject") if row.get("subject") not in (None, "") else ""
+    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin, subject)
     if not answers and not labels:
         raise ValueError('"answers" must be a non-empty list of strings, unless "passage_ids" names the right passages')
     _require_known(labels + negatives, passage_ids)

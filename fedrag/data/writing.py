@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from pathlib import Path
@@ -58,8 +58,21 @@ def append_training(folder: Path, questions: Sequence[Question]) -> None:
     path = folder / QUESTION_FILES["train"]
     before = path.read_bytes() if path.exists() else b""
     ending = b"\n" if before and not before.endswith(b"\n") else b""
-    added = b"".join(map(_line, map(_question_row, questions)))
+    added = b"".join(map(_line, map(question_row, questions)))
     rewrite(path, before + ending + added, like=folder / PASSAGES_FILE)
+
+
+def keep_training(folder: Path, keeps: Callable[[dict[str, Any]], bool]) -> None:
+    """Take those lines out of a site's train.jsonl that are not to be kept; the others stay, byte for byte.
+
+    Raises:
+        StorageError: The disk is full or the folder is not writable.
+    """
+    path = folder / QUESTION_FILES["train"]
+    gone = {number for number, row in read_objects(path) if not keeps(row)}
+    with path.open("rb") as file:
+        kept = [line for number, line in enumerate(file, start=1) if number not in gone]
+    rewrite(path, b"".join(kept))
 
 
 def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
@@ -78,9 +91,9 @@ def rewrite_site(folder: Path, site: Site, gone: Sequence[Passage]) -> None:
     """
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, (*site.passages, *gone)))
     for split, name in QUESTION_FILES.items():
-        _rewrite(folder / name, map(_question_row, site.split(split)))
+        _rewrite(folder / name, map(question_row, site.split(split)))
     if (folder / UNANSWERED_FILE).exists():
-        _rewrite(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
+        _rewrite(folder / UNANSWERED_FILE, map(question_row, site.unanswered))
     _rewrite(folder / PASSAGES_FILE, map(_passage_row, site.passages))
 
 
@@ -132,9 +145,9 @@ def _write_files(folder: Path, site: Site) -> None:
     if site.language:
         _write_lines(folder / SITE_FILE, [{"language": site.language}])
     for split, name in QUESTION_FILES.items():
-        _write_lines(folder / name, map(_question_row, site.split(split)))
+        _write_lines(folder / name, map(question_row, site.split(split)))
     if site.unanswered:
-        _write_lines(folder / UNANSWERED_FILE, map(_question_row, site.unanswered))
+        _write_lines(folder / UNANSWERED_FILE, map(question_row, site.unanswered))
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
@@ -158,9 +171,10 @@ def _passage_row(passage: Passage) -> dict[str, Any]:
     return {key: value for key, value in row.items() if value}
 
 
-def _question_row(question: Question) -> dict[str, Any]:
+def question_row(question: Question) -> dict[str, Any]:
+    """Return a question as a line of a file holds it."""
     row: dict[str, Any] = {"id": question.id, "question": question.question}
     lists = {"answers": question.answers, "passage_ids": question.passage_ids}
     lists["hard_negative_ids"] = question.hard_negative_ids
     row |= {key: list(values) for key, values in lists.items() if values}
-    return row | {"origin": question.origin} if question.origin else row
+    return row | {key: value for key in ("origin", "subject") if (value := getattr(question, key))}

@@ -19,7 +19,7 @@ from fedrag.rag.pipeline import Retrieved, answer_temperature, prompt_builder, p
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.rag.window import Shown, shown_passage
 from fedrag.retrieval.index import Ranking
-from fedrag.types import MADE_BY_A_MODEL, Passage, Question, Site
+from fedrag.types import TRAIN_ONLY, Passage, Question, Site
 
 _IN_WORDS: dict[Given, str] = {
     "found": "what was found",
@@ -50,9 +50,7 @@ def diagnose_site(
     """
     chosen = site.questions if split == "all" else site.split(split)
     questions = [
-        question
-        for question in distinct_questions(chosen)
-        if question.answers and question.origin not in MADE_BY_A_MODEL
+        question for question in distinct_questions(chosen) if question.answers and question.origin not in TRAIN_ONLY
     ]
     if not questions:
         return []

@@ -16,7 +16,7 @@ from fedrag.models.retriever import Retriever
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import Answered, Retrieved, answer_temperature, generate_answers, rank
 from fedrag.retrieval.index import PassageIndex, Ranking
-from fedrag.types import Question, Site, Split
+from fedrag.types import CANARY, Question, Site, Split
 
 MeasuredSplit = Split | Literal["all"]
 """Questions to measure; all: those of every split."""
@@ -45,7 +45,7 @@ def measure_site(
         indexes: The folder of indexes; None: none are kept.
     """
     chosen = site.questions if split == "all" else site.split(split)
-    questions = distinct_questions(chosen)
+    questions = distinct_questions(question for question in chosen if question.origin != CANARY)
     if not questions:
         return []
     index: PassageIndex | None = None

@@ -320,11 +320,28 @@ class Retriever:
         )
         return cast(Array, np.ascontiguousarray(vectors, dtype=np.float32))
 
+    def query_features(self, texts: Sequence[str]) -> dict[str, Any]:
+        """Return what the encoder that trains reads of questions: tokens (texts, length) and their mask."""
+        return _features(self.learner, texts, "query")
+
+    def embed_features(self, features: dict[str, Any]) -> torch.Tensor:
+        """Return the vectors of questions of which the features are at hand, through which gradients flow."""
+        vectors: torch.Tensor = self.learner(dict(features), task="query")["sentence_embedding"]
+        return kept(vectors, self.learner)
+
+    def token_table(self) -> nn.Embedding:
+        """Return the layer of the encoder that trains which holds a vector for each token."""
+        transformer = next(m for m in self.learner.modules() if isinstance(m, PreTrainedModel))
+        return cast(nn.Embedding, transformer.get_input_embeddings())
+
     def _embed(self, encoder: SentenceTransformer, texts: Sequence[str], task: Task) -> torch.Tensor:
-        features = encoder.preprocess(list(texts), prompt=prompt_of(encoder, task), task=task)
-        features = {k: v.to(encoder.device) if torch.is_tensor(v) else v for k, v in features.items()}
-        vectors: torch.Tensor = encoder(features, task=task)["sentence_embedding"]
+        vectors: torch.Tensor = encoder(_features(encoder, texts, task), task=task)["sentence_embedding"]
         return kept(vectors, encoder)
+
+
+def _features(encoder: SentenceTransformer, texts: Sequence[str], task: Task) -> dict[str, Any]:
+    features = encoder.preprocess(list(texts), prompt=prompt_of(encoder, task), task=task)
+    return {k: v.to(encoder.device) if torch.is_tensor(v) else v for k, v in features.items()}
 
 
 def _token_embeddings(encoder: SentenceTransformer) -> dict[str, nn.Parameter]:

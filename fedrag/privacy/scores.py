@@ -31,7 +31,7 @@ def generator_gains(
 
     Both models read the same prompt: with the passages that the trained retriever finds.
     """
-    questions = [question for question in audited.questions if question.answers]
+    questions = [question for question in audited.scored if question.answers]
     examples = _prompts_with_answers(audited, questions, config, state, indexes)
     scores = [
         score_answers(RoundModels(config, used).generator, examples, config.evaluation.batch_tokens)
@@ -45,7 +45,8 @@ def retriever_gains(audited: Audited, config: Config, state: State) -> dict[Ques
 
     The passage is read as one text, from its beginning on.
     """
-    questions = [question for question in audited.questions if question.passage_ids]
+    known = {passage.id for passage in audited.site.passages}
+    questions = [question for question in audited.scored if known.intersection(question.passage_ids[:1])]
     trained, untouched = (_similarities(audited, questions, config, used) for used in (state, {}))
     return dict(zip(questions, (trained - untouched).tolist(), strict=True))
 

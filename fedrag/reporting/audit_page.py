@@ -8,7 +8,7 @@ from typing import Any
 
 from fedrag import __version__
 from fedrag.files import write_text
-from fedrag.privacy.findings import NOT_TESTED, headline, sentences
+from fedrag.privacy.findings import headline, not_tested, sentences
 from fedrag.reporting.page import filled
 
 PAGE = "audit.html"
@@ -30,7 +30,9 @@ def write_audit_page(folder: Path, name: str, result: Mapping[str, Any]) -> Path
         "name": name,
         "headline": headline(result),
         "sentences": sentences(result),
-        "not_tested": NOT_TESTED,
+        "not_tested": not_tested(result),
+        "has_canaries": "canaries" in result,
+        "was_attacked": bool(result.get("reconstruction")),
         "version": __version__,
     }
     write_text(path, filled("audit.html.jinja", content))

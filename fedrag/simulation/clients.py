@@ -69,6 +69,7 @@ class Clients:
         threads: torch threads of a client process.
         pooled_in: Whether one client holds the data of all sites, and the names of those whose data a round trains
             on; None: each site has a client.
+        canaries: How many each site has, and their seed.
     """
 
     folders: Sequence[Path]
@@ -76,6 +77,7 @@ class Clients:
     pool: RayPool | None
     threads: int
     pooled_in: Rounds | None = None
+    canaries: tuple[int, int] = (0, 0)
 
     @contextmanager
     def open_grid(self, parts: Parts) -> Iterator[Grid]:
@@ -110,6 +112,7 @@ class Clients:
             "site-name": name,
             "site-folder": str(folder.resolve()),
             "site-cache": str((self.caches / name).resolve()),
+            "canaries": json.dumps(self.canaries),
             "agreement-key": simulated_agreement_key(name),
             **({"score-cache": str(home / SCORES / name)} if writable else {}),
             **({"index-cache": str(home / INDEXES)} if writable else {}),

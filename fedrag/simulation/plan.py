@@ -18,7 +18,7 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, schedule_text, trained_components
 from fedrag.data.origins import count_origins, origins_text
 from fedrag.data.questions import count_distinct, question_counts
-from fedrag.data.site_folder import load_sites
+from fedrag.data.site_folder import chosen_folders
 from fedrag.models.generator import load_tokenizer
 from fedrag.models.resident import prefix_bytes, resident_retriever
 from fedrag.passes.choose import planned_paths, reading_text
@@ -28,7 +28,14 @@ from fedrag.runs.facts import client_threads
 from fedrag.runs.rate_tries import rate_text
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
-from fedrag.simulation.preflight import check_scenario, held_out_folders, sites_that_train, unused_negatives
+from fedrag.simulation.noise_plan import noise_lines
+from fedrag.simulation.preflight import (
+    check_scenario,
+    held_out_folders,
+    sites_that_train,
+    training_sites,
+    unused_negatives,
+)
 from fedrag.text import plural, size_text
 from fedrag.types import SPLITS, Component, Site, State
 from fedrag.weights.compute import best_device, cpu_count
@@ -43,7 +50,8 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
     Raises:
         FedragError: The scenario's data or models are not in order.
     """
-    sites = load_sites(Path(config.data.sites), config.data.only, config.data.hold_out)
+    data = config.data
+    sites = training_sites(config, chosen_folders(Path(data.sites), data.only, data.hold_out))
     check_scenario(config, sites, components)
     able = sites_that_train(config, sites, components)
     state = initial_state(config, trained_components(config.federation), components)
@@ -58,6 +66,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *secure_lines(federation, _asked(config, len(able))),
         _byte_line(config, state, len(able), components),
         _memory_line(config, sizes, len(sites), components),
+        *noise_lines(config, able, state),
         *_reading_lines(config, components),
         *_searching_lines(config, components),
         *_cut_lines(config, sites, components),
@@ -102,10 +111,13 @@ def _training_lines(
         rounds = rounds_training(config.federation, name)
         kind = component.learns_from(config)
         questions = sum(question_counts(site, with_unanswered=config.iterates)[kind] for site in able)
+        passes = plural(component.epochs(config), "pass", "passes")
+        if config.privacy.is_on:
+            passes = plural(config.privacy.steps, "noised step")
         sort = {"labelled_questions": "labelled ", "answered_questions": ""}.get(kind, "")
         lines.append(
             f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
-            f"{plural(component.epochs(config), 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
+            f"{passes} a round, in {plural(rounds, 'round')}"
         )
     if config.iterates:
         unanswered = sum(len(site.unanswered) for site in able)

@@ -15,14 +15,16 @@ from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
+from fedrag.data.canaries import with_canaries
 from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
+from fedrag.dp.accounting import require_opacus
 from fedrag.errors import ConfigError, DataError
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
 from fedrag.simulation.poison import check_poison
 from fedrag.text import plural
-from fedrag.types import SPLITS, Component, Site
+from fedrag.types import CANARY, SPLITS, Component, Site
 from fedrag.weights.store import FetchedModel, verify_model
 
 
@@ -41,6 +43,8 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
             into 4 bits.
     """
     check_poison(config.simulation.poison, sites)
+    if config.privacy.is_on:
+        require_opacus()
     _check_training(config, sites, components)
     _check_evaluation(config, sites)
     models = required_models(config, components)
@@ -54,6 +58,21 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
     for name in trained_components(config.federation):
         with naming_model(models[name]) if name in models else nullcontext():
             initial_state(config, (name,), components)
+
+
+def training_sites(config: Config, folders: Sequence[Path]) -> list[Site]:
+    """Return the data of sites as the scenario trains on it: with the canaries that it plants.
+
+    Raises:
+        DataError: A site is malformed, or has canaries of its own where the scenario plants some.
+    """
+    sites = [load_site(folder) for folder in folders]
+    if not config.simulation.canaries:
+        return sites
+    for folder, site in zip(folders, sites, strict=True):
+        if any(question.origin == CANARY for question in site.train):
+            raise DataError(f"{folder}: has canaries of its own; simulation.canaries must be 0, or take them out first")
+    return [with_canaries(site, config.simulation.canaries, config.seed) for site in sites]
 
 
 def sites_that_train(config: Config, sites: Sequence[Site], components: Components = SHIPPED) -> list[Site]:

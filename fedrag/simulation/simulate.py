@@ -16,7 +16,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.config.scenario import Config
 from fedrag.data.origins import count_origins
-from fedrag.data.site_folder import chosen_folders, load_site
+from fedrag.data.site_folder import chosen_folders
 from fedrag.display import Display, Quiet
 from fedrag.errors import ConfigError, FedragError, QuorumError, RunError, StorageError
 from fedrag.federation.aggregation import Rule
@@ -29,7 +29,7 @@ from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
 from fedrag.simulation.poison import poisoned
-from fedrag.simulation.preflight import check_scenario, unused_negatives
+from fedrag.simulation.preflight import check_scenario, training_sites, unused_negatives
 from fedrag.simulation.rates import try_rates
 from fedrag.simulation.train_arms import Arms
 from fedrag.tracking.follow import following, require_trackers
@@ -184,7 +184,7 @@ def _check_ray(config: Config, address: str | None) -> None:
 def _prepare(config: Config, parts: Parts) -> tuple[list[Path], dict[str, Any]]:
     """Return the folders of the sites that take part, and what the run depends on; refuse what cannot run."""
     folders = chosen_folders(Path(config.data.sites), config.data.only, config.data.hold_out)
-    sites = [load_site(folder) for folder in folders]
+    sites = training_sites(config, folders)
     check_scenario(config, sites, parts.components)
     models = required_models(config, parts.components)
     facts = collect_facts(config, models, folders) | {"own": parts.own_functions()} | own_facts(config.own)
@@ -212,8 +212,9 @@ def _finish(
         parts.display.say(reading_text(run.facts["passes"]))
     try:
         with pool as opened:
-            clients = Clients(folders, run.path / "sites", opened, run.facts["threads"])
-            arms = Arms(run, clients, parts, [load_site(folder) for folder in folders])
+            canaries = (run.config.simulation.canaries, run.config.seed)
+            clients = Clients(folders, run.path / "sites", opened, run.facts["threads"], canaries=canaries)
+            arms = Arms(run, clients, parts, training_sites(run.config, folders))
             for line in unused_negatives(run.config, arms.sites):
                 parts.display.say(line)
             if run.config.evaluation.rates:

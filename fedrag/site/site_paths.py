@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from fedrag.config.scenario import Config
+from fedrag.data.canaries import with_canaries
 from fedrag.data.pooling import pool_sites
 from fedrag.data.site_folder import chosen_folders, load_site, site_name
 from fedrag.errors import ConfigError
@@ -32,6 +33,7 @@ class SitePaths:
         run: Name of the run, under which delivered models are saved; empty where it has none.
         pooled: Folders of the sites whose data a simulation pools in this one; at a site of its own, none.
         pooled_in: Names of those whose data a round trains on, by round; all of them in a round that is not named.
+        canaries: How many canaries a simulation has at each site, and their seed; a site of its own plants them itself.
     """
 
     name: str
@@ -42,13 +44,14 @@ class SitePaths:
     run: str = ""
     pooled: tuple[Path, ...] = ()
     pooled_in: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
+    canaries: tuple[int, int] = (0, 0)
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SitePaths:
         """Return the paths of the site that this process serves.
 
         A launcher sets `site-folder`, and optionally `site-name`, `site-cache`, `score-cache` and `index-cache`; a
-        simulation sets `pooled` as well, where one client holds the data of several sites.
+        simulation sets `canaries` as well, and `pooled` where one client holds the data of several sites.
         Flower's own simulation sets `partition-id` alone: it numbers the scenario's sites in order of their names.
 
         Raises:
@@ -64,7 +67,9 @@ class SitePaths:
         pooled = json.loads(str(node_config.get("pooled", "{}")))
         folders = tuple(map(Path, pooled.get("folders", ())))
         rounds = {int(number): tuple(names) for number, names in pooled.get("rounds", {}).items()}
-        return cls(name, folder, cache, scores, indexes, str(node_config.get("run", "")), folders, rounds)
+        number, seed = json.loads(str(node_config.get("canaries", "[0, 0]")))
+        run = str(node_config.get("run", ""))
+        return cls(name, folder, cache, scores, indexes, run, folders, rounds, (number, seed))
 
     def load(self, training_round: int | None = None) -> Site:
         """Return the site's data, or that of the sites it pools.
@@ -76,9 +81,11 @@ class SitePaths:
             DataError: The data is malformed.
         """
         if not self.pooled:
-            return replace(load_site(self.folder), name=self.name)  # seeds come from the name it greets with
+            site = replace(load_site(self.folder), name=self.name)  # seeds come from the name it greets with
+            return with_canaries(site, *self.canaries)
         names = self.pooled_in.get(training_round or 0)
-        return pool_sites([load_site(folder) for folder in self.pooled if not names or site_name(folder) in names])
+        chosen = [folder for folder in self.pooled if not names or site_name(folder) in names]
+        return pool_sites([with_canaries(load_site(folder), *self.canaries) for folder in chosen])
 
 
 def _folder_of_partition(node_config: Mapping[str, object], config: Config) -> Path:

@@ -77,7 +77,11 @@ FAULTS = [
     ('{"id": "q1"\n', "not valid JSON: Expecting ',' delimiter at column 12"),
     ("[1]\n", "must be a JSON object"),
     ("[" * 100_000 + "\n", "not valid JSON: nested too deeply"),
-    (question_row(origin="web"), '"origin" must be one of generated, pseudo, feedback, or absent: people asked it'),
+    (
+        question_row(origin="web"),
+        '"origin" must be one of generated, pseudo, feedback, canary, or absent: people asked it',
+    ),
+    (question_row(subject=0), '"subject" must be a non-empty string'),
     (question_row(id=""), '"id" must be a non-empty string'),
     (question_row(id=7), '"id" must be a non-empty string'),
     (question_row(question=" "), '"question" must be a non-empty string'),

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_federation import SHIPPED, tiny_config
+from tiny_federation import SHIPPED, Lines, tiny_config, write_small_sites
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
-from fedrag.config.scenario import Config
+from fedrag.data.canaries import make_canaries
+from fedrag.data.planted_canaries import plant_canaries
 from fedrag.data.site_folder import load_site, load_sites
-from fedrag.data.writing import write_site
 from fedrag.errors import DataError
 from fedrag.privacy.audit import audit_of, audit_run
 from fedrag.privacy.audited import audited_questions
 from fedrag.privacy.findings import headline, sentences
 from fedrag.privacy.membership import FEWEST_OTHERS, Separation
+from fedrag.privacy.one_run import EpsilonBound
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.simulate import simulate
 from fedrag.types import Question, Site
@@ -27,18 +29,19 @@ from fedrag.types import Question, Site
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
 MEMORISE: dict[str, Any] = {
-    "name": "memorised",
-    "rag": {"passages": 0, "answer_tokens": 12},
-    "generator": {
-        "epochs": 50,
-        "learning_rate": 4e-3,
-        "batch_size": 8,
-        "adapter_from": "question",
-        "schedule": "constant",
-    },
+    "rag": {"passages": 0, "answer_tokens": 40},
+    "generator": {"epochs": 50, "learning_rate": 5e-3, "batch_size": 4, "lora": {"rank": 64}},
     "federation": {"rounds": 1, "schedule": "generator"},
-    "evaluation": {"split": "none"},
+    "simulation": {"canaries": 60},
 }
+
+
+class Stopped(Lines):
+    """A display that ends the audit when it comes to the answers, as a kill would."""
+
+    def say(self, line: str) -> None:
+        if line.startswith("asking every question"):
+            raise KeyboardInterrupt
 
 
 @pytest.fixture(scope="module")
@@ -46,22 +49,56 @@ def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return simulate(tiny_config(SHIPPED, federation={"rounds": 1}), out=tmp_path_factory.mktemp("audited") / "run")
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(1200)
-@pytest.mark.usefixtures("real_models")
 def test_a_model_that_was_made_to_memorise_is_found(tmp_path: Path):
-    north = load_site(SHIPPED / "north")
-    write_site(tmp_path / "sites" / "north", replace(north, train=north.train[:3], test=north.test + north.train[3:]))
-    config = Config.from_dict(MEMORISE | {"data": {"sites": str(tmp_path / "sites")}})
-    run = simulate(config, out=tmp_path / "run")
+    run = simulate(tiny_config(write_small_sites(tmp_path / "sites", north=8), **MEMORISE), out=tmp_path / "run")
     result = audit_run(run.path)
-    told = Separation(**result["membership"]["generator"])
-    assert told.found > 0.5
+    people, canaries = result["membership"]["generator"], result["canaries"]
+    assert people["found"] > 0.5
+    assert people["auc"] > 0.9
+    told = Separation(**canaries["membership"]["generator"])
+    assert told.found_low > 0.5
     assert told.auc_low > 0.9
-    assert result["answers"]["members"]["trained"]["hits"] == 3
-    assert result["answers"]["others"]["trained"]["hits"] < 4
-    assert "Too few held-back questions" in headline(result), "23 show no false accusation in a hundred"
+    assert canaries["epsilon"]["generator"]["epsilon"] > 1.0
+    assert canaries["planted"] + canaries["held_back"] == 60
+    assert run.facts["origins"] == {"": 8, "canary": canaries["planted"]}
+    assert result["answers"]["members"]["trained"]["hits"] >= 1
+    assert result["answers"]["others"]["trained"]["hits"] == 0
+    assert "Too few held-back questions" in headline(result), "so few show no false accusation in a hundred"
     assert json.loads((run.path / "audit" / "audit.json").read_text()) == result
+
+
+def test_an_audit_that_was_stopped_goes_on_with_what_it_had(run: RunFolder):
+    whole = audit_run(run.path)
+    with pytest.raises(KeyboardInterrupt):
+        audit_run(run.path, display=Stopped())
+    kept = run.path / "audit" / "kept"
+    assert sorted(path.stem for path in kept.iterdir()) == [
+        f"{component}-{site}" for component in ("generator", "retriever") for site in range(3)
+    ]
+    assert audit_run(run.path) == whole
+    assert not kept.exists()
+    with pytest.raises(KeyboardInterrupt):
+        audit_run(run.path, display=Stopped())
+    content = json.loads((kept / "retriever-0.json").read_text())
+    (kept / "retriever-0.json").write_text(json.dumps(content | {"result": [9.0] * len(content["result"])}))
+    (kept / "generator-0.json").write_text('{"key": "of other models", "result": []}')
+    (kept / "generator-1.json").write_text('{"key": ')
+    again = audit_run(run.path)
+    assert again["membership"]["retriever"] != whole["membership"]["retriever"], "it is taken as it was kept"
+    assert again["membership"]["generator"] == whole["membership"]["generator"], "what does not fit is done anew"
+
+
+def test_canaries_in_the_data_are_told_of_the_run_that_had_them_alone(tmp_path: Path):
+    sites = Path(shutil.copytree(SHIPPED, tmp_path / "sites"))
+    before = simulate(tiny_config(sites, federation={"rounds": 1, "schedule": "retriever"}), out=tmp_path / "before")
+    plant_canaries(sites / "north", 60, 0)
+    after = simulate(tiny_config(sites, federation={"rounds": 1, "schedule": "retriever"}), out=tmp_path / "after")
+    assert "canaries" not in audit_run(before.path)
+    told = audit_run(after.path)["canaries"]
+    assert told["planted"] + told["held_back"] == 60
+    assert told["membership"]["retriever"]["n_members"] == told["planted"]
+    with pytest.raises(DataError, match=r"north: has canaries of its own; simulation.canaries must be 0"):
+        simulate(tiny_config(sites, simulation={"canaries": 10}), out=tmp_path / "both")
 
 
 def test_a_model_that_was_not_trained_is_at_chance(run: RunFolder):
@@ -69,6 +106,10 @@ def test_a_model_that_was_not_trained_is_at_chance(run: RunFolder):
     result = audit_of(load_sites(SHIPPED), run.config, untouched)
     for figures in result["membership"].values():
         assert (figures["auc"], figures["found"]) == (0.5, 0.0)
+    canaries = {site.name: make_canaries(site, 100, 0) for site in load_sites(SHIPPED)}
+    told = audit_of(load_sites(SHIPPED), run.config, untouched, canaries)["canaries"]
+    for component, figures in told["membership"].items():
+        assert (figures["auc"], figures["found"], told["epsilon"][component]["epsilon"]) == (0.5, 0.0, 0.0)
     assert "Too few held-back questions for a headline" in headline(result)
 
 
@@ -125,3 +166,22 @@ def test_a_trace_on_average_is_no_clean_bill():
     trace = Separation(200, 500, 0.57, 0.53, 0.61, 0.0, 0.0, 0.02).to_json()
     said = headline({"membership": {"generator": trace, "retriever": trace}})
     assert said.startswith("On average the generator and the retriever do better on questions learnt from")
+
+
+def test_canaries_that_are_found_are_the_headline_and_have_their_sentences():
+    none = Separation(200, 500, 0.5, 0.45, 0.55, 0.01, 0.0, 0.03).to_json()
+    clear = Separation(120, 130, 0.99, 0.98, 1.0, 0.9, 0.85, 0.94).to_json()
+    canaries = {
+        "planted": 120,
+        "held_back": 130,
+        "membership": {"generator": clear},
+        "epsilon": {"generator": EpsilonBound(2.345, 1e-5, 250, 124, 120).to_json()},
+    }
+    result = {"membership": {"generator": none}, "canaries": canaries}
+    assert headline(result) == "Single questions that the generator learnt from can be told from others."
+    said = " ".join(sentences(result))
+    assert "Of 250 made-up questions, a coin planted 120 among the training questions and held 130 back." in said
+    assert "those planted score higher in 99 of 100 pairs" in said
+    assert "Of 124 guesses, 120 are right: its training leaves more trace of a question than any epsilon below" in said
+    few = canaries | {"membership": {"generator": none | {"n_others": 30}}}
+    assert "cannot be told" in headline(result | {"canaries": few}), "too few canaries: those of people still count"
