@@ -101,6 +101,8 @@ class Question:
     Attributes:
         hard_negative_ids: Passages that look right and are wrong; the contrastive loss learns from them.
         origin: Where it comes from, one of `ORIGINS`.
+        subject: Whom it is about, such as a patient's number: all questions of a subject are protected as one, where a
+            run adds noise. It never leaves the site.
     """
 
     id: str
@@ -109,6 +111,7 @@ class Question:
     passage_ids: tuple[str, ...] = ()
     hard_negative_ids: tuple[str, ...] = ()
     origin: Origin = ""
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ CHECKS = [
     "versions",
     "site.toml",
     "data",
+    "privacy",
     "models",
     "device",
     "memory",

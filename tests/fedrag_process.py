@@ -54,9 +54,19 @@ def run_to_its_end(*arguments: str | Path, largest_file: int | None = None) -> t
         return process.returncode, out, err
 
 
-def await_moment(process: subprocess.Popen[str], moment: Callable[[], bool], timeout_s: float = 240.0) -> None:
-    """Return as soon as a moment has come; fail if the process ends before."""
+def await_moment(
+    process: subprocess.Popen[str], moment: Callable[[], bool], timeout_s: float = 240.0, every_s: float = 0.01
+) -> None:
+    """Return as soon as a moment has come; fail if the process ends before.
+
+    Args:
+        process: What is waited for.
+        moment: Whether it has come.
+        timeout_s: Fail after so long.
+        every_s: Seconds between two looks; without them a look takes the core that the process needs.
+    """
     end = time.monotonic() + timeout_s
     while not moment():
         assert process.poll() is None, f"it ended before the moment came: {process.communicate()}"
         assert time.monotonic() < end, "the moment never came"
+        time.sleep(every_s)

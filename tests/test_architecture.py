@@ -29,7 +29,7 @@ ROWS = (
     ("training", "rag"),
     ("passes",),
     ("models", "retrieval"),
-    ("weights", "federation", "grids", "runs"),
+    ("weights", "federation", "grids", "runs", "dp"),
     ("data", "config", "security", "service", "secure_sum"),
     ("types", "errors", "seeding", "files", "display", "text", "memory", "locks"),
 )
@@ -84,6 +84,7 @@ ONLY_IN = {
         "site.service",
     ),
     "ray": ("grids",),
+    "opacus": ("dp",),
     "peft": ("models",),
     "faiss": ("retrieval",),
     "mlflow": ("tracking",),

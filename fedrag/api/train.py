@@ -82,6 +82,8 @@ def train(
     if mode not in get_args(Mode):
         raise ConfigError(f'mode = "{mode}": expected "generator", "retriever" or "joint"')
     config = _config_of(system.config, mode, epochs, settings or {})
+    if config.privacy.is_on:
+        raise ConfigError("fedrag.train keeps no ledger of what it spends; set privacy.epsilon in a scenario of rounds")
     check_scenario(config, [site])
     components = trained_components(config.federation)
     state = initial_state(config, components) | {

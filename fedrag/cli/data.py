@@ -60,6 +60,7 @@ def check(
     from fedrag.data.check import check_sites
     from fedrag.data.site_folder import site_folders
     from fedrag.files import write_json
+    from fedrag.text import plural
 
     config = Config.from_file(scenario) if scenario is not None else None
     rag, generator = (config.rag, config.models.generator) if config else (RagConfig(), model)
@@ -72,6 +73,11 @@ def check(
         write_json(json_file, asdict(report) | {"cuts": {name: asdict(found) for name, found in cuts.items()}})
     _print_table(report, f"tokens of {model}" if model else "words")
     _print_origins(report)
+    for site in report.sites:
+        if site.n_subjects:
+            named = f"{plural(site.n_with_subject, 'question')} of {plural(site.n_subjects, 'subject')}"
+            others = sum(site.n_questions.values()) - site.n_with_subject
+            typer.echo(f"{site.name}: {named}" + (f", {others:,} without a subject." if others else "."))
     if cuts:
         _print_cuts(cuts.values(), rag)
     for warning in report.warnings:

@@ -55,6 +55,12 @@ SiteOption = Annotated[
     str | None, typer.Option("--site", help="Column that names the site; without it, there is one site.")
 ]
 IdOption = Annotated[str | None, typer.Option("--id", help="Column of the question's id.")]
+SubjectOption = Annotated[
+    str | None,
+    typer.Option(
+        "--subject", help="Column of whom a question is about: where noise is added, it covers all of theirs."
+    ),
+]
 PassagesOption = Annotated[
     Path | None, typer.Option("--passages", help="JSON lines with id and text: passages that every site gets.")
 ]
@@ -164,6 +170,7 @@ def table(
     passage: PassageOption = None,
     site: SiteOption = None,
     identity: IdOption = None,
+    subject: SubjectOption = None,
     passages: PassagesOption = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
@@ -172,7 +179,7 @@ def table(
     """Import a table; the command's name is the format."""
     from fedrag.data.importers.table import Columns, import_table, open_table
 
-    columns = Columns(question, answer, passage, site, identity)
+    columns = Columns(question, answer, passage, site, identity, subject)
     corpus = _read_corpus(passages)
     opened = open_table(file, context.info_name, encoding)
     _import(out, split, lambda fractions: import_table(opened, columns, corpus, fractions, seed))
@@ -189,6 +196,7 @@ def hub(
     passage: PassageOption = None,
     site: SiteOption = None,
     identity: IdOption = None,
+    subject: SubjectOption = None,
     passages: PassagesOption = None,
     split: SplitOption = DEFAULT_SPLIT,
     seed: SeedOption = 0,
@@ -201,7 +209,7 @@ def hub(
     from fedrag.data.importers.hub_dataset import open_hub_table
     from fedrag.data.importers.table import Columns, import_table
 
-    columns = Columns(question, answer, passage, site, identity)
+    columns = Columns(question, answer, passage, site, identity, subject)
     corpus = _read_corpus(passages)
 
     def read(fractions: Fractions) -> Imported:

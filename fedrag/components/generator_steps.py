@@ -13,6 +13,7 @@ from fedrag.components.work import Prepared, Work
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.data.questions import count_distinct
+from fedrag.dp.units import units_of
 from fedrag.errors import ConfigError
 from fedrag.models.adapters import initial_lora, lora_targets, save_adapter
 from fedrag.models.attention_window import window_of
@@ -33,6 +34,8 @@ from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.rag.window import Shown, shown_hits
 from fedrag.seeding import derive_seed
+from fedrag.training.private_generator import train_generator_privately
+from fedrag.training.private_steps import NoisedSteps
 from fedrag.training.ralt import answer_examples, train_generator
 from fedrag.training.result import TrainingResult
 from fedrag.training.shown_passages import find_training_passages
@@ -51,6 +54,8 @@ def _initial_state(config: Config, seed: int) -> Tensors:
 
 def _prepare(work: Work) -> Prepared | None:
     """Retrieve passages for the site's questions and lay out prompts and answers."""
+    if work.noise:
+        return _prepare_with_noise(work, work.noise)
     examples = [example for part in work.searches for example in _examples(part)]
     answered = work.bench.site.answered
     if not examples:
@@ -58,13 +63,30 @@ def _prepare(work: Work) -> Prepared | None:
     return Prepared(len(answered), lambda: _train(work, examples), count_distinct(answered))
 
 
+def _prepare_with_noise(work: Work, noise: NoisedSteps) -> Prepared | None:
+    """Lay out prompts and answers by what is protected as a whole, a question's without a look at another's."""
+    rag, generator, answered = work.bench.config.rag, work.models.generator, work.bench.site.answered
+    found = {q.id: shown for q, shown in zip(answered, _shown(work), strict=True)}
+    units = [
+        [example for question in unit for example in answer_examples(generator, [question], [found[question.id]], rag)]
+        for unit in units_of(answered)
+    ]
+    if not units:
+        return None
+    return Prepared(len(answered), lambda: _train_with_noise(work, units, noise), count_distinct(answered))
+
+
 def _examples(work: Work) -> list[Example]:
+    return answer_examples(work.models.generator, work.bench.site.answered, _shown(work), work.bench.config.rag)
+
+
+def _shown(work: Work) -> list[list[Shown]]:
+    """Return the passages in the prompts of each answered question."""
     config, site = work.bench.config, work.bench.site
-    shown: list[list[Shown]] = [[] for _ in site.answered]
-    if config.rag.passages and site.answered:
-        seed = derive_seed(work.seed(_NAME), "raft")
-        shown = find_training_passages(work.models.retriever, work.index(), site, config, seed)
-    return answer_examples(work.models.generator, site.answered, shown, config.rag)
+    if not config.rag.passages or not site.answered:
+        return [[] for _ in site.answered]
+    seed = derive_seed(work.seed(_NAME), "raft")
+    return find_training_passages(work.models.retriever, work.index(), site, config, seed)
 
 
 def _train(work: Work, examples: list[Example]) -> TrainingResult:
@@ -81,6 +103,22 @@ def _train(work: Work, examples: list[Example]) -> TrainingResult:
         loss=bench.losses.answer,
         on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
         free_bytes=free_share(bench.config.simulation, generator.model.device.type),
+    )
+
+
+def _train_with_noise(work: Work, units: list[list[Example]], noise: NoisedSteps) -> TrainingResult:
+    bench = work.bench
+    return train_generator_privately(
+        work.models.generator,
+        units,
+        bench.config.generator,
+        noise,
+        progress=work.progress(_NAME),
+        received=work.request.state[_NAME],
+        trained=work.trained(_NAME),
+        proximal_mu=bench.config.federation.proximal_mu,
+        loss=bench.losses.answer,
+        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
     )
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedrag.components.model_cards import write_retriever_card
 from fedrag.components.model_errors import naming_model
+from fedrag.components.noised_retriever import prepare_with_noise, split_pairs
 from fedrag.components.retriever_check import require_dense_encoder, try_retriever
 from fedrag.components.spec import Steps
 from fedrag.components.work import Prepared, Work
@@ -49,6 +50,8 @@ def _initial_state(config: Config, seed: int) -> Tensors:
 
 def _prepare(work: Work) -> Prepared | None:
     """Collect what the retriever learns from in this round."""
+    if work.noise:
+        return prepare_with_noise(work, work.noise, _score_candidates)
     examples = share_labels([example for part in work.searches for example in _examples(part)])
     teaching = teaching_questions(examples, work.bench.config.retriever)
     if not teaching:
@@ -96,15 +99,20 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
     pairs = lsr_pairs(generator, drawn, chosen, passages, base, bench.config.rag)
     with generator.untouched() if lsr.scorer == "untouched" else nullcontext():
         cache = ScoreCache(bench.scores, models.generator_key(lsr.scorer == "untouched"))
-        scores = score_answers(
-            generator,
-            pairs,
-            lsr.batch_tokens,
-            cache,
-            lambda done, total: bench.on_progress("score", done, total),
-        )
+        # With noise each question is scored by itself: in a batch of several its scores would depend on the others.
+        parts = [[*pairs]] if work.noise is None else split_pairs(pairs, chosen)
+        scores: list[float] = []
+        for part in parts:
+            done = len(scores)
+            scores += score_answers(
+                generator,
+                part,
+                lsr.batch_tokens,
+                cache,
+                lambda now, _, before=done: bench.on_progress("score", before + now, len(pairs)),  # type: ignore[misc]
+            ).tolist()
     cache.prune()
-    return scored_examples(drawn, chosen, scores.tolist(), base)
+    return scored_examples(drawn, chosen, scores, base)
 
 
 def _train(work: Work, examples: Sequence[RetrieverExample]) -> TrainingResult:

@@ -14,6 +14,7 @@ from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.seeding import derive_seed
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import Progress
+from fedrag.training.private_steps import NoisedSteps
 from fedrag.training.result import TrainingResult
 from fedrag.types import Component, Site
 
@@ -58,6 +59,7 @@ class Work:
         rankings: Gives the passages to show and the ranks of the labelled ones, for each validation question; ranked
             when first asked for.
         parts: The work at each site whose data was pooled here; at a site of its own, none.
+        noise: The steps of each component, where noise covers single questions; None: it does not.
     """
 
     bench: Workbench
@@ -66,6 +68,7 @@ class Work:
     index: Callable[[], PassageIndex]
     rankings: Callable[[], Sequence[Ranking]]
     parts: tuple[Work, ...] = ()
+    noise: NoisedSteps | None = None
 
     @property
     def searches(self) -> tuple[Work, ...]:

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 from fedrag.config.averaging import averaging_of, contradiction, secure_contradiction
 from fedrag.config.inputs import DataConfig, ModelsConfig
 from fedrag.config.own_settings import OwnConfig
+from fedrag.config.privacy_settings import PrivacyConfig
 from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.config.run_settings import EvaluationConfig, FederationConfig, SimulationConfig, TrackingConfig
 from fedrag.config.schedule import rounds_training, trained_components
@@ -44,6 +45,7 @@ class Config(Section):
     generator: GeneratorConfig = GeneratorConfig()
     retriever: RetrieverConfig = RetrieverConfig()
     federation: FederationConfig = FederationConfig()
+    privacy: PrivacyConfig = PrivacyConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     simulation: SimulationConfig = SimulationConfig()
     tracking: TrackingConfig = TrackingConfig()
@@ -84,6 +86,7 @@ class Config(Section):
         self._check_template()
         self._check_rates()
         self._check_averaging()
+        self._check_privacy()
         return self
 
     def _check_closed_book(self) -> None:
@@ -132,6 +135,32 @@ class Config(Section):
             raise ValueError("evaluation.rates chooses the generator's by F1, which needs evaluation.generate = true")
         if self.federation.components:
             raise ValueError("evaluation.rates works with federation.schedule alone; leave out federation.components")
+
+    def _check_privacy(self) -> None:
+        """Refuse, where noise covers single questions, what lets one question act through others."""
+        if not self.privacy.is_on:
+            return
+        contrasts = self.trains_retriever and self.retriever.uses_contrastive
+        scores = self.trains_retriever and self.retriever.uses_lsr
+        refused = {
+            "the in-batch negatives of retriever.loss let a question act through all others of its batch, which no "
+            "clipping of its own gradient bounds; set retriever.contrastive.hard_negatives = 4, its own retrieved "
+            'passages, or retriever.loss = "lsr"': contrasts and not self.retriever.contrastive.hard_negatives,
+            "generator.raft_drop draws one question after the other, so each changes the draws of the next; "
+            "set it to 0": self.trains_generator and self.generator.raft_drop > 0,
+            "retriever.lsr.max_questions draws questions among others; set it to 0": scores
+            and self.retriever.lsr.max_questions > 0,
+            'federation.schedule = "iterate" learns from questions that nobody counted; set another': self.iterates,
+            "federation.components may name parts of one's own, of which nobody knows how they learn; use "
+            "federation.schedule": bool(self.federation.components),
+            "evaluation.rates trains once for each rate, and each time costs its epsilon; leave it out": bool(
+                self.evaluation.rates
+            ),
+            "own.module brings losses and a rule of averaging that nobody has looked at": bool(self.own.module),
+        }
+        for reason, is_so in refused.items():
+            if is_so:
+                raise ValueError(f"privacy.epsilon = {self.privacy.epsilon:g}: {reason}")
 
     def _check_averaging(self) -> None:
         """Refuse ways of averaging that contradict one another or what is trained."""

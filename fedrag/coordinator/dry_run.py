@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,10 +20,13 @@ from fedrag.coordinator.overview import site_states, told_last
 from fedrag.coordinator.pace import Pace, pace_of_earlier
 from fedrag.coordinator.secure_sites import secure_sum_text
 from fedrag.coordinator.server_folder import ServerFolder
+from fedrag.dp.accounting import has_opacus
+from fedrag.dp.feasibility import NoisePlan, cost_text
+from fedrag.dp.noise_costs import component_plan
 from fedrag.federation.greeting import minor_version
 from fedrag.reporting.what_ran import duration
 from fedrag.text import plural, size_text
-from fedrag.types import State
+from fedrag.types import Component, State
 
 TAKES_PART, NOT_KNOWN, SITS_OUT, REFUSES = "takes part", "not known", "sits out", "refuses"
 
@@ -117,11 +120,14 @@ def dry_run(folder: ServerFolder, config: Config, components: Components = SHIPP
     """
     config = checked(folder, config)
     federation = config.federation
-    moved = traffic(config, _state(config, components), components)
+    state = _state(config, components)
+    moved = traffic(config, state, components)
+    plans = _noise_plans(config, state)
     told = told_last(folder)
     states = site_states(folder)
+    asked_sites = math.ceil(federation.fraction * len(states))
     sites = tuple(
-        _foreseen(name, state, told.get(name), config, moved, components, math.ceil(federation.fraction * len(states)))
+        _foreseen(name, state, told.get(name), config, moved, components, asked_sites, plans)
         for name, state in states.items()
     )
     asked = math.ceil(federation.fraction * len(_able(sites)) - 1e-9)
@@ -177,6 +183,13 @@ def _state(config: Config, components: Components) -> State:
     return state
 
 
+def _noise_plans(config: Config, state: State) -> dict[Component, NoisePlan]:
+    """Return the noised training of each component; none where there is no noise, or nothing here accounts for it."""
+    if not config.privacy.is_on or not has_opacus():
+        return {}
+    return {name: component_plan(config, name, state[name]) for name in trained_components(config.federation)}
+
+
 def _foreseen(
     name: str,
     state: str,
@@ -185,6 +198,7 @@ def _foreseen(
     moved: Traffic,
     components: Components,
     sites: int,
+    plans: Mapping[Component, NoisePlan],
 ) -> ForeseenSite:
     if told is None:
         return ForeseenSite(name, state, NOT_KNOWN, ("did not answer a greeting yet",))
@@ -196,7 +210,20 @@ def _foreseen(
         return ForeseenSite(name, state, NOT_KNOWN, ("does not tell its policy",))
     if codes := refusals_of_all(policy, asked, components):
         return ForeseenSite(name, state, REFUSES, tuple(map(refusal_text, codes)))
-    return ForeseenSite(name, state, TAKES_PART, tuple(reservations(policy, asked)))
+    tells = policy.get("tell_counts", 1) and not config.federation.secure
+    noise = noise_costs(plans, told["counts"]) if tells else ()
+    return ForeseenSite(name, state, TAKES_PART, (*reservations(policy, asked), *noise))
+
+
+def noise_costs(plans: Mapping[Component, NoisePlan], counts: Mapping[str, int]) -> Iterator[str]:
+    """Yield what noise costs each component at a site that told these numbers of its questions.
+
+    Args:
+        plans: The noised training of each component; none where there is no noise.
+        counts: What the site told; subjects, which are fewer, it does not tell.
+    """
+    for name, plan in plans.items():
+        yield f"{name}: {cost_text(plan, counts.get('train_questions', 0))}"
 
 
 def _why_it_sits_out(told: Mapping[str, Any], config: Config, components: Components) -> str:

@@ -54,6 +54,7 @@ def refusals_of_all(policy: Mapping[str, float], asked: Asked, components: Compo
         "policy-few-examples": all(
             _fewest_questions(policy, asked, names, components) < policy.get("min_examples", 1) for names in rounds
         ),
+        "policy-epsilon": policy.get("max_epsilon", 0) > 0 and not asked.config.privacy.is_on,
         "secure-sites": federation.secure and 0 < asked.sites < policy.get("secure_min_sites", 0),
         "policy-counts": not federation.secure
         and not (policy.get("tell_counts", 1) and not policy.get("secure", 0))
@@ -77,10 +78,7 @@ def reservations(policy: Mapping[str, float], asked: Asked) -> Iterator[str]:
     if module := config.own.module:
         allowed = count_text(policy.get("own_modules", 0), "module")
         yield f"works with {module} only if that is among the {allowed} it allows"
-    if 0 < (most := policy.get("rounds_a_day", 0)) < rounds:
-        yield f"refuses after {count_text(most, 'round')} on one day"
-    if minutes := policy.get("minutes_a_day", 0):
-        yield f"refuses after {count_text(minutes, 'minute')} of work on one day"
+    yield from _limits(policy, rounds)
     if not policy.get("measure", 1):
         yield "refuses to measure models"
     quiet = policy.get("quiet_hours.from", 0), policy.get("quiet_hours.until", 0)
@@ -90,6 +88,16 @@ def reservations(policy: Mapping[str, float], asked: Asked) -> Iterator[str]:
         yield f"keeps an update whose norm is above {number_text(update_norm)}"
     if config.federation.diagnose and not policy.get("tell_diagnosis", 0):
         yield "does not tell why its answers are wrong"
+
+
+def _limits(policy: Mapping[str, float], rounds: int) -> Iterator[str]:
+    """Yield after how much a site refuses to go on."""
+    if 0 < (most := policy.get("rounds_a_day", 0)) < rounds:
+        yield f"refuses after {count_text(most, 'round')} on one day"
+    if minutes := policy.get("minutes_a_day", 0):
+        yield f"refuses after {count_text(minutes, 'minute')} of work on one day"
+    if epsilon := policy.get("max_epsilon", 0):
+        yield f"refuses once epsilon {number_text(epsilon)} is spent of its questions, in all runs together"
 
 
 def refusal_text(code: str) -> str:

@@ -45,6 +45,8 @@ def _of_work(numbers: Mapping[str, float]) -> Iterator[str]:
         yield f"at most {count_text(minutes, 'minute')} a day"
     if not numbers.get("measure", 1):
         yield "measures nothing"
+    if epsilon := numbers.get("max_epsilon", 0):
+        yield f"only with noise, up to epsilon {number_text(epsilon)}"
     quiet = numbers.get("quiet_hours.from", 0), numbers.get("quiet_hours.until", 0)
     if quiet[0] != quiet[1]:
         yield f"no work {time_text(quiet[0])}-{time_text(quiet[1])} (its time)"

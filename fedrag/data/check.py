@@ -42,6 +42,10 @@ class SiteReport:
     """Distinct questions of each question file."""
     n_by_origin: dict[str, int]
     """Questions by where they come from, of a site with others than people's; "" is from people."""
+    n_with_subject: int
+    """Questions that name whom they are about."""
+    n_subjects: int
+    """Different subjects among them."""
     n_unlabelled: int
     """Questions that name no passage."""
     n_unanswered: int
@@ -130,6 +134,8 @@ def _describe(folder: Path, rows: NumberedRows, count: CountTokens) -> SiteRepor
         n_questions={split: len(splits[split]) for split in SPLITS},
         n_distinct={split: count_distinct(splits[split]) for split in SPLITS},
         n_by_origin=count_origins(questions),
+        n_with_subject=sum(bool(question.subject) for question in questions),
+        n_subjects=len({question.subject for question in questions} - {""}),
         n_unlabelled=sum(not question.passage_ids for question in questions),
         n_unanswered=sum(not question.answers for question in questions),
         n_waiting=len(rows.unanswered),

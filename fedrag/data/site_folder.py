@@ -4,7 +4,8 @@ A site is a folder named after it:
 
 ```
 passages.jsonl     {"id", "text", "title"?, "source"?}               at least one
-train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "hard_negative_ids"?: [..], "origin"?}
+train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "hard_negative_ids"?: [..], "origin"?,
+                    "subject"?}
 validation.jsonl   the same                                          absent or empty: no such questions
 test.jsonl         the same; here and in validation.jsonl no question that a model wrote or answered
 unanswered.jsonl   {"id", "question", "passage_ids"?}                absent or empty: no such questions
@@ -217,7 +218,8 @@ def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Questio
     origin = row.get("origin") or ""
     if origin not in ORIGINS:
         raise ValueError(f'"origin" must be one of {", ".join(filter(None, ORIGINS))}, or absent: people asked it')
-    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin)
+    subject = _text(row, "subject") if row.get("subject") not in (None, "") else ""
+    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin, subject)
     if not answers and not labels:
         raise ValueError('"answers" must be a non-empty list of strings, unless "passage_ids" names the right passages')
     _require_known(labels + negatives, passage_ids)

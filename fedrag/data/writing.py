@@ -177,4 +177,4 @@ def question_row(question: Question) -> dict[str, Any]:
     lists = {"answers": question.answers, "passage_ids": question.passage_ids}
     lists["hard_negative_ids"] = question.hard_negative_ids
     row |= {key: list(values) for key, values in lists.items() if values}
-    return row | {"origin": question.origin} if question.origin else row
+    return row | {key: value for key in ("origin", "subject") if (value := getattr(question, key))}

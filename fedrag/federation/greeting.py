@@ -30,6 +30,8 @@ POLICY_RULES = (
     "max_update_norm",
     "min_examples",
     "min_examples_for_metrics",
+    "max_epsilon",
+    "tell_epsilon",
     "measure",
     "secure",
     "secure_min_sites",

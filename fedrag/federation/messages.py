@@ -41,7 +41,7 @@ _DIAGNOSIS = "diagnosis."
 
 
 # Any other name would be text that a site chose.
-_METRICS = {"seconds", "delivered"}
+_METRICS = {"seconds", "delivered", "privacy.epsilon"}
 _METRICS_OF_A_COMPONENT = ("loss", "last_loss", "steps", "tokens", "norm", "sum", "count", "scale", "tau_r")
 
 

@@ -259,5 +259,7 @@ def round_line(record: dict[str, Any], rounds: int) -> str:
         if losses:
             parts.append(f"{component} loss {sum(losses) / len(losses):.4f}")
     parts += [f"{c} validation {score:.4f}" for c, score in record["validation"].items()]
-    sites = f"{len(record['sites'])} of {len(record['asked'])} sites"
-    return f"round {record['round']}/{rounds}: {sites}, {', '.join(parts)}, {record['seconds']:.0f} s"
+    spent = [s["privacy.epsilon"] for s in record["sites"].values() if "privacy.epsilon" in s]
+    parts += [f"epsilon at most {max(spent):.2f}"] if spent else []
+    parts = [f"{len(record['sites'])} of {len(record['asked'])} sites", *parts, f"{record['seconds']:.0f} s"]
+    return f"round {record['round']}/{rounds}: {', '.join(parts)}"

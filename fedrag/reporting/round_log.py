@@ -119,6 +119,20 @@ def temperatures(records: Records) -> list[str]:
     return found
 
 
+def spent_epsilon(records: Records) -> list[str]:
+    """Return, in words, what each site told last of the epsilon that the run has spent there.
+
+    >>> spent_epsilon([{"sites": {"a": {"privacy.epsilon": 3.5}}}, {"sites": {"a": {"privacy.epsilon": 4.96}}}])
+    ['a 4.96']
+    """
+    last: dict[str, float] = {}
+    for record in records:
+        for name, told in record["sites"].items():
+            if "privacy.epsilon" in told:
+                last[name] = told["privacy.epsilon"]
+    return [f"{printable(name)} {epsilon:.2f}" for name, epsilon in sorted(last.items())]
+
+
 def failures(records: Records) -> list[Failure]:
     """Return which replies were left out, by site and reason, whatever the ids of their errors."""
     rounds: dict[tuple[str, str], list[int]] = defaultdict(list)

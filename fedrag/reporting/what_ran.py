@@ -7,12 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedrag.config.averaging import averaging_text
+from fedrag.config.privacy_settings import PrivacyConfig
 from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.data.origins import origins_text
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS
-from fedrag.reporting.round_log import Records, SiteTotals, temperatures
+from fedrag.reporting.round_log import Records, SiteTotals, spent_epsilon, temperatures
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import plural, size_text
 from fedrag.types import COMPONENTS
@@ -182,6 +183,8 @@ def facts(
         found["Rounds"] += f"; extended from {extension['from']} to {extension['to']}"
     if averaging := averaging_text(config.federation, trained_components(config.federation)):
         found["Averaged"] = averaging
+    if config.privacy.is_on:
+        found["Noise"] = noise_text(config.privacy, records)
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
     found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"
@@ -201,6 +204,16 @@ def facts(
         versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
         found["Versions"] = f"fedrag {recorded['fedrag']}, {versions}"
     return found
+
+
+def noise_text(settings: PrivacyConfig, records: Records) -> str:
+    """Return what noise was to protect, and what the sites have spent of it."""
+    spent = ", ".join(spent_epsilon(records)) or "the sites do not tell"
+    delta = "one in ten times a site's questions" if settings.delta == "auto" else f"{settings.delta:g}"
+    return (
+        f"for single questions or subjects, epsilon up to {settings.epsilon:g} at delta {delta}; spent: {spent}; "
+        "passages are not protected"
+    )
 
 
 def _models(run: RunFolder) -> dict[str, str]:

@@ -18,7 +18,7 @@ class TrainingTotal:
 
     Attributes:
         learning_rate: Peak learning rate.
-        batch_size: Examples per optimizer step.
+        batch_size: Examples per optimizer step; where noise is added, the most that a site expects in one.
         steps: Optimizer steps at all sites.
         questions: Questions read, each as often as it was.
     """
@@ -47,10 +47,14 @@ def training_totals(runs: Iterable[tuple[Config, RunFolder]]) -> dict[Component,
 
 def _added(before: TrainingTotal | None, config: Config, component: str, told: dict[str, Any]) -> TrainingTotal:
     settings: OptimizerSection = getattr(config, component)
-    total = before or TrainingTotal(settings.learning_rate, settings.batch_size)
+    examples, steps = int(told[f"{component}.examples"]), int(told[f"{component}.steps"])
+    batch_size, passes = settings.batch_size, float(settings.epochs)
+    if config.privacy.is_on:
+        batch_size, passes = round(config.privacy.sample_rate * examples), config.privacy.sample_rate * steps
+    total = before or TrainingTotal(settings.learning_rate, batch_size)
     return TrainingTotal(
         total.learning_rate,
-        total.batch_size,
-        total.steps + int(told[f"{component}.steps"]),
-        total.questions + int(told[f"{component}.examples"]) * settings.epochs,
+        max(total.batch_size, batch_size),
+        total.steps + steps,
+        total.questions + round(examples * passes),
     )

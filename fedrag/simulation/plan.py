@@ -28,6 +28,7 @@ from fedrag.runs.facts import client_threads
 from fedrag.runs.rate_tries import rate_text
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
+from fedrag.simulation.noise_plan import noise_lines
 from fedrag.simulation.preflight import (
     check_scenario,
     held_out_folders,
@@ -65,6 +66,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *secure_lines(federation, _asked(config, len(able))),
         _byte_line(config, state, len(able), components),
         _memory_line(config, sizes, len(sites), components),
+        *noise_lines(config, able, state),
         *_reading_lines(config, components),
         *_searching_lines(config, components),
         *_cut_lines(config, sites, components),
@@ -109,10 +111,13 @@ def _training_lines(
         rounds = rounds_training(config.federation, name)
         kind = component.learns_from(config)
         questions = sum(question_counts(site, with_unanswered=config.iterates)[kind] for site in able)
+        passes = plural(component.epochs(config), "pass", "passes")
+        if config.privacy.is_on:
+            passes = plural(config.privacy.steps, "noised step")
         sort = {"labelled_questions": "labelled ", "answered_questions": ""}.get(kind, "")
         lines.append(
             f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
-            f"{plural(component.epochs(config), 'pass', 'passes')} a round, in {plural(rounds, 'round')}"
+            f"{passes} a round, in {plural(rounds, 'round')}"
         )
     if config.iterates:
         unanswered = sum(len(site.unanswered) for site in able)

@@ -18,6 +18,7 @@ from fedrag.config.schedule import trained_components
 from fedrag.data.canaries import with_canaries
 from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
+from fedrag.dp.accounting import require_opacus
 from fedrag.errors import ConfigError, DataError
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
@@ -42,6 +43,8 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
             into 4 bits.
     """
     check_poison(config.simulation.poison, sites)
+    if config.privacy.is_on:
+        require_opacus()
     _check_training(config, sites, components)
     _check_evaluation(config, sites)
     models = required_models(config, components)

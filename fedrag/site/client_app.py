@@ -78,8 +78,8 @@ def make_client_app(
 
     @app.train(TRAIN.partition(".")[2])
     def train(message: Message, context: Context) -> Message:
-        fewest = policy.min_examples if policy else 1
-        return handle(message, context, lambda bench, request: train_site(bench, request, components, fewest))
+        fewest, most = (policy.min_examples, policy.max_epsilon) if policy else (1, 0.0)
+        return handle(message, context, lambda bench, request: train_site(bench, request, components, fewest, most))
 
     @app.evaluate(VALIDATE.partition(".")[2])
     def validate(message: Message, context: Context) -> Message:

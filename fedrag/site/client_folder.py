@@ -14,6 +14,7 @@ DIR/
   burnt-keys.json      keys of the coordinator that were replaced and are never accepted again
   egress.jsonl         a line for every reply, written before it is sent; each holds a hash over all before it
   egress.head          the newest of these hashes
+  privacy.jsonl        what runs with noise have spent of epsilon; never removed
   requests.jsonl       the ids of accepted requests, against replays
   ledger.json          how often and how long it worked on each day, which its policy bounds
   inbox  outbox        the current request, and the reply to the last one

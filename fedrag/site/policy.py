@@ -23,7 +23,8 @@ from fedrag.types import COMPONENTS, Component, Site
 MEGABYTE = 1_000_000
 
 DIAGNOSIS = "diagnosis"
-NOT_FROM_QUESTIONS = ("seconds", "delivered", "retriever.scale", "retriever.tau_r")
+EPSILON = "privacy.epsilon"
+NOT_FROM_QUESTIONS = ("seconds", "delivered", "retriever.scale", "retriever.tau_r", EPSILON)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +66,7 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         "policy-model": not _models_are_allowed(policy, asked),
         "policy-module": not _module_is_allowed(policy, asked),
         kept_back: bool(kept_back),
+        "policy-epsilon": asked.work == "train" and policy.max_epsilon > 0 and not asked.config.privacy.is_on,
         "policy-secure": policy.secure == "required" and asked.work in ("train", "validate") and not asked.is_masked,
         "policy-few-examples": asked.work == "train" and asked.train_questions < policy.min_examples,
         "policy-counts": not asked.config.federation.secure
@@ -167,6 +169,8 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
         "max_update_norm": policy.max_update_norm,
         "min_examples": policy.min_examples,
         "min_examples_for_metrics": policy.min_examples_for_metrics,
+        "max_epsilon": policy.max_epsilon,
+        "tell_epsilon": policy.tell_epsilon,
         "measure": policy.measure,
         "secure": policy.secure == "required",
         "secure_min_sites": policy.secure_min_sites,
@@ -193,6 +197,7 @@ def apply_to_reply(policy: Policy, reply: Reply, validation_questions: int = 1) 
     ):  # written so that NaN is too large
         return Reply(refusal="policy-update-norm")
     told = reply.metrics if policy.tell_diagnosis else _without_diagnosis(reply.metrics)
+    told = {name: value for name, value in told.items() if name != EPSILON or policy.tell_epsilon}
     metrics = {
         name: value
         for name, value in told.items()

@@ -148,6 +148,10 @@ class Policy(SiteSection):
     """Fewest different questions behind each component's update; what is left out or teaches nothing does not count."""
     min_examples_for_metrics: AtLeast1 = 1
     """Fewest questions behind a number that leaves the site, such as a loss; 1: no limit."""
+    max_epsilon: Annotated[float, Field(ge=0.0)] = 0.0
+    """Most epsilon that all runs together spend of a training question or subject; no run is without noise; 0: all."""
+    tell_epsilon: bool = False
+    """Whether the coordinator learns what a run with noise has spent here so far."""
     tell_counts: bool = True
     """Whether the coordinator learns numbers of questions; false: 1 or 0, and only in runs with equal weights."""
     tell_diagnosis: bool = False

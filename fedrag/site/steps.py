@@ -17,11 +17,18 @@ from fedrag.models.resident import RoundModels
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import rank
 from fedrag.retrieval.index import PassageIndex, Ranking
+from fedrag.site.noise_budget import budget_of, spend
 from fedrag.training.result import TrainingResult
 from fedrag.types import Component
 
 
-def train_site(bench: Workbench, request: Request, components: Components = SHIPPED, min_questions: int = 1) -> Reply:
+def train_site(
+    bench: Workbench,
+    request: Request,
+    components: Components = SHIPPED,
+    min_questions: int = 1,
+    max_epsilon: float = 0.0,
+) -> Reply:
     """Train the components that a request names and return the differences.
 
     All of them start from the state of the round's start: each has prepared before the first is trained.
@@ -31,9 +38,13 @@ def train_site(bench: Workbench, request: Request, components: Components = SHIP
         request: What is asked.
         components: What can be trained, by name.
         min_questions: Fewest distinct questions that a component learns from; with fewer, nothing is trained.
+        max_epsilon: The most that noised training here may spend, in all runs together; 0: no limit.
     """
     started = time.monotonic()
-    work = begin_work(bench, request)
+    budget = budget_of(bench, request, max_epsilon)
+    if budget.refusal:
+        return Reply(refusal=budget.refusal)
+    work = replace(begin_work(bench, request), noise=budget.noise)
     if bench.config.iterates:
         work = _with_pseudo_labels(work)
     # Answer scores come before prompts: they take longest, and what goes wrong in them is known soonest.
@@ -43,8 +54,10 @@ def train_site(bench: Workbench, request: Request, components: Components = SHIP
         return Reply(refusal="no-examples")
     if min(training.distinct_questions for training in prepared.values()) < min_questions:
         return Reply(refusal="policy-few-examples")
+    spent = {"privacy.epsilon": spend(bench, request, budget.noise, list(prepared))} if budget.noise else {}
     results = {name: training.train() for name, training in prepared.items()}
-    return _reply(results, prepared, request, time.monotonic() - started)
+    reply = _reply(results, prepared, request, time.monotonic() - started)
+    return replace(reply, metrics=reply.metrics | spent)
 
 
 def begin_work(bench: Workbench, request: Request) -> Work:
@@ -86,10 +99,11 @@ def _reply(
 ) -> Reply:
     metrics: dict[str, float] = {"seconds": seconds}
     for component, result in results.items():
-        metrics[f"{component}.loss"] = result.loss
-        metrics[f"{component}.last_loss"] = result.last_loss
+        if not result.is_untold:
+            metrics[f"{component}.loss"] = result.loss
+            metrics[f"{component}.last_loss"] = result.last_loss
+            metrics[f"{component}.tokens"] = result.tokens
         metrics[f"{component}.steps"] = result.steps
-        metrics[f"{component}.tokens"] = result.tokens
         metrics[f"{component}.norm"] = norm(result.update)
         metrics |= {f"{component}.{name}": value for name, value in result.temperatures.items()}
     update = {c: flatten(result.update, request.manifest(c)) for c, result in results.items()}

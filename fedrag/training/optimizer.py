@@ -89,6 +89,11 @@ class MasterOptimizer:
             fused=True,  # a single pass over the weights; on a CPU foreach takes three times as long
         )
 
+    @property
+    def masters(self) -> list[nn.Parameter]:
+        """The float32 copies of the trained parameters, in the order of `gradients`."""
+        return list(self._masters.values())
+
     def gradients(self, loss: torch.Tensor) -> list[torch.Tensor | None]:
         """Run the backward pass of a loss, possibly at the same time as others.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -17,8 +18,8 @@ class TrainingResult:
 
     Attributes:
         update: New minus received weights, by name.
-        loss: Mean over the steps.
-        last_loss: Mean over the last tenth of the steps.
+        loss: Mean over the steps; nan: untold, since it would say more of a question than noise covers.
+        last_loss: Mean over the last tenth of the steps; nan: untold.
         steps: Optimizer steps taken.
         tokens: Tokens read; 0: not counted.
         temperatures: The scale or temperature that each loss used, by its name; they depend on the base model alone.
@@ -33,6 +34,11 @@ class TrainingResult:
     temperatures: Mapping[str, float] = field(default_factory=dict)
     questions: int | None = None
 
+    @property
+    def is_untold(self) -> bool:
+        """Whether it holds no figure that is computed from questions without noise."""
+        return math.isnan(self.loss)
+
     @classmethod
     def of(
         cls,
@@ -46,3 +52,8 @@ class TrainingResult:
         tail = losses[-max(1, len(losses) // 10) :]
         means = sum(losses) / len(losses), sum(tail) / len(tail)
         return cls(update, *means, len(losses), tokens, temperatures or {}, questions)
+
+    @classmethod
+    def untold(cls, update: Tensors, steps: int, temperatures: Mapping[str, float] | None = None) -> TrainingResult:
+        """Return the result of steps with noise: no figure that is computed from questions without it."""
+        return cls(update, math.nan, math.nan, steps, 0, temperatures or {})

@@ -56,10 +56,10 @@ def train_retriever(
     guide = Guide.of(retriever, examples) if guided else None
     start = received if settings.weights == "lora" else None
     optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu, trained)
-    passages = _Passages(retriever, examples)
+    passages = TrainingPassages(retriever, examples)
     torch.manual_seed(seed)
     batches = _batches(examples, settings, seed)
-    temperatures = _temperatures(retriever, settings)  # found by encoding some texts, so before training begins
+    temperatures = temperatures_of(retriever, settings)  # found by encoding some texts, so before training begins
     history: list[float] = []
     retriever.learner.train(settings.dropout)
     try:
@@ -82,7 +82,7 @@ def train_retriever(
     return TrainingResult.of(optimizer.update(), history, temperatures=temperatures, questions=behind)
 
 
-def _temperatures(retriever: Retriever, settings: RetrieverConfig) -> dict[str, float]:
+def temperatures_of(retriever: Retriever, settings: RetrieverConfig) -> dict[str, float]:
     """Return the scale and the temperature of the losses in use."""
     used: dict[str, float] = {}
     if settings.uses_contrastive:
@@ -100,7 +100,7 @@ def _batches(examples: Sequence[RetrieverExample], settings: RetrieverConfig, se
 
 def batch_loss(
     retriever: Retriever,
-    passages: _Passages,
+    passages: TrainingPassages,
     batch: Sequence[RetrieverExample],
     settings: RetrieverConfig,
     losses: Losses,
@@ -179,7 +179,7 @@ class _Embedded:
         return vectors[[self.rows[passage.text] for passage in passages]]
 
 
-class _Passages:
+class TrainingPassages:
     """Embeds the passages of a batch: in each step if their side is trained, else once."""
 
     def __init__(self, retriever: Retriever, examples: Sequence[RetrieverExample]) -> None:

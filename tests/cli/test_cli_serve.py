@@ -54,7 +54,7 @@ def service(*arguments: str | Path) -> Iterator[tuple[int, object]]:
     """Start a service; give its port and its process."""
     port = free_port()
     with started(*arguments, "--port", str(port)) as process:
-        await_moment(process, lambda: is_up(port))
+        await_moment(process, lambda: is_up(port), every_s=0.5)
         yield port, process
 
 
@@ -145,7 +145,7 @@ def test_other_machines_are_let_in_with_a_token_only(run: RunFolder, tmp_path: P
     token.chmod(0o600)
     port = free_port()
     with started(*arguments, "--port", str(port)) as process:
-        await_moment(process, lambda: is_up(port))
+        await_moment(process, lambda: is_up(port), every_s=0.5)
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 401
         headers = {"Authorization": f"Bearer {token.read_text().strip()}"}
         assert httpx.get(f"http://127.0.0.1:{port}/v1/models", headers=headers).status_code == 200

@@ -295,7 +295,7 @@ def test_a_folder_without_sites_and_runs_says_what_comes_next(tmp_path: Path):
 def test_the_command_listens_on_loopback_alone_and_ends_in_order(whole: ServerFolder):
     port = free_port()
     with started("server", "console", whole.path, "--port", str(port)) as process:
-        await_moment(process, lambda: answers("127.0.0.1", port))
+        await_moment(process, lambda: answers("127.0.0.1", port), every_s=0.2)
         assert not answers("127.0.0.2", port)  # a machine's every address, were it 0.0.0.0
         with httpx.stream("GET", f"http://127.0.0.1:{port}/events") as stream:
             lines = stream.iter_lines()  # held: the stream ends with it

@@ -143,6 +143,7 @@ POLICIES = {
     "many examples": Policy(min_examples=30),
     "very many examples": Policy(min_examples=50),
     "no counts": Policy(tell_counts=False),
+    "noise alone": Policy(max_epsilon=8.0),
     "secure sums alone": Policy(secure="required"),
 }
 
@@ -160,6 +161,13 @@ def test_what_is_foreseen_is_what_the_site_itself_says(policy: Policy, weighting
     counts = COUNTS if tells_counts(policy) else dict.fromkeys(COUNTS, 1)
     codes = refusals_of_all(policy_numbers(policy), Asked(config, 5000, counts))
     assert code == (codes or [""])[0]
+
+
+def test_a_run_with_noise_says_what_it_costs_each_site(folder: ServerFolder):
+    greeted(folder, north=told())
+    config = tiny_config(federation={"schedule": "generator"}, privacy={"epsilon": 8.0})
+    [says] = [site.says for site in dry_run(folder, config).sites if site.site == "north"]
+    assert any(f"at {COUNTS['train_questions']} questions epsilon 8 means noise" in line for line in says), says
 
 
 def test_bytes_are_those_of_the_rounds_the_scores_and_the_delivery(folder: ServerFolder):

@@ -57,6 +57,8 @@ def test_counts_and_lengths_are_those_of_the_files(tmp_path: Path) -> None:
             n_questions={"train": 2, "validation": 0, "test": 0},
             n_distinct={"train": 2, "validation": 0, "test": 0},
             n_by_origin={},
+            n_with_subject=0,
+            n_subjects=0,
             n_unlabelled=0,
             n_waiting=0,
             n_unanswered=0,
@@ -68,6 +70,13 @@ def test_counts_and_lengths_are_those_of_the_files(tmp_path: Path) -> None:
         ),
     )
     assert (report.errors, report.warnings) == ((), ())
+
+
+def test_subjects_are_counted(tmp_path: Path) -> None:
+    asked = [replace(ask(f"q{n}", f"Is it {n}?", "p1"), subject=who) for n, who in enumerate(("ada", "", "ada", "bo"))]
+    write_sites(tmp_path / "sites", [site("a", tuple(asked[:3]), (asked[3],))])
+    [found] = check_sites([tmp_path / "sites" / "a"]).sites
+    assert (found.n_with_subject, found.n_subjects) == (3, 2)
 
 
 def test_all_errors_of_all_sites_are_listed_with_file_and_line(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow
@@ -262,3 +263,11 @@ def test_an_array_where_lines_are_expected_is_said_once(tmp_path: Path) -> None:
     imported = import_table(open_table(path), COLUMNS, fractions=TRAIN)
     assert [site.name for site in imported.sites] == ["east-wing", "west"]
     assert imported.notes == (f"{path} is one JSON array, not JSON lines; its items were read as lines.",)
+
+
+def test_whom_a_question_is_about_comes_from_a_column(tmp_path: Path) -> None:
+    rows = [row | {"patient": patient} for row, patient in zip(ROWS, (12, 12, "", 13), strict=True)]
+    path = write_table(tmp_path, "csv", rows)
+    columns = replace(COLUMNS, subject="patient")
+    east, west = import_table(open_table(path), columns, fractions=TRAIN).sites
+    assert [question.subject for question in east.train + west.train] == ["12", "", "12"]

@@ -81,6 +81,7 @@ FAULTS = [
         question_row(origin="web"),
         '"origin" must be one of generated, pseudo, feedback, canary, or absent: people asked it',
     ),
+    (question_row(subject=0), '"subject" must be a non-empty string'),
     (question_row(id=""), '"id" must be a non-empty string'),
     (question_row(id=7), '"id" must be a non-empty string'),
     (question_row(question=" "), '"question" must be a non-empty string'),

@@ -17,7 +17,7 @@ SITE = Site(
     "a",
     (Passage("p1", 'Line one.\nLine "two" – ü 漢.', "Title", "guide.pdf, page 3"), Passage("p2", "Plain.")),
     train=(Question("q1", "What?", ("x", "y"), ("p1", "p2"), origin="generated"),),
-    test=(Question("q2", "Why?", ("z",)),),
+    test=(Question("q2", "Why?", ("z",), subject="patient 7"),),
 )
 
 

@@ -51,7 +51,7 @@ def console(folder: ServerFolder) -> Iterator[str]:
     """Run the console and give its address."""
     port = free_port()
     with started("server", "console", folder.path, "--port", str(port)) as process:
-        await_moment(process, lambda: answers(f"http://127.0.0.1:{port}/icon.svg"))
+        await_moment(process, lambda: answers(f"http://127.0.0.1:{port}/icon.svg"), every_s=0.3)
         yield f"http://127.0.0.1:{port}"
 
 

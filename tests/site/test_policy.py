@@ -199,6 +199,7 @@ def test_every_refusal_has_a_meaning_for_the_coordinator():
         {"secure": "required"},
         {"min_examples": 99},
         {"tell_counts": False},
+        {"max_epsilon": 8.0},
     ]
     codes = [refusal(policy=policy) for policy in policies] + [refusal("own.module=m", "own.rule=f")]
     assert len(set(codes)) == len(policies) + 1
@@ -368,6 +369,8 @@ def test_the_rules_are_told_as_numbers():
         max_update_norm=10.0,
         min_examples=50,
         min_examples_for_metrics=20,
+        max_epsilon=8.0,
+        tell_epsilon=True,
         tell_counts=False,
         tell_diagnosis=True,
     )
@@ -389,6 +392,8 @@ def test_the_rules_are_told_as_numbers():
         "quiet_hours.until": 360.0,
         "max_message_mb": 1.5,
         "max_update_norm": 10.0,
+        "max_epsilon": 8.0,
+        "tell_epsilon": 1.0,
         "min_examples": 50.0,
         "min_examples_for_metrics": 20.0,
         "measure": 1.0,

@@ -79,6 +79,7 @@ class SiteDraft:
         passage_ids: Iterable[str],
         question_id: str = "",
         hard_negative_ids: Iterable[str] = (),
+        subject: str = "",
     ) -> None:
         """Add a question; make its answers and its id unique."""
         wanted = clean(question_id) or f"{self.name}-q{len(self._questions) + 1}"
@@ -86,7 +87,9 @@ class SiteDraft:
         unique_answers = tuple(filter(None, dict.fromkeys(map(clean, answers))))
         labels = tuple(dict.fromkeys(passage_ids))
         negatives = tuple(label for label in dict.fromkeys(hard_negative_ids) if label not in labels)
-        self._questions[identity] = Question(identity, clean(text), unique_answers, labels, negatives)
+        self._questions[identity] = Question(
+            identity, clean(text), unique_answers, labels, negatives, subject=clean(subject)
+        )
 
     @property
     def questions(self) -> list[Question]:

@@ -56,6 +56,8 @@ class Columns:
     site: str | None = None
     """Name of the site; None: all rows belong to one site."""
     id: str | None = None
+    subject: str | None = None
+    """Whom the row is about, such as a patient's number; None: nobody is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class _ParsedRow:
     question: str
     answers: list[str]
     passages: Candidates
+    subject: str = ""
 
 
 def open_table(path: Path, file_format: str | None = None, encoding: str | None = None) -> Table:
@@ -124,7 +127,7 @@ def import_table(
             continue
         draft = drafts[record.site]
         labels = _known_ids(record, draft) if corpus else _labels(record, draft)
-        draft.add_question(record.question, told_answers(record.answers), labels, record.id)
+        draft.add_question(record.question, told_answers(record.answers), labels, record.id, subject=record.subject)
         lost += bool(record.passages.texts) and not labels
     return build_sites(
         drafts.values(), skipped, table.source, fractions, seed, [*table.notes, *_notes(records, columns, lost)]
@@ -192,6 +195,7 @@ def _read_row(place: str, row: Mapping[str, Any], columns: Columns, name: str) -
         question=" ".join(read(columns.question)),
         answers=read(columns.answer),
         passages=read_candidates(row, columns.passage, place) if columns.passage else Candidates(),
+        subject=" ".join(read(columns.subject)),
     )
 
 

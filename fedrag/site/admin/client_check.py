@@ -20,6 +20,7 @@ from fedrag.security.certificates import days_left
 from fedrag.security.installed import RELEASE_FILE, installed_release
 from fedrag.security.keys import fingerprint, load_private_key
 from fedrag.security.permissions import require_private
+from fedrag.site.admin.noise_check import noise_text
 from fedrag.site.admin.reach import Health, ask_health
 from fedrag.site.agreement_key import agreement_file, own_public
 from fedrag.site.peers import read_peers
@@ -59,6 +60,7 @@ def check_site(folder: Path) -> Iterator[Finding]:
     yield Finding("site.toml", True, f"{config.name}, of the federation at {config.server}")
     checks: dict[str, Callable[[], str]] = {
         "data": lambda: _data(config),
+        "privacy": lambda: noise_text(folder, config),
         "models": lambda: _models(config),
         "device": lambda: _device(config),
         "memory": lambda: _memory(config),

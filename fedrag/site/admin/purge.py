@@ -22,7 +22,8 @@ SUMS = ".json"
 
 KEPT = (
     "It keeps the keys, site.toml and peers.json, with which this site takes part; egress.jsonl, which proves what has "
-    "left the site; requests.jsonl and the lists of sums in secure, which protect it from requests that come again.",
+    "left the site; privacy.jsonl, which says what is spent of epsilon; requests.jsonl and the lists of sums in "
+    "secure, which protect it from requests that come again.",
 )
 """What is never removed, and why."""
 

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 from clinic import CHECKS, healthy_coordinator, make_clinic, renew, set_setting
 
+from fedrag.dp.accounting import Event, epsilon_of
+from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger, entry_of
 from fedrag.security.installed import RELEASE_FILE, installed_release
 from fedrag.security.keys import fingerprint, load_public_key
 from fedrag.site.admin.client_check import FLOWER, Finding, _clock, check_site
@@ -264,3 +266,17 @@ def test_a_site_on_the_cpu_is_checked_for_the_cpu(clinic: Path, monkeypatch: pyt
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", os.environ.get("CUDA_VISIBLE_DEVICES", ""))
     set_setting(clinic, "device", '"cpu"')
     assert checked(clinic)["device"].text.startswith("cpu: ")
+
+
+def test_it_says_what_noise_would_cost_here_and_what_is_spent(clinic: Path):
+    text = checked(clinic)["privacy"].text
+    assert re.match(r"at 16 training questions epsilon 8 means noise [\d.]+ times the signal; with 2,000 it", text)
+    assert text.endswith("spent so far: epsilon 0.00, without a limit (max_epsilon)")
+    PrivacyLedger(clinic / LEDGER_FILE).write([entry_of("run-1", 1, "generator", Event(4.0, 1.0, 4), 16)])
+    set_setting(clinic, "max_epsilon", "4.0")
+    text = checked(clinic)["privacy"].text
+    spent = epsilon_of([Event(4.0, 1.0, 4)], 1 / 160)
+    assert "epsilon 4 means noise" in text
+    assert text.endswith(f"spent so far: epsilon {spent:.2f} of 4 (max_epsilon)")
+    (clinic / LEDGER_FILE).write_text("{")
+    assert "nobody knows how much of epsilon is spent" in faults(clinic)["privacy"]

@@ -1,0 +1,74 @@
+"""What noise costs: a run for each epsilon on the same sites, measured on the same questions; 0 is no noise.
+
+    fedrag data import squad xquad.en.json data/xquad-4 --site-by title --groups 4
+    fedrag data import squad train.json data/policyqa-4 --site-by title --groups 4
+    python tests/benchmarks/epsilon.py data/xquad-4 [--epsilons 0,8,4,2] [--set SECTION.KEY=VALUE]
+
+The settings are those of private.toml: all questions in each step, A of the adapter frozen. Without noise the same
+questions train in `epochs` of the same number of passes over each question. The generator joins in with
+`--set federation.schedule=joint --set evaluation.generate=true`, which takes hours. A run that is there is read; runs
+lie in build/epsilon.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from fedrag.config.scenario import Config
+from fedrag.errors import FedragError
+from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.simulate import resume, simulate
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "build" / "epsilon"
+SCENARIO = ROOT / "simulations" / "scenarios" / "private.toml"
+METRICS = {"exact_match": "EM", "f1": "F1", "mrr": "MRR"}
+
+
+def trained(sites: Path, epsilon: float, overrides: list[str]) -> RunFolder:
+    """Return the finished run of one epsilon."""
+    path = FOLDER / f"{sites.name}-{epsilon:g}"
+    if (path / "run.json").is_file():
+        return resume(path)
+    steps = Config.from_file(SCENARIO, overrides).privacy.steps
+    passes = [f"generator.epochs={steps}", f"retriever.epochs={steps}"]
+    settings = [f"data.sites={sites.resolve()}", f"privacy.epsilon={epsilon}", *passes, *overrides]
+    return simulate(Config.from_file(SCENARIO, settings), out=path)
+
+
+def lines(options: argparse.Namespace) -> Iterator[str]:
+    """Yield the lines of the table as the runs end."""
+    yield "| epsilon | " + " | ".join(METRICS.values()) + " | s |"
+    yield "| --- " * (len(METRICS) + 2) + "|"
+    for number, epsilon in enumerate(options.epsilons):
+        run = trained(options.sites, epsilon, options.overrides)
+        results = run.results()
+        if not number:
+            yield _line("untouched", results["untouched"]["overall"], "")
+        seconds = sum(record["seconds"] for record in run.rounds())
+        yield _line(f"{epsilon:g}" if epsilon else "no noise", results["federated"]["overall"], f"{seconds:.0f}")
+
+
+def _line(name: str, measured: dict[str, float | None], seconds: str) -> str:
+    figures = ["" if (value := measured.get(key)) is None else f"{100 * value:.1f}" for key in METRICS]
+    return f"| {name} | " + " | ".join([*figures, seconds]) + " |"
+
+
+def main() -> None:
+    """Train what is not there yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sites", type=Path, help="a folder of sites")
+    parser.add_argument("--epsilons", type=lambda text: [float(part) for part in text.split(",")], default="0,8,4,2")
+    parser.add_argument("--set", dest="overrides", action="append", default=[])
+    options = parser.parse_args()
+    try:
+        for line in lines(options):
+            print(line, flush=True)
+    except FedragError as error:
+        raise SystemExit(str(error)) from None
+
+
+if __name__ == "__main__":
+    main()
