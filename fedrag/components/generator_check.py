@@ -41,6 +41,7 @@ QUESTIONS = (
 _NEW_TOKENS = 8
 _ROOM = 2048
 _SAME_LOSS = {torch.float32: 1e-3, torch.bfloat16: 0.06, torch.float16: 0.02}  # of the stock loss, and at least of 1
+_SAME_STEPS = 4  # of the number format, between the logits of two tokens
 _SAME_GRADIENT = {torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.05}  # 1 - cosine
 
 
@@ -282,8 +283,7 @@ class _Trial:
         for place, (mine, theirs) in enumerate(zip(ours, stock, strict=False)):
             if mine != theirs:
                 logits = self._next_logits([*prompt], stock[:place])
-                gap = float(logits[theirs] - logits[mine])
-                if gap > _SAME_LOSS[self._generator.dtype] * max(1.0, float(logits.std())):
+                if not are_as_likely(logits, mine, theirs, self._generator.dtype):
                     tokens = self._generator.tokenizer.convert_ids_to_tokens([mine, theirs])
                     raise ModelError(
                         f"token {place + 1} of an answer is {tokens[0]!r}, transformers' generate gives {tokens[1]!r}: "
@@ -303,6 +303,23 @@ class _Trial:
                 out = self._model(input_ids=torch.tensor([[*prompt, *answer]], device=device), use_cache=False)
         logits: torch.Tensor = out.logits[0, -1].float()
         return logits
+
+
+def are_as_likely(logits: torch.Tensor, mine: int, theirs: int, dtype: torch.dtype) -> bool:
+    """Return whether a number format cannot tell which of two tokens is the likelier one.
+
+    Beside a share of the logits' spread, a few steps of the format at the size of these logits are no difference: which
+    kernels compute depends on the processor and the number of threads.
+
+    >>> logits = torch.tensor([18.125, 17.875, 16.125])
+    >>> [are_as_likely(logits, mine, 0, torch.bfloat16) for mine in (1, 2)]
+    [True, False]
+    >>> are_as_likely(logits, 1, 0, torch.float32)
+    False
+    """
+    spread = _SAME_LOSS[dtype] * max(1.0, float(logits.std()))
+    steps = _SAME_STEPS * torch.finfo(dtype).eps * float(logits.abs().max())
+    return float(logits[theirs] - logits[mine]) <= max(spread, steps)
 
 
 def _in_order(wording: Wording, passages: Sequence[str], question: str) -> Iterator[tuple[str, str]]:
