@@ -52,7 +52,8 @@ def audit_model(
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
     choose_device(config)
-    from fedrag.privacy.audit import FOLDER, KEPT, audit_of
+    from fedrag.dp.ledger import LEDGER_FILE
+    from fedrag.privacy.audit import FOLDER, KEPT, add_allowed, audit_of
     from fedrag.site.admin.evaluate_delivered import load_own_site
 
     with open_display() as display:
@@ -67,6 +68,7 @@ def audit_model(
             indexes=delivered.indexes,
             kept=delivered.folder / FOLDER / KEPT,
         )
+    add_allowed(result, [folder / LEDGER_FILE])
     _show(f"{delivered.run} at {site.name}", delivered.folder / FOLDER, {"run": delivered.run, **result}, json_file)
     shutil.rmtree(delivered.folder / FOLDER / KEPT, ignore_errors=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,12 +13,13 @@ from fedrag.data.canaries import Canaries, make_canaries
 from fedrag.data.planted_canaries import read_canaries
 from fedrag.data.site_folder import chosen_folders, hash_site, load_site
 from fedrag.display import Display, Quiet
+from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
 from fedrag.errors import RunError
 from fedrag.files import write_json
 from fedrag.privacy.audited import NO_CANARIES, Audited, audited_questions
 from fedrag.privacy.kept_steps import KeptSteps
 from fedrag.privacy.membership import separation, share_interval
-from fedrag.privacy.one_run import bound_epsilon
+from fedrag.privacy.one_run import DELTA, bound_epsilon
 from fedrag.privacy.reconstruction import can_be_attacked, reconstruct
 from fedrag.privacy.regurgitation import answered_by_heart, passages_by_heart
 from fedrag.privacy.scores import generator_gains, retriever_gains
@@ -66,10 +67,23 @@ def audit_run(
     canaries = {site.name: _canaries_of(run, each, site) for each, site in zip(folders, sites, strict=True)}
     out = run.path / FOLDER
     found = audit_of(sites, run.config, state, canaries, display=display, kept=out / KEPT, attack=attack)
+    add_allowed(found, [run.path / "sites" / site.name / LEDGER_FILE for site in sites])
     result = {"run": run.identity(), **found}
     write_json(out / RESULT, result)
     shutil.rmtree(out / KEPT, ignore_errors=True)
     return result
+
+
+def add_allowed(found: dict[str, Any], ledgers: Iterable[Path]) -> None:
+    """Put the epsilon that ledgers allow beside the one that canaries show.
+
+    Args:
+        found: What `audit_of` returned; unchanged without canaries or a ledger.
+        ledgers: Files of the sites; some may be missing. The largest epsilon counts.
+    """
+    kept = [PrivacyLedger(path) for path in ledgers if path.is_file()]
+    if "canaries" in found and kept:
+        found["canaries"]["allowed"] = max(ledger.epsilon(DELTA) for ledger in kept)
 
 
 def _canaries_of(run: RunFolder, folder: Path, site: Site) -> Canaries:
@@ -108,7 +122,8 @@ def audit_of(
     Returns:
         `membership` of each trained component, the fields of `Separation`; where a generator was trained, `answers` and
         `passages` that it knows by heart, trained and untouched; where there are canaries, `canaries`: how many, their
-        `membership`, and in `epsilon` the fields of `EpsilonBound`, of each component; with an attack,
+        `membership`, and in `epsilon` the fields of `EpsilonBound`, of each component (`add_allowed` adds the epsilon
+        that ledgers allow); with an attack,
         `reconstruction`: what `reconstruct` returns. Numbers alone: no question, answer or passage.
 
     Raises:

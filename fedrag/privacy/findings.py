@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from fedrag.privacy.membership import FEWEST_OTHERS, Separation
-from fedrag.privacy.one_run import EpsilonBound
+from fedrag.privacy.one_run import DELTA, EpsilonBound
 from fedrag.privacy.regurgitation import CONTINUED_TOKENS, GIVEN_TOKENS
 
 CLEAR_SHARE = 0.05
@@ -104,6 +104,11 @@ def _canary_texts(canaries: Mapping[str, Any]) -> list[str]:
     for name, figures in canaries["membership"].items():
         text = _separation_text("those planted", Separation(**figures), f"From the {name}")
         told.append(f"{text} {bound_text(EpsilonBound(**canaries['epsilon'][name]))}")
+    if "allowed" in canaries:
+        told.append(
+            f"The noise that was added allows an epsilon of {canaries['allowed']:.2f} at most at any site (delta "
+            f"{DELTA:g}), by the sites' own ledgers: what canaries show has to lie below it."
+        )
     return told
 
 

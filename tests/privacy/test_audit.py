@@ -16,6 +16,7 @@ from fedrag.cli.main import app
 from fedrag.data.canaries import make_canaries
 from fedrag.data.planted_canaries import plant_canaries
 from fedrag.data.site_folder import load_site, load_sites
+from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
 from fedrag.errors import DataError
 from fedrag.privacy.audit import audit_of, audit_run
 from fedrag.privacy.audited import audited_questions
@@ -65,6 +66,20 @@ def test_a_model_that_was_made_to_memorise_is_found(tmp_path: Path):
     assert result["answers"]["others"]["trained"]["hits"] == 0
     assert "Too few held-back questions" in headline(result), "so few show no false accusation in a hundred"
     assert json.loads((run.path / "audit" / "audit.json").read_text()) == result
+
+
+def test_what_canaries_show_of_training_with_noise_lies_below_what_the_ledger_allows(tmp_path: Path):
+    noised = MEMORISE | {"privacy": {"epsilon": 8.0, "steps": 20}}
+    run = simulate(tiny_config(write_small_sites(tmp_path / "sites", north=8), **noised), out=tmp_path / "run")
+    canaries = audit_run(run.path)["canaries"]
+    ledger = PrivacyLedger(run.path / "sites" / "north" / LEDGER_FILE)
+    assert canaries["allowed"] == ledger.epsilon(canaries["epsilon"]["generator"]["delta"])
+    assert 0.0 <= canaries["epsilon"]["generator"]["epsilon"] < 8.0 < canaries["allowed"], (
+        "its delta is the smaller one"
+    )
+    assert Separation(**canaries["membership"]["generator"]).found < 0.5
+    told = sentences(json.loads((run.path / "audit" / "audit.json").read_text()))
+    assert f"allows an epsilon of {canaries['allowed']:.2f} at most" in told[-1]
 
 
 def test_an_audit_that_was_stopped_goes_on_with_what_it_had(run: RunFolder):
