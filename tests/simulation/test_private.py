@@ -48,6 +48,18 @@ def test_each_site_keeps_its_ledger_and_no_round_passes_epsilon(tmp_path):
     assert len(PrivacyLedger(run.path / "sites" / "a" / LEDGER_FILE).entries()) == 1, "refused before it began"
 
 
+def test_noise_goes_into_a_secure_sum_and_no_site_tells_what_it_spent(tmp_path):
+    sites = write_small_sites(tmp_path / "data", a=3, b=4, c=3)
+    secure = {"rounds": 1, "schedule": "retriever", "secure": True}
+    run = simulate(private(sites, federation=secure), out=tmp_path / "run")
+    [record] = run.rounds()
+    assert record["sites"].keys() == {"a", "b", "c"}
+    assert all(told.keys() == {"bytes"} for told in record["sites"].values())
+    assert record["together"] == {"retriever.examples": 10}
+    assert record["update_norm"]["retriever"] > 0
+    assert [len(PrivacyLedger(run.path / "sites" / name / LEDGER_FILE).entries()) for name in "abc"] == [1, 1, 1]
+
+
 def test_the_dry_run_says_what_epsilon_costs_and_what_would_cost_less(tmp_path):
     sites = write_small_sites(tmp_path / "data", a=3, b=4)
     text = "\n".join(plan_lines(private(sites)))
