@@ -255,15 +255,15 @@ def test_a_side_adapter_takes_part_in_training_search_and_export(sites, tmp_path
 
     whole = logits(state["generator"])
     alone = logits({name: t for name, t in state["generator"].items() if ".lora_side_" not in name})
-    assert (whole - alone).abs().max() > 1e-4
+    assert (whole - alone).abs().max() > 0.1
     export_models(config, state, tmp_path / "final", copies=True)
     base = AutoModelForCausalLM.from_pretrained(generator.fetched.folder, dtype=torch.float32)
     exported = PeftModel.from_pretrained(base, str(tmp_path / "final" / "generator"))
     with torch.no_grad():
-        torch.testing.assert_close(exported(input_ids=ids).logits, whole, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(exported(input_ids=ids).logits, whole, atol=2e-4, rtol=1e-4)
     generator.set_adapter(state["generator"])
     with computing_as_stock(generator.model), torch.no_grad():
-        torch.testing.assert_close(generator.model(input_ids=ids).logits, whole, atol=2e-5, rtol=1e-4)
+        torch.testing.assert_close(generator.model(input_ids=ids).logits, whole, atol=2e-4, rtol=1e-4)
     retriever = resident_retriever(config, "cpu")
     retriever.set_state(state["retriever"])
     vectors = retriever.encode_passages(["a book", "a late fee"])

@@ -96,7 +96,7 @@ def test_a_person_adopts_what_waits_but_what_did_worse_only_by_its_name(tmp_path
     with pytest.raises(ConfigError, match="no delivered models wait"):
         adopt(tmp_path)
     receive(tmp_path, "a-1")
-    receive(tmp_path, "b-1")
+    receive(tmp_path, "b-1", 2.0)
     assert adopt(tmp_path).run == "b-1"
     record_verdict(tmp_path, known(tmp_path)["a-1"], WORSE, adopts=False)
     with pytest.raises(ConfigError, match=r"a-1: worse: F1 30\.0 per cent.*fedrag client adopt .* a-1"):
