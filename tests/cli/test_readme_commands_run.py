@@ -47,7 +47,13 @@ TRIED = {
     f"fedrag simulate simulations/scenarios/{name}.toml{threads}": "a dry run: minutes; tests/simulation runs such ones"
     for name in ("staged", "iterate")
     for threads in ("", " --set simulation.threads=1")
-}
+} | dict.fromkeys(
+    [
+        "fedrag simulate simulations/scenarios/private.toml",
+        "fedrag simulate simulations/scenarios/private.toml --set privacy.epsilon=2",
+    ],
+    "a dry run: two questions a file leave no hard negative; tests/simulation/test_private.py runs such ones",
+)
 LEAVES = {
     "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
     "simulations/README.md": (
