@@ -9,7 +9,7 @@ g = 2 (n - f) / (n - 2 f) the result lies within this distance of c:
     clipping              g r + (1 + g) k f r / n              with k = clip_distance
     mixing                g r (n + f) / (n - f)                (Allouah et al. 2023, arXiv 2302.01772)
 
-and further by at most a 1e-9th of how far the bad updates lie, which is where the search for the median ends.
+and further by at most a 1e-12th of how far the bad updates lie, which is where the search for the median ends.
 
 The plain mean has no such bound. Neither has the mean of mixed updates: a bad update is its own nearest neighbour, and
 counts with a share of 1 / (n - f) in what takes its place. So mixing is followed by the geometric median here, as in
@@ -32,6 +32,7 @@ Matrix = npt.NDArray[np.float64]
 BLOCK = 65_536  # elements at a time in float64
 ITERATIONS = 1_000
 TOLERANCE = 1e-12  # of the weights, between two iterations
+NEAREST = 1e-13  # of the least distance between two updates that differ: no distance counts as smaller
 
 
 def robust_average(updates: Sequence[Array], robust: Robust, bad_sites: int = 1, clip_distance: float = 3.0) -> Array:
@@ -60,7 +61,7 @@ def _geometric_median(squared: Matrix, bad_sites: int, clip_distance: float) -> 
     apart = squared[squared > 0]
     if not apart.size:
         return weights  # all updates are the same
-    smallest = 1e-9 * np.sqrt(apart.min())  # a distance of 0 would end the search at an update
+    smallest = NEAREST * np.sqrt(apart.min())  # a distance of 0 would end the search at an update
     for _ in range(ITERATIONS):
         inverse = 1.0 / np.maximum(_distances_to(squared, weights), smallest)
         new = inverse / inverse.sum()
