@@ -52,7 +52,7 @@ class Summed:
 
 
 class _Lost(Exception):
-    """The sum cannot be opened; it may be asked for again."""
+    """The sum was not opened; it may be asked for again."""
 
 
 def secure_sum(
@@ -76,7 +76,7 @@ def secure_sum(
         read: Takes the sum and the number of sites in it; raises MessageError where it is none that sites can send.
 
     Raises:
-        QuorumError: Too few sites take part, or every attempt was lost.
+        QuorumError: Too few sites take part, every attempt was lost, or a sum was opened that `read` refuses.
     """
     settings, display = federation.config.federation, federation.display
     what = f"round {request.round_number}"
@@ -127,7 +127,11 @@ def _attempt(
     try:
         return read(masked.unmasked(), len(masked.survivors)), summed
     except MessageError as error:
-        raise _Lost(f"{error}; no single site can be named, since none is seen") from None
+        # It was opened: a second sum of the same state, without a site, would tell that site's part.
+        raise QuorumError(
+            f"round {request.round_number}: the secure sum cannot be used, and is not asked for again: {error}; no "
+            "single site can be named, since none is seen"
+        ) from None
 
 
 def _collect(

@@ -28,7 +28,7 @@ def fold_masked(federation: Federation, request: Request, content: RecordDict, c
     """Ask the chosen sites to train and open the sum of their masked replies.
 
     Raises:
-        QuorumError: Too few gave a valid reply, or no attempt could be opened.
+        QuorumError: Too few gave a valid reply, no attempt could be opened, or the sum is none that sites can send.
     """
     settings = federation.config.federation
     layout = train_layout(settings, request, len(chosen))

@@ -326,14 +326,20 @@ def test_a_run_that_ended_between_the_two_messages_goes_on_with_the_same_masks(s
 
 
 def test_a_site_that_sends_what_no_honest_one_can_spoils_the_round_and_names_nobody(sites, tmp_path):
+    """Its sum was opened: a second one, perhaps without another site, would tell that site's update."""
+    times, display = [], Lines()
+
     def wild(message, context, real):
+        times.append(1)
         reply = real(message, context)
         array = reply.content["masked"]["generator"]
         array.data = array.data[:-400] + bytes(400)
         return reply
 
     with pytest.raises(QuorumError, match=r"no single site can be named, since none is seen"):
-        federate(secure_config(sites), tmp_path / "run", app=with_faults({"b": wild}))
+        federate(secure_config(sites), tmp_path / "run", app=with_faults({"b": wild}), display=display)
+    assert len(times) == 1
+    assert "nothing was opened" not in display.text
 
 
 def test_a_large_update_is_drawn_in_by_the_site_and_counted(sites, tmp_path):
