@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
 
@@ -36,6 +36,25 @@ GRACE_S = 10.0
 Opened = TypeVar("Opened")
 
 
+@dataclass(frozen=True, slots=True)
+class SumRequest:
+    """What is asked of the sites of a sum.
+
+    Attributes:
+        kind: `TRAIN` or `VALIDATE`.
+        request: What is asked.
+        content: The request as it is sent.
+        sites: Who is asked.
+        layout: The parts of a reply.
+    """
+
+    kind: str
+    request: Request
+    content: RecordDict
+    sites: Sequence[KnownSite]
+    layout: Layout
+
+
 @dataclass(slots=True)
 class Summed:
     """What a secure sum came to, beside the sum itself.
@@ -43,43 +62,31 @@ class Summed:
     Attributes:
         received: Bytes of the arrays of each reply that is in the sum, by site.
         left_out: Why a site is not in it, by name.
-        attempts: How often it was asked for.
     """
 
     received: dict[str, int] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    attempts: int = 1
 
 
 class _Lost(Exception):
-    """The sum cannot be opened; it may be asked for again."""
+    """The sum was not opened; it may be asked for again."""
 
 
 def secure_sum(
-    federation: Federation,
-    kind: str,
-    request: Request,
-    content: RecordDict,
-    sites: Sequence[KnownSite],
-    layout: Layout,
-    read: Callable[[RingVector, int], Opened],
+    federation: Federation, plain: SumRequest, read: Callable[[RingVector, int], Opened]
 ) -> tuple[Opened, Summed]:
     """Return what `read` makes of the sum over the sites that stay, asked for again where it is lost.
 
     Args:
         federation: What the rounds work with.
-        kind: `TRAIN` or `VALIDATE`.
-        request: What is asked.
-        content: The request without the terms of the sum.
-        sites: Who is asked.
-        layout: The parts of a reply.
+        plain: What is asked, without the terms of the sum.
         read: Takes the sum and the number of sites in it; raises MessageError where it is none that sites can send.
 
     Raises:
-        QuorumError: Too few sites take part, or every attempt was lost.
+        QuorumError: Too few sites take part, every attempt was lost, or a sum was opened that `read` refuses.
     """
     settings, display = federation.config.federation, federation.display
-    what = f"round {request.round_number}"
+    what, sites = f"round {plain.request.round_number}", plain.sites
     if len(sites) < MIN_SITES:
         raise QuorumError(f"{what}: a secure sum needs at least {MIN_SITES} sites, {len(sites)} can take part")
     needed = threshold(len(sites), settings.secure_colluding)
@@ -92,13 +99,10 @@ def secure_sum(
     for attempt in range(settings.secure_repeats + 1):
         terms = Terms(federation.run.path.name, attempt, roster, needed)
         try:
-            opened, summed = _attempt(federation, kind, request, with_terms(content, terms), sites, layout, terms, read)
+            return _attempt(federation, replace(plain, content=with_terms(plain.content, terms)), terms, read)
         except _Lost as lost:
             why = str(lost)
             display.say(f"{what}: the secure sum is lost, and nothing was opened: {why}")
-        else:
-            summed.attempts = attempt + 1
-            return opened, summed
     raise QuorumError(
         f"{what}: the secure sum was lost {plural(settings.secure_repeats + 1, 'time')} "
         f"(federation.secure_repeats), the last time because {why}"
@@ -106,49 +110,35 @@ def secure_sum(
 
 
 def _attempt(
-    federation: Federation,
-    kind: str,
-    request: Request,
-    content: RecordDict,
-    sites: Sequence[KnownSite],
-    layout: Layout,
-    terms: Terms,
-    read: Callable[[RingVector, int], Opened],
+    federation: Federation, asked: SumRequest, terms: Terms, read: Callable[[RingVector, int], Opened]
 ) -> tuple[Opened, Summed]:
-    context = context_of(content, kind, terms)
-    masked = MaskedSum(layout, terms, context)
+    masked = MaskedSum(asked.layout, terms, context_of(asked.content, asked.kind, terms))
     summed = Summed()
-    _collect(federation, kind, request, content, sites, layout, terms, masked, summed)
-    _require_enough(federation, request, len(sites), masked, summed)
-    _ask_to_reveal(federation, request, sites, masked)
+    _collect(federation, asked, terms, masked, summed)
+    _require_enough(federation, asked, masked, summed)
+    _ask_to_reveal(federation, asked, masked)
     if masked.lacking:
         names = ", ".join(masked.lacking)
         raise _Lost(f"{names} did not reveal what opens it, and {_gone(masked)}")
     try:
         return read(masked.unmasked(), len(masked.survivors)), summed
     except MessageError as error:
-        raise _Lost(f"{error}; no single site can be named, since none is seen") from None
+        # It was opened: a second sum of the same state, without a site, would tell that site's part.
+        raise QuorumError(
+            f"round {asked.request.round_number}: the secure sum cannot be used, and is not asked for again: {error}; "
+            "no single site can be named, since none is seen"
+        ) from None
 
 
-def _collect(
-    federation: Federation,
-    kind: str,
-    request: Request,
-    content: RecordDict,
-    sites: Sequence[KnownSite],
-    layout: Layout,
-    terms: Terms,
-    masked: MaskedSum,
-    summed: Summed,
-) -> None:
+def _collect(federation: Federation, asked: SumRequest, terms: Terms, masked: MaskedSum, summed: Summed) -> None:
     """Add up the masked replies as they come."""
-    display = federation.display
-    sent = Sent(kind, lambda _: content, str(request.round_number), request.deadline_s)
+    display, request, sites = federation.display, asked.request, asked.sites
+    sent = Sent(asked.kind, lambda _: asked.content, str(request.round_number), request.deadline_s)
     task = f"round {request.round_number}/{federation.config.federation.rounds}"
     display.progress(task, 0, len(sites))
     for done, (site, message) in enumerate(answers(federation.grid, sent, sites), start=1):
         try:
-            reply = _read(message, partial(open_masked, layout=layout, roster=terms.roster, name=site.name))
+            reply = _read(message, partial(open_masked, layout=asked.layout, roster=terms.roster, name=site.name))
             masked.add(site.name, reply)
         except MessageError as error:
             summed.left_out[site.name] = str(error)
@@ -159,23 +149,24 @@ def _collect(
         display.progress(task, done, len(sites))
 
 
-def _require_enough(federation: Federation, request: Request, asked: int, masked: MaskedSum, summed: Summed) -> None:
+def _require_enough(federation: Federation, asked: SumRequest, masked: MaskedSum, summed: Summed) -> None:
     """Require the survivors that the masks and the quorum need."""
     shares = masked.needed
-    quorum = max(1, math.ceil(federation.config.federation.quorum * asked - 1e-9))
+    quorum = max(1, math.ceil(federation.config.federation.quorum * len(asked.sites) - 1e-9))
     valid = len(masked.survivors)
     if valid >= max(shares, quorum):
         return
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(summed.left_out.items()))
-    told = f"{valid} of {asked} sites gave a valid reply, {max(shares, quorum)} are needed ({reasons})"
+    told = f"{valid} of {len(asked.sites)} sites gave a valid reply, {max(shares, quorum)} are needed ({reasons})"
     if any("(secure-superseded" in reason for reason in summed.left_out.values()):
         raise _Lost(told)  # an attempt before an interruption: the sites answer the next one
-    raise QuorumError(f"round {request.round_number}: {told}")
+    raise QuorumError(f"round {asked.request.round_number}: {told}")
 
 
-def _ask_to_reveal(federation: Federation, request: Request, sites: Sequence[KnownSite], masked: MaskedSum) -> None:
+def _ask_to_reveal(federation: Federation, asked: SumRequest, masked: MaskedSum) -> None:
     """Ask the survivors for what opens the sum."""
-    survivors = [site for site in sites if site.name in masked.survivors]
+    request = asked.request
+    survivors = [site for site in asked.sites if site.name in masked.survivors]
     began = time.monotonic()
     sent = Sent(
         REVEAL,

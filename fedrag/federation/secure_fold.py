@@ -10,7 +10,7 @@ from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite
 from fedrag.federation.fold import Folded
 from fedrag.federation.messages import TRAIN, VALIDATE, Request, request_content
-from fedrag.federation.secure_exchange import secure_sum
+from fedrag.federation.secure_exchange import SumRequest, secure_sum
 from fedrag.federation.secure_vector import open_training, open_validation, train_layout, validation_layout
 from fedrag.federation.update import unflatten
 from fedrag.text import plural
@@ -28,17 +28,13 @@ def fold_masked(federation: Federation, request: Request, content: RecordDict, c
     """Ask the chosen sites to train and open the sum of their masked replies.
 
     Raises:
-        QuorumError: Too few gave a valid reply, or no attempt could be opened.
+        QuorumError: Too few gave a valid reply, no attempt could be opened, or the sum is none that sites can send.
     """
     settings = federation.config.federation
     layout = train_layout(settings, request, len(chosen))
     opened, summed = secure_sum(
         federation,
-        TRAIN,
-        request,
-        content,
-        chosen,
-        layout,
+        SumRequest(TRAIN, request, content, chosen, layout),
         lambda total, sites: open_training(settings, request, total, layout, sites),
     )
     for component, number in opened.clipped.items():
@@ -67,11 +63,7 @@ def masked_scores(federation: Federation, request: Request, sites: Sequence[Know
     try:
         scores, _ = secure_sum(
             federation,
-            VALIDATE,
-            request,
-            request_content(request),
-            sites,
-            layout,
+            SumRequest(VALIDATE, request, request_content(request), sites, layout),
             lambda total, count: open_validation(request, total, layout, count),
         )
     except (QuorumError, MessageError) as error:

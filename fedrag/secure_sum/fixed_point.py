@@ -58,7 +58,9 @@ class Part:
         >>> Part("generator", 10, 32, bound=10.0, sites=20).scale == 2.0**23
         True
         """
-        return 2.0 ** math.floor(math.log2(self.limit / self.bound))
+        exponent = math.floor(math.log2(self.limit / self.bound))
+        # A limit of 64 bits is no float64: its quotient may have been rounded up to the next power.
+        return 2.0 ** (exponent - (math.ldexp(self.bound, exponent) > self.limit))
 
     @property
     def dtype(self) -> np.dtype[Any]:

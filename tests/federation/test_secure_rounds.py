@@ -29,12 +29,15 @@ from fedrag.components.work import Workbench
 from fedrag.data.site_folder import load_site
 from fedrag.errors import ConfigError, QuorumError
 from fedrag.federation.messages import GREET, TRAIN, VALIDATE, Request, array_bytes
-from fedrag.federation.secure_messages import REVEAL
+from fedrag.federation.secure_messages import REVEAL, reveal_content
 from fedrag.federation.signing import content_digest
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.runs.run_folder import RunFolder
+from fedrag.secure_sum.masking import OpenRound, RevealRequest
 from fedrag.seeding import derive_seed
 from fedrag.site.client_app import make_client_app
+from fedrag.site.secure_round import secure_folder
+from fedrag.site.site_config import Policy
 from fedrag.site.steps import train_site
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
@@ -253,6 +256,23 @@ def test_a_site_masks_a_round_no_more_often_than_it_may(sites, tmp_path):
         assert code is None or content["refusal"]["code"] == code
 
 
+def test_what_the_policy_of_a_site_bounds_holds_whatever_the_scenario_says(sites, tmp_path):
+    message, context, _ = asked(sites, tmp_path)[TRAIN]
+    message.content["secure"]["attempt"] = 1
+    for policy, code in (
+        (Policy(secure_repeats=0), "secure-repeats"),  # the scenario would allow one more
+        (Policy(secure_min_sites=5), "secure-survivors"),
+    ):
+        assert make_client_app(policy=policy)(message, context).content["refusal"]["code"] == code
+    assert "refusal" not in make_client_app(policy=Policy())(message, context).content
+    kept = OpenRound.from_bytes(next(secure_folder(context.node_config).glob("*.open")).read_bytes())
+    survivors = ("a", "b", "c")  # as many as the threshold asks for
+    request = reveal_content(RevealRequest(kept.context, survivors, {"a": bytes(32), "c": bytes(32)}))
+    for policy, code in ((Policy(secure_min_sites=4), "secure-survivors"), (Policy(), "secure-shares")):
+        sent = Message(request, context.node_id, REVEAL)
+        assert make_client_app(policy=policy)(sent, context).content["refusal"]["code"] == code
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
@@ -326,14 +346,20 @@ def test_a_run_that_ended_between_the_two_messages_goes_on_with_the_same_masks(s
 
 
 def test_a_site_that_sends_what_no_honest_one_can_spoils_the_round_and_names_nobody(sites, tmp_path):
+    """Its sum was opened: a second one, perhaps without another site, would tell that site's update."""
+    times, display = [], Lines()
+
     def wild(message, context, real):
+        times.append(1)
         reply = real(message, context)
         array = reply.content["masked"]["generator"]
         array.data = array.data[:-400] + bytes(400)
         return reply
 
     with pytest.raises(QuorumError, match=r"no single site can be named, since none is seen"):
-        federate(secure_config(sites), tmp_path / "run", app=with_faults({"b": wild}))
+        federate(secure_config(sites), tmp_path / "run", app=with_faults({"b": wild}), display=display)
+    assert len(times) == 1
+    assert "nothing was opened" not in display.text
 
 
 def test_a_large_update_is_drawn_in_by_the_site_and_counted(sites, tmp_path):

@@ -179,6 +179,22 @@ def test_a_member_is_signed_with_its_name(tmp_path):
     assert not is_signed_by(replace(member, key=bytes(32)), north.public_key())
 
 
+def test_the_two_shares_of_a_pair_are_sealed_with_two_keys():
+    """With one, under the same nonce, whoever carries both would know the difference of the shares."""
+    kept = party(3, 3).kept
+    assert kept["site-00"].unsealing["site-01"] != kept["site-01"].unsealing["site-00"]
+    assert len({key for one in kept.values() for key in one.unsealing.values()}) == 6
+
+
+def test_every_term_of_a_sum_and_its_request_are_in_its_context():
+    terms = party(4, 3).terms
+    others = party(4, 3).terms.roster  # the same names, other keys
+    changed = [{"run": "other"}, {"attempt": 1}, {"threshold": 4}, {"roster": others}]
+    contexts = [round_context(replace(terms, **change), "train", b"request") for change in ({}, *changed)]
+    contexts += [round_context(terms, "validate", b"request"), round_context(terms, "train", b"another")]
+    assert len(set(contexts)) == len(contexts)
+
+
 def test_two_sites_compare_the_survivors_they_were_told_by_a_hash():
     told = survivors_digest(b"sum", ["a", "b", "c"])
     assert told == survivors_digest(b"sum", ["c", "a", "b"])
