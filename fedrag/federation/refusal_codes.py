@@ -33,6 +33,8 @@ REFUSALS = {
     "secure-repeats": "it takes part in no further attempt at this round",
     "secure-superseded": "it no longer keeps what it would need for this secure sum",
     "secure-survivors": "the survivors of the secure sum are too few, not of its roster, or others than it was told",
+    "secure-other-sites": "it revealed what opens a sum of this round before, and does so for the same sites alone",
+    "secure-request": "what opens a sum was asked for under another run or round than the sum's",
     "secure-shares": "a sealed share of the secure sum is missing, or was altered",
     "policy-component": "its policy does not allow work on this component",
     "policy-schedule": "its policy does not allow this schedule",

@@ -12,6 +12,7 @@ from typing import TypeVar
 from flwr.app import Message, RecordDict
 
 from fedrag.errors import MessageError, QuorumError
+from fedrag.federation.bound_sums import bind_sum, bound_sites
 from fedrag.federation.exchange import Federation, KnownSite, Sent, answers
 from fedrag.federation.messages import Request, array_bytes
 from fedrag.federation.secure_messages import (
@@ -95,6 +96,9 @@ def secure_sum(
             f"{what}: {plural(len(sites), 'site')} cannot hide a site from the server and {settings.secure_colluding} "
             "others that work together (federation.secure_colluding)"
         )
+    bound = bound_sites(federation.run.path, plain.kind, plain.request.round_number)
+    if missing := sorted(set(bound or ()) - {site.name for site in sites}):
+        raise QuorumError(f"{what}: {_without(missing)}")
     roster = roster_of(site.member for site in sites if site.member)
     for attempt in range(settings.secure_repeats + 1):
         terms = Terms(federation.run.path.name, attempt, roster, needed)
@@ -114,8 +118,10 @@ def _attempt(
 ) -> tuple[Opened, Summed]:
     masked = MaskedSum(asked.layout, terms, context_of(asked.content, asked.kind, terms))
     summed = Summed()
-    _collect(federation, asked, terms, masked, summed)
-    _require_enough(federation, asked, masked, summed)
+    bound = bound_sites(federation.run.path, asked.kind, asked.request.round_number)
+    _collect(federation, asked, terms, masked, summed, bound)
+    _require_enough(federation, asked, masked, summed, bound)
+    bind_sum(federation.run.path, asked.kind, asked.request.round_number, masked.survivors)
     _ask_to_reveal(federation, asked, masked)
     if masked.lacking:
         names = ", ".join(masked.lacking)
@@ -130,9 +136,20 @@ def _attempt(
         ) from None
 
 
-def _collect(federation: Federation, asked: SumRequest, terms: Terms, masked: MaskedSum, summed: Summed) -> None:
-    """Add up the masked replies as they come."""
-    display, request, sites = federation.display, asked.request, asked.sites
+def _collect(
+    federation: Federation,
+    asked: SumRequest,
+    terms: Terms,
+    masked: MaskedSum,
+    summed: Summed,
+    bound: Sequence[str] | None,
+) -> None:
+    """Add up the masked replies as they come; those of the sites alone to which the round is bound, if it is."""
+    display, request = federation.display, asked.request
+    sites = [site for site in asked.sites if bound is None or site.name in bound]
+    summed.left_out = {
+        site.name: "it was not in the sum that was asked for before" for site in asked.sites if site not in sites
+    }
     sent = Sent(asked.kind, lambda _: asked.content, str(request.round_number), request.deadline_s)
     task = f"round {request.round_number}/{federation.config.federation.rounds}"
     display.progress(task, 0, len(sites))
@@ -149,18 +166,32 @@ def _collect(federation: Federation, asked: SumRequest, terms: Terms, masked: Ma
         display.progress(task, done, len(sites))
 
 
-def _require_enough(federation: Federation, asked: SumRequest, masked: MaskedSum, summed: Summed) -> None:
-    """Require the survivors that the masks and the quorum need."""
+def _require_enough(
+    federation: Federation, asked: SumRequest, masked: MaskedSum, summed: Summed, bound: Sequence[str] | None
+) -> None:
+    """Require the survivors that the masks and the quorum need: where the round is bound to some, those and no less."""
     shares = masked.needed
     quorum = max(1, math.ceil(federation.config.federation.quorum * len(asked.sites) - 1e-9))
     valid = len(masked.survivors)
-    if valid >= max(shares, quorum):
+    missing = sorted(set(bound or ()) - set(masked.survivors))
+    if valid >= max(shares, quorum) and not missing:
         return
     reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(summed.left_out.items()))
     told = f"{valid} of {len(asked.sites)} sites gave a valid reply, {max(shares, quorum)} are needed ({reasons})"
+    if missing:
+        told = _without(missing, reasons)
     if any("(secure-superseded" in reason for reason in summed.left_out.values()):
         raise _Lost(told)  # an attempt before an interruption: the sites answer the next one
     raise QuorumError(f"round {asked.request.round_number}: {told}")
+
+
+def _without(missing: Sequence[str], reasons: str = "") -> str:
+    """Say which sites a round that is bound to them cannot do without."""
+    why = f" ({reasons})" if reasons else ""
+    return (
+        f"{', '.join(missing)} cannot be left out{why}: a sum with them was asked for before, and no site reveals for "
+        "two sets of sites in one round; bring them back, then resume"
+    )
 
 
 def _ask_to_reveal(federation: Federation, asked: SumRequest, masked: MaskedSum) -> None:
