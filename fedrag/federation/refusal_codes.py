@@ -50,6 +50,7 @@ REFUSALS = {
     "policy-update-norm": "its policy does not allow an update this large to leave",
     "policy-secure": "its policy lets what it has learnt leave in a secure sum alone (federation.secure)",
     "secure-sites": "its policy asks for more sites in a secure sum (secure_min_sites)",
+    "secure-colluding": "its policy asks that a secure sum bears more sites on the server's side (secure_colluding)",
     "secure-peers": "its administrator has not confirmed every other site of the sum: fedrag client peers",
     "secure-peer-changed": "the key of another site of the sum is not the one that its administrator confirmed",
 }
