@@ -8,6 +8,7 @@ import shutil
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -396,12 +397,16 @@ def test_a_round_whose_sum_was_lost_waits_for_the_sites_of_that_sum_across_a_res
 
     with pytest.raises(QuorumError, match=r"round 1: c cannot be left out .* bring them back, then resume"):
         federate(secure_config(sites), tmp_path / "run", app=away)
-    nodes = node_configs(client_folders(secure_config(sites)), tmp_path / "run" / "sites")
-    without_c = [node for node in nodes if node["site-name"] != "c"]
-    with pytest.raises(QuorumError, match=r"round 1: c cannot be left out: a sum"):
-        federate(secure_config(sites, greeting_timeout_s=0.2), tmp_path / "run", nodes=without_c)
+    without = Path(shutil.copytree(tmp_path / "run", tmp_path / "without" / "run"))
     _, run = federate(secure_config(sites), tmp_path / "run")
     assert set(run.rounds()[0]["sites"]) == {"b", "c", "d"}
+    display = Lines()
+    nodes = node_configs(client_folders(secure_config(sites)), without / "sites")
+    nodes = [node for node in nodes if node["site-name"] != "c"]
+    state, run = federate(secure_config(sites), without, nodes=nodes, display=display)
+    assert "round 1: c cannot be left out: a sum with them" in display.text
+    assert run.rounds()[0]["sites"] == {}, "the round is passed"
+    assert not is_changed(state, initial_state(run.config, ("generator",)), "generator")
 
 
 def test_a_run_that_ended_between_the_two_messages_goes_on_with_the_same_masks(sites, tmp_path):
@@ -443,6 +448,50 @@ def test_a_site_that_sends_what_no_honest_one_can_spoils_the_round_and_names_nob
         federate(secure_config(sites), tmp_path / "run", app=with_faults({"b": wild}), display=display)
     assert len(times) == 1
     assert "nothing was opened" not in display.text
+
+
+class StrictGrid(InProcessGrid):
+    """One that keeps count of bad replies, as a coordinator's does."""
+
+    counted: ClassVar[list[tuple[str, str]]] = []
+
+    def note_bad_reply(self, name: str, why: str) -> None:
+        self.counted.append((name, why))
+
+
+def short(message, context, real):
+    reply = real(message, context)
+    reply.content["masked"]["generator"].data = b""
+    return reply
+
+
+def unreadable(message, context, real):
+    reply = real(message, context)
+    first, *others = reply.content["sealed"]["shares"]
+    reply.content["sealed"]["shares"] = [bytes(len(first)), *others]
+    return reply
+
+
+def test_a_site_that_sends_what_no_honest_one_does_is_named_and_counted_where_it_can_be_known(sites, tmp_path):
+    StrictGrid.counted.clear()
+    display, app = Lines(), with_faults({"d": short})
+    revealed = with_faults({"c": vanish}, REVEAL)  # a client that fails is no bad reply
+
+    def either(message, context):
+        return (revealed if message.metadata.message_type == REVEAL else app)(message, context)
+
+    once = secure_config(sites, secure_repeats=0)
+    with pytest.raises(QuorumError, match="c did not reveal"):
+        federate(once, tmp_path / "short", app=either, display=display, grid=StrictGrid)
+    assert "d is left out of round 1: an array cannot be read" in display.text
+    assert StrictGrid.counted == [("d", "reply_not_as_asked")]
+
+    StrictGrid.counted.clear()
+    display, app = Lines(), with_faults({"a": unreadable})
+    _, run = federate(secure_config(sites), tmp_path / "run", app=app, display=display, grid=StrictGrid)
+    assert "round 1: b could not open the share that a had sealed" in display.text
+    assert StrictGrid.counted == [("a", "sealed_shares_not_valid")]
+    assert sorted(run.rounds()[0]["sites"]) == ["a", "b", "c", "d"], "the other shares of its mask are enough"
 
 
 def test_a_large_update_is_drawn_in_by_the_site_and_counted(sites, tmp_path):
