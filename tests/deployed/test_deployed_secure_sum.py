@@ -1,6 +1,6 @@
 """A secure sum between real processes: what it comes to, what leaves, who must have confirmed whom, and who may die.
 
-One deployment of three sites, one run of three rounds; the test sees all keys and all folders, as no party does.
+One deployment of four sites, one run of three rounds; the test sees all keys and all folders, as no party does.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +44,11 @@ from fedrag.types import Array, State
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("tiny_home")]
 
-NAMES = ("east", "north", "south")
+NAMES = ("east", "north", "south", "west")
+STAYED = NAMES[:3]
+"""Those of the last round; west dies in it before it has masked anything, and is silent until the deadline."""
+THRESHOLD = 3
+DEADLINE_S = 60.0
 COMPONENT = "generator"
 
 
@@ -60,7 +65,7 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap, Path]]:
-    data = write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=5, east=4)
+    data = write_small_sites(tmp_path_factory.mktemp("data"), north=4, south=5, east=4, west=4)
     root = tmp_path_factory.mktemp("deployment")
     deployment = Deployment(root, {name: data / name for name in NAMES})
     (port,) = free_ports(1)
@@ -68,6 +73,7 @@ def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap, Path]]:
     for name in NAMES:
         path = root / name / "site.toml"
         path.write_text(path.read_text().replace(f":{deployment.server.config.port}", f":{port}"))
+        deployment.set_setting(name, "secure_colluding", 0)  # of four sites one may vanish then
     deployment.set_setting("south", "secure", "required")
     with deployment:
         yield deployment, tap, data
@@ -76,14 +82,19 @@ def tapped(tmp_path_factory) -> Iterator[tuple[Deployment, Tap, Path]]:
 
 @pytest.fixture(scope="module")
 def ran(tapped) -> Ran:
-    """A run in which a node, the executor and the masks of a site are lost, each between the two messages."""
+    """A run in which a node, the executor and the masks of a site are lost, each between the two messages.
+
+    In the last round a site is lost as well, so that all others must reveal, and its seeds with them.
+    """
     deployment, tap, data = tapped
     settings = {
         "rounds": 3,
         "schedule": COMPONENT,
         "secure": True,
-        "min_sites": 3,
-        "deadline_s": 120.0,
+        "secure_colluding": 0,
+        "min_sites": 4,
+        "deliver": False,
+        "deadline_s": DEADLINE_S,
         "secure_max_examples": 100,
     }
     config = tiny_config(data, generator={"epochs": 3}, federation=settings | {"greeting_timeout_s": 120.0})
@@ -97,19 +108,26 @@ def ran(tapped) -> Ran:
     deployment.wait(lambda: not deployment.server.current(), 30, "the coordinator free")
     deployment.resume(name)
 
-    with held(deployment, 1):  # a node dies between the messages
+    with held(deployment, 1, "south"):  # a node dies between the messages
         deployment.kill_service("north")
         deployment.wait(lambda: not deployment.node_pids("north"), 30, "north's node is gone")
         deployment.start_site("north")
-    with held(deployment, 2):  # the executor does
+        # The others are enough to open the sum: it would be waited for a moment alone.
+        deployment.wait(lambda: deployment.log("north").count("takes part at") == 2, 60, "north is back")
+    with held(deployment, 2, "south"):  # the executor does
         for pid in deployment.executor_pids():
             os.kill(pid, signal.SIGKILL)
         deployment.wait(lambda: "the executor died" in deployment.log("server"), 60, "the executor's death noticed")
-    with held(deployment, 3):  # and what north keeps does: it can reveal nothing
+    with held(deployment, 3, "south", "west"):  # west does, and what north keeps: it can reveal nothing
         newest = max((deployment.server.runs / name / "checkpoints").glob("round-*"), key=lambda path: path.name)
         checkpoint, _ = read_checkpoint(newest)
         assert checkpoint.round_number == 2
         typed("client", "purge", deployment.root / "north", "--yes")
+        rest = [*deployment.worker_pids("west"), *deployment.node_pids("west")]
+        deployment.kill_service("west")
+        for pid in rest:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     return Ran(deployment, tap, deployment.wait_until_done(name, 300), config, checkpoint.state)
 
 
@@ -129,28 +147,41 @@ def confirm(deployment: Deployment, site: str) -> None:
 
 
 class held:
-    """Within the block a round waits for south, and north's masked reply has left."""
+    """Within the block a round waits for some sites, which are stopped, and north's masked reply has left."""
 
-    def __init__(self, deployment: Deployment, number: int) -> None:
+    def __init__(self, deployment: Deployment, number: int, *names: str) -> None:
         self._deployment, self._number = deployment, number
+        self._going = list(names)
+        self._stopped: list[str] = []
 
     def __enter__(self) -> None:
         it, number = self._deployment, self._number
-        if number == 1:
-            it.wait(lambda: of_round(it, "south", 0).count("greet") > 1, 240, "south greets the run that goes on")
-        else:
-            it.wait(lambda: "reveal" in of_round(it, "south", number - 1), 240, f"south's part of round {number - 1}")
-        it.wait(lambda: not (it.root / "south" / "inbox").is_file(), 60, "it has left")
-        self._signal(signal.SIGSTOP)
-        assert not of_round(it, "south", number), "south was quicker than this test"
+        it.wait(self._stop, 240, f"what comes before round {number} has left {', '.join(self._going)}", every_s=0.05)
+        assert not any(of_round(it, name, number) for name in self._stopped), "one was quicker than this test"
         it.wait(lambda: "train" in of_round(it, "north", number), 240, f"north's masked reply of round {number}")
         it.wait(lambda: not (it.root / "north" / "inbox").is_file(), 60, "it has left")
 
     def __exit__(self, *_: object) -> None:
-        self._signal(signal.SIGCONT)
+        for name in self._stopped:
+            self._signal(name, signal.SIGCONT)
 
-    def _signal(self, number: int) -> None:
-        for pid in (*self._deployment.worker_pids("south"), *self._deployment.node_pids("south")):
+    def _stop(self) -> bool:
+        """Stop each site once it has answered all that comes before the round; return whether all are stopped."""
+        for name in list(self._going):
+            if self._is_through(name):
+                self._signal(name, signal.SIGSTOP)
+                self._going.remove(name)
+                self._stopped.append(name)
+        return not self._going
+
+    def _is_through(self, name: str) -> bool:
+        it, before = self._deployment, self._number - 1
+        answered = of_round(it, name, before)
+        done = "reveal" in answered if before else answered.count("greet") > 1
+        return done and not (it.root / name / "inbox").is_file()
+
+    def _signal(self, name: str, number: int) -> None:
+        for pid in (*self._deployment.worker_pids(name), *self._deployment.node_pids(name)):
             os.kill(pid, number)
 
 
@@ -166,21 +197,22 @@ def without_masks(ran: Ran, request: Request) -> dict[str, RingVector]:
     keys = {name: bytes.fromhex((folder / AGREEMENT_FILE).read_text()) for name, folder in folders.items()}
     roster = roster_of(Member(name, agreement_public(key)) for name, key in keys.items())
     layout = train_layout(ran.config.federation, request, len(NAMES))
-    shares: dict[str, dict[str, bytes]] = {name: {} for name in NAMES}
+    shares: dict[str, dict[str, bytes]] = {name: {} for name in STAYED}
     found: dict[str, RingVector] = {}
-    for name, folder in folders.items():
-        (file,) = (folder / SECURE).glob("*.revealed")
+    for name in STAYED:
+        (file,) = (folders[name] / SECURE).glob("*.revealed")
         revealed = open_revealed(message_of(file.read_bytes()[64:]))
-        assert set(revealed.shares) == set(NAMES)
-        assert revealed.seeds == {}, "nobody was gone, so no mask of a pair was told"
+        assert set(revealed.shares) == set(STAYED)
+        with_west = pair_seed(shared_secret(keys["west"], agreement_public(keys[name])), file.read_bytes()[:32])
+        assert revealed.seeds == {"west": with_west}, "of the pairs' masks, those with the one that is gone are told"
         for of, share in revealed.shares.items():
             shares[of][name] = share
-    for name, folder in folders.items():
-        (file,) = (folder / SECURE).glob("*.reply")
+    for name in STAYED:
+        (file,) = (folders[name] / SECURE).glob("*.reply")
         context = file.read_bytes()[:32]
         masked = open_masked(message_of(file.read_bytes()[32:]), layout, roster, name)
         vector = {part: np.array(ring) for part, ring in masked.vector.items()}
-        add_mask(vector, layout, own_seed(combine(shares[name], 3, roster.names), context), -1)
+        add_mask(vector, layout, own_seed(combine(shares[name], THRESHOLD, roster.names), context), -1)
         for peer in NAMES:
             if peer != name:
                 seed = pair_seed(shared_secret(keys[name], agreement_public(keys[peer])), context)
@@ -210,7 +242,7 @@ def plain_updates(ran: Ran, caches: Path) -> dict[str, Array]:
     content = request_content(
         Request(plain.to_toml(), 3, ran.before_last, (COMPONENT,), {COMPONENT: 2}, wire="float32")
     )
-    folders = [Path(ran.config.data.sites) / name for name in NAMES]
+    folders = [Path(ran.config.data.sites) / name for name in STAYED]
     grid = InProcessGrid(make_client_app(), node_configs(folders, caches))
     ids = list(grid.get_node_ids())
     sent = grid.push_messages([grid.create_message(content, "train.round", node, "3") for node in ids])
@@ -220,7 +252,7 @@ def plain_updates(ran: Ran, caches: Path) -> dict[str, Array]:
     manifests = {COMPONENT: request.manifest(COMPONENT)}
     return {
         name: open_reply(replies[message], manifests, "float32", (COMPONENT,)).update[COMPONENT]
-        for name, message in zip(NAMES, sent, strict=True)
+        for name, message in zip(STAYED, sent, strict=True)
     }
 
 
@@ -251,7 +283,7 @@ def test_no_byte_that_leaves_is_of_a_plain_update_and_no_count_or_loss_is_told(r
             pieces = [raw[start : start + 24] for start in range(0, len(raw) - 24, 96) if any(raw[start : start + 24])]
             assert len(pieces) > 20
             assert not any(piece in sent for piece in pieces), f"{name}'s update left as {wire}"
-    for name in NAMES:
+    for name in STAYED:
         (file,) = (ran.deployment.root / name / SECURE).glob("*.reply")
         masked = content_from_bytes(file.read_bytes()[32:])["masked"]
         assert bytes(masked[COMPONENT].data)[-200:] in sent, "the proxy does read what is in the messages"
@@ -276,11 +308,18 @@ def test_a_coordinator_that_died_between_the_messages_is_sent_the_same_bytes_aga
 def test_a_survivor_that_reveals_nothing_costs_the_attempt_and_the_next_one_has_other_masks(ran):
     assert "north did not reveal its part of round 3" in ran.deployment.executor_log
     assert "the secure sum is lost, and nothing was opened" in ran.deployment.executor_log
-    for name in NAMES:
+    for name in STAYED:
         lines = read_egress(ran.deployment.root / name / "egress.jsonl")
         hashes = {line["arrays"][0]["sha256"] for line in lines if line["round"] == 3 and line["arrays"]}
         assert len(hashes) == 2, name
-    assert sorted(ran.run.rounds()[2]["sites"]) == list(NAMES)
+
+
+def test_a_site_that_is_silent_until_the_deadline_is_left_out_and_the_others_open_the_sum_without_it(ran):
+    told = ran.run.rounds()[2]
+    assert sorted(told["sites"]) == list(STAYED)
+    assert list(told["left_out"]) == ["west"]
+    assert f"west is left out of round 3: no reply within {DEADLINE_S:g} s" in ran.deployment.executor_log
+    assert told["together"][f"{COMPONENT}.examples"] == 4 + 4 + 5
 
 
 def test_what_is_kept_between_the_messages_is_its_owners_alone_and_gone_once_it_was_revealed(ran):
@@ -293,12 +332,13 @@ def test_what_is_kept_between_the_messages_is_its_owners_alone_and_gone_once_it_
 
 def test_the_logs_of_two_sites_show_the_same_survivors_and_no_share(ran):
     told = []
-    for name in NAMES:
+    for name in STAYED:
         lines = read_egress(ran.deployment.root / name / "egress.jsonl")
         reveals = {line["round"]: line for line in lines if line["kind"] == "reveal"}
         told.append({number: line["texts"][SURVIVORS] for number, line in reveals.items()})
         assert all(set(line["texts"]) == {SURVIVORS, "sum of", "revealed.sha256"} for line in reveals.values())
-        assert all(line["texts"]["sum of"] == "east, north, south" for line in reveals.values())
+        sums = {number: line["texts"]["sum of"] for number, line in reveals.items()}
+        assert sums == {1: ", ".join(NAMES), 2: ", ".join(NAMES), 3: ", ".join(STAYED)}
         shown = typed("client", "audit", ran.deployment.root / name)
         assert "generator (masked)" in shown
         assert all(digest in "".join(shown.split()) for digest in told[-1].values())
