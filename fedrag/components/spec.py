@@ -40,7 +40,8 @@ class Steps:
 
     Attributes:
         initial_state: Makes the tensors that every site starts from, given the scenario and a seed.
-        prepare: Collects what is learnt from, before any component of the round is trained; None: the site has nothing.
+        prepare: Collects what is learnt from, before any component of the round is trained; None: the site has no
+            questions for it. Raises `NothingToLearn` where more can be said.
         validate: Returns a sum over the site's validation questions and what to divide it by; a larger mean is better.
         export: Writes the trained tensors into a folder, as the libraries that use them read them.
         check_base: Refuses a base model of the component's name that the scenario cannot use.

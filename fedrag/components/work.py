@@ -89,6 +89,18 @@ class Work:
         return Progress(self.request.past_rounds.get(component, 0), rounds)
 
 
+class NothingToLearn(Exception):
+    """A site has questions for a component, and nothing that it could learn from them.
+
+    Args:
+        code: Why, one of `fedrag.federation.refusal_codes.REFUSALS`.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """A training that is ready to start.

@@ -12,6 +12,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.components.traffic import Traffic, traffic
+from fedrag.components.trained_weights import component_plan
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.coordinator.foreseen import Asked, refusal_text, refusals_of_all, reservations
@@ -22,7 +23,6 @@ from fedrag.coordinator.secure_sites import secure_sum_text
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.dp.accounting import has_opacus
 from fedrag.dp.feasibility import NoisePlan, cost_text
-from fedrag.dp.noise_costs import component_plan
 from fedrag.federation.greeting import minor_version
 from fedrag.reporting.what_ran import duration
 from fedrag.text import plural, size_text

@@ -130,7 +130,12 @@ def spent_epsilon(records: Records) -> list[str]:
         for name, told in record["sites"].items():
             if "privacy.epsilon" in told:
                 last[name] = told["privacy.epsilon"]
-    return [f"{printable(name)} {epsilon:.2f}" for name, epsilon in sorted(last.items())]
+    return epsilon_text(last)
+
+
+def epsilon_text(spent: Mapping[str, float]) -> list[str]:
+    """Return each site's name with its epsilon."""
+    return [f"{printable(name)} {epsilon:.2f}" for name, epsilon in sorted(spent.items())]
 
 
 def failures(records: Records) -> list[Failure]:

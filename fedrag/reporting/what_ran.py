@@ -7,13 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedrag.config.averaging import averaging_text
-from fedrag.config.privacy_settings import PrivacyConfig
 from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.data.origins import origins_text
+from fedrag.dp.accounting import has_opacus, usual_delta
+from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS
-from fedrag.reporting.round_log import Records, SiteTotals, spent_epsilon, temperatures
+from fedrag.reporting.round_log import Records, SiteTotals, epsilon_text, spent_epsilon, temperatures
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import plural, size_text
 from fedrag.types import COMPONENTS
@@ -184,7 +185,7 @@ def facts(
     if averaging := averaging_text(config.federation, trained_components(config.federation)):
         found["Averaged"] = averaging
     if config.privacy.is_on:
-        found["Noise"] = noise_text(config.privacy, records)
+        found["Noise"] = noise_text(run, records)
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
     found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"
@@ -206,14 +207,31 @@ def facts(
     return found
 
 
-def noise_text(settings: PrivacyConfig, records: Records) -> str:
+def noise_text(run: RunFolder, records: Records) -> str:
     """Return what noise was to protect, and what the sites have spent of it."""
-    spent = ", ".join(spent_epsilon(records)) or "the sites do not tell"
+    settings = run.config.privacy
+    told = ", ".join(spent_epsilon(records) or ledger_epsilon(run))
+    spent = told or "each site keeps it in its own privacy.jsonl and did not tell"
     delta = "one in ten times a site's questions" if settings.delta == "auto" else f"{settings.delta:g}"
     return (
         f"for single questions or subjects, epsilon up to {settings.epsilon:g} at delta {delta}; spent: {spent}; "
         "passages are not protected"
     )
+
+
+def ledger_epsilon(run: RunFolder) -> list[str]:
+    """Return, in words, what each simulated site has in its ledger; nothing where the ledgers are not in the run.
+
+    In a secure sum no site tells it. A deployed site's ledger stays there.
+    """
+    if not has_opacus():
+        return []
+    last = {}
+    for path in sorted((run.path / "sites").glob(f"*/{LEDGER_FILE}")):
+        ledger, asked = PrivacyLedger(path), run.config.privacy.delta
+        if entries := ledger.entries():
+            last[path.parent.name] = ledger.epsilon(usual_delta(entries[-1].units) if asked == "auto" else asked)
+    return epsilon_text(last)
 
 
 def _models(run: RunFolder) -> dict[str, str]:

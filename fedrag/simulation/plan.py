@@ -13,6 +13,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.components.traffic import traffic
+from fedrag.components.trained_weights import trained_sizes
 from fedrag.config.run_settings import FederationConfig
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, schedule_text, trained_components
@@ -37,7 +38,7 @@ from fedrag.simulation.preflight import (
     unused_negatives,
 )
 from fedrag.text import plural, size_text
-from fedrag.types import SPLITS, Component, Site, State
+from fedrag.types import SPLITS, Component, Site, State, Tensors
 from fedrag.weights.compute import best_device, cpu_count
 
 _AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 a weight
@@ -55,17 +56,16 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
     check_scenario(config, sites, components)
     able = sites_that_train(config, sites, components)
     state = initial_state(config, trained_components(config.federation), components)
-    sizes = {component: sum(tensor.size for tensor in tensors.values()) for component, tensors in state.items()}
     federation = config.federation
     return [
         f"{config.name}: {plural(federation.rounds, 'round')}, {schedule_text(federation)}",
         "",
         *_site_lines(config, sites, able),
         "",
-        *_training_lines(config, able, sizes, components),
+        *_training_lines(config, able, state, components),
         *secure_lines(federation, _asked(config, len(able))),
         _byte_line(config, state, len(able), components),
-        _memory_line(config, sizes, len(sites), components),
+        _memory_line(config, state, len(sites), components),
         *noise_lines(config, able, state),
         *_reading_lines(config, components),
         *_searching_lines(config, components),
@@ -101,12 +101,10 @@ def _row(name: str, counts: Sequence[int], width: int) -> str:
     return f"  {name:<{width}}  {passages:>8}  {train:>5}  {validation:>10}  {test:>5}"
 
 
-def _training_lines(
-    config: Config, able: Sequence[Site], sizes: dict[Component, int], components: Components
-) -> list[str]:
+def _training_lines(config: Config, able: Sequence[Site], state: State, components: Components) -> list[str]:
     """Return a line a component: how much is trained, on how many questions."""
     lines = []
-    for name, size in sizes.items():
+    for name, tensors in state.items():
         component = find_component(components, name)
         rounds = rounds_training(config.federation, name)
         kind = component.learns_from(config)
@@ -116,7 +114,7 @@ def _training_lines(
             passes = plural(config.privacy.steps, "noised step")
         sort = {"labelled_questions": "labelled ", "answered_questions": ""}.get(kind, "")
         lines.append(
-            f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
+            f"{name}: {_weights_text(config, name, tensors)} learn from {questions:,} {sort}questions, "
             f"{passes} a round, in {plural(rounds, 'round')}"
         )
     if config.iterates:
@@ -126,6 +124,12 @@ def _training_lines(
     if config.federation.fraction < 1:
         lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
     return lines
+
+
+def _weights_text(config: Config, name: Component, tensors: Tensors) -> str:
+    """Return how many weights a component trains in a round; a frozen factor is none of them."""
+    sizes = trained_sizes(config.federation, name, tensors)
+    return " and ".join(f"{size:,}" for size in sizes) + (" weights in turn" if len(sizes) > 1 else " weights")
 
 
 def _byte_line(config: Config, state: State, able: int, components: Components) -> str:
@@ -157,12 +161,14 @@ vanishes, 4 must stay; the aggregation error cannot be measured
     ]
 
 
-def _memory_line(config: Config, sizes: dict[Component, int], clients: int, components: Components) -> str:
+def _memory_line(config: Config, state: State, clients: int, components: Components) -> str:
     """Return the line on the memory of the weights; what a forward pass needs on top depends on the texts."""
     models = required_models(config, components)
     base = sum(find_component(components, key).steps().base_bytes(config, model) for key, model in models.items())
-    training = max(sizes.values()) * _OPTIMIZER_BYTES
-    server = sum(sizes.values()) * (4 + _AGGREGATOR_BYTES)
+    trained = {name: max(trained_sizes(config.federation, name, tensors)) for name, tensors in state.items()}
+    training = max(trained.values()) * _OPTIMIZER_BYTES
+    held = sum(tensor.size for tensors in state.values() for tensor in tensors.values())
+    server = held * 4 + sum(trained.values()) * _AGGREGATOR_BYTES
     processes = "this process"
     if config.simulation.grid == "ray":
         room = max(1, cpu_count() // config.simulation.cpus_per_actor)

@@ -10,6 +10,7 @@ from pathlib import Path
 from fedrag.components.base_models import required_models
 from fedrag.components.model_check import require_tried
 from fedrag.components.model_errors import naming_model
+from fedrag.components.negatives_check import require_negatives
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
@@ -53,6 +54,7 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
         verify_model(model)
     for key, model in models.items():
         find_component(components, key).steps().check_base(config, model)
+    require_negatives(config, sites)
     for key, model in models.items():
         require_tried(config, key, find_component(components, key), model)
     for name in trained_components(config.federation):

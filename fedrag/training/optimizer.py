@@ -94,13 +94,18 @@ class MasterOptimizer:
         """The float32 copies of the trained parameters, in the order of `gradients`."""
         return list(self._masters.values())
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters, in the order of `gradients`."""
+        return list(self._parameters.values())
+
     def gradients(self, loss: torch.Tensor) -> list[torch.Tensor | None]:
         """Run the backward pass of a loss, possibly at the same time as others.
 
         Returns:
             The gradients of the parameters; None where the loss does not depend on one.
         """
-        return list(torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True))
+        return list(torch.autograd.grad(loss, self.parameters, allow_unused=True))
 
     def of_trained(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         """Return, of gradients of all parameters that it was given, those of the trained ones."""

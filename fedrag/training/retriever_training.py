@@ -106,9 +106,21 @@ def batch_loss(
     losses: Losses,
     guide: Guide | None = None,
 ) -> torch.Tensor:
-    """Return the loss of one batch; each part uses the questions that have its inputs."""
+    """Return the loss of one batch."""
     queries = retriever.embed_queries([example.question for example in batch])
-    vectors = passages.embed(batch)
+    return vector_loss(retriever, queries, passages.embed(batch), batch, settings, losses, guide)
+
+
+def vector_loss(
+    retriever: Retriever,
+    queries: torch.Tensor,
+    vectors: _Embedded,
+    batch: Sequence[RetrieverExample],
+    settings: RetrieverConfig,
+    losses: Losses,
+    guide: Guide | None = None,
+) -> torch.Tensor:
+    """Return the loss of a batch with question vectors (batch, dim); each part uses the questions with its inputs."""
     total = queries.sum() * 0.0  # a batch without inputs for either loss still has a graph
     labelled = [i for i, example in enumerate(batch) if example.positive]
     if settings.uses_contrastive and labelled:
