@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedrag.cli import data_augment, data_canaries, data_documents
-from fedrag.cli.data_import import OutArgument, import_app, written_sites
+from fedrag.cli.data_import import import_app
+from fedrag.cli.import_options import OutArgument
+from fedrag.cli.imported_sites import written_sites
 from fedrag.errors import FedragError
 from fedrag.types import SPLITS
 
