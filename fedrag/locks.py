@@ -105,15 +105,19 @@ def _lock_of(folder: Path) -> FileLock:
 
 
 @contextmanager
-def in_turn(folder: Path) -> Iterator[None]:
+def in_turn(folder: Path, name: str = LOCK_FILE) -> Iterator[None]:
     """Wait until no other process changes what is in a folder, which is made where it is missing.
+
+    Args:
+        folder: The folder.
+        name: The file that is locked; one of its own for what changes in a folder that a service holds for weeks.
 
     Raises:
         StorageError: It is not writable.
     """
     with storage_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / LOCK_FILE)
+        lock = FileLock(folder / name)
         lock.acquire()
     try:
         yield

@@ -22,7 +22,7 @@ ROWS = (
     (
         "site",
         *(f"federation.{name}" for name in ("federate", "rounds", "fold", "scoring", "exchange")),
-        *(f"federation.{name}" for name in ("secure_exchange", "secure_fold")),
+        *(f"federation.{name}" for name in ("secure_exchange", "secure_fold", "secure_spoilers")),
     ),
     ("diagnosis", "privacy"),
     ("components", "evaluation", "augmentation"),
@@ -48,7 +48,10 @@ WITHIN_A_ROW = {
     ("federation.secure_fold", "federation.exchange"),
     ("federation.secure_fold", "federation.fold"),
     ("federation.secure_fold", "federation.secure_exchange"),
+    ("federation.rounds", "federation.secure_exchange"),
     ("federation.secure_exchange", "federation.exchange"),
+    ("federation.secure_exchange", "federation.secure_spoilers"),
+    ("federation.secure_spoilers", "federation.exchange"),
     ("components", "evaluation"),
     ("training", "rag"),
     ("runs", "weights"),
@@ -75,6 +78,7 @@ ONLY_IN = {
         "federation.secure_exchange",
         "federation.secure_fold",
         "federation.secure_messages",
+        "federation.secure_spoilers",
         "federation.signing",
         "grids",
         "simulation.clients",  # names the Grid and the client app that it hands on

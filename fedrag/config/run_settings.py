@@ -89,7 +89,7 @@ class FederationConfig(Section):
     bytes of float32; 64 has twice as many, and no rounding that could matter. A round says where it does."""
     secure_repeats: Annotated[int, Field(ge=0, le=100)] = 1
     """Where secure = true: how often a round that was lost is asked for again, from the same state. Each site bounds
-    it too: the difference of two sums of the same state, one without a site, is what that site sent."""
+    it too, and in one round reveals for one set of sites: the difference of two sums is what the others sent."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """Share of the sites asked in each round."""
     quorum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5

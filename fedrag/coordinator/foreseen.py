@@ -12,6 +12,7 @@ from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, rounds_training, trained_components
 from fedrag.coordinator.policy_text import count_text, number_text, time_text
 from fedrag.federation.refusal_codes import REFUSALS
+from fedrag.secure_sum.sum_terms import threshold
 from fedrag.site.policy import MEGABYTE
 from fedrag.text import plural
 from fedrag.types import COMPONENTS, Component
@@ -56,6 +57,10 @@ def refusals_of_all(policy: Mapping[str, float], asked: Asked, components: Compo
         ),
         "policy-epsilon": policy.get("max_epsilon", 0) > 0 and not asked.config.privacy.is_on,
         "secure-sites": federation.secure and 0 < asked.sites < policy.get("secure_min_sites", 0),
+        "secure-colluding": federation.secure
+        and asked.sites > 0
+        and threshold(asked.sites, federation.secure_colluding)
+        < threshold(asked.sites, int(policy.get("secure_colluding", 0))),
         "policy-counts": not federation.secure
         and not (policy.get("tell_counts", 1) and not policy.get("secure", 0))
         and weighs_by_counts(federation),

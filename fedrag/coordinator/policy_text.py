@@ -9,7 +9,8 @@ from fedrag.config.run_settings import Schedule
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.types import COMPONENTS
 
-USUAL_MESSAGE_MB = 500.0  # a site's default, which is not shown
+USUAL_MESSAGE_MB = 500.0  # a site's defaults, which are not shown
+USUAL_COLLUDING = 1
 
 
 def policy_phrases(numbers: Mapping[str, float]) -> list[str]:
@@ -66,6 +67,8 @@ def _of_messages(numbers: Mapping[str, float]) -> Iterator[str]:
         yield "updates only in a secure sum"
     if (sites := numbers.get("secure_min_sites", MIN_SITES)) > MIN_SITES:
         yield f"secure sums of at least {count_text(sites, 'site')}"
+    if (sites := numbers.get("secure_colluding", USUAL_COLLUDING)) > USUAL_COLLUDING:
+        yield f"secure sums that bear {count_text(sites, 'site')} on the coordinator's side"
     if not numbers.get("tell_counts", 1):
         yield "counts are not told"
 

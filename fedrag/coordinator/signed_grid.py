@@ -144,6 +144,18 @@ class SignedGrid(Grid):
         """Return whether a site sent too many bad replies."""
         return name in self._conduct.set_aside()
 
+    def note_bad_reply(self, name: str, why: str) -> None:
+        """Count a reply that no honest site sends, and say where it was one too many.
+
+        Args:
+            name: Name of the site.
+            why: What is wrong, in words joined by underscores.
+        """
+        if self._conduct.note_bad_reply(name, why):
+            self._display.say(
+                f"{name} is set aside after {PATIENCE} bad replies ({why}); fedrag server let-in lets it in again"
+            )
+
     def set_run(self, run: Run) -> None:
         """Set the run that messages belong to."""
         self._grid.set_run(run)
@@ -257,7 +269,7 @@ class SignedGrid(Grid):
     def _checked(self, reply: Message, asked: _Pending) -> Message:
         if reply.has_error():
             if reply.error.code == BAD_REPLY:
-                self._note_bad_reply(asked.member.name, str(reply.error.reason))
+                self.note_bad_reply(asked.member.name, str(reply.error.reason))
             return reply
         try:
             said, wanted = verified_slip(reply.content, "reply", asked.member.key), asked.slip
@@ -270,7 +282,7 @@ class SignedGrid(Grid):
         except Exception as error:  # a record of foreign bytes fails in many ways
             reason = str(error) if isinstance(error, SignatureError) else "the reply cannot be read"
             self._display.say(f"{asked.member.name}: {reason}")
-            self._note_bad_reply(asked.member.name, "signature_not_valid")
+            self.note_bad_reply(asked.member.name, "signature_not_valid")
             return make_message(reply.metadata, error=Error(BAD_REPLY, "signature_not_valid"))
         return reply
 
@@ -281,12 +293,6 @@ class SignedGrid(Grid):
         is_new = known is None or told is None or known.key != told.key
         if told and is_new and self._learn(told):
             self._told[member.name] = told
-
-    def _note_bad_reply(self, name: str, why: str) -> None:
-        if self._conduct.note_bad_reply(name, why):
-            self._display.say(
-                f"{name} is set aside after {PATIENCE} bad replies ({why}); fedrag server let-in lets it in again"
-            )
 
 
 def _as_reply_to(reply: Message, message_id: str) -> Message:

@@ -35,6 +35,7 @@ POLICY_RULES = (
     "measure",
     "secure",
     "secure_min_sites",
+    "secure_colluding",
     "secure_repeats",
     "tell_counts",
     "tell_diagnosis",

@@ -35,6 +35,8 @@ REFUSALS = {
     "secure-repeats": "it takes part in no further attempt at this round",
     "secure-superseded": "it no longer keeps what it would need for this secure sum",
     "secure-survivors": "the survivors of the secure sum are too few, not of its roster, or others than it was told",
+    "secure-other-sites": "it revealed what opens a sum of this round before, and does so for the same sites alone",
+    "secure-request": "what opens a sum was asked for under another run or round than the sum's",
     "secure-shares": "a sealed share of the secure sum is missing, or was altered",
     "policy-component": "its policy does not allow work on this component",
     "policy-schedule": "its policy does not allow this schedule",
@@ -50,6 +52,7 @@ REFUSALS = {
     "policy-update-norm": "its policy does not allow an update this large to leave",
     "policy-secure": "its policy lets what it has learnt leave in a secure sum alone (federation.secure)",
     "secure-sites": "its policy asks for more sites in a secure sum (secure_min_sites)",
+    "secure-colluding": "its policy asks that a secure sum bears more sites on the server's side (secure_colluding)",
     "secure-peers": "its administrator has not confirmed every other site of the sum: fedrag client peers",
     "secure-peer-changed": "the key of another site of the sum is not the one that its administrator confirmed",
 }

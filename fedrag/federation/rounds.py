@@ -22,6 +22,7 @@ from fedrag.federation.messages import DELIVER, Request, array_bytes, request_co
 from fedrag.federation.rule_advice import LIMIT, rule_to_try
 from fedrag.federation.rules import refuse_beside_own_rule
 from fedrag.federation.scoring import ask_diagnosis, ask_scores
+from fedrag.federation.secure_exchange import SumGivenUpError
 from fedrag.federation.secure_fold import NOT_MEASURED, fold_masked
 from fedrag.federation.server_optimizer import Memory, server_step
 from fedrag.federation.update import add, norm
@@ -59,8 +60,10 @@ def run_rounds(federation: Federation) -> State:
             _diagnose(federation, "before", checkpoint.state, sites)
         checkpoint = _with_start_scored(federation, checkpoint, sites)
         for round_number in left:
-            work = _pass_round if round_number in federation.idle_rounds else _run_round
-            checkpoint = work(federation, checkpoint, sites, round_number)
+            if round_number in federation.idle_rounds:
+                checkpoint = _pass_round(federation, checkpoint, round_number)
+            else:
+                checkpoint = _run_round(federation, checkpoint, sites, round_number)
             federation.on_round()
         if left or "after" not in run.told_diagnoses:  # a finished run that goes on is asked again
             _diagnose(federation, "after", result_of(config, checkpoint), sites)
@@ -102,7 +105,11 @@ def _run_round(
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
     fold = fold_masked if config.federation.secure else fold_replies
-    folded = fold(federation, request, content, chosen)
+    try:
+        folded = fold(federation, request, content, chosen)
+    except SumGivenUpError as error:
+        federation.display.say(f"{error}: it is passed now")
+        return _pass_round(federation, checkpoint, round_number)
     checkpoint = _with_step(config, checkpoint, folded, round_number)
     scores = _scores(federation, checkpoint.state, components, sites, round_number)
     checkpoint = _with_best(config, checkpoint, scores)
@@ -138,10 +145,8 @@ def _was_advised(federation: Federation, component: Component) -> bool:
     return any(record["aggregation_error"].get(component, 0.0) > LIMIT for record in federation.run.rounds())
 
 
-def _pass_round(
-    federation: Federation, checkpoint: Checkpoint, sites: Sequence[KnownSite], round_number: int
-) -> Checkpoint:
-    """Let a round pass in which nobody trains."""
+def _pass_round(federation: Federation, checkpoint: Checkpoint, round_number: int) -> Checkpoint:
+    """Let a round pass that trains nobody."""
     passed = replace(checkpoint, round_number=round_number)
     record = {
         "round": round_number,

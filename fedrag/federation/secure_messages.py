@@ -85,7 +85,8 @@ def masked_content(masked: Masked, terms: Terms, name: str) -> RecordDict:
     """Write a masked reply of a site."""
     arrays = {part: Array(np.ascontiguousarray(ring).view(np.uint8)) for part, ring in masked.vector.items()}
     sealed = [masked.sealed[peer] for peer in terms.roster.names if peer != name]
-    return RecordDict({MASKED: ArrayRecord(arrays), _SEALED: ConfigRecord({"shares": sealed})})
+    record = ConfigRecord({"shares": sealed, "commitment": masked.commitment})
+    return RecordDict({MASKED: ArrayRecord(arrays), _SEALED: record})
 
 
 def open_masked(message: Message, layout: Layout, roster: Roster, name: str) -> Masked:
@@ -97,7 +98,8 @@ def open_masked(message: Message, layout: Layout, roster: Roster, name: str) -> 
     require_content(message)
     try:
         arrays = message.content.array_records[MASKED]
-        shares = _list(message.content.config_records[_SEALED], "shares", bytes)
+        sealed = message.content.config_records[_SEALED]
+        shares, commitment = _list(sealed, "shares", bytes), sealed["commitment"]
     except (KeyError, TypeError):
         raise MessageError("its reply is not masked") from None
     if set(arrays) != {part.name for part in layout}:
@@ -111,7 +113,9 @@ def open_masked(message: Message, layout: Layout, roster: Roster, name: str) -> 
     others = [peer for peer in roster.names if peer != name]
     if len(shares) != len(others):
         raise MessageError("its reply does not hold a sealed share for each other site")
-    return Masked(vector, dict(zip(others, shares, strict=True)))
+    if not isinstance(commitment, bytes):
+        raise MessageError("its reply does not hold a commitment to its mask")
+    return Masked(vector, dict(zip(others, shares, strict=True)), commitment)
 
 
 def reveal_content(request: RevealRequest) -> RecordDict:

@@ -8,6 +8,7 @@ runs/<scenario>-<n>/
   rounds.jsonl           a line per round
   checkpoints/round-<r>/ state.safetensors, state.json; the last three
   start.safetensors      the result of the earlier run that this one started from, if it did
+  secure_sums.json       for whose sum sites were last asked to reveal, in a run with secure sums
   sites.json             each site's greeting: version, numbers of questions, policy
   diagnosis/             why answers are wrong, where that was asked: fedrag diagnose, and told.json, what sites told
   delivery.json          the sites that received the result

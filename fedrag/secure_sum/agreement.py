@@ -16,6 +16,7 @@ from fedrag.errors import MessageError
 KEY_BYTES = 32
 _MASK = b"fedrag secure sum: mask of a pair"
 _OWN = b"fedrag secure sum: own mask"
+_COMMIT = b"fedrag secure sum: commitment to an own mask"
 _SEAL = b"fedrag secure sum: sealed share"
 
 
@@ -50,6 +51,11 @@ def pair_seed(secret: bytes, context: bytes) -> bytes:
 def own_seed(b: bytes, context: bytes) -> bytes:
     """Return the seed of a site's own mask from its fresh bytes b_i."""
     return _derived(b, _OWN, context)
+
+
+def own_commitment(b: bytes, context: bytes) -> bytes:
+    """Return what a site tells of its fresh bytes b_i beforehand: it fits no others, and does not give them away."""
+    return _derived(b, _COMMIT, context)
 
 
 def sealing_key(secret: bytes, sender: str, receiver: str, context: bytes) -> bytes:

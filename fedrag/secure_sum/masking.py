@@ -14,13 +14,21 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from fedrag.errors import MessageError
-from fedrag.secure_sum.agreement import agreement_public, own_seed, pair_seed, sealing_key, shared_secret
+from fedrag.secure_sum.agreement import (
+    agreement_public,
+    own_commitment,
+    own_seed,
+    pair_seed,
+    sealing_key,
+    shared_secret,
+)
 from fedrag.secure_sum.fixed_point import Layout, RingVector
 from fedrag.secure_sum.masks import add_mask
 from fedrag.secure_sum.refused import SecureSumRefused
@@ -35,10 +43,12 @@ class Masked:
     Attributes:
         vector: y_i.
         sealed: Its shares of b_i, sealed, by the name of their holder; its own it keeps.
+        commitment: To b_i, 32 bytes: shares that give others are wrong.
     """
 
     vector: RingVector
     sealed: Mapping[str, bytes]
+    commitment: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +71,7 @@ class Revealed:
     """What a survivor answers.
 
     Attributes:
-        shares: Its share of b_k for each survivor k.
+        shares: Its share of b_k for each survivor k, its own among them; none where what k sealed cannot be opened.
         seeds: The seed s_ik for each site k that is gone.
     """
 
@@ -146,7 +156,8 @@ def mask(
         peer: seal(shares[peer], sealing_key(secret, name, peer, context), context) for peer, secret in peers.items()
     }
     unsealing = {peer: sealing_key(secret, peer, name, context) for peer, secret in peers.items()}
-    return Masked(masked, sealed), OpenRound(name, context, terms.threshold, shares[name], seeds, unsealing)
+    told = Masked(masked, sealed, own_commitment(b, context))
+    return told, OpenRound(name, context, terms.threshold, shares[name], seeds, unsealing)
 
 
 def reveal(kept: OpenRound, request: RevealRequest, min_sites: int) -> Revealed:
@@ -158,7 +169,8 @@ def reveal(kept: OpenRound, request: RevealRequest, min_sites: int) -> Revealed:
         min_sites: Fewest survivors for which the site answers, whatever the threshold.
 
     Raises:
-        SecureSumRefused: The survivors are too few, not of the roster, or without this site; or a share was altered.
+        SecureSumRefused: The survivors are too few, not of the roster, or without this site; or a share is missing, or
+            none can be opened.
     """
     survivors = set(request.survivors)
     if request.context != kept.context:
@@ -168,9 +180,15 @@ def reveal(kept: OpenRound, request: RevealRequest, min_sites: int) -> Revealed:
     if len(survivors) < max(kept.threshold, min_sites):
         raise SecureSumRefused("secure-survivors", f"{len(survivors)} survivors are too few")
     others = sorted(survivors - {kept.name})
-    try:
-        shares = {k: unseal(request.sealed[k], kept.unsealing[k], kept.context) for k in others}
-    except (KeyError, MessageError) as error:
-        raise SecureSumRefused("secure-shares", f"a sealed share is missing or was altered ({error})") from None
+    if not set(others) <= set(request.sealed):
+        raise SecureSumRefused("secure-shares", "a sealed share is missing")
+    shares: dict[str, bytes] = {}
+    for k in others:
+        # One that sealed nonsense costs its own share: the others' are enough, and the coordinator sees whose it was.
+        with suppress(MessageError):
+            share = unseal(request.sealed[k], kept.unsealing[k], kept.context)
+            shares |= {k: share} if len(share) == SECRET_BYTES else {}
+    if not shares:
+        raise SecureSumRefused("secure-shares", "no sealed share can be opened")
     gone = {name: seed for name, seed in kept.seeds.items() if name not in survivors}
     return Revealed({**shares, kept.name: kept.own_share}, gone)

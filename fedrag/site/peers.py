@@ -11,7 +11,7 @@ peers.json    {"sites": {"south": {"key": "ecdsa-sha2-nistp384 AAAA...", "confir
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,12 +20,15 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 
 from fedrag.errors import ConfigError, MessageError
 from fedrag.files import read_json, write_json
+from fedrag.locks import in_turn
 from fedrag.secure_sum.roster import MOST_SITES, Roster, is_signed_by
 from fedrag.security.keys import fingerprint, public_key_text, read_public_key
 
 PEERS_FILE = "peers.json"
+_LOCK = f".{PEERS_FILE}.lock"  # the folder's own is held by the site for as long as it runs
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,63}")
+_FINGERPRINT = re.compile("SHA256:[A-Za-z0-9+/]{43}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,32 +92,67 @@ def receive_peers(folder: Path, told: Mapping[str, object], own_name: str) -> No
     """
     if len(told) > MOST_SITES or not all(_NAME.fullmatch(name) for name in told):
         raise MessageError("the names of the other sites cannot be read")
-    known = {peer.name: peer for peer in read_peers(folder)}
     try:
         keys = {name: public_key_text(read_public_key(str(key), name)) for name, key in told.items()}
     except ConfigError:
         raise MessageError("a key of another site is none") from None
-    received = [replace(known.get(name, Peer(name, "")), key=key) for name, key in keys.items() if name != own_name]
-    # One that was confirmed and is not told stays: else it could come back with another key as if it were new.
-    gone = [peer for name, peer in known.items() if name not in keys and peer.confirmed]
-    if (peers := sorted([*received, *gone], key=lambda peer: peer.name)) != sorted(known.values(), key=_name_of):
-        _write(folder, peers)
+    with in_turn(folder, _LOCK):
+        known = {peer.name: peer for peer in read_peers(folder)}
+        received = [replace(known.get(name, Peer(name, "")), key=key) for name, key in keys.items() if name != own_name]
+        # One that was confirmed and is not told stays: else it could come back with another key as if it were new.
+        gone = [peer for name, peer in known.items() if name not in keys and peer.confirmed]
+        if (peers := sorted([*received, *gone], key=_name_of)) != sorted(known.values(), key=_name_of):
+            _write(folder, peers)
 
 
-def confirm_peers(folder: Path, names: Sequence[str]) -> list[Peer]:
-    """Note that somebody has compared the fingerprints of these sites, and return them.
+def confirm_peers(folder: Path, told: Mapping[str, str]) -> list[Peer]:
+    """Note that these sites have the keys whose fingerprints their administrators told, and return them.
+
+    Args:
+        folder: The site's folder.
+        told: Fingerprints by name, as they were read out.
 
     Raises:
-        ConfigError: A name is not among those received; nothing is noted.
+        ConfigError: A name is not among those received, or a key has another fingerprint; nothing is noted.
     """
-    peers = {peer.name: peer for peer in read_peers(folder)}
-    if unknown := [name for name in names if name not in peers]:
-        known = ", ".join(peers) or "none; the coordinator tells them with a run of federation.secure = true"
-        raise ConfigError(f"{unknown[0]}: no other site has this name; there are: {known}")
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    confirmed = {name: replace(peers[name], confirmed=peers[name].fingerprint, since=now) for name in names}
-    _write(folder, (peers | confirmed).values())
+    with in_turn(folder, _LOCK):
+        peers = {peer.name: peer for peer in read_peers(folder)}
+        for name, read_out in told.items():
+            if name not in peers:
+                known = ", ".join(peers) or "none; the coordinator tells them with a run of federation.secure = true"
+                raise ConfigError(f"{name}: no other site has this name; there are: {known}")
+            if read_out != peers[name].fingerprint:
+                raise ConfigError(
+                    f"{name}: its key has the fingerprint {peers[name].fingerprint}, not {read_out}; nothing is "
+                    "confirmed. Have it read out again; if it still differs, the coordinator told a key that is not "
+                    "that site's"
+                )
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        confirmed = {name: replace(peers[name], confirmed=peers[name].fingerprint, since=now) for name in told}
+        _write(folder, (peers | confirmed).values())
     return list(confirmed.values())
+
+
+def told_fingerprints(words: Iterable[str]) -> dict[str, str]:
+    """Read what an administrator types, `NAME=FINGERPRINT` a site.
+
+    Raises:
+        ConfigError: A word is not of this form, or two name one site.
+
+    >>> told_fingerprints(["south=SHA256:ScY4ppNOTfKxnVwbWZJWDNgQ9FGzCxYK6mJ0Pc8BCHs"])
+    {'south': 'SHA256:ScY4ppNOTfKxnVwbWZJWDNgQ9FGzCxYK6mJ0Pc8BCHs'}
+    """
+    told: dict[str, str] = {}
+    for word in words:
+        name, _, read_out = word.strip().partition("=")
+        if not _FINGERPRINT.fullmatch(read_out):
+            raise ConfigError(
+                f"--confirm {word}: expected NAME=FINGERPRINT, with the fingerprint that the administrator of "
+                f"{name or 'the site'} read out: SHA256: and 43 characters"
+            )
+        if told.setdefault(name, read_out) != read_out:
+            raise ConfigError(f"--confirm {word}: another fingerprint of {name} was given before")
+    return told
 
 
 def refusal_of_roster(peers: Iterable[Peer], roster: Roster, own_name: str) -> tuple[str, tuple[str, ...]]:

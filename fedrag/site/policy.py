@@ -174,6 +174,7 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
         "measure": policy.measure,
         "secure": policy.secure == "required",
         "secure_min_sites": policy.secure_min_sites,
+        "secure_colluding": policy.secure_colluding,
         "secure_repeats": policy.secure_repeats,
         "tell_counts": policy.tell_counts,
         "tell_diagnosis": policy.tell_diagnosis,

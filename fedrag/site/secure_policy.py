@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fedrag.secure_sum.sum_terms import Terms
+from fedrag.secure_sum.sum_terms import Terms, threshold
 from fedrag.site.peers import Peer, refusal_of_roster
 from fedrag.site.site_config import Policy
 from fedrag.text import plural
@@ -47,5 +47,8 @@ def refusal_of_sum(policy: Policy, terms: Terms, run: str, own: tuple[str, bytes
     if count < policy.secure_min_sites:
         least = f"the policy asks for {policy.secure_min_sites} (secure_min_sites)"
         return SumRefusal("secure-sites", f"the sum is of {plural(count, 'site')}, {least}")
+    if terms.threshold < threshold(count, policy.secure_colluding):
+        borne = f"it bears fewer than {policy.secure_colluding} on the coordinator's side (secure_colluding)"
+        return SumRefusal("secure-colluding", f"of {plural(count, 'site')} {terms.threshold} must stay: {borne}")
     code, names = refusal_of_roster(peers, roster, own[0])
     return SumRefusal(code, _WHY[code].format(names=", ".join(names)) if code else "")

@@ -27,7 +27,7 @@ from fedrag.secure_sum.agreement import KEY_BYTES
 from fedrag.secure_sum.masking import mask, reveal
 from fedrag.secure_sum.refused import SecureSumRefused
 from fedrag.secure_sum.roster import MIN_SITES
-from fedrag.secure_sum.sum_terms import Terms, survivors_digest, threshold
+from fedrag.secure_sum.sum_terms import Terms, threshold
 from fedrag.seeding import derive_seed
 from fedrag.site.agreement_key import read_agreement_key
 from fedrag.site.client_folder import SECURE
@@ -79,7 +79,8 @@ class SecureRound:
         """Return the reply that left before, bit for bit; None: the site may mask one now.
 
         Raises:
-            SecureSumRefused: The roster is too small, or the round was masked as often as it may be.
+            SecureSumRefused: The roster is too small, the round was masked as often as it may be, or the roster lacks a
+                site for whose sum in this round the site revealed before.
         """
         settings, members = self.config.federation, self.terms.roster.members
         if (kept := self.store.reply(self.terms.run, self.kind, self.context)) is not None:
@@ -90,6 +91,8 @@ class SecureRound:
             raise SecureSumRefused("secure-survivors", "the threshold is lower than the scenario needs")
         repeats = min(settings.secure_repeats, settings.secure_repeats if (own := self.limits.repeats) is None else own)
         self.store.require_left(self.terms.run, self.kind, request.round_number, 1 + repeats)
+        names = self.terms.roster.names
+        self.store.require_same_sites(self.terms.run, self.kind, request.round_number, names, exactly=False)
         return None
 
     def masked(self, request: Request, reply: Reply) -> RecordDict:
@@ -149,17 +152,26 @@ def secure_round(
 def answer_reveal(message: Message, node_config: Mapping[str, object], limits: SecureLimits) -> RecordDict:
     """Return what opens the sum of the survivors that the coordinator names; once a context, whatever it asks again.
 
+    Args:
+        message: The request.
+        node_config: Where the site's sums are kept, and the run that the signed request names; a simulation, in which
+            nothing is signed, names none.
+        limits: The site's own bounds.
+
     Raises:
         SecureSumRefused: The site does not reveal this.
         MessageError: The request is malformed.
     """
     request = open_reveal(message.content)
     store = SecureStore(secure_folder(node_config))
-    digest = survivors_digest(request.context, request.survivors)
-    if (kept := store.revealed(request.context, digest)) is not None:
+    of = store.sum_of(request.context)
+    if (node_config.get("run", of.run), message.metadata.group_id) != (of.run, str(of.round_number)):
+        raise SecureSumRefused("secure-request", f"the sum is of round {of.round_number} of {of.run}")
+    if (kept := store.revealed(of, request.context, request.survivors)) is not None:
         return content_from_bytes(kept)
-    content = revealed_content(reveal(store.open_round(request.context), request, limits.min_sites))
-    store.keep_revealed(request.context, digest, content_to_bytes(content))
+    store.require_same_sites(of.run, of.kind, of.round_number, request.survivors, exactly=True)
+    content = revealed_content(reveal(store.open_round(of, request.context), request, limits.min_sites))
+    store.keep_revealed(of, request.context, request.survivors, content_to_bytes(content))
     return content
 
 

@@ -160,8 +160,10 @@ class Policy(SiteSection):
     """Whether updates may leave unhidden: "required": only in a secure sum, of which the coordinator sees the sum."""
     secure_min_sites: Annotated[int, Field(ge=MIN_SITES)] = MIN_SITES
     """Fewest sites of a secure sum, and of the sum that is opened; confirm them with fedrag client peers."""
+    secure_colluding: Annotated[int, Field(ge=0, le=1000)] = 1
+    """Fewest sites on the side of a coordinator that lies, which a secure sum must bear for this site to join it."""
     secure_repeats: AtLeast0 = 1
-    """How often a round of a secure sum may be asked for again: the differences of sums could tell a site apart."""
+    """How often a round of a secure sum that was lost may be asked for again; always for the same sites."""
     adopt: Literal["if-better", "always", "ask"] = "if-better"
     """When delivered models are used: if no worse here (too few questions to tell: "ask"), at once, or if you adopt."""
     tell_policy: bool = True

@@ -22,7 +22,7 @@ from fedrag.secure_sum.masking import Masked, OpenRound, mask, reveal
 from fedrag.secure_sum.roster import Member, roster_of
 from fedrag.secure_sum.shares import SEALED_BYTES
 from fedrag.secure_sum.sum_terms import Terms, round_context, threshold
-from fedrag.secure_sum.unmasking import MaskedSum
+from fedrag.secure_sum.unmasking import COMMITMENT_BYTES, MaskedSum
 
 SITES, GONE, WEIGHTS = 20, 2, 5_000_000
 NUMBERS = 11
@@ -64,7 +64,7 @@ def sum_of(bits: int) -> list[Row]:
     assert np.array_equal(opened["update"], plain), "the sum without masks is not the plain one"
     site, coordinator = statistics.median(at_sites) + revealing / len(kept), adding + opening
     what = f"{WEIGHTS * 4 / 1e6:.0f} MB of float32 in whole numbers of {bits} bits, {SITES} sites, {GONE} gone"
-    sent = layout_bytes(layout) + SEALED_BYTES * (SITES - 1)
+    sent = layout_bytes(layout) + SEALED_BYTES * (SITES - 1) + COMMITMENT_BYTES
     rows = [
         Row(f"{what}: a site, both messages", site, "s", 1.0, most=True, figures={"reveal_s": revealing / len(kept)}),
         Row(f"{what}: the coordinator", coordinator, "s", 4.0, most=True, figures={"adding_s": adding}),

@@ -8,12 +8,15 @@ import pytest
 from tiny_federation import tiny_config
 
 from fedrag.coordinator.dry_run import dry_run, summary_lines
+from fedrag.coordinator.foreseen import Asked, refusals_of_all
 from fedrag.coordinator.secure_sites import require_secure_sites
 from fedrag.coordinator.server_check import check_server
 from fedrag.coordinator.server_folder import ServerConfig, ServerFolder
 from fedrag.errors import ConfigError
 from fedrag.security.keys import new_key
 from fedrag.site.client_folder import create_site
+from fedrag.site.policy import policy_numbers
+from fedrag.site.site_config import Policy
 
 SECURE = tiny_config(federation={"secure": True, "schedule": "generator"})
 
@@ -61,3 +64,11 @@ def test_check_and_dry_run_say_how_many_sites_may_vanish(folder, tmp_path):
     line = "secure sum: 4 of 5 sites must stay, 1 may vanish in a round, and 1 may collude with the coordinator"
     assert line in summary_lines(found)
     assert dry_run(folder, tiny_config(federation={"schedule": "generator"})).secure == ""
+
+
+@pytest.mark.parametrize(("sites", "asks", "refused"), [(4, 0, False), (4, 1, True), (3, 1, False), (0, 1, False)])
+def test_a_site_that_asks_for_more_colluding_ones_than_the_run_bears_is_foreseen(sites, asks, refused):
+    """Of three sites all must stay, whether one colludes or none; of four, that is another matter."""
+    config = tiny_config(federation={"secure": True, "secure_colluding": 0})
+    policy = policy_numbers(Policy(secure_colluding=asks))
+    assert ("secure-colluding" in refusals_of_all(policy, Asked(config, 5000, {}, sites))) == refused

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -26,14 +28,17 @@ from tiny_federation import (
 
 from fedrag.components.state import initial_state
 from fedrag.components.work import Workbench
+from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_site
 from fedrag.errors import ConfigError, QuorumError
-from fedrag.federation.messages import GREET, TRAIN, VALIDATE, Request, array_bytes
-from fedrag.federation.secure_messages import REVEAL, reveal_content
+from fedrag.federation.messages import GREET, TRAIN, VALIDATE, Request, array_bytes, open_request
+from fedrag.federation.secure_messages import REVEAL, context_of, open_masked, reveal_content, terms_of
+from fedrag.federation.secure_vector import train_layout
 from fedrag.federation.signing import content_digest
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.runs.run_folder import RunFolder
 from fedrag.secure_sum.masking import OpenRound, RevealRequest
+from fedrag.secure_sum.unmasking import MaskedSum
 from fedrag.seeding import derive_seed
 from fedrag.site.client_app import make_client_app
 from fedrag.site.secure_round import secure_folder
@@ -185,8 +190,9 @@ def test_a_survivor_that_goes_before_it_reveals_costs_the_round_which_is_asked_f
     display = Lines()
     state, run = federate(secure_config(sites), tmp_path / "run", app=flaky, display=display)
     assert "the secure sum is lost, and nothing was opened: c did not reveal" in display.text
-    assert set(run.rounds()[0]["sites"]) == {"a", "b", "c", "d"}
-    expected, _ = federate(secure_config(sites), tmp_path / "quiet")
+    assert set(run.rounds()[0]["sites"]) == {"b", "c", "d"}, "b and d revealed for these, and do for no others"
+    assert run.rounds()[0]["left_out"] == {"a": "it was not in the sum that was asked for before"}
+    expected, _ = federate(secure_config(sites), tmp_path / "quiet", app=with_faults({"a": vanish}))
     assert_same_state(state, expected)
     of_b = [data for name, data in contents if name == "b"]
     assert len(of_b) == 2
@@ -240,6 +246,62 @@ def test_a_site_reveals_once_and_for_no_other_survivors(sites, tmp_path):
     assert all(path.stat().st_mode & 0o077 == 0 for path in folder.iterdir())
 
 
+def lying(sites, tmp_path):
+    """Run a round of a coordinator that opens the sum of all four, and return its requests to each site, by kind."""
+    sent: dict[tuple[str, str], tuple[Message, Context]] = {}
+
+    def watched(message, context):
+        sent[context.node_config["site-name"], message.metadata.message_type] = message, context
+        return make_client_app()(message, context)
+
+    federate(secure_config(sites), tmp_path / "run", app=watched)
+    return sent
+
+
+def asked_without_d(sent) -> dict[str, Message]:
+    """Ask the others to mask the same round once more, as one that was lost, and to reveal without d."""
+    replies, answered = {}, {}
+    for name in "abc":
+        message, context = sent[name, TRAIN]
+        message.content["secure"]["attempt"] = 1
+        replies[name] = make_client_app()(message, context)
+    terms, request = terms_of(message.content), open_request(message)
+    layout = train_layout(Config.from_toml(request.scenario).federation, request, 4)
+    masked = MaskedSum(layout, terms, context_of(message.content, TRAIN, terms))
+    for name, reply in replies.items():
+        masked.add(name, open_masked(reply, layout, terms.roster, name))
+    for name in "abc":
+        context = sent[name, TRAIN][1]
+        request = Message(reveal_content(masked.request_to(name)), context.node_id, REVEAL, group_id="1")
+        answered[name] = make_client_app()(request, context)
+    return answered
+
+
+def test_a_coordinator_that_has_opened_a_sum_gets_none_of_the_same_round_without_one_site(sites, tmp_path):
+    """The difference of the two would be what d sent."""
+    for reply in asked_without_d(lying(sites, tmp_path)).values():
+        assert reply.content["refusal"]["code"] == "secure-other-sites"
+
+
+def test_a_round_without_a_site_for_whose_sum_this_one_revealed_is_not_even_masked(sites, tmp_path):
+    message, context = lying(sites, tmp_path)["a", TRAIN]
+    terms = message.content["secure"]
+    for name in ("names", "keys", "signatures"):
+        terms[name] = terms[name][:3]
+    assert make_client_app()(message, context).content["refusal"]["code"] == "secure-other-sites"
+
+
+def test_a_reveal_is_asked_for_under_the_run_and_the_round_of_its_sum_or_refused(sites, tmp_path):
+    """Else the egress log would hold it under another run than the one that the administrators compare."""
+    message, context, digest = asked(sites, tmp_path)[REVEAL]
+    run = "run"  # the folder's name
+    for node_run, group, code in ((run, "1", ""), ("another", "1", "secure-request"), (run, "2", "secure-request")):
+        config = {**context.node_config, "run": node_run}
+        sent = Message(message.content, context.node_id, REVEAL, group_id=group)
+        content = make_client_app()(sent, replace(context, node_config=config)).content
+        assert content["refusal"]["code"] == code if code else content_digest(content) == digest
+
+
 def test_a_context_whose_reply_is_gone_is_refused_and_not_masked_again(sites, tmp_path):
     message, context, _ = asked(sites, tmp_path)[TRAIN]
     for path in (Path(context.node_config["site-cache"]) / "secure").glob("*.reply"):
@@ -266,10 +328,9 @@ def test_what_the_policy_of_a_site_bounds_holds_whatever_the_scenario_says(sites
         assert make_client_app(policy=policy)(message, context).content["refusal"]["code"] == code
     assert "refusal" not in make_client_app(policy=Policy())(message, context).content
     kept = OpenRound.from_bytes(next(secure_folder(context.node_config).glob("*.open")).read_bytes())
-    survivors = ("a", "b", "c")  # as many as the threshold asks for
-    request = reveal_content(RevealRequest(kept.context, survivors, {"a": bytes(32), "c": bytes(32)}))
-    for policy, code in ((Policy(secure_min_sites=4), "secure-survivors"), (Policy(), "secure-shares")):
-        sent = Message(request, context.node_id, REVEAL)
+    request = reveal_content(RevealRequest(kept.context, tuple("abcd"), dict.fromkeys("acd", bytes(32))))
+    for policy, code in ((Policy(secure_min_sites=5), "secure-survivors"), (Policy(), "secure-shares")):
+        sent = Message(request, context.node_id, REVEAL, group_id="1")
         assert make_client_app(policy=policy)(sent, context).content["refusal"]["code"] == code
 
 
@@ -279,7 +340,8 @@ def test_what_the_policy_of_a_site_bounds_holds_whatever_the_scenario_says(sites
         ({"threshold": 2}, "secure-survivors"),
         ({"threshold": 9}, "bad-request"),
         ({"names": ["a", "b", "c", "c"]}, "bad-request"),
-        ({"names": ["a", "c", "d", "x"]}, "secure-roster"),
+        ({"keys": [bytes([number]) * 32 for number in range(4)]}, "secure-roster"),
+        ({"names": ["a", "c", "d", "x"]}, "secure-other-sites"),
         ({"keys": [bytes(31)] * 4}, "bad-request"),
         ({"attempt": -1}, "bad-request"),
     ],
@@ -321,6 +383,32 @@ def test_two_sites_are_refused_with_the_reason(sites, tmp_path):
         federate(config, tmp_path / "other")
 
 
+def test_a_round_whose_sum_was_lost_waits_for_the_sites_of_that_sum_across_a_resumed_run(sites, tmp_path):
+    """a was gone, c went before it revealed; a comes back alone: its update is the difference to the sum before."""
+    gone = {"a": TRAIN, "c": REVEAL}
+
+    def away(message, context):
+        name, kind = context.node_config["site-name"], message.metadata.message_type
+        if gone.get(name) == kind:
+            if name == "c":
+                gone.update({"a": "", "c": TRAIN})
+            raise ConnectionError("gone")
+        return make_client_app()(message, context)
+
+    with pytest.raises(QuorumError, match=r"round 1: c cannot be left out .* bring them back, then resume"):
+        federate(secure_config(sites), tmp_path / "run", app=away)
+    without = Path(shutil.copytree(tmp_path / "run", tmp_path / "without" / "run"))
+    _, run = federate(secure_config(sites), tmp_path / "run")
+    assert set(run.rounds()[0]["sites"]) == {"b", "c", "d"}
+    display = Lines()
+    nodes = node_configs(client_folders(secure_config(sites)), without / "sites")
+    nodes = [node for node in nodes if node["site-name"] != "c"]
+    state, run = federate(secure_config(sites), without, nodes=nodes, display=display)
+    assert "round 1: c cannot be left out: a sum with them" in display.text
+    assert run.rounds()[0]["sites"] == {}, "the round is passed"
+    assert not is_changed(state, initial_state(run.config, ("generator",)), "generator")
+
+
 def test_a_run_that_ended_between_the_two_messages_goes_on_with_the_same_masks(sites, tmp_path):
     config = secure_config(sites, rounds=2)
     expected, _ = federate(config, tmp_path / "whole")
@@ -360,6 +448,50 @@ def test_a_site_that_sends_what_no_honest_one_can_spoils_the_round_and_names_nob
         federate(secure_config(sites), tmp_path / "run", app=with_faults({"b": wild}), display=display)
     assert len(times) == 1
     assert "nothing was opened" not in display.text
+
+
+class StrictGrid(InProcessGrid):
+    """One that keeps count of bad replies, as a coordinator's does."""
+
+    counted: ClassVar[list[tuple[str, str]]] = []
+
+    def note_bad_reply(self, name: str, why: str) -> None:
+        self.counted.append((name, why))
+
+
+def short(message, context, real):
+    reply = real(message, context)
+    reply.content["masked"]["generator"].data = b""
+    return reply
+
+
+def unreadable(message, context, real):
+    reply = real(message, context)
+    first, *others = reply.content["sealed"]["shares"]
+    reply.content["sealed"]["shares"] = [bytes(len(first)), *others]
+    return reply
+
+
+def test_a_site_that_sends_what_no_honest_one_does_is_named_and_counted_where_it_can_be_known(sites, tmp_path):
+    StrictGrid.counted.clear()
+    display, app = Lines(), with_faults({"d": short})
+    revealed = with_faults({"c": vanish}, REVEAL)  # a client that fails is no bad reply
+
+    def either(message, context):
+        return (revealed if message.metadata.message_type == REVEAL else app)(message, context)
+
+    once = secure_config(sites, secure_repeats=0)
+    with pytest.raises(QuorumError, match="c did not reveal"):
+        federate(once, tmp_path / "short", app=either, display=display, grid=StrictGrid)
+    assert "d is left out of round 1: an array cannot be read" in display.text
+    assert StrictGrid.counted == [("d", "reply_not_as_asked")]
+
+    StrictGrid.counted.clear()
+    display, app = Lines(), with_faults({"a": unreadable})
+    _, run = federate(secure_config(sites), tmp_path / "run", app=app, display=display, grid=StrictGrid)
+    assert "round 1: b could not open the share that a had sealed" in display.text
+    assert StrictGrid.counted == [("a", "sealed_shares_not_valid")]
+    assert sorted(run.rounds()[0]["sites"]) == ["a", "b", "c", "d"], "the other shares of its mask are enough"
 
 
 def test_a_large_update_is_drawn_in_by_the_site_and_counted(sites, tmp_path):

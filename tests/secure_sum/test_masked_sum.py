@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from summing import is_same, opened, party, plain_sum
+from summing import Party, is_same, opened, party, plain_sum
 
 from fedrag.errors import MessageError, QuorumError
-from fedrag.secure_sum.agreement import agreement_public, new_agreement_key, shared_secret
-from fedrag.secure_sum.masking import OpenRound, RevealRequest, mask, reveal
+from fedrag.secure_sum.agreement import agreement_public, new_agreement_key, own_commitment, own_seed, shared_secret
+from fedrag.secure_sum.masking import Masked, OpenRound, RevealRequest, mask, reveal
 from fedrag.secure_sum.refused import SecureSumRefused
 from fedrag.secure_sum.roster import Member, is_signed_by, roster_of, signed_member
 from fedrag.secure_sum.shares import combine, seal, split, unseal
@@ -50,8 +51,10 @@ def test_states_that_differ_between_sites_do_not_cancel_and_are_not_opened():
         total.add(other, masked if other == name else made.masked[other])
     with pytest.raises(SecureSumRefused, match="another sum"):
         reveal(kept, total.request_to(name), 3)
-    with pytest.raises(SecureSumRefused, match="was altered, or is of another sum"):
-        reveal(made.kept["site-01"], total.request_to("site-01"), 3)
+    for other in made.names[1:]:
+        told = reveal(made.kept[other], total.request_to(other), 3)
+        assert name not in told.shares
+        assert not told.seeds
     assert set(kept.seeds.values()).isdisjoint(made.kept[name].seeds.values())
     assert set(kept.unsealing.values()).isdisjoint(made.kept[name].unsealing.values())
     # Even were the own masks opened, those of its pairs would stay: the sum is noise.
@@ -91,13 +94,70 @@ def test_a_site_reveals_to_no_too_small_or_foreign_set_of_survivors():
         reveal(kept, RevealRequest(made.context, made.names[:4], sealed), 5)
 
 
-def test_a_share_that_was_altered_or_is_of_another_sum_is_refused():
+def test_a_share_that_was_altered_or_is_of_another_sum_is_not_revealed_and_without_any_nothing_is():
     made, other = party(3, 3), party(3, 3)
     right = {name: made.masked[name].sealed["site-00"] for name in ("site-01", "site-02")}
-    for wrong in (other.masked["site-01"].sealed["site-00"], bytes(32), made.masked["site-01"].sealed["site-02"]):
+    short = seal(b"short", made.kept["site-00"].unsealing["site-01"], made.context)
+    for wrong in (
+        other.masked["site-01"].sealed["site-00"],
+        bytes(32),
+        made.masked["site-01"].sealed["site-02"],
+        short,
+    ):
+        told = reveal(made.kept["site-00"], RevealRequest(made.context, made.names, right | {"site-01": wrong}), 3)
+        assert set(told.shares) == {"site-00", "site-02"}
+    for sealed in (dict.fromkeys(right, bytes(32)), {"site-01": right["site-01"]}):
         with pytest.raises(SecureSumRefused) as refused:
-            reveal(made.kept["site-00"], RevealRequest(made.context, made.names, right | {"site-01": wrong}), 3)
+            reveal(made.kept["site-00"], RevealRequest(made.context, made.names, sealed), 3)
         assert refused.value.code == "secure-shares"
+
+
+def collected(made: Party, masked: Mapping[str, Masked] | None = None) -> MaskedSum:
+    """Everybody's vector, with the messages of some replaced, and what everybody reveals."""
+    total = MaskedSum(made.layout, made.terms, made.context)
+    for name, own in (made.masked | (masked or {})).items():
+        total.add(name, own)
+    for name in made.names:
+        total.take(name, reveal(made.kept[name], total.request_to(name), 3))
+    return total
+
+
+def test_sealed_shares_that_nobody_can_open_are_known_by_their_sender_and_cost_nothing_while_enough_can_be():
+    made = party(5, 3)
+    bad = made.masked["site-01"]
+    spoilt = {holder: bytes(32) for holder in ("site-00", "site-03")}
+    total = collected(made, {"site-01": replace(bad, sealed={**bad.sealed, **spoilt})})
+    assert total.unread == {"site-01": ["site-00", "site-03"]}
+    assert is_same(total.unmasked(), plain_sum(made, made.names))
+    total = collected(made, {"site-01": replace(bad, sealed=dict.fromkeys(bad.sealed, bytes(32)))})
+    assert total.lacking == ()
+    with pytest.raises(MessageError, match="of the shares that site-01 sealed 1 could be opened, 3 are needed"):
+        total.unmasked()
+
+
+def test_who_tells_another_share_than_was_dealt_is_known_and_the_sum_is_opened_all_the_same():
+    """A wrong share gave another mask, and with it a sum of nonsense that was nobody's."""
+    made = party(5, 3)
+    total = collected(made)
+    told = reveal(made.kept["site-00"], total.request_to("site-00"), 3)
+    others = {name: bytes(16) for name in ("site-02", "site-03")}
+    total.take("site-00", replace(told, shares={**told.shares, **others}))
+    assert is_same(total.unmasked(), plain_sum(made, made.names))
+    assert total.wrong == {"site-00": {"site-02", "site-03"}}
+
+
+def test_shares_that_do_not_give_what_their_dealer_committed_to_open_nothing_and_name_it():
+    made = party(5, 3)
+    total = collected(made, {"site-02": replace(made.masked["site-02"], commitment=bytes(32))})
+    before = {name: ring.copy() for name, ring in total._total.items()}
+    with pytest.raises(MessageError, match="the shares of site-02 do not give the mask that it committed to"):
+        total.unmasked()
+    assert is_same(total._total, before)
+
+
+def test_a_commitment_is_to_the_bytes_and_the_sum():
+    assert len({own_commitment(b, context) for b in (bytes(16), b"x" * 16) for context in (b"one", b"two")}) == 4
+    assert own_commitment(bytes(16), b"one") != own_seed(bytes(16), b"one")
 
 
 def test_a_site_masks_only_where_the_roster_names_it_with_its_own_key():
@@ -122,6 +182,7 @@ def test_the_server_takes_no_malformed_reply_and_keeps_its_sum():
     for wrong, told in (
         (replace(good, sealed={}), "sealed share for each"),
         (replace(good, sealed={name: b"short" for name in good.sealed}), "sealed share for each"),
+        (replace(good, commitment=b"short"), "commitment"),
         (replace(good, vector={**good.vector, "generator": good.vector["generator"][:-1]}), "another size"),
         (replace(good, vector={**good.vector, "generator": good.vector["generator"].astype("<u8")}), "another size"),
     ):

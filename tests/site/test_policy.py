@@ -399,6 +399,7 @@ def test_the_rules_are_told_as_numbers():
         "measure": 1.0,
         "secure": 0.0,
         "secure_min_sites": 3.0,
+        "secure_colluding": 1.0,
         "secure_repeats": 1.0,
         "tell_counts": 0.0,
         "tell_diagnosis": 1.0,

@@ -39,9 +39,11 @@ def member(name: str) -> Member:
 ANY = Policy()
 
 
-def code(policy: Policy = ANY, run: str = "tiny-1", key: str = "north", roster: Roster | None = None) -> str:
+def code(
+    policy: Policy = ANY, run: str = "tiny-1", key: str = "north", roster: Roster | None = None, stay: int = 4
+) -> str:
     whole = roster or roster_of(map(member, KEYS))
-    return refusal_of_sum(policy, Terms("tiny-1", 0, whole, 3), run, ("north", AGREEMENT[key]), PEERS).code
+    return refusal_of_sum(policy, Terms("tiny-1", 0, whole, stay), run, ("north", AGREEMENT[key]), PEERS).code
 
 
 def test_a_sum_with_confirmed_sites_is_taken_part_in():
@@ -58,6 +60,15 @@ def test_one_of_another_run_or_without_this_site_and_its_key_is_not():
 def test_one_of_fewer_sites_than_the_policy_asks_for_is_not():
     assert code(Policy(secure_min_sites=5)) == "secure-sites"
     assert code(Policy(secure_min_sites=4)) == ""
+
+
+def test_one_that_bears_fewer_colluding_sites_than_the_policy_asks_for_is_not():
+    """Of four sites three may open a mask where none colludes; with one that does, all four must."""
+    assert code(stay=3) == "secure-colluding"
+    assert code(Policy(secure_colluding=0), stay=3) == ""
+    assert code(Policy(secure_colluding=1), stay=4) == ""
+    assert code(Policy(secure_colluding=2), stay=4) == ""
+    assert code(Policy(secure_colluding=3), stay=4) == "secure-colluding"
 
 
 def test_fewer_than_three_sites_cannot_be_allowed():

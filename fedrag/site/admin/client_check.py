@@ -221,7 +221,9 @@ def _secure_sums(folder: Path, config: SiteConfig) -> str:
     peers = read_peers(folder)
     waiting = [peer.name for peer in peers if peer.state != "confirmed"]
     what_to_do = f"; not confirmed: {', '.join(waiting)}; see: fedrag client peers {folder}" if waiting else ""
-    return f"an agreement key is there; {plural(len(peers), 'other site')} known{what_to_do}"
+    policy = config.policy
+    asks = f"sums of {policy.secure_min_sites} sites or more, {policy.secure_colluding} on the coordinator's side"
+    return f"an agreement key is there; takes part in {asks}; {plural(len(peers), 'other site')} known{what_to_do}"
 
 
 def _authority(config: SiteConfig) -> str:
