@@ -114,6 +114,11 @@ class FederationConfig(Section):
     wrong: counts of causes, which a site tells where its policy has tell_diagnosis = true."""
     deliver: bool = True
     """Whether the sites receive the result at the end."""
+    personalise: Annotated[int, Field(ge=0, le=1000)] = 0
+    """In a simulation: passes over its own questions for which each site trains on, after the last round and from the
+    result, with settings of its own round (no noise, no proximal term); 0: none. It keeps its own weights of a
+    component only where the component's measure on its validation questions rises (MRR of the retriever, mean
+    log-probability of the answers' tokens of the generator) and that of no other falls."""
     server: ServerStepConfig = ServerStepConfig()
     """Settings of server_optimizer."""
     generator: ComponentAveraging = ComponentAveraging()

@@ -73,7 +73,7 @@ def _content(
             "cut_weights": [],
             "secure": "",
         },
-        **{"seen": "", "unseen": [], "trained": [], "tried": [], "wrong": None},
+        **{"seen": "", "unseen": [], "trained": [], "tried": [], "home": None, "wrong": None},
     }
 
 

@@ -72,6 +72,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_cut_lines(config, sites, components),
         *_rate_lines(config),
         *_start_lines(config, components),
+        *_home_lines(config),
         _evaluation_line(config),
     ]
 
@@ -221,11 +222,24 @@ def _start_lines(config: Config, components: Components) -> list[str]:
     return [f"the rounds start from the {' and the '.join(facts['components'])} of {facts['run']}"]
 
 
+def _home_lines(config: Config) -> list[str]:
+    """Return the line on training at home after the last round; none without it."""
+    passes = config.federation.personalise
+    if not passes:
+        return []
+    noise = ", without noise, since nothing of it leaves the site" if config.privacy.is_on else ""
+    return [
+        f"after the last round each site trains on for {plural(passes, 'pass', 'passes')} at home{noise}, and keeps "
+        "what gains on its validation questions"
+    ]
+
+
 def _evaluation_line(config: Config) -> str:
     evaluation = config.evaluation
     if evaluation.split == "none":
         return "then: no evaluation (evaluation.split is none)"
-    arms = ["untouched"] * evaluation.untouched + ["federated", *evaluation.baselines]
+    personalised = ["personalised"] * bool(config.federation.personalise)
+    arms = ["untouched"] * evaluation.untouched + ["federated", *personalised, *evaluation.baselines]
     questions = "all questions" if evaluation.split == "all" else f"the {evaluation.split} questions"
     where = "held-out sites" if evaluation.sites == "held-out" else "sites that take part"
     return f"then: {', '.join(arms)} measured on {questions} of the {where}"
