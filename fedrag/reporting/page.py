@@ -114,6 +114,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "secure": what_ran.hidden_by_secure_sum(run),
         "bytes": plots.bytes_by_site(totals),
         "left_out": round_log.left_out(records),
+        "late": round_log.late(records),
         "cut_weights": round_log.cut_weights(records),
         "examples": example_blocks(arms, partial(read_texts, run)),
         "rule": rule("untouched" in arms, "exact_match" in metrics),

@@ -70,6 +70,7 @@ def _content(
             "totals": {},
             "bytes": [],
             "left_out": [],
+            "late": [],
             "cut_weights": [],
             "secure": "",
         },

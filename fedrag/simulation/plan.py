@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from fedrag.components.state import initial_state
 from fedrag.components.traffic import traffic
 from fedrag.config.run_settings import FederationConfig
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import rounds_training, schedule_text, trained_components
+from fedrag.config.schedule import rounds_training, schedule_text, sites_asked, sites_needed, trained_components
 from fedrag.data.origins import count_origins, origins_text
 from fedrag.data.questions import count_distinct, question_counts
 from fedrag.data.site_folder import chosen_folders
@@ -63,7 +62,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_site_lines(config, sites, able),
         "",
         *_training_lines(config, able, sizes, components),
-        *secure_lines(federation, _asked(config, len(able))),
+        *secure_lines(federation, sites_asked(federation, len(able))),
         _byte_line(config, state, len(able), components),
         _memory_line(config, sizes, len(sites), components),
         *noise_lines(config, able, state),
@@ -125,14 +124,16 @@ def _training_lines(
         lines.append(f"of these, each round first answers {unanswered:,} itself, and learns from what it trusts")
     lines += unused_negatives(config, able)
     if config.federation.fraction < 1:
-        lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
+        asked, needed = sites_asked(config.federation, len(able)), sites_needed(config.federation, len(able))
+        first = f", and takes the first {needed} that reply" if config.federation.overselect else ""
+        lines.append(f"each round asks {asked} of {len(able)} sites{first}")
     return lines
 
 
 def _byte_line(config: Config, state: State, able: int, components: Components) -> str:
     """Return the line on the bytes of all arrays; the text around them adds some kilobytes to a message."""
     moved = traffic(config, state, components)
-    total = moved.total(_asked(config, able), able)
+    total = moved.total(sites_asked(config.federation, able), able)
     return (
         f"bytes ({config.federation.wire}): in a round at most {size_text(max(moved.to_site))} to a site and "
         f"{size_text(max(moved.back))} back; at most {size_text(total)} in all"
@@ -243,7 +244,3 @@ def _evaluation_line(config: Config) -> str:
     questions = "all questions" if evaluation.split == "all" else f"the {evaluation.split} questions"
     where = "held-out sites" if evaluation.sites == "held-out" else "sites that take part"
     return f"then: {', '.join(arms)} measured on {questions} of the {where}"
-
-
-def _asked(config: Config, sites: int) -> int:
-    return max(1, math.ceil(config.federation.fraction * sites - 1e-9))
