@@ -97,17 +97,18 @@ def _print_results(run: RunFolder) -> None:
     from fedrag.data.origins import origins_text
     from fedrag.data.questions import distinct_lines
     from fedrag.diagnosis.kept import forgetting_text
-    from fedrag.evaluation.records import cut_lines
+    from fedrag.evaluation.records import ARMS, cut_lines
     from fedrag.reporting.page import write_report
+    from fedrag.runs.home_results import home_scores, kept_text
 
     results = run.results()
-    arms: dict[str, Any] = {
-        arm: results[arm]["overall"] for arm in ("untouched", "local", "federated", "pooled") if arm in results
-    }
+    arms: dict[str, Any] = {arm: results[arm]["overall"] for arm in ARMS if arm in results}
     if arms:
         print_table(_title(run.config), arms)
         print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
         print_lines(cut_lines(arms, run.config.rag))
+        if kept := kept_text(home_scores(run.path)):
+            print_lines([f"personalised: {kept}"])
         if losses := results.get("forgetting"):
             print_lines([f"{forgetting_text(losses)}."])
         if origins := origins_text(run.facts.get("origins", {}), "training question"):

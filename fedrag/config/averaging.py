@@ -129,6 +129,8 @@ def secure_contradiction(config: FederationConfig, component: Component) -> str:
         ),
         f"federation.max_weight_ratio = {config.max_weight_ratio:g} compares single counts; leave it out, and set "
         "federation.secure_max_examples": config.max_weight_ratio not in (0.0, usual),
+        f"federation.overselect = {config.overselect:g} leaves sites out because they are late, and each site that is "
+        "left out costs the sum one that may vanish; set 0": config.overselect > 0,
         "federation.diagnose = true asks each site for counts of its own; set false": config.diagnose,
         'federation.wire = "int8" gives each block of an update a scale of its own, and such numbers do not add up; '
         'set "bfloat16" or "float32"': config.wire == "int8",

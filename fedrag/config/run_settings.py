@@ -91,9 +91,12 @@ class FederationConfig(Section):
     """Where secure = true: how often a round that was lost is asked for again, from the same state. Each site bounds
     it too, and in one round reveals for one set of sites: the difference of two sums is what the others sent."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the sites asked in each round."""
+    """Share of the sites of a round: so many are asked, and their replies awaited."""
+    overselect: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Share of sites that are asked beyond those (Bonawitz et al. 2019, by 30 %): the round closes with the first
+    replies, as many as fraction says, and what is late is not used. Fast sites count more often. 0: none beyond."""
     quorum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Share of the asked sites that must give a valid reply."""
+    """Share of the round's sites, not of those beyond them, that must give a valid reply."""
     min_sites: Count = 1
     """Sites that must answer the greeting before the first round."""
     greeting_timeout_s: Positive = 120.0
@@ -114,6 +117,11 @@ class FederationConfig(Section):
     wrong: counts of causes, which a site tells where its policy has tell_diagnosis = true."""
     deliver: bool = True
     """Whether the sites receive the result at the end."""
+    personalise: Annotated[int, Field(ge=0, le=1000)] = 0
+    """In a simulation: passes over its own questions for which each site trains on, after the last round and from the
+    result, with settings of its own round (no noise, no proximal term); 0: none. It keeps its own weights of a
+    component only where the component's measure on its validation questions rises (MRR of the retriever, mean
+    log-probability of the answers' tokens of the generator) and that of no other falls."""
     server: ServerStepConfig = ServerStepConfig()
     """Settings of server_optimizer."""
     generator: ComponentAveraging = ComponentAveraging()
@@ -127,6 +135,11 @@ class FederationConfig(Section):
             raise ValueError("federation.stage_rounds must be smaller than federation.rounds")
         if self.schedule == "alternate" and self.rounds < 2:
             raise ValueError('federation.schedule = "alternate" needs federation.rounds of at least 2')
+        if self.overselect and self.fraction == 1:
+            raise ValueError(
+                f"federation.overselect = {self.overselect:g} asks more sites than a round needs, but "
+                "federation.fraction = 1 needs all of them; set a smaller fraction"
+            )
         return self
 
 

@@ -85,6 +85,7 @@ class Config(Section):
             )
         self._check_template()
         self._check_rates()
+        self._check_personalise()
         self._check_averaging()
         self._check_privacy()
         return self
@@ -135,6 +136,22 @@ class Config(Section):
             raise ValueError("evaluation.rates chooses the generator's by F1, which needs evaluation.generate = true")
         if self.federation.components:
             raise ValueError("evaluation.rates works with federation.schedule alone; leave out federation.components")
+
+    def _check_personalise(self) -> None:
+        """Refuse to measure what sites keep by the questions by which they keep it, or at sites that keep nothing."""
+        evaluation, epochs = self.evaluation, self.federation.personalise
+        if not epochs or evaluation.split == "none":
+            return
+        if evaluation.sites == "held-out":
+            raise ValueError(
+                f"federation.personalise = {epochs} trains on at the sites that take part, but evaluation.sites = "
+                '"held-out" measures others; set "taking-part", or federation.personalise = 0'
+            )
+        if evaluation.split in ("validation", "all"):
+            raise ValueError(
+                f"federation.personalise = {epochs} keeps what gains on the validation questions, which then cannot be "
+                'measured; set evaluation.split = "test"'
+            )
 
     def _check_privacy(self) -> None:
         """Refuse, where noise covers single questions, what lets one question act through others."""

@@ -29,6 +29,9 @@ TITLES = {
 }
 """The metrics' names in tables."""
 
+ARMS = ("untouched", "local", "federated", "personalised", "pooled")
+"""The arms of a run, in the order of tables."""
+
 CUTS = ("prompts", "passages", "answers")
 """What can be cut to fit: prompts whose question or one of whose passages is; these passages; answers."""
 

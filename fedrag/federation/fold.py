@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +17,7 @@ from fedrag.config.scenario import Config
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.aggregation import Rule
 from fedrag.federation.claims import Claims
-from fedrag.federation.exchange import Federation, KnownSite, ask
+from fedrag.federation.exchange import Federation, KnownSite, LateError, ask
 from fedrag.federation.lora_error import AggregationError
 from fedrag.federation.lora_rules import SideAdapter
 from fedrag.federation.messages import TRAIN, Reply, Request
@@ -34,6 +36,7 @@ class Folded:
         difference: The weighted mean difference of each component.
         sites: What each site told, by name, for the log.
         left_out: Why a site's reply was not used, by name.
+        late: How many seconds a site had worked when the round closed without it, by name.
         weights_cut: What a site counted for, by name and component, where it claimed more.
         errors: Aggregation error of each component with LoRA pairs.
         sides: New side adapter of each component whose rule is "exact".
@@ -43,13 +46,16 @@ class Folded:
     difference: State = field(default_factory=dict)
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    late: dict[str, float] = field(default_factory=dict)
     weights_cut: dict[str, dict[Component, int]] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     sides: State = field(default_factory=dict)
     together: dict[str, float] = field(default_factory=dict)
 
 
-def fold_replies(federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite]) -> Folded:
+def fold_replies(
+    federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite], needed: int
+) -> Folded:
     """Ask the chosen sites to train and fold their replies as they come.
 
     Args:
@@ -57,6 +63,7 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
         request: What is asked.
         content: The request as it goes out.
         chosen: The sites of this round.
+        needed: With how many valid replies the round closes; of more that come, none is used.
 
     Raises:
         QuorumError: Too few gave a valid reply.
@@ -67,7 +74,13 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
     folded = Folded()
     task = f"round {request.round_number}/{config.federation.rounds}"
     display.progress(task, 0, len(chosen))
-    for done, (site, reply) in enumerate(ask(federation.grid, TRAIN, request, content, chosen), start=1):
+    began = time.monotonic()
+    order = _order_of_asking(config, request, chosen)
+    asked = ask(federation.grid, TRAIN, request, content, order, lambda: len(folded.sites) >= needed)
+    for done, (site, reply) in enumerate(asked, start=1):
+        if isinstance(reply, LateError):
+            folded.late[site.name] = round(time.monotonic() - began, 3)
+            continue
         try:
             if isinstance(reply, MessageError):
                 raise reply
@@ -89,7 +102,10 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
         del folded.sites[name]
         folded.left_out[name] = reason
         display.say(f"{name} is left out of round {request.round_number}: {reason}")
-    _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
+    if folded.late:
+        folded.late = dict(sorted(folded.late.items()))
+        display.say(f"round {request.round_number} closed with {needed} replies; late: {', '.join(folded.late)}")
+    _require_quorum(config, request.round_number, fold.valid, needed, folded.left_out)
     folded.sites = dict(sorted(folded.sites.items()))
     folded.left_out = dict(sorted(folded.left_out.items()))
     folded.weights_cut = {name: cut for name, cut in sorted(folded.weights_cut.items()) if name in folded.sites}
@@ -192,6 +208,16 @@ class _Fold:
     def sides(self, difference: State) -> State:
         """Return the new side adapters."""
         return {c: side.result(difference[c]) for c, side in self._sides.items() if c in difference}
+
+
+def _order_of_asking(config: Config, request: Request, chosen: Sequence[KnownSite]) -> Sequence[KnownSite]:
+    """Return the sites in the order in which they are asked: drawn where the first count, so that no name is favoured.
+
+    A grid in one process answers in this order.
+    """
+    if not config.federation.overselect:
+        return chosen
+    return random.Random(derive_seed(config.seed, request.round_number, "order")).sample(list(chosen), len(chosen))
 
 
 def _claims(federation: Federation, request: Request, chosen: Sequence[KnownSite]) -> Claims:

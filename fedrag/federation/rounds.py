@@ -12,7 +12,14 @@ from fedrag.components.state import initial_state
 from fedrag.components.traffic import state_of_round
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, is_validated, rounds_training, trained_components
+from fedrag.config.schedule import (
+    components_of,
+    is_validated,
+    rounds_training,
+    sites_asked,
+    sites_needed,
+    trained_components,
+)
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import Folded, fold_replies
@@ -101,12 +108,13 @@ def _run_round(
     able = [site for site in sites if federation.can_train(site, components)]
     if not able:
         raise QuorumError(f"round {round_number}: no site has questions that train the {' and the '.join(components)}")
-    chosen = choose_sites(able, config.federation.fraction, derive_seed(config.seed, round_number, "sites"))
+    asked = sites_asked(config.federation, len(able))
+    chosen = choose_sites(able, asked, derive_seed(config.seed, round_number, "sites"))
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
     fold = fold_masked if config.federation.secure else fold_replies
     try:
-        folded = fold(federation, request, content, chosen)
+        folded = fold(federation, request, content, chosen, sites_needed(config.federation, len(able)))
     except SumGivenUpError as error:
         federation.display.say(f"{error}: it is passed now")
         return _pass_round(federation, checkpoint, round_number)
@@ -121,6 +129,7 @@ def _run_round(
         "asked": [site.name for site in chosen],
         "sites": folded.sites,
         "left_out": folded.left_out,
+        **({"late": folded.late} if config.federation.overselect else {}),
         "weights_cut": folded.weights_cut,
         "update_norm": {c: norm(difference) for c, difference in folded.difference.items()},
         "aggregation_error": folded.errors,
@@ -266,5 +275,6 @@ def round_line(record: dict[str, Any], rounds: int) -> str:
     parts += [f"{c} validation {score:.4f}" for c, score in record["validation"].items()]
     spent = [s["privacy.epsilon"] for s in record["sites"].values() if "privacy.epsilon" in s]
     parts += [f"epsilon at most {max(spent):.2f}"] if spent else []
-    parts = [f"{len(record['sites'])} of {len(record['asked'])} sites", *parts, f"{record['seconds']:.0f} s"]
+    late = f" ({len(record['late'])} late)" if record.get("late") else ""
+    parts = [f"{len(record['sites'])} of {len(record['asked'])} sites{late}", *parts, f"{record['seconds']:.0f} s"]
     return f"round {record['round']}/{rounds}: {', '.join(parts)}"

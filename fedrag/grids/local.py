@@ -96,6 +96,11 @@ class LocalGrid(Grid):
             message_ids.append(message_id)
         return message_ids
 
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Forget messages that nobody waits for any more."""
+        withdrawn = set(message_ids)
+        self._waiting = {key: message for key, message in self._waiting.items() if key not in withdrawn}
+
     @property
     def members(self) -> dict[int, Member]:
         """Return the agreement keys of the nodes that have one; who simulates all sites signs none."""

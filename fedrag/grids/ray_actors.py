@@ -119,6 +119,13 @@ class RayGrid(LocalGrid):
         first = next((message_id for message_id in self._landed if message_id in wanted), None)
         return [] if first is None else self._fetch(first)
 
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Forget messages that nobody waits for any more; an actor that works on one is replaced."""
+        withdrawn = set(message_ids)
+        super().withdraw(withdrawn)
+        self._landed = {key: flight for key, flight in self._landed.items() if key not in withdrawn}
+        self._end_flights(lambda message: message.metadata.message_id in withdrawn)
+
     def _fetch(self, message_id: str) -> list[Message]:
         """Return the reply to a message; where it was lost with its node, ask again."""
         flight = self._landed.pop(message_id)
@@ -215,8 +222,12 @@ class RayGrid(LocalGrid):
     def _forget_expired(self) -> None:
         super()._forget_expired()
         self._landed = {key: flight for key, flight in self._landed.items() if not is_expired(flight.message)}
+        self._end_flights(is_expired)
+
+    def _end_flights(self, is_over: Callable[[Message], bool]) -> None:
+        """End the work on messages, and replace the actors that did it."""
         for outcome, flight in list(self._flights.items()):
-            if is_expired(flight.message):
+            if is_over(flight.message):
                 ray.kill(flight.actor)
                 del self._flights[outcome]
                 self._add_actor()

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fedrag.config.rag_settings import RagConfig
+from fedrag.evaluation import records
 from fedrag.evaluation.compare import compare_scores
 from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, cut_lines, read_measured, summarise
 from fedrag.evaluation.significance import Interval
 from fedrag.runs.run_folder import RunFolder
 
-ARMS = {"untouched": "Untouched", "local": "Local", "federated": "Federated", "pooled": "Pooled"}
+ARMS = {arm: arm.capitalize() for arm in records.ARMS}
 """The arms of a run in the order of the tables, with their titles on the page."""
 
 BY_SITE = ("exact_match", "f1", "recall_at_1", "mrr")

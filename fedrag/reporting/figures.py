@@ -38,7 +38,7 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _WIDTH = 4.8  # inches; a column of the page
-_MARKERS = {"untouched": "o", "local": "s", "pooled": "D"}
+_MARKERS = {"untouched": "o", "local": "s", "personalised": "^", "pooled": "D"}
 
 
 def dots_figure(lines: Sequence[Line]) -> str:
@@ -74,7 +74,7 @@ def dots_figure(lines: Sequence[Line]) -> str:
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0, pad=9)  # a mark may lie on the axis
         axes.spines["left"].set_visible(False)
-        figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.2, fontsize=9.5)
+        figure.legend(loc="outside upper left", ncols=5, handletextpad=0.2, columnspacing=1.2, fontsize=9.5)
         return _svg(figure)
 
 

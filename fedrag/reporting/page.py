@@ -15,6 +15,7 @@ from fedrag.evaluation.records import TITLES, read_seen, scores_by_question
 from fedrag.files import write_text
 from fedrag.reporting import plots, round_log, what_ran
 from fedrag.reporting.arms import ARMS, BY_SITE, Line, cut_notes, measured_metrics, overall_lines, read_arms, site_lines
+from fedrag.reporting.at_home import at_home
 from fedrag.reporting.choice import rule
 from fedrag.reporting.curves import curve_plots
 from fedrag.reporting.examples import example_blocks, read_texts
@@ -103,6 +104,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "tried": tried_rates(run),
         "seen": seen,
         "unseen": unseen,
+        "home": at_home(run, scores, headlines),
         "by_site": {TITLES[metric]: site_lines(scores, metric) for metric in metrics if metric in BY_SITE},
         "wrong": wrong_answers(run),
         "dots": plots.dots(scores, lines, headlines),
@@ -112,6 +114,7 @@ def _content(run: RunFolder) -> dict[str, Any]:
         "secure": what_ran.hidden_by_secure_sum(run),
         "bytes": plots.bytes_by_site(totals),
         "left_out": round_log.left_out(records),
+        "late": round_log.late(records),
         "cut_weights": round_log.cut_weights(records),
         "examples": example_blocks(arms, partial(read_texts, run)),
         "rule": rule("untouched" in arms, "exact_match" in metrics),

@@ -166,6 +166,37 @@ def cut_weights(records: Records) -> list[str]:
     ]
 
 
+def late(records: Records) -> list[str]:
+    """Return, in words, which sites rounds closed without, and how long these had worked by then.
+
+    >>> record = {"round": 2, "asked": ["a", "b"], "late": {"b": 75.2}}
+    >>> late([{"round": 1, "asked": ["b"]}, record])
+    ['b: round 2, of 2 that asked it; it had worked for 75 s']
+    """
+    rounds: dict[str, list[int]] = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, worked in record.get("late", {}).items():
+            rounds[name].append(record["round"])
+            seconds[name].append(worked)
+    asked = {name: sum(name in record["asked"] for record in records) for name in rounds}
+    return [
+        f"{printable(name)}: {_in_rounds(numbers)}, of {asked[name]} that asked it; it had worked for "
+        f"{_range(seconds[name])} s"
+        for name, numbers in sorted(rounds.items())
+    ]
+
+
+def _range(values: Sequence[float]) -> str:
+    """Return numbers as one, or as the least and the most of them.
+
+    >>> _range([12.0, 75.4]), _range([3.2])
+    ('12 to 75', '3')
+    """
+    least, most = f"{min(values):.0f}", f"{max(values):.0f}"
+    return least if least == most else f"{least} to {most}"
+
+
 def left_out(records: Records) -> list[str]:
     """Return, in words, which replies were not used and why; the ids of errors, new each time, are left off."""
     return [

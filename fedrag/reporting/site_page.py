@@ -70,10 +70,11 @@ def _content(
             "totals": {},
             "bytes": [],
             "left_out": [],
+            "late": [],
             "cut_weights": [],
             "secure": "",
         },
-        **{"seen": "", "unseen": [], "trained": [], "tried": [], "wrong": None},
+        **{"seen": "", "unseen": [], "trained": [], "tried": [], "home": None, "wrong": None},
     }
 
 

@@ -9,7 +9,12 @@ from fedrag.evaluation.significance import FEW_QUESTIONS, Interval
 METRIC_WORDS = {"exact_match": "exact match", "mrr": "MRR", "f1": "F1", "recall_at_1": "recall@1"}
 
 _INTERVAL = "95\N{NO-BREAK SPACE}% interval"
-_NAMES = {"untouched": "the untouched models", "local": "the local models", "pooled": "the pooled model"}
+_NAMES = {
+    "untouched": "the untouched models",
+    "local": "the local models",
+    "personalised": "the models trained on at home",
+    "pooled": "the pooled model",
+}
 
 
 def headline_metrics(trained: Collection[str], measured: Collection[str]) -> list[str]:

@@ -23,6 +23,7 @@ MEANINGS = {
     "untouched": "the models as they were fetched",
     "local": "each site with models trained on its own data alone",
     "federated": "the models that the sites trained together",
+    "personalised": "these, trained on at each site on its own data, and kept where its validation questions gain",
     "pooled": "one model trained on the data of all sites in one place",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from fedrag.components.traffic import traffic
 from fedrag.components.trained_weights import trained_sizes
 from fedrag.config.run_settings import FederationConfig
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import rounds_training, schedule_text, trained_components
+from fedrag.config.schedule import rounds_training, schedule_text, sites_asked, sites_needed, trained_components
 from fedrag.data.origins import count_origins, origins_text
 from fedrag.data.questions import count_distinct, question_counts
 from fedrag.data.site_folder import chosen_folders
@@ -63,7 +62,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_site_lines(config, sites, able),
         "",
         *_training_lines(config, able, state, components),
-        *secure_lines(federation, _asked(config, len(able))),
+        *secure_lines(federation, sites_asked(federation, len(able))),
         _byte_line(config, state, len(able), components),
         _memory_line(config, state, len(sites), components),
         *noise_lines(config, able, state),
@@ -72,6 +71,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         *_cut_lines(config, sites, components),
         *_rate_lines(config),
         *_start_lines(config, components),
+        *_home_lines(config),
         _evaluation_line(config),
     ]
 
@@ -122,7 +122,9 @@ def _training_lines(config: Config, able: Sequence[Site], state: State, componen
         lines.append(f"of these, each round first answers {unanswered:,} itself, and learns from what it trusts")
     lines += unused_negatives(config, able)
     if config.federation.fraction < 1:
-        lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
+        asked, needed = sites_asked(config.federation, len(able)), sites_needed(config.federation, len(able))
+        first = f", and takes the first {needed} that reply" if config.federation.overselect else ""
+        lines.append(f"each round asks {asked} of {len(able)} sites{first}")
     return lines
 
 
@@ -135,7 +137,7 @@ def _weights_text(config: Config, name: Component, tensors: Tensors) -> str:
 def _byte_line(config: Config, state: State, able: int, components: Components) -> str:
     """Return the line on the bytes of all arrays; the text around them adds some kilobytes to a message."""
     moved = traffic(config, state, components)
-    total = moved.total(_asked(config, able), able)
+    total = moved.total(sites_asked(config.federation, able), able)
     return (
         f"bytes ({config.federation.wire}): in a round at most {size_text(max(moved.to_site))} to a site and "
         f"{size_text(max(moved.back))} back; at most {size_text(total)} in all"
@@ -227,15 +229,24 @@ def _start_lines(config: Config, components: Components) -> list[str]:
     return [f"the rounds start from the {' and the '.join(facts['components'])} of {facts['run']}"]
 
 
+def _home_lines(config: Config) -> list[str]:
+    """Return the line on training at home after the last round; none without it."""
+    passes = config.federation.personalise
+    if not passes:
+        return []
+    noise = ", without noise, since nothing of it leaves the site" if config.privacy.is_on else ""
+    return [
+        f"after the last round each site trains on for {plural(passes, 'pass', 'passes')} at home{noise}, and keeps "
+        "what gains on its validation questions"
+    ]
+
+
 def _evaluation_line(config: Config) -> str:
     evaluation = config.evaluation
     if evaluation.split == "none":
         return "then: no evaluation (evaluation.split is none)"
-    arms = ["untouched"] * evaluation.untouched + ["federated", *evaluation.baselines]
+    personalised = ["personalised"] * bool(config.federation.personalise)
+    arms = ["untouched"] * evaluation.untouched + ["federated", *personalised, *evaluation.baselines]
     questions = "all questions" if evaluation.split == "all" else f"the {evaluation.split} questions"
     where = "held-out sites" if evaluation.sites == "held-out" else "sites that take part"
     return f"then: {', '.join(arms)} measured on {questions} of the {where}"
-
-
-def _asked(config: Config, sites: int) -> int:
-    return max(1, math.ceil(config.federation.fraction * sites - 1e-9))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +14,7 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import trained_components
+from fedrag.config.schedule import sites_asked, trained_components
 from fedrag.data.canaries import with_canaries
 from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
@@ -130,7 +129,7 @@ def _check_training(config: Config, sites: Sequence[Site], components: Component
 def _check_secure(config: Config, sites: int) -> None:
     """Require the sites that a secure sum of a round needs."""
     settings = config.federation
-    asked = max(1, math.ceil(settings.fraction * sites - 1e-9))
+    asked = sites_asked(settings, sites)
     if asked < MIN_SITES:
         raise ConfigError(
             f"federation.secure = true needs {MIN_SITES} sites in a round, and there are {asked}: of two, each would "

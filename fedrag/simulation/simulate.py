@@ -28,6 +28,7 @@ from fedrag.runs.more_rounds import extend_run
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
+from fedrag.simulation.home_arm import Homes
 from fedrag.simulation.poison import poisoned
 from fedrag.simulation.preflight import check_scenario, training_sites, unused_negatives
 from fedrag.simulation.rates import try_rates
@@ -221,6 +222,8 @@ def _finish(
                 try_rates(arms, "federated")
             with following(run, run.config.tracking.to, parts.display) as trackers:
                 state = arms.train_federated(arms.config("federated"), run.path, trackers.catch_up)
+                if run.config.federation.personalise:
+                    Homes(arms, state).train()
                 results = measure_arms(arms, state)
                 write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):

@@ -24,10 +24,22 @@ from fedrag.config.scenario import Config
 from fedrag.data.questions import question_counts
 from fedrag.errors import FedragError, TrainingDiverged
 from fedrag.federation.greeting import Greeting, greeting_content
-from fedrag.federation.messages import DELIVER, GREET, TRAIN, VALIDATE, Reply, Request, open_request, reply_content
+from fedrag.federation.messages import (
+    DELIVER,
+    GREET,
+    HOME,
+    TRAIN,
+    VALIDATE,
+    Reply,
+    Request,
+    open_request,
+    reply_content,
+)
 from fedrag.federation.secure_messages import REVEAL
+from fedrag.runs.home_results import HOME_FOLDER, key_of, save_home
 from fedrag.seeding import derive_seed
 from fedrag.site.acceptance import accept_delivery
+from fedrag.site.home_training import train_at_home
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.secure_round import SecureLimits, answer_reveal, secure_round
@@ -99,7 +111,21 @@ def make_client_app(
             message, context, lambda bench, request: accept_delivery(bench, request, components, adopts=adopts)
         )
 
+    if policy is None:  # of a simulation: no coordinator asks a deployed site to train at home
+
+        @app.train(HOME.partition(".")[2])
+        def train_home(message: Message, context: Context) -> Message:
+            return handle(message, context, lambda bench, request: _train_at_home(bench, request, components))
+
     return app
+
+
+def _train_at_home(bench: Workbench, request: Request, components: Components) -> Reply:
+    """Train the result on, and write down what the site keeps of it; nothing of it is in the reply."""
+    epochs = bench.config.federation.personalise
+    found = train_at_home(bench, request.state, epochs, components)
+    save_home(bench.cache / HOME_FOLDER, key_of(request.state, epochs), found)
+    return Reply()
 
 
 def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:

@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fedrag.config.scenario import Config
-from fedrag.evaluation.records import METRICS, TITLES
+from fedrag.evaluation.records import ARMS, METRICS, TITLES
 from fedrag.files import read_json
 from fedrag.runs.run_folder import RunFolder
 
 Value = str | int | float | bool
 
-ARMS = ("untouched", "local", "federated", "pooled")
 _PATHS = ("data.sites",)
 """Settings that are paths of this machine: a tracker is not told."""
 _NAMES_OR_PATHS = ("start_from", "models.generator", "models.retriever")

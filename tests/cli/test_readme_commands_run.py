@@ -54,6 +54,9 @@ TRIED = {
     ],
     "a dry run: two questions a file leave no hard negative; tests/simulation/test_private.py runs such ones",
 )
+TRIED["fedrag simulate simulations/scenarios/tiny.toml --set federation.personalise=1"] = (
+    "a dry run: tests/simulation/test_personalise.py runs such ones"
+)
 LEAVES = {
     "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
     "simulations/README.md": (

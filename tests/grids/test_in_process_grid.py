@@ -81,6 +81,13 @@ def test_a_message_past_its_time_to_live_is_forgotten_at_the_next_push(grid):
     assert grid.pull_messages(late) == []
 
 
+def test_what_nobody_waits_for_any_more_is_not_done(grid):
+    ids = grid.push_messages(messages(grid))
+    grid.withdraw(ids[1:])
+    assert grid.pull_messages(ids[1:]) == []
+    assert len(grid.pull_messages(ids)) == 1
+
+
 def test_a_timeout_leaves_the_rest_undone(grid):
     assert grid.send_and_receive(messages(grid), timeout=0.0) == []
 
