@@ -13,6 +13,7 @@ from fedrag.components.traffic import state_of_round
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import components_of, is_validated, rounds_training, trained_components
+from fedrag.dp.site_noise import WARNING, SiteNoise, logged, noised_steps, site_noise
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import Folded, fold_replies
@@ -76,6 +77,8 @@ def _prepare(federation: Federation) -> None:
         refuse_beside_own_rule(config.federation, trained_components(config.federation))
     if config.federation.secure:
         federation.display.say(NOT_MEASURED)
+    if config.simulation.site_noise.is_on:
+        federation.display.say(WARNING)
 
 
 def _told(greeting: Greeting) -> dict[str, Any]:
@@ -98,11 +101,17 @@ def _run_round(
     able = [site for site in sites if federation.can_train(site, components)]
     if not able:
         raise QuorumError(f"round {round_number}: no site has questions that train the {' and the '.join(components)}")
-    chosen = choose_sites(able, config.federation.fraction, derive_seed(config.seed, round_number, "sites"))
+    noise = _site_noise(federation, len(sites), len(able), round_number)
+    if noise:
+        chosen = [able[row] for row in noise.draw()]
+    else:
+        chosen = choose_sites(able, config.federation.fraction, derive_seed(config.seed, round_number, "sites"))
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
-    fold = fold_masked if config.federation.secure else fold_replies
-    folded = fold(federation, request, content, chosen)
+    if config.federation.secure:
+        folded = fold_masked(federation, request, content, chosen)
+    else:
+        folded = fold_replies(federation, request, content, chosen, noise)
     checkpoint = _with_step(config, checkpoint, folded, round_number)
     scores = _scores(federation, checkpoint.state, components, sites, round_number)
     checkpoint = _with_best(config, checkpoint, scores)
@@ -118,12 +127,20 @@ def _run_round(
         "update_norm": {c: norm(difference) for c, difference in folded.difference.items()},
         "aggregation_error": folded.errors,
         **({"together": folded.together} if config.federation.secure else {}),
+        **({"site_noise": logged(noise, len(sites), len(components))} if noise else {}),
         "validation": scores,
     }
     _advise(federation, folded.errors, len(folded.sites))
     federation.run.save_checkpoint(checkpoint, record)
     federation.display.say(round_line(record, config.federation.rounds))
     return checkpoint
+
+
+def _site_noise(federation: Federation, clients: int, able: int, round_number: int) -> SiteNoise | None:
+    """Return the noise of a round that covers whole clients, after that of the rounds before; None: there is none."""
+    if not federation.config.simulation.site_noise.is_on:
+        return None
+    return site_noise(federation.config, clients, able, noised_steps(federation.run.rounds()), round_number)
 
 
 def _advise(federation: Federation, errors: dict[Component, float], sites: int) -> None:
