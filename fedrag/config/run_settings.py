@@ -17,6 +17,7 @@ from fedrag.config.averaging_settings import (
 )
 from fedrag.config.poison_settings import PoisonConfig
 from fedrag.config.section import Section
+from fedrag.config.site_noise_settings import SiteNoiseConfig
 from fedrag.config.values import ComponentName, Count, Fraction, LanguageCode, Positive, Rates
 from fedrag.types import ShippedComponent
 
@@ -189,6 +190,8 @@ class SimulationConfig(Section):
     of what the models are good for. 0: none."""
     poison: PoisonConfig = PoisonConfig()
     """Sites that play a bad one."""
+    site_noise: SiteNoiseConfig = SiteNoiseConfig()
+    """Noise that covers whole clients, where there are many."""
 
 
 class TrackingConfig(Section):

@@ -14,8 +14,9 @@ from flwr.app import RecordDict
 from fedrag.components.spec import find_component
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
+from fedrag.dp.site_noise import NoisedMean, SiteNoise
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.aggregation import Rule
+from fedrag.federation.aggregation import Aggregator, Rule
 from fedrag.federation.claims import Claims
 from fedrag.federation.exchange import Federation, KnownSite, LateError, ask
 from fedrag.federation.lora_error import AggregationError
@@ -54,7 +55,12 @@ class Folded:
 
 
 def fold_replies(
-    federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite], needed: int
+    federation: Federation,
+    request: Request,
+    content: RecordDict,
+    chosen: Sequence[KnownSite],
+    needed: int,
+    noise: SiteNoise | None = None,
 ) -> Folded:
     """Ask the chosen sites to train and fold their replies as they come.
 
@@ -64,13 +70,14 @@ def fold_replies(
         content: The request as it goes out.
         chosen: The sites of this round.
         needed: With how many valid replies the round closes; of more that come, none is used.
+        noise: Covers whole sites; None: there is none.
 
     Raises:
         QuorumError: Too few gave a valid reply.
     """
     config, display = federation.config, federation.display
     claims = _claims(federation, request, chosen)
-    fold = _Fold(config, request, chosen, claims, federation.rule)
+    fold = _Fold(config, request, chosen, claims, federation.rule, noise)
     folded = Folded()
     task = f"round {request.round_number}/{config.federation.rounds}"
     display.progress(task, 0, len(chosen))
@@ -119,7 +126,13 @@ class _Fold:
     """Folds the valid replies of one round into one difference a component."""
 
     def __init__(
-        self, config: Config, request: Request, chosen: Sequence[KnownSite], claims: Claims, rule: Rule | None
+        self,
+        config: Config,
+        request: Request,
+        chosen: Sequence[KnownSite],
+        claims: Claims,
+        rule: Rule | None,
+        noise: SiteNoise | None = None,
     ) -> None:
         self._config = config
         self._state = request.state
@@ -127,8 +140,11 @@ class _Fold:
         self._averaging = {c: averaging_of(config.federation, c) for c in request.components}
         self._told = {site.name: max(1, site.greeting.counts.get("train_questions", 1)) for site in chosen}
         self._claims = claims
-        self._aggregators = {
-            c: aggregator_of(config.federation, c, request.state[c], m, self._weight_sum(c), rule)
+        self._noise = noise
+        self._aggregators: dict[Component, Aggregator] = {
+            c: NoisedMean(m.size, noise)
+            if noise
+            else aggregator_of(config.federation, c, request.state[c], m, self._weight_sum(c), rule)
             for c, m in self._manifests.items()
         }
         seed = derive_seed(config.seed, request.round_number, "aggregation error")
@@ -138,7 +154,7 @@ class _Fold:
             for c, m in self._manifests.items()
             if self._averaging[c].rule == "exact"
         }
-        self._trained: set[Component] = set()
+        self._trained: set[Component] = set(request.components) if noise else set()  # noise covers who trained
         self._held: dict[str, Reply] = {}
         self._norms: dict[str, dict[Component, float]] = {}
         self.valid = 0
@@ -201,7 +217,12 @@ class _Fold:
         return {c: unflatten(self._aggregators[c].result(), self._manifests[c]) for c in sorted(self._trained)}
 
     def errors(self, difference: State) -> dict[str, float]:
-        """Return the aggregation error of each component whose LoRA factors stand for all that its sites sent."""
+        """Return the aggregation error of each component whose LoRA factors stand for all that its sites sent.
+
+        Noise on the mean would count as error.
+        """
+        if self._noise:
+            return {}
         found = {c: self._errors[c].result(self._full(c, d)) for c, d in difference.items()}
         return {c: e for c, e in found.items() if e is not None and self._averaging[c].averages_factors}
 
@@ -236,7 +257,7 @@ def _claims(federation: Federation, request: Request, chosen: Sequence[KnownSite
 
 
 def _require_quorum(config: Config, round_number: int, valid: int, asked: int, left_out: dict[str, str]) -> None:
-    needed = max(1, math.ceil(config.federation.quorum * asked - 1e-9))
+    needed = max(1, math.ceil(config.federation.quorum * asked - 1e-9)) if asked else 0
     if valid < needed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(left_out.items()))
         raise QuorumError(

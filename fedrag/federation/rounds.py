@@ -20,6 +20,7 @@ from fedrag.config.schedule import (
     sites_needed,
     trained_components,
 )
+from fedrag.dp.site_noise import WARNING, SiteNoise, logged, noised_steps, site_noise
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import Folded, fold_replies
@@ -86,6 +87,8 @@ def _prepare(federation: Federation) -> None:
         refuse_beside_own_rule(config.federation, trained_components(config.federation))
     if config.federation.secure:
         federation.display.say(NOT_MEASURED)
+    if config.simulation.site_noise.is_on:
+        federation.display.say(WARNING)
 
 
 def _told(greeting: Greeting) -> dict[str, Any]:
@@ -108,13 +111,15 @@ def _run_round(
     able = [site for site in sites if federation.can_train(site, components)]
     if not able:
         raise QuorumError(f"round {round_number}: no site has questions that train the {' and the '.join(components)}")
-    asked = sites_asked(config.federation, len(able))
-    chosen = choose_sites(able, asked, derive_seed(config.seed, round_number, "sites"))
+    noise = _site_noise(federation, len(sites), len(able), round_number)
+    chosen, needed = _chosen(federation, able, noise, round_number)
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
-    fold = fold_masked if config.federation.secure else fold_replies
     try:
-        folded = fold(federation, request, content, chosen, sites_needed(config.federation, len(able)))
+        if config.federation.secure:
+            folded = fold_masked(federation, request, content, chosen, needed)
+        else:
+            folded = fold_replies(federation, request, content, chosen, needed, noise)
     except SumGivenUpError as error:
         federation.display.say(f"{error}: it is passed now")
         return _pass_round(federation, checkpoint, round_number)
@@ -134,12 +139,34 @@ def _run_round(
         "update_norm": {c: norm(difference) for c, difference in folded.difference.items()},
         "aggregation_error": folded.errors,
         **({"together": folded.together} if config.federation.secure else {}),
+        **({"site_noise": logged(noise, len(sites), len(components))} if noise else {}),
         "validation": scores,
     }
     _advise(federation, folded.errors, len(folded.sites))
     federation.run.save_checkpoint(checkpoint, record)
     federation.display.say(round_line(record, config.federation.rounds))
     return checkpoint
+
+
+def _chosen(
+    federation: Federation, able: Sequence[KnownSite], noise: SiteNoise | None, round_number: int
+) -> tuple[list[KnownSite], int]:
+    """Return the sites that are asked, and with how many replies the round closes."""
+    config = federation.config
+    if noise:  # the epsilon is that of a draw by chance, of which all count
+        drawn = [able[row] for row in noise.draw()]
+        return drawn, len(drawn)
+    asked = choose_sites(
+        able, sites_asked(config.federation, len(able)), derive_seed(config.seed, round_number, "sites")
+    )
+    return asked, sites_needed(config.federation, len(able))
+
+
+def _site_noise(federation: Federation, clients: int, able: int, round_number: int) -> SiteNoise | None:
+    """Return the noise of a round that covers whole clients, after that of the rounds before; None: there is none."""
+    if not federation.config.simulation.site_noise.is_on:
+        return None
+    return site_noise(federation.config, clients, able, noised_steps(federation.run.rounds()), round_number)
 
 
 def _advise(federation: Federation, errors: dict[Component, float], sites: int) -> None:

@@ -11,6 +11,7 @@ from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.data.origins import origins_text
 from fedrag.dp.accounting import has_opacus, usual_delta
 from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
+from fedrag.dp.site_noise import spent_text
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
 from fedrag.reporting.arms import ARMS
@@ -185,8 +186,7 @@ def facts(
         found["Rounds"] += f"; extended from {extension['from']} to {extension['to']}"
     if averaging := averaging_text(config.federation, trained_components(config.federation)):
         found["Averaged"] = averaging
-    if config.privacy.is_on:
-        found["Noise"] = noise_text(run, records)
+    found |= _noise_facts(run, records)
     found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
     found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"
@@ -205,6 +205,14 @@ def facts(
         found["Machine"] = f"{machine.get('processor')}, {machine.get('device')}, {threads}; {formats}"
         versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
         found["Versions"] = f"fedrag {recorded['fedrag']}, {versions}"
+    return found
+
+
+def _noise_facts(run: RunFolder, records: Records) -> dict[str, str]:
+    """Return what noise covers single questions, and what whole clients."""
+    found = {"Noise": noise_text(run, records)} if run.config.privacy.is_on else {}
+    if run.config.simulation.site_noise.is_on:
+        found["Noise on the mean"] = spent_text(run.config, records)
     return found
 
 

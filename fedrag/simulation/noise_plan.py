@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedrag.components.trained_weights import component_plan
+from fedrag.components.trained_weights import component_plan, trained_sizes
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, trained_components
-from fedrag.dp.accounting import require_opacus
+from fedrag.dp.accounting import require_opacus, usual_delta
 from fedrag.dp.feasibility import NoisePlan, best_plan, cost_text, ratio_text
 from fedrag.dp.noise_costs import plan_of_weights, planned_steps
+from fedrag.dp.site_noise import WARNING, site_noise_plan, site_noise_steps
 from fedrag.dp.units import count_units, unit_word
 from fedrag.federation.lora_factors import trained_part
 from fedrag.text import plural
@@ -41,6 +42,22 @@ def noise_lines(config: Config, sites: Sequence[Site], state: State) -> list[str
     ]
     for name in trained_components(config.federation):
         lines += _component_lines(config, name, state, units, word)
+    return lines
+
+
+def site_noise_lines(config: Config, clients: int, state: State) -> list[str]:
+    """Return the lines on noise that covers whole clients; none where there is none."""
+    settings = config.simulation.site_noise
+    if not settings.is_on:
+        return []
+    lines = [
+        f"site noise: epsilon {settings.epsilon:g} for each whole client at delta {usual_delta(clients):.2g}, "
+        f"{plural(site_noise_steps(config), 'step')} in all; {WARNING}"
+    ]
+    for name in trained_components(config.federation):
+        weights = max(trained_sizes(config.federation, name, state[name]))
+        ratio = site_noise_plan(config, weights, clients).ratio(clients)
+        lines.append(f"  {name}, {weights:,} weights: of {clients:,} clients, noise {ratio_text(ratio)}")
     return lines
 
 

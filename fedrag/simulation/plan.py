@@ -28,7 +28,7 @@ from fedrag.runs.facts import client_threads
 from fedrag.runs.rate_tries import rate_text
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
-from fedrag.simulation.noise_plan import noise_lines
+from fedrag.simulation.noise_plan import noise_lines, site_noise_lines
 from fedrag.simulation.preflight import (
     check_scenario,
     held_out_folders,
@@ -66,6 +66,7 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
         _byte_line(config, state, len(able), components),
         _memory_line(config, state, len(sites), components),
         *noise_lines(config, able, state),
+        *site_noise_lines(config, len(able), state),
         *_reading_lines(config, components),
         *_searching_lines(config, components),
         *_cut_lines(config, sites, components),

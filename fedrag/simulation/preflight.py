@@ -19,6 +19,7 @@ from fedrag.data.canaries import with_canaries
 from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.dp.accounting import require_opacus
+from fedrag.dp.site_noise import require_many_clients
 from fedrag.errors import ConfigError, DataError
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
@@ -45,6 +46,8 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
     check_poison(config.simulation.poison, sites)
     if config.privacy.is_on:
         require_opacus()
+    if config.simulation.site_noise.is_on:
+        require_opacus("simulation.site_noise.epsilon")
     _check_training(config, sites, components)
     _check_evaluation(config, sites)
     models = required_models(config, components)
@@ -120,6 +123,8 @@ def _check_training(config: Config, sites: Sequence[Site], components: Component
         )
     if config.federation.secure:
         _check_secure(config, len(able))
+    if config.simulation.site_noise.is_on:
+        require_many_clients(config, len(able))
     if config.federation.keep == "best":
         for name, component in trained.items():
             needs = "labelled_questions" if component.validates_labelled else component.learns_from(config)

@@ -17,6 +17,7 @@ from fedrag.config.averaging import ONE_SITE
 from fedrag.config.poison_settings import PoisonConfig
 from fedrag.config.privacy_settings import PrivacyConfig
 from fedrag.config.scenario import Config
+from fedrag.config.site_noise_settings import SiteNoiseConfig
 from fedrag.data.site_folder import site_name
 from fedrag.errors import QuorumError
 from fedrag.federation.federate import federate
@@ -158,5 +159,7 @@ def arm_config(config: Config, arm: Arm, rates: Mapping[Component, float]) -> Co
         plain = {"deliver": False, "proximal_mu": 0.0, "wire": "float32"}
         changed["federation"] = config.federation.model_copy(update=alone | plain | ONE_SITE)
         changed["privacy"] = PrivacyConfig()  # nothing leaves a site, so there is nothing to hide
-        changed["simulation"] = config.simulation.model_copy(update={"poison": PoisonConfig()})
+        changed["simulation"] = config.simulation.model_copy(
+            update={"poison": PoisonConfig(), "site_noise": SiteNoiseConfig()}
+        )
     return config.model_copy(update=changed)
