@@ -122,7 +122,8 @@ class FederationConfig(Section):
     """In a simulation: passes over its own questions for which each site trains on, after the last round and from the
     result, with settings of its own round (no noise, no proximal term); 0: none. It keeps its own weights of a
     component only where the component's measure on its validation questions rises (MRR of the retriever, mean
-    log-probability of the answers' tokens of the generator) and that of no other falls."""
+    log-probability of the answers' tokens of the generator) and that of no other falls. A deployed site has
+    its own setting, personalise in site.toml."""
     server: ServerStepConfig = ServerStepConfig()
     """Settings of server_optimizer."""
     generator: ComponentAveraging = ComponentAveraging()

@@ -221,6 +221,8 @@ class SiteConfig(SiteSection):
     """Private key of this site; it never leaves this machine."""
     evaluate: bool = True
     """Whether delivered models are measured here, on this site's own test questions; the results stay here."""
+    personalise: AtLeast0 = 0
+    """Passes over its training questions for which models in use are trained on here, if they then gain; 0: none."""
     source: SourceConfig = SourceConfig()
     policy: Policy = Policy()
 

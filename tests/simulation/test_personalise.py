@@ -38,19 +38,16 @@ MEASURED: dict[str, Any] = {"split": "test", "baselines": ["local"]}
 def write_sites(root: Path, *, with_test: bool) -> Path:
     """Write four sites: alike; one with questions of its own; one whose training misleads it; one that cannot tell."""
     other, torn = load_site(SHIPPED / "south"), small_site("torn", "east", 8)
-    wrong = [passage.id for passage in torn.passages]
+    names = [passage.id for passage in torn.passages]
     misleading = tuple(
-        replace(
-            question,
-            answers=(),
-            passage_ids=tuple(p for p in wrong if p not in question.passage_ids)[:1],
-        )
+        replace(question, passage_ids=tuple(name for name in names if name not in question.passage_ids)[:1])
         for question in torn.train
     )
+    asked = tuple(replace(question, answers=()) for question in torn.train)
     sites = (
         small_site("alike", "north", 8),
         replace(other, name="other", validation=other.train),
-        replace(torn, validation=misleading),
+        replace(torn, train=misleading, validation=asked),
         replace(small_site("mute", "east", 8), validation=()),
     )
     for site in sites:
