@@ -15,13 +15,13 @@ import torch
 from fedrag.config.training_settings import RetrieverConfig
 from fedrag.models.retriever import Retriever
 from fedrag.passes.threads import thread_pool
-from fedrag.training.guide import Guide
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.private_steps import NoisedSteps, UnitGradients, train_with_noise
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.retriever_examples import RetrieverExample
-from fedrag.training.retriever_training import TrainingPassages, batch_loss, temperatures_of
+from fedrag.training.retriever_loss import BatchLoss
+from fedrag.training.retriever_training import temperatures_of
 from fedrag.types import Tensors
 
 Unit = Sequence[RetrieverExample]
@@ -90,11 +90,5 @@ def unit_gradients(
         settings: Losses.
         losses: The loss functions.
     """
-    guided = settings.uses_contrastive and settings.contrastive.guide == "untouched"
-    guide = Guide.of(retriever, examples) if guided else None
-    passages = TrainingPassages(retriever, examples)
-
-    def loss_of(example: RetrieverExample) -> torch.Tensor:
-        return batch_loss(retriever, passages, [example], settings, losses, guide)
-
-    return UnitGradients(optimizer, loss_of)
+    loss = BatchLoss.over(retriever, examples, settings, losses)
+    return UnitGradients(optimizer, lambda example: loss.of([example]))
