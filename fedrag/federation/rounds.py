@@ -11,6 +11,7 @@ from typing import Any
 from fedrag.components.state import initial_state
 from fedrag.components.traffic import state_of_round
 from fedrag.config.averaging import averaging_of
+from fedrag.config.learning_rates import rates_of_round
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import (
     components_of,
@@ -129,6 +130,7 @@ def _run_round(
     record = {
         "round": round_number,
         "components": list(components),
+        "learning_rate": rates_of_round(config, components, round_number),
         "seconds": round(time.monotonic() - started, 3),
         "bytes_to_each_site": array_bytes(content),
         "asked": [site.name for site in chosen],
@@ -187,6 +189,7 @@ def _pass_round(federation: Federation, checkpoint: Checkpoint, round_number: in
     record = {
         "round": round_number,
         "components": [],
+        "learning_rate": {},
         "seconds": 0.0,
         "bytes_to_each_site": 0,
         "asked": [],

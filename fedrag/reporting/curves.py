@@ -57,7 +57,7 @@ def curve_plots(records: Records, components: Sequence[Component], rounds: int) 
 
 
 def curves(records: Records, components: Sequence[Component]) -> list[Curve]:
-    """Return loss, validation, size of the update and aggregation error of each component, where there are any."""
+    """Return what there is of each component, from its loss to its learning rate."""
     found = []
     for component in components:
         joint = round_log.joint_losses(records, component)
@@ -89,6 +89,7 @@ def _logged_by_the_server(component: Component) -> list[tuple[str, str, str]]:
             f"Aggregation error of the {component}",
             "How far the mean of the LoRA factors is from the mean of their products, relative to the latter.",
         ),
+        ("learning_rate", f"Learning rate of the {component}", "At the sites, in the middle of each round."),
     ]
 
 

@@ -102,7 +102,7 @@ def mean_curve(curves: Mapping[str, Points]) -> Points:
 
 def curve(records: Records, key: str, component: str) -> Points:
     """Return what the server logged for a component by round, where it did."""
-    return [(r["round"], r[key][component]) for r in records if component in r[key]]
+    return [(r["round"], r[key][component]) for r in records if component in r.get(key, {})]
 
 
 def temperatures(records: Records) -> list[str]:

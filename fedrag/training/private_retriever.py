@@ -16,13 +16,13 @@ from fedrag.config.training_settings import RetrieverConfig
 from fedrag.models.adapter_rows import AdapterRows
 from fedrag.models.retriever import Retriever
 from fedrag.passes.threads import thread_pool
-from fedrag.training.guide import Guide
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.private_steps import NoisedSteps, train_with_noise
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.retriever_examples import RetrieverExample
-from fedrag.training.retriever_training import TrainingPassages, temperatures_of, vector_loss
+from fedrag.training.retriever_loss import BatchLoss
+from fedrag.training.retriever_training import temperatures_of
 from fedrag.training.unit_gradients import UnitGradients
 from fedrag.types import Tensors
 
@@ -97,19 +97,10 @@ def unit_gradients(
         settings: Losses.
         losses: The loss functions; they are given one example at a time.
     """
-    guided = settings.uses_contrastive and settings.contrastive.guide == "untouched"
-    guide = Guide.of(retriever, examples) if guided else None
-    passages = TrainingPassages(retriever, examples)
-
-    def loss_of(some: Sequence[RetrieverExample]) -> torch.Tensor:
-        queries = retriever.embed_queries([example.question for example in some])
-        vectors = passages.embed(some)
-        rows = zip(torch.split(queries, 1), some, strict=True)
-        return torch.stack([vector_loss(retriever, q, vectors, [e], settings, losses, guide) for q, e in rows]).sum()
-
+    loss = BatchLoss.over(retriever, examples, settings, losses)
     tokens = _question_tokens(retriever, examples)
     rows = None if settings.trains_passage_side else AdapterRows.of(retriever.learner, optimizer.parameters)
-    return UnitGradients(optimizer, loss_of, rows, lambda example: tokens[example.question], _PASS_TOKENS)
+    return UnitGradients(optimizer, loss.of_each, rows, lambda example: tokens[example.question], _PASS_TOKENS)
 
 
 def _question_tokens(retriever: Retriever, examples: Sequence[RetrieverExample]) -> dict[str, int]:

@@ -93,6 +93,7 @@ def test_the_page_has_all_its_parts(whole_run: RunFolder):
                 f"Validation of the {component}",
                 f"Size of the {component}'s update",
                 f"Aggregation error of the {component}",
+                f"Learning rate of the {component}",
             )
         ),
         "Bytes by site",
