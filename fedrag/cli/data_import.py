@@ -191,6 +191,33 @@ def rows(
     import_sites(out, split, lambda fractions: read(file, site, fractions, seed, encoding))
 
 
+class PubmedAnswers(StrEnum):
+    """What of PubMedQA is learnt to be answered; see `fedrag.data.importers.pubmedqa`."""
+
+    DECISION = "decision"
+    LONG = "long"
+
+
+@import_app.command()
+def pubmedqa(
+    file: FileArgument,
+    out: OutArgument,
+    answer: Annotated[
+        PubmedAnswers, typer.Option("--answer", help="decision: yes, no or maybe; long: the conclusion.")
+    ] = PubmedAnswers.DECISION,
+    split: SplitOption = DEFAULT_SPLIT,
+    seed: SeedOption = 0,
+    encoding: EncodingOption = None,
+) -> None:
+    """Import PubMedQA as one site: a section of an abstract is a passage.
+
+    Example: fedrag data import pubmedqa ori_pqal.json data/pubmedqa-whole
+    """
+    from fedrag.data.importers.pubmedqa import import_pubmedqa
+
+    _import(out, split, lambda fractions: import_pubmedqa(file, answer.value, fractions, seed, encoding))
+
+
 @import_app.command()
 def haystack(
     file: FileArgument,
