@@ -151,9 +151,11 @@ def evaluate(
     """
     if background:
         lower_priority()
+    from fedrag.languages.reader import page_languages
     from fedrag.site.delivery import RESULTS_FILE, open_current
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
+    page_languages()  # told now, not when the report is written
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
     choose_device(config)

@@ -215,7 +215,7 @@ def pubmedqa(
     """
     from fedrag.data.importers.pubmedqa import import_pubmedqa
 
-    _import(out, split, lambda fractions: import_pubmedqa(file, answer.value, fractions, seed, encoding))
+    import_sites(out, split, lambda fractions: import_pubmedqa(file, answer.value, fractions, seed, encoding))
 
 
 @import_app.command()

@@ -59,7 +59,9 @@ def simulate_command(
     if dry_run and ray_address:
         raise ConfigError("--dry-run looks at this machine alone; leave out --ray-address")
     from fedrag.config.scenario import Config
+    from fedrag.languages.reader import page_languages
 
+    page_languages()  # told now, not when the report is written
     config = Config.from_file(scenario, overrides or ()) if scenario is not None else None
     if dry_run:
         assert config is not None
@@ -111,7 +113,7 @@ def _print_results(run: RunFolder) -> None:
             print_lines([f"personalised: {kept}"])
         if losses := results.get("forgetting"):
             print_lines([f"{forgetting_text(losses)}."])
-        if origins := origins_text(run.facts.get("origins", {}), "training question"):
+        if origins := origins_text(run.facts.get("origins", {}), "training_questions"):
             print_lines([origins])
         if seen := results.get("seen_elsewhere"):
             _print_unseen(seen, arms["federated"]["n_questions"])

@@ -93,7 +93,6 @@ class ComponentSpec:
         needs_state_of: Returns the other components whose state its rounds use.
         epochs: Returns its passes over the questions in one round.
         check_sites: Refuses sites that lack what it learns from.
-        validation: What its validation measures, in a few words; larger is better.
         validates_labelled: Whether its validation counts the labelled questions it measured.
         base_is_encoder: Whether the base model of its name is an encoder.
     """
@@ -106,7 +105,6 @@ class ComponentSpec:
     needs_state_of: Callable[[Config], tuple[Component, ...]] = _none
     epochs: Callable[[Config], int] = _one
     check_sites: Callable[[Config, Sequence[Site]], None] = _any_sites
-    validation: str = ""
     validates_labelled: bool = False
     base_is_encoder: bool = False
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from fedrag.config.run_settings import FederationConfig
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.types import COMPONENTS, Component, ShippedComponent
 
 
@@ -30,7 +31,7 @@ def components_of(config: FederationConfig, round_number: int) -> tuple[Componen
             return (single,)
 
 
-def schedule_text(config: FederationConfig) -> str:
+def schedule_text(config: FederationConfig, words: Words = ENGLISH) -> str:
     """Return in a few words what each round trains.
 
     >>> schedule_text(FederationConfig(schedule="alternate"))
@@ -38,9 +39,9 @@ def schedule_text(config: FederationConfig) -> str:
     >>> schedule_text(FederationConfig(components=("reranker", "retriever")))
     'each trains retriever and reranker'
     """
-    return (
-        f"each trains {' and '.join(components_of(config, 1))}" if config.components else f"schedule {config.schedule}"
-    )
+    if config.components:
+        return words("schedule.each", components=words.joined(list(map(words.component, components_of(config, 1)))))
+    return words("schedule.named", schedule=config.schedule)
 
 
 def trained_components(config: FederationConfig) -> tuple[Component, ...]:

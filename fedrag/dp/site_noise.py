@@ -118,7 +118,7 @@ def site_noise_steps(config: Config, before: int | None = None) -> int:
 
 
 def logged(noise: SiteNoise, clients: int, components: int) -> dict[str, Any]:
-    """Return what a round's log holds of its noise, from which `noised_steps` and `spent_text` are read."""
+    """Return what a round's log holds of its noise, from which `noised_steps` and `spent_epsilon` are read."""
     return {"clients": clients, "steps": [asdict(noise.event)] * components}
 
 
@@ -127,14 +127,13 @@ def noised_steps(records: Iterable[Mapping[str, Any]]) -> list[Event]:
     return [Event(**step) for record in records for step in record.get("site_noise", {}).get("steps", ())]
 
 
-def spent_text(config: Config, records: Sequence[Mapping[str, Any]]) -> str:
-    """Return in words what noise was to protect, and what the logged rounds have spent of it."""
+def spent_epsilon(records: Sequence[Mapping[str, Any]]) -> tuple[float | None, float] | None:
+    """Return epsilon and delta of the logged rounds; None: none had noise, and for epsilon: fedrag[dp] is missing."""
     clients = [record["site_noise"]["clients"] for record in records if "site_noise" in record]
     if not clients:
-        return f"epsilon up to {config.simulation.site_noise.epsilon:g}; nothing is spent yet"
+        return None
     delta = usual_delta(min(clients))
-    spent = f"{epsilon_of(noised_steps(records), delta):.2f}" if has_opacus() else "not known without fedrag[dp]"
-    return f"epsilon up to {config.simulation.site_noise.epsilon:g} at delta {delta:.2g}; spent: {spent}; {WARNING}"
+    return epsilon_of(noised_steps(records), delta) if has_opacus() else None, delta
 
 
 def site_noise_plan(config: Config, weights: int, clients: int) -> NoisePlan:

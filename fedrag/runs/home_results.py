@@ -116,8 +116,13 @@ def kept_text(sites: Mapping[str, Mapping[Component, HomeScore]]) -> str:
     """
     if not sites:
         return ""
-    components = sorted({component for scores in sites.values() for component in scores})
-    by_component = [sum(scores[c].kept for scores in sites.values() if c in scores) for c in components]
-    kept = sum(any(score.kept for score in scores.values()) for scores in sites.values())
-    parts = ", ".join(f"{c} {count}" for c, count in zip(components, by_component, strict=True))
+    kept, by_component = kept_counts(sites)
+    parts = ", ".join(f"{component} {count}" for component, count in by_component.items())
     return f"{kept} of {plural(len(sites), 'site')} kept weights of their own" + (f": {parts}" if parts else "")
+
+
+def kept_counts(sites: Mapping[str, Mapping[Component, HomeScore]]) -> tuple[int, dict[Component, int]]:
+    """Return how many sites kept weights of their own, and how many did of each component that any of them trained."""
+    components = sorted({component for scores in sites.values() for component in scores})
+    kept = sum(any(score.kept for score in scores.values()) for scores in sites.values())
+    return kept, {c: sum(scores[c].kept for scores in sites.values() if c in scores) for c in components}

@@ -121,11 +121,14 @@ def test_the_page_agrees_with_the_results(whole_run: RunFolder):
 
 def test_the_page_tells_what_was_cut_of_each_arm(whole_run: RunFolder):
     page, results = Page(render(whole_run)), whole_run.results()
-    for arm, title in ARMS.items():
+    for arm in ARMS:
         cut = results[arm]["overall"]["cut"]
         assert cut["answers"] > 0  # random models do not end their answers
         prompts = f"cut to fit 192 tokens: {plural(cut['prompts'], 'prompt')}"
-        assert f"{title}: {prompts}, in them {plural(cut['passages'], 'passage')}; cut at 8 tokens:" in page.text
+        assert (
+            f"{arm.capitalize()}: {prompts}, in them {plural(cut['passages'], 'passage')}; cut at 8 tokens:"
+            in page.text
+        )
 
 
 def test_what_comes_from_data_is_text_and_no_markup(whole_run: RunFolder):
