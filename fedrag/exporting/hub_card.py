@@ -9,6 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from fedrag import __version__
 from fedrag.config.schedule import schedule_text
+from fedrag.evaluation.records import ARMS
 from fedrag.evaluation.significance import Interval
 from fedrag.exporting.gguf_file import GGUF_FILE
 from fedrag.exporting.openai_jsonl import FOLDER as TRAINING_SET
@@ -16,7 +17,7 @@ from fedrag.exporting.rag_file import RAG_FILE
 from fedrag.exporting.trained_system import TrainedSystem
 from fedrag.files import write_text
 from fedrag.languages.catalogue import ENGLISH
-from fedrag.reporting.arms import ARMS, Line, measured_metrics, overall_lines
+from fedrag.reporting.arms import Line, measured_metrics, overall_lines
 from fedrag.reporting.verdict import percent
 from fedrag.reporting.what_ran import random_models
 from fedrag.runs.rate_tries import rate_text

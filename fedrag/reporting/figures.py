@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from fedrag.evaluation.records import ARMS
 from fedrag.languages.catalogue import Words
-from fedrag.reporting.arms import ARMS, Line
+from fedrag.reporting.arms import Line
 
 # Stand-ins that matplotlib draws with; each becomes a colour of the page.
 INK, MUTED, FAINT, ACCENT, PAPER = (f"#00000{n}" for n in range(1, 6))

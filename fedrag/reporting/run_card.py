@@ -7,11 +7,11 @@ from functools import partial
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from fedrag.config.schedule import trained_components
-from fedrag.evaluation.records import scores_by_question
+from fedrag.evaluation.records import ARMS, scores_by_question
 from fedrag.languages.catalogue import ENGLISH
 from fedrag.languages.reader import wanted_language
 from fedrag.reporting import plots, what_ran
-from fedrag.reporting.arms import ARMS, measured_metrics, overall_lines, read_arms, site_lines
+from fedrag.reporting.arms import measured_metrics, overall_lines, read_arms, site_lines
 from fedrag.reporting.page import verdicts
 from fedrag.reporting.verdict import headline_metrics, percent
 from fedrag.runs.run_folder import RunFolder
