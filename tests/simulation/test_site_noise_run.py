@@ -43,7 +43,7 @@ def test_its_rounds_spend_epsilon_and_its_log_dry_run_and_report_say_what_holds(
     assert [record["site_noise"]["clients"] for record in run.rounds()] == [3, 3]
     assert all(record["aggregation_error"] == {} for record in run.rounds())
     report = write_report(run).read_text(encoding="utf-8")
-    assert f"epsilon up to 6 at delta 0.033; spent: {spent:.2f}; {WARNING}" in report
+    assert f"for whole clients, epsilon up to 6 at delta 0.033; spent: {spent:.2f}; a figure for a simulation" in report
     plan = "\n".join(plan_lines(config()))
     assert "site noise: epsilon 6 for each whole client at delta 0.033, 2 steps in all" in plan
     assert "weights: of 3 clients, noise" in plan
