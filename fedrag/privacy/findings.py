@@ -55,6 +55,8 @@ def headline(result: Mapping[str, Any]) -> str:
             f"On average the {' and the '.join(better)} {'does' if len(better) == 1 else 'do'} better on questions "
             "learnt from than on others; few single questions, if any, can be told by it."
         )
+    if result.get("changed"):
+        return "Nothing can be said for certain: the data is not what was trained on. Audit the data that was."
     return "Questions that were trained on cannot be told from others by this audit."
 
 
@@ -73,6 +75,11 @@ def sentences(result: Mapping[str, Any]) -> list[str]:
         told += _canary_texts(result["canaries"])
     if result.get("reconstruction"):
         told.append(reconstruction_text(result["reconstruction"]))
+    if changed := result.get("changed"):
+        told.append(
+            f"The data of {', '.join(changed)} is not what the run trained on: questions there may be taken for the "
+            "wrong kind, and its canaries are left out."
+        )
     return told
 
 
