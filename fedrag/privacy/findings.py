@@ -38,6 +38,8 @@ def headline(result: Mapping[str, Any], words: Words = ENGLISH) -> str:
         return words("headline.clear", components=_components(told, words))
     if better := _names(sure, lambda one: not one.is_at_chance):
         return words("headline.average", components=_components(better, words), n=len(better))
+    if result.get("changed"):
+        return words("headline.changed")
     return words("headline.chance")
 
 
@@ -60,6 +62,8 @@ def sentences(result: Mapping[str, Any], words: Words = ENGLISH) -> list[str]:
         told += _canary_texts(result["canaries"], words)
     if result.get("reconstruction"):
         told.append(reconstruction_text(result["reconstruction"], words))
+    if changed := result.get("changed"):
+        told.append(words("finding.changed", sites=words.listed(changed)))
     return told
 
 
