@@ -96,13 +96,9 @@ def _train(work: Work, examples: list[Example]) -> TrainingResult:
         examples,
         bench.config.generator,
         seed=work.seed(_NAME),
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
         loss=bench.losses.answer,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
         free_bytes=free_share(bench.config.simulation, generator.model.device.type),
+        **work.terms(_NAME),
     )
 
 
@@ -113,12 +109,8 @@ def _train_with_noise(work: Work, units: list[list[Example]], noise: NoisedSteps
         units,
         bench.config.generator,
         noise,
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
         loss=bench.losses.answer,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
+        **work.terms(_NAME),
     )
 
 

@@ -113,10 +113,6 @@ def _train(work: Work, units: Sequence[Sequence[RetrieverExample]], noise: Noise
         units,
         bench.config.retriever,
         noise,
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
         losses=bench.losses,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
+        **work.terms(_NAME),
     )

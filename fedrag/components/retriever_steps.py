@@ -122,12 +122,8 @@ def _train(work: Work, examples: Sequence[RetrieverExample]) -> TrainingResult:
         examples,
         bench.config.retriever,
         seed=work.seed(_NAME),
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
         losses=bench.losses,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
+        **work.terms(_NAME),
     )
 
 

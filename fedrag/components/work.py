@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training
@@ -15,8 +16,8 @@ from fedrag.seeding import derive_seed
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import Progress
 from fedrag.training.private_steps import NoisedSteps
-from fedrag.training.result import TrainingResult
-from fedrag.types import Component, Site
+from fedrag.training.result import OnStep, TrainingResult
+from fedrag.types import Component, Site, Tensors
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (what, done, in all) while a site works; stays at the site."""
@@ -45,6 +46,24 @@ class Workbench:
     on_progress: OnProgress = lambda what, done, total: None
     run: str = ""
     indexes: Path | None = None
+
+
+class TrainingTerms(TypedDict):
+    """What every training of a component is told of its round, beside its own examples and settings.
+
+    Attributes:
+        progress: Which part of the whole training the round is.
+        received: The tensors that the server sent.
+        trained: Names of those that the round trains.
+        proximal_mu: Strength of FedProx.
+        on_step: Called after each step.
+    """
+
+    progress: Progress
+    received: Tensors
+    trained: Collection[str]
+    proximal_mu: float
+    on_step: OnStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +106,17 @@ class Work:
         """Return which part of a component's whole training this round is."""
         rounds = rounds_training(self.bench.config.federation, component)
         return Progress(self.request.past_rounds.get(component, 0), rounds)
+
+    def terms(self, component: Component) -> TrainingTerms:
+        """Return what a component's training is told of the round."""
+        on_progress = self.bench.on_progress
+        return {
+            "progress": self.progress(component),
+            "received": self.request.state[component],
+            "trained": self.trained(component),
+            "proximal_mu": self.bench.config.federation.proximal_mu,
+            "on_step": lambda done, total, _: on_progress(component, done, total),
+        }
 
 
 class NothingToLearn(Exception):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from test_private_steps import PASSAGES, flat, generator_examples, optimizer_of
 
 from fedrag.config.training_settings import GeneratorConfig
-from fedrag.passes.checkpointing import layers_checkpointed
+from fedrag.models.adapter_rows import current_copies, weights_by_row
+from fedrag.passes.checkpointing import _contexts, layers_checkpointed
 from fedrag.training import private_generator, private_retriever
 from fedrag.training.retriever_examples import RetrieverExample
 from fedrag.training.unit_gradients import UnitGradients, plan_units
@@ -87,6 +89,14 @@ def gradients_of_retriever(retriever: Any, wide: bool) -> UnitGradients[Retrieve
     )
 
 
+def passes_of(retriever: Any) -> list[int]:
+    """Return a list that fills with the number of questions of each pass."""
+    passes: list[int] = []
+    embed = retriever.embed_queries
+    retriever.embed_queries = lambda texts: passes.append(len(texts)) or embed(texts)
+    return passes
+
+
 def one_by_one(gradients: UnitGradients[Any], units: Sequence[Sequence[Any]], clip_norm: float) -> np.ndarray:
     """The clipped sum by torch's own backward pass of each example, in numpy."""
     total = 0.0
@@ -137,9 +147,7 @@ def test_the_clipped_sum_of_a_pass_is_that_of_one_by_one_ralt(load_generator, re
 def test_the_rows_of_a_pass_are_told_apart_in_one_forward_pass(load_retriever):
     retriever = shaken(load_retriever(**SETTINGS["lsr"]))
     gradients = gradients_of_retriever(retriever, wide=False)
-    passes: list[int] = []
-    embed = retriever.embed_queries
-    retriever.embed_queries = lambda texts: passes.append(len(texts)) or embed(texts)
+    passes = passes_of(retriever)
     with gradients.ready():
         gradients.clipped_sum(units_of_three_subjects(examples_of_retriever()), 1.0)
     assert passes == [6]
@@ -154,9 +162,7 @@ def test_a_subject_larger_than_a_pass_is_still_clipped_as_a_whole(load_retriever
     )
     jobs = gradients.jobs(units)
     assert sorted(len(job[0]) for job in jobs) == [1, 6]
-    passes: list[int] = []
-    embed = retriever.embed_queries
-    retriever.embed_queries = lambda texts: passes.append(len(texts)) or embed(texts)
+    passes = passes_of(retriever)
     with gradients.ready():
         found = sum(flat(gradients.clipped_sum(job, 0.01)) for job in jobs)
     assert max(passes) == 2
@@ -198,14 +204,30 @@ def test_layers_that_compute_again_give_the_same_gradients(load_generator):
     np.testing.assert_allclose(again, usual, rtol=1e-5, atol=1e-8)
 
 
-def test_a_model_that_lays_rows_crosswise_is_read_one_by_one(load_retriever):
-    """As many tokens as rows: nothing tells which is which, so the pass is halved."""
+def test_a_layer_that_computes_again_in_another_thread_finds_the_weights_of_its_rows():
+    """On a GPU the backward pass has a thread of its own."""
+    copies: dict[Any, torch.Tensor] = {}
+    with weights_by_row(copies):
+        _, again = _contexts()
+
+    def seen() -> object:
+        with again:
+            return current_copies()
+
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(seen).result() is copies
+
+
+def test_a_pass_that_could_lie_crosswise_is_halved(load_retriever):
+    """As many tokens as rows: nothing tells which is which."""
     retriever = shaken(load_retriever(**SETTINGS["lsr"]))
     gradients = gradients_of_retriever(retriever, wide=False)
     example = examples_of_retriever()[0]
     tokens = int(retriever.query_features([example.question])["attention_mask"].sum())
+    passes = passes_of(retriever)
     with gradients.ready():
         found = gradients.of_examples([example] * tokens)
+    assert passes == [tokens, tokens // 2, tokens - tokens // 2]
     alone = gradients.of_examples([example])
     for own, one in zip(found, alone, strict=True):
         assert len(own) == tokens
