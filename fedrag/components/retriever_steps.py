@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fedrag.components.model_cards import write_retriever_card
@@ -21,8 +22,11 @@ from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import encode_questions, rank
 from fedrag.seeding import derive_seed
+from fedrag.training.losses import Losses
 from fedrag.training.negatives import teaching_questions
-from fedrag.training.result import TrainingResult
+from fedrag.training.optimizer import Progress
+from fedrag.training.process_group import Group
+from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.retriever_examples import (
     RetrieverExample,
     add_hard_negatives,
@@ -115,20 +119,46 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
     return scored_examples(drawn, chosen, scores, base)
 
 
-def _train(work: Work, examples: Sequence[RetrieverExample]) -> TrainingResult:
-    bench = work.bench
-    return train_retriever(
-        work.models.retriever,
-        examples,
-        bench.config.retriever,
-        seed=work.seed(_NAME),
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
-        losses=bench.losses,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
-    )
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """A round's training, as each of the processes that train together does it."""
+
+    config: Config
+    received: Tensors
+    examples: list[RetrieverExample]
+    seed: int
+    progress: Progress
+    trained: tuple[str, ...]
+    losses: Losses
+
+    def __call__(
+        self, group: Group, /, retriever: Retriever | None = None, on_step: OnStep | None = None
+    ) -> TrainingResult:
+        """Train, in a process that helps with models of its own."""
+        return train_retriever(
+            retriever or RoundModels(self.config, {_NAME: self.received}).retriever,
+            self.examples,
+            self.config.retriever,
+            seed=self.seed,
+            progress=self.progress,
+            received=self.received,
+            trained=self.trained,
+            proximal_mu=self.config.federation.proximal_mu,
+            losses=self.losses,
+            on_step=on_step,
+            group=group,
+        )
+
+
+def _train(work: Work, examples: list[RetrieverExample]) -> TrainingResult:
+    bench, received, trained = work.bench, work.request.state[_NAME], tuple(work.trained(_NAME))
+    seed, progress = work.seed(_NAME), work.progress(_NAME)
+    training = _Training(bench.config, received, examples, seed, progress, trained, bench.losses)
+
+    def on_step(done: int, total: int, _: float) -> None:
+        bench.on_progress(_NAME, done, total)
+
+    return bench.crew.run(partial(training, retriever=work.models.retriever, on_step=on_step), training)
 
 
 def _validate(work: Work) -> tuple[float, int]:

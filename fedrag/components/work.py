@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fedrag.components.crew import ALONE, Crew
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training
 from fedrag.federation.messages import Request
@@ -35,6 +36,7 @@ class Workbench:
         on_progress: Told how far the work is.
         run: Name of the run, or "" where it has none.
         indexes: Folder of its indexes; None: none are kept.
+        crew: The processes that train together here.
     """
 
     site: Site
@@ -45,6 +47,7 @@ class Workbench:
     on_progress: OnProgress = lambda what, done, total: None
     run: str = ""
     indexes: Path | None = None
+    crew: Crew = ALONE
 
 
 @dataclass(frozen=True, slots=True)

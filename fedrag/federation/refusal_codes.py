@@ -11,6 +11,7 @@ from fedrag.errors import MessageError
 REFUSALS = {
     "no-examples": "it has no questions to learn from",
     "diverged": "its training diverged",
+    "training-process": "one of the processes that trained together there ended",
     "bad-data": "its data is malformed",
     "bad-model": "its models are missing or altered",
     "bad-request": "it could not read the request",

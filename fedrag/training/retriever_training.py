@@ -15,6 +15,7 @@ from fedrag.training.guide import Guide
 from fedrag.training.losses import Losses, lsr_loss
 from fedrag.training.negatives import contrasted_passages, false_negatives, questions_behind
 from fedrag.training.optimizer import MasterOptimizer, Progress
+from fedrag.training.process_group import ALONE, Group
 from fedrag.training.ralt import epoch_batches
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.retriever_batches import distinct_batches
@@ -34,6 +35,7 @@ def train_retriever(
     trained: Collection[str] | None = None,
     losses: Losses = Losses(),
     on_step: OnStep | None = None,
+    group: Group = ALONE,
 ) -> TrainingResult:
     """Train the encoder for one round and return its update.
 
@@ -48,6 +50,7 @@ def train_retriever(
         trained: Names of the tensors that are trained; None: all.
         losses: The loss functions.
         on_step: Called after each step with (steps done, steps in all, loss).
+        group: The processes that train together; each calls this with the same examples, settings, seed and state.
 
     Raises:
         TrainingDiverged: A loss or gradient is not finite.
@@ -56,16 +59,17 @@ def train_retriever(
     guide = Guide.of(retriever, examples) if guided else None
     start = received if settings.weights == "lora" else None
     optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu, trained)
-    passages = TrainingPassages(retriever, examples)
-    torch.manual_seed(seed)
+    passages = TrainingPassages(retriever, examples, group)
+    torch.manual_seed(seed + group.rank)  # dropout differs from share to share
     batches = _batches(examples, settings, seed)
     temperatures = temperatures_of(retriever, settings)  # found by encoding some texts, so before training begins
     history: list[float] = []
     retriever.learner.train(settings.dropout)
     try:
         for step, rows in enumerate(batches):
-            loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses, guide)
+            loss = batch_loss(retriever, passages, [examples[i] for i in rows], settings, losses, guide, group)
             optimizer.add(optimizer.gradients(loss))
+            group.add_up(optimizer.masters)
             history.append(loss.item())  # after the backward pass: reading a number waits for the GPU
             if not math.isfinite(history[-1]):
                 raise TrainingDiverged("the training diverged: its loss is not finite")
@@ -105,9 +109,10 @@ def batch_loss(
     settings: RetrieverConfig,
     losses: Losses,
     guide: Guide | None = None,
+    group: Group = ALONE,
 ) -> torch.Tensor:
     """Return the loss of one batch; each part uses the questions that have its inputs."""
-    queries = retriever.embed_queries([example.question for example in batch])
+    queries = group.embed(retriever.embed_queries, [example.question for example in batch])
     vectors = passages.embed(batch)
     total = queries.sum() * 0.0  # a batch without inputs for either loss still has a graph
     labelled = [i for i, example in enumerate(batch) if example.positive]
@@ -182,13 +187,14 @@ class _Embedded:
 class TrainingPassages:
     """Embeds the passages of a batch: in each step if their side is trained, else once."""
 
-    def __init__(self, retriever: Retriever, examples: Sequence[RetrieverExample]) -> None:
+    def __init__(self, retriever: Retriever, examples: Sequence[RetrieverExample], group: Group = ALONE) -> None:
         self._retriever = retriever
+        self._group = group
         self._settings = retriever.config
         self._all: _Embedded | None = None
         if not retriever.config.trains_passage_side:
             texts = self._texts(examples)
-            vectors = torch.from_numpy(retriever.encode_passages(texts)).to(retriever.encoder.device)
+            vectors = group.embed(self._encode, texts)
             self._all = _Embedded({text: row for row, text in enumerate(texts)}, vectors)
 
     def embed(self, batch: Sequence[RetrieverExample]) -> _Embedded:
@@ -196,7 +202,11 @@ class TrainingPassages:
         if self._all is not None:
             return self._all
         texts = self._texts(batch)
-        return _Embedded({text: row for row, text in enumerate(texts)}, self._retriever.embed_passages(texts))
+        vectors = self._group.embed(self._retriever.embed_passages, texts)
+        return _Embedded({text: row for row, text in enumerate(texts)}, vectors)
+
+    def _encode(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.from_numpy(self._retriever.encode_passages(texts)).to(self._retriever.encoder.device)
 
     def _texts(self, examples: Sequence[RetrieverExample]) -> list[str]:
         passages: list[PassageText] = []
