@@ -114,5 +114,6 @@ def _train(work: Work, units: Sequence[Sequence[RetrieverExample]], noise: Noise
         bench.config.retriever,
         noise,
         losses=bench.losses,
+        on_step=work.on_step(_NAME),
         **work.terms(_NAME),
     )

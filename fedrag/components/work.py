@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypedDict
 
+from fedrag.components.crew import ALONE, Crew
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training
 from fedrag.federation.messages import Request
@@ -36,6 +37,7 @@ class Workbench:
         on_progress: Told how far the work is.
         run: Name of the run, or "" where it has none.
         indexes: Folder of its indexes; None: none are kept.
+        crew: The processes that train together here.
     """
 
     site: Site
@@ -46,6 +48,7 @@ class Workbench:
     on_progress: OnProgress = lambda what, done, total: None
     run: str = ""
     indexes: Path | None = None
+    crew: Crew = ALONE
 
 
 class TrainingTerms(TypedDict):
@@ -56,14 +59,12 @@ class TrainingTerms(TypedDict):
         received: The tensors that the server sent.
         trained: Names of those that the round trains.
         proximal_mu: Strength of FedProx.
-        on_step: Called after each step.
     """
 
     progress: Progress
     received: Tensors
-    trained: Collection[str]
+    trained: tuple[str, ...]
     proximal_mu: float
-    on_step: OnStep
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,14 +110,17 @@ class Work:
 
     def terms(self, component: Component) -> TrainingTerms:
         """Return what a component's training is told of the round."""
-        on_progress = self.bench.on_progress
         return {
             "progress": self.progress(component),
             "received": self.request.state[component],
-            "trained": self.trained(component),
+            "trained": tuple(self.trained(component)),
             "proximal_mu": self.bench.config.federation.proximal_mu,
-            "on_step": lambda done, total, _: on_progress(component, done, total),
         }
+
+    def on_step(self, component: Component) -> OnStep:
+        """Return what a component's training calls after each step."""
+        on_progress = self.bench.on_progress
+        return lambda done, total, _: on_progress(component, done, total)
 
 
 class NothingToLearn(Exception):

@@ -185,6 +185,9 @@ class SimulationConfig(Section):
     """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
+    processes: Count = 1
+    """Processes that train a client together, each on its share of every batch and on a GPU of its own; with grid =
+    "in-process"."""
     canaries: Annotated[int, Field(ge=0)] = 0
     """Made-up questions at each site, of which it trains on those that a fair coin chooses: `fedrag audit RUN` measures
     how well these can be told from the others, which shows whether models remember single questions. They cost a little
@@ -193,6 +196,12 @@ class SimulationConfig(Section):
     """Sites that play a bad one."""
     site_noise: SiteNoiseConfig = SiteNoiseConfig()
     """Noise that covers whole clients, where there are many."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SimulationConfig:
+        if self.processes > 1 and self.grid != "in-process":
+            raise ValueError('simulation.processes needs simulation.grid = "in-process"; with Ray, set actors')
+        return self
 
 
 class TrackingConfig(Section):

@@ -113,11 +113,11 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
     grid, config, display = federation.grid, federation.config, federation.display
     settings = config.federation
     end = time.monotonic() + settings.greeting_timeout_s
-    request = Request(config.to_toml())
+    content = request_content(Request(config.to_toml()))  # one for all: a grid keeps it once
     known: dict[int, KnownSite | None] = {}
     while True:
         new = [node_id for node_id in grid.get_node_ids() if node_id not in known]
-        messages = [grid.create_message(request_content(request), GREET, node, "0") for node in new]
+        messages = [grid.create_message(content, GREET, node, "0") for node in new]
         for message, node_id in replies_as_they_come(grid, messages, max(0.0, end - time.monotonic())):
             known[node_id] = _open_greeting(grid, message, node_id, len(known), display)
         sites = sorted((site for site in known.values() if site), key=lambda site: (site.name, site.node_id))
@@ -270,10 +270,8 @@ def replies_as_they_come(
     one_a_pull = getattr(grid, "one_reply_a_pull", False)
     while waiting:
         arrived = False
-        ids = list(waiting)
-        ids_per_poll = len(ids) if one_a_pull else IDS_PER_POLL
-        for start in range(0, len(ids), ids_per_poll):
-            for reply in grid.pull_messages(ids[start : start + ids_per_poll]):
+        for ids in [waiting.keys()] if one_a_pull else _groups(list(waiting)):
+            for reply in grid.pull_messages(ids):
                 arrived = True
                 yield reply, waiting.pop(reply.metadata.reply_to_message_id)
                 if is_enough():
@@ -283,6 +281,10 @@ def replies_as_they_come(
                 return
         if not arrived and not one_a_pull:
             time.sleep(getattr(grid, "poll_s", POLL_S))
+
+
+def _groups(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + IDS_PER_POLL] for start in range(0, len(ids), IDS_PER_POLL)]
 
 
 def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, display: Display) -> KnownSite | None:

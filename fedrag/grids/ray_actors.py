@@ -20,7 +20,7 @@ from flwr.common.constant import ErrorCode
 from ray.exceptions import RayError, RayTaskError
 
 from fedrag.errors import ConfigError
-from fedrag.grids.local import LocalGrid, error_reply, is_expired
+from fedrag.grids.local import LocalGrid, error_reply, is_expired, wanted_ids
 from fedrag.grids.ray_pool import RayPool
 
 PULL_WAIT_S = 0.1
@@ -110,8 +110,8 @@ class RayGrid(LocalGrid):
 
         If there is none yet, wait a little for one, so that a loop over this method needs no sleep.
         """
-        wanted = set(message_ids)
-        is_here = not wanted.isdisjoint(self._landed)
+        wanted = wanted_ids(message_ids)
+        is_here = any(message_id in wanted for message_id in self._landed)
         self._collect(wait_s=0.0 if is_here else PULL_WAIT_S)
         # Replies that nobody fetches would fill the memory: a slow server gets no more of them for now.
         if not is_here or len(self._landed) <= len(self._idle) + len(self._flights):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedrag.components.base_models import required_models
+from fedrag.components.crew import Crew
 from fedrag.components.earlier_result import read_earlier_result, take_start
 from fedrag.components.own_functions import own_facts, own_losses, own_rule, require_same_functions
 from fedrag.components.shipped import SHIPPED
@@ -212,9 +213,10 @@ def _finish(
     if "passes" in run.facts:
         parts.display.say(reading_text(run.facts["passes"]))
     try:
-        with pool as opened:
+        with pool as opened, Crew(run.config.simulation.processes) as crew:
             canaries = (run.config.simulation.canaries, run.config.seed)
-            clients = Clients(folders, run.path / "sites", opened, run.facts["threads"], canaries=canaries)
+            threads = run.facts["threads"]
+            clients = Clients(folders, run.path / "sites", opened, threads, canaries=canaries, crew=crew)
             arms = Arms(run, clients, parts, training_sites(run.config, folders))
             for line in unused_negatives(run.config, arms.sites):
                 parts.display.say(line)

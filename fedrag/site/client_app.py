@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fedrag import __version__
 from fedrag.components.base_models import base_identities
+from fedrag.components.crew import ALONE, Crew
 from fedrag.components.own_functions import own_losses
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
@@ -62,6 +63,7 @@ class _Setup:
     on_progress: OnProgress | None
     policy: Policy | None
     components: Components
+    crew: Crew
 
 
 def make_client_app(
@@ -69,6 +71,7 @@ def make_client_app(
     on_progress: OnProgress | None = None,
     policy: Policy | None = None,
     components: Components = SHIPPED,
+    crew: Crew = ALONE,
 ) -> ClientApp:
     """Return the client app of a site.
 
@@ -77,9 +80,10 @@ def make_client_app(
         on_progress: Called with (what, done, in all) while it works; nothing of it leaves the site.
         policy: What of its greetings and replies may leave the site; None: all of them.
         components: What can be trained, by name.
+        crew: The processes that train together here.
     """
     app = ClientApp()
-    setup = _Setup(losses, on_progress, policy, components)
+    setup = _Setup(losses, on_progress, policy, components, crew)
 
     def handle(message: Message, context: Context, step: Step) -> Message:
         return Message(_answer(message, context, step, setup), reply_to=message)
@@ -157,7 +161,9 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
             return kept
         site = paths.load(request.round_number if message.metadata.message_type == TRAIN else None)
         losses = own_losses(config.own, setup.losses)
-        bench = Workbench(site, paths.cache, paths.scores, config, losses, run=paths.run, indexes=paths.indexes)
+        bench = Workbench(
+            site, paths.cache, paths.scores, config, losses, run=paths.run, indexes=paths.indexes, crew=setup.crew
+        )
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:
             answered = sum(bool(question.answers) for question in site.validation)

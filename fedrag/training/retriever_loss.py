@@ -15,6 +15,7 @@ from fedrag.training.guide import Guide
 from fedrag.training.losses import Losses, lsr_loss, rank_logits
 from fedrag.training.negatives import contrasted_passages, false_negatives
 from fedrag.training.optimizer import MasterOptimizer
+from fedrag.training.process_group import ALONE, Group
 from fedrag.training.retriever_examples import PassageText, RetrieverExample
 
 Embedding = Callable[[Sequence[str]], torch.Tensor]
@@ -31,6 +32,7 @@ class BatchLoss:
         settings: The losses and their settings.
         losses: The loss functions.
         guide: Vetoes negatives; None: there is none.
+        group: The processes that train together; each encodes its share of the texts and is handed all vectors.
     """
 
     retriever: Retriever
@@ -38,19 +40,25 @@ class BatchLoss:
     settings: RetrieverConfig
     losses: Losses
     guide: Guide | None
+    group: Group = ALONE
 
     @classmethod
     def over(
-        cls, retriever: Retriever, examples: Sequence[RetrieverExample], settings: RetrieverConfig, losses: Losses
+        cls,
+        retriever: Retriever,
+        examples: Sequence[RetrieverExample],
+        settings: RetrieverConfig,
+        losses: Losses,
+        group: Group = ALONE,
     ) -> BatchLoss:
         """Return the loss of batches of these examples; what is frozen is encoded now, once for all."""
         guided = settings.uses_contrastive and settings.contrastive.guide == "untouched"
         guide = Guide.of(retriever, examples) if guided else None
-        return cls(retriever, TrainingPassages(retriever, examples), settings, losses, guide)
+        return cls(retriever, TrainingPassages(retriever, examples, group), settings, losses, guide, group)
 
     def of(self, batch: Sequence[RetrieverExample]) -> torch.Tensor:
         """Return the loss of one batch, with its graph."""
-        queries = self.retriever.embed_queries([example.question for example in batch])
+        queries = self.group.embed(self.retriever.embed_queries, [example.question for example in batch])
         return self._of_vectors(batch, queries, self.passages.embed(batch))
 
     def of_each(self, examples: Sequence[RetrieverExample]) -> torch.Tensor:
@@ -66,16 +74,16 @@ class BatchLoss:
             loss = self.of(batch)
             optimizer.add(optimizer.gradients(loss))
             return loss.detach()
-        size, frozen = self.settings.mini_batch_size, self.passages.frozen
+        size, frozen, group = self.settings.mini_batch_size, self.passages.frozen, self.group
         questions = [example.question for example in batch]
         # Sorted, so that texts of a length are padded together.
         texts = [] if frozen else sorted(self.passages.texts(batch), key=len)
-        asked = _parts(self.retriever.embed_queries, questions, size)
-        shown = _parts(self.retriever.embed_passages, texts, size)
+        asked = _parts(self.retriever.embed_queries, group.own_texts(questions), size)
+        shown = _parts(self.retriever.embed_passages, group.own_texts(texts), size)
 
         def loss_of(vectors: list[torch.Tensor]) -> torch.Tensor:
-            queries = torch.cat(vectors[: len(asked)])
-            passages = frozen or Embedded.of_texts(texts, torch.cat(vectors[len(asked) :]))
+            queries = group.gathered(torch.cat(vectors[: len(asked)]), len(questions))
+            passages = frozen or Embedded.of_texts(texts, group.gathered(torch.cat(vectors[len(asked) :]), len(texts)))
             return self._of_vectors(batch, queries, passages)
 
         def add(number: torch.Tensor) -> None:
@@ -153,21 +161,24 @@ class Embedded:
 class TrainingPassages:
     """Embeds the passages of a batch: in each step if their side is trained, else once."""
 
-    def __init__(self, retriever: Retriever, examples: Sequence[RetrieverExample]) -> None:
+    def __init__(self, retriever: Retriever, examples: Sequence[RetrieverExample], group: Group = ALONE) -> None:
         self._retriever = retriever
+        self._group = group
         self.frozen: Embedded | None = None
         """The vectors of all passages, where their side is not trained."""
         if not retriever.config.trains_passage_side:
             texts = self.texts(examples)
-            vectors = torch.from_numpy(retriever.encode_passages(texts)).to(retriever.encoder.device)
-            self.frozen = Embedded.of_texts(texts, vectors)
+            self.frozen = Embedded.of_texts(texts, group.embed(self._encode, texts))
 
     def embed(self, batch: Sequence[RetrieverExample]) -> Embedded:
         """Return the vectors of all passages of a batch; each text is encoded once."""
         if self.frozen is not None:
             return self.frozen
         texts = self.texts(batch)
-        return Embedded.of_texts(texts, self._retriever.embed_passages(texts))
+        return Embedded.of_texts(texts, self._group.embed(self._retriever.embed_passages, texts))
+
+    def _encode(self, texts: Sequence[str]) -> torch.Tensor:
+        return torch.from_numpy(self._retriever.encode_passages(texts)).to(self._retriever.encoder.device)
 
     def texts(self, examples: Sequence[RetrieverExample]) -> list[str]:
         """Return the texts of all passages that the losses in use compare, each once."""

@@ -13,6 +13,7 @@ from fedrag.models.retriever import Retriever
 from fedrag.training.losses import Losses
 from fedrag.training.negatives import questions_behind
 from fedrag.training.optimizer import MasterOptimizer, Progress
+from fedrag.training.process_group import ALONE, Group
 from fedrag.training.ralt import epoch_batches
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.retriever_batches import distinct_batches
@@ -33,6 +34,7 @@ def train_retriever(
     trained: Collection[str] | None = None,
     losses: Losses = Losses(),
     on_step: OnStep | None = None,
+    group: Group = ALONE,
 ) -> TrainingResult:
     """Train the encoder for one round and return its update.
 
@@ -47,14 +49,15 @@ def train_retriever(
         trained: Names of the tensors that are trained; None: all.
         losses: The loss functions.
         on_step: Called after each step with (steps done, steps in all, loss).
+        group: The processes that train together; each calls this with the same examples, settings, seed and state.
 
     Raises:
         TrainingDiverged: A loss or gradient is not finite.
     """
-    batch_loss = BatchLoss.over(retriever, examples, settings, losses)
+    batch_loss = BatchLoss.over(retriever, examples, settings, losses, group)
     start = received if settings.weights == "lora" else None
     optimizer = MasterOptimizer(retriever.parameters(), settings, start, proximal_mu, trained)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + group.rank)  # dropout differs from share to share
     batches = _batches(examples, settings, seed)
     temperatures = temperatures_of(retriever, settings)  # found by encoding some texts, so before training begins
     history: list[float] = []
@@ -62,6 +65,7 @@ def train_retriever(
     try:
         for step, rows in enumerate(batches):
             loss = batch_loss.backward([examples[i] for i in rows], optimizer)
+            group.add_up(optimizer.masters)
             history.append(loss.item())  # after the backward pass: reading a number waits for the GPU
             if not math.isfinite(history[-1]):
                 raise TrainingDiverged("the training diverged: its loss is not finite")

@@ -1,5 +1,6 @@
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
 from numpy_clients import ALL_SCALED, NODE_CONFIGS, build_app, messages, numbers_by_site
 
 from fedrag.errors import MessageError
@@ -51,6 +52,26 @@ def test_what_a_client_or_the_server_changes_after_the_push_reaches_nobody_else(
     batch[0].content["state"].clear()
     replies = [reply for _ in ids for reply in grid.pull_messages(ids)]
     assert numbers_by_site(grid, replies) == ALL_SCALED
+
+
+def test_one_content_for_all_is_kept_once_and_what_a_client_changes_reaches_no_other():
+    seen = []
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        seen.append(message.content["numbers"]["n"])
+        message.content["numbers"]["n"] = 99
+        return Message(RecordDict(), reply_to=message)
+
+    grid = InProcessGrid(app, NODE_CONFIGS)
+    content = RecordDict({"numbers": ConfigRecord({"n": 1})})
+    ids = grid.push_messages([Message(content, node, "train") for node in grid.get_node_ids()])
+    assert len({id(message.content) for message in grid._waiting.values()}) == 1
+    content["numbers"]["n"] = 2
+    for _ in ids:
+        grid.pull_messages(ids)
+    assert seen == [1] * 4
 
 
 def test_a_raising_client_gives_an_error_reply_with_the_class_name_only(grid, caplog):
