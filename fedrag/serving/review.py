@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, get_args
 
 from starlette.concurrency import run_in_threadpool
@@ -29,7 +28,7 @@ async def list_rows(request: Request, store: FeedbackStore, site: Site) -> Respo
     everything = request.query_params.get("all") == "1"
     wanted = [row for row in rows if not row.exported and (everything or row.state == "new")]
     shown = [_shown(row, passages) for row in wanted[:MOST_ROWS]]
-    counts = _counts(request, rows) if rows else ""
+    counts = counts_text(rows, language_of(request)) if rows else ""
     return JSONResponse({"site": site.name, "rows": shown, "waiting": len(wanted), "counts": counts})
 
 
@@ -46,18 +45,14 @@ async def decide(request: Request, store: FeedbackStore, site: Site) -> Response
 
     def review() -> tuple[Feedback, str]:
         decided: State = next(known for known in get_args(State) if known == state)
-        return store.review(request.path_params["id"], decided, correction, right_ids), _counts(request, store.rows())
+        row = store.review(request.path_params["id"], decided, correction, right_ids)
+        return row, counts_text(store.rows(), language_of(request))
 
     try:
         row, counts = await run_in_threadpool(review)
     except DataError as error:
         raise Refused(409, str(error)) from None
     return JSONResponse(_shown(row, passages) | {"counts": counts})
-
-
-def _counts(request: Request, rows: Sequence[Feedback]) -> str:
-    words = language_of(request)
-    return words("feedback.sentence", text=counts_text(rows, words))
 
 
 def _passages(site: Site) -> dict[str, Passage]:

@@ -14,7 +14,7 @@ async function load() {
   const listed = await call(`review/rows${at("all").checked ? "?all=1" : ""}`);
   at("site").textContent = listed.site;
   document.title = fill(words.title, {site: listed.site});
-  at("counts").textContent = listed.counts;
+  at("counts").textContent = listed.counts && fill(words.counts, {counts: listed.counts});
   at("nothing").hidden = listed.rows.length > 0;
   at("next").hidden = listed.waiting <= listed.rows.length;
   at("rows").replaceChildren();
@@ -89,7 +89,7 @@ async function accept(article, row) {
 async function decide(article, row, decision) {
   const decided = await call(`review/rows/${row.id}`, decision);
   row.state = decided.state;
-  at("counts").textContent = decided.counts;
+  at("counts").textContent = fill(words.counts, {counts: decided.counts});
   if (row.state === "new") {
     article.classList.remove("done");
     article.querySelector(".outcome").hidden = true;
