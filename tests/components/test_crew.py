@@ -78,22 +78,22 @@ def test_two_processes_learn_what_one_does(train, two, way):
     assert np.abs(update).max() > 1e-5
 
 
-def test_a_process_that_dies_ends_the_round_with_a_sentence_and_the_next_round_has_a_new_one(train):
-    with Crew(2) as crew:
-        pids = []
+def test_a_process_that_dies_ends_the_round_with_a_sentence_and_the_next_round_has_a_new_one(train, two):
+    pids = []
 
-        def kill(what: str, done: int, total: int) -> None:
-            if what == "generator" and not pids:
-                pids.extend(helper.pid for helper in crew._helpers)
-                os.kill(pids[0], signal.SIGKILL)
+    def kill(what: str, done: int, total: int) -> None:
+        if what == "generator" and not pids:
+            pids.extend(helper.pid for helper in two._helpers)
+            os.kill(pids[0], signal.SIGKILL)
 
-        with pytest.raises(TrainingProcessLost, match="a process that trained with this one was ended by signal 9"):
-            train(crew, on_progress=kill)
-        with pytest.raises(ProcessLookupError):  # neither alive nor a zombie
-            os.kill(pids[0], 0)
-        assert train(crew).update
-        assert crew._helpers[0].pid != pids[0]
-        last = crew._helpers[0].pid
+    with pytest.raises(TrainingProcessLost, match="a process that trained with this one was ended by signal 9"):
+        train(two, on_progress=kill)
+    with pytest.raises(ProcessLookupError):  # neither alive nor a zombie
+        os.kill(pids[0], 0)
+    assert train(two).update
+    assert two._helpers[0].pid != pids[0]
+    last = two._helpers[0].pid
+    two.end()
     with pytest.raises(ProcessLookupError):
         os.kill(last, 0)
 
