@@ -28,6 +28,7 @@ WAYS = {
     "RALT, fewer examples than processes": {"generator": {"batch_size": 1}},
     "contrastive": {"retriever": CONTRASTIVE},
     "contrastive and LSR": {"retriever": FROM_SCORES},
+    "contrastive, by parts": {"retriever": {**CONTRASTIVE, "mini_batch_size": 1}},
     "the query side": {"retriever": {**CONTRASTIVE, "contrastive": {"side": "query"}}},
     "all weights": {"retriever": {**CONTRASTIVE, "weights": "full", "learning_rate": 1e-4}},
 }
