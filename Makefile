@@ -10,10 +10,14 @@ READY  := .venv/.ready
 
 setup: $(READY)
 
+# pip compiles one file after the other; this takes all cores. A few files are not meant to compile: templates, say.
+compiled = $(1)/bin/python -m compileall -q -j 0 $(1)/lib >/dev/null || true
+
 # The stamp is as new as the dependencies: a second call does nothing.
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt -e '.[dev]'
+	$(call compiled,.venv)
 	$(BIN)/fedrag models fetch
 	touch $(READY)
 

@@ -9,6 +9,7 @@ FedragError                 the user can fix it; the message is one sentence; ex
 ├── MessageError            a message between server and site is malformed
 │   └── SignatureError      a message lacks the signature of its sender
 ├── TrainingDiverged        a loss is no longer a number
+├── TrainingProcessLost     a process that trained with others ended
 ├── QuorumError             too few sites gave a valid reply; the run can be resumed
 ├── ServiceError            a coordinator or site does not run, or runs already
 └── StorageError            a file cannot be written
@@ -50,6 +51,10 @@ class SignatureError(MessageError):
 
 class TrainingDiverged(FedragError):
     """The loss or its gradient is not a finite number; the site's round is lost."""
+
+
+class TrainingProcessLost(FedragError):
+    """A process that trained together with others ended; the site's round is lost."""
 
 
 class QuorumError(FedragError):

@@ -31,7 +31,7 @@ ROWS = (
     ("models", "retrieval"),
     ("weights", "federation", "grids", "runs", "dp"),
     ("data", "config", "security", "service", "secure_sum"),
-    ("types", "errors", "seeding", "files", "display", "text", "memory", "locks"),
+    ("types", "errors", "seeding", "files", "display", "text", "memory", "locks", "languages"),
 )
 # Inside a row, only where it is natural one way.
 WITHIN_A_ROW = {
@@ -61,6 +61,8 @@ WITHIN_A_ROW = {
     ("files", "errors"),
     ("locks", "errors"),
     ("locks", "files"),
+    ("languages", "errors"),
+    ("languages", "text"),
 }
 
 # Libraries that are imported in some rooms only.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from fedrag.languages.catalogue import LANGUAGES
 from fedrag.security.installed import installed_release
 
 CHECKOUT = Path(__file__).parents[1]
@@ -71,6 +72,7 @@ def test_of_modules_the_wheel_holds_fedrag_alone(wheel: Path):
     assert {name.split("/")[0] for name in names} == {"fedrag", "fedrag-0.2.0.dist-info", "fedrag-0.2.0.data"}
     assert "fedrag/py.typed" in names
     assert {"fedrag/reporting/templates/page.html.jinja", "fedrag/reporting/templates/page.css"} <= set(names)
+    assert {f"fedrag/languages/{code}.toml" for code in LANGUAGES} <= set(names)
     assert "fedrag-0.2.0.dist-info/licenses/LICENSE" in names
 
 

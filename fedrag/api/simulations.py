@@ -161,7 +161,7 @@ def compare(
         raise ConfigError("others: there is no run to compare with the first; name one or more")
     paths = [run.path if isinstance(run, RunFolder) else Path(run) for run in (first, *others)]
     compared, _ = compare_runs(*paths, seed=seed)
-    return [{row.metric: row for row in rows} for rows in compared]
+    return [{row.metric: row for row in one.rows} for one in compared if one.arm == "federated"]
 
 
 def kept_sites(sites: Sequence[Site]) -> Path:

@@ -30,6 +30,9 @@ def audit(
 
     Example: fedrag audit runs/tiny-1
     """
+    from fedrag.languages.reader import page_languages
+
+    page_languages()  # told now, not when the page is written
     from fedrag.privacy.audit import FOLDER, audit_run
 
     with open_display() as display:
@@ -46,9 +49,11 @@ def audit_model(
     Example: fedrag client audit-model clinic
     """
     from fedrag.data.planted_canaries import read_canaries
+    from fedrag.languages.reader import page_languages
     from fedrag.site.delivery import current_delivery, deliveries, open_current
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
+    page_languages()
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
     choose_device(config)

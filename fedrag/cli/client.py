@@ -15,6 +15,7 @@ from fedrag.cli.client_diagnose import diagnose
 from fedrag.cli.client_keys import accept_key, rotate
 from fedrag.cli.client_models import ask, evaluate, export, models, purge, rollback
 from fedrag.cli.client_peers import peers
+from fedrag.cli.client_personalise import personalise
 from fedrag.cli.serve import client_serve, say
 from fedrag.security.permissions import private_files
 from fedrag.service.environment import require_linux
@@ -95,5 +96,19 @@ def sync(folder: Folder) -> None:
 
 
 app.command("serve")(client_serve)
-for verb in (check, ask, models, adopt, export, rollback, evaluate, diagnose, audit_model, purge, rotate, peers):
+for verb in (
+    check,
+    ask,
+    models,
+    adopt,
+    personalise,
+    export,
+    rollback,
+    evaluate,
+    diagnose,
+    audit_model,
+    purge,
+    rotate,
+    peers,
+):
     app.command()(verb)

@@ -88,6 +88,7 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
     """
     from fedrag.site.adoption import state_of, verdict_line
     from fedrag.site.delivery import REPORT_FILE, current_delivery, deliveries, models_folder
+    from fedrag.site.home_delivery import home_line
     from fedrag.site.site_config import SITE_FILE, SiteConfig
 
     SiteConfig.from_file(folder / SITE_FILE)
@@ -119,7 +120,7 @@ def models(folder: Folder, as_json: AsJson = False) -> None:
     print_rows(shown, empty="no models were delivered yet")
     if found and all(delivery.taken_back for delivery in found):
         print_lines(["the untouched models are current: all that were delivered are taken back"])
-    print_lines([line for delivery in found if (line := verdict_line(folder, delivery))])
+    print_lines([line for one in found for line in (verdict_line(folder, one), home_line(one)) if line])
 
 
 def rollback(folder: Folder) -> None:
@@ -150,9 +151,11 @@ def evaluate(
     """
     if background:
         lower_priority()
+    from fedrag.languages.reader import page_languages
     from fedrag.site.delivery import RESULTS_FILE, open_current
     from fedrag.site.site_config import SITE_FILE, SiteConfig, choose_device
 
+    page_languages()  # told now, not when the report is written
     config = SiteConfig.from_file(folder / SITE_FILE)
     delivered = open_current(folder)
     choose_device(config)
@@ -160,16 +163,18 @@ def evaluate(
     from fedrag.files import write_json
     from fedrag.reporting.site_page import write_site_report
     from fedrag.site.admin.evaluate_delivered import load_own_site, measure_delivered
+    from fedrag.site.home_delivery import open_base
 
     site = load_own_site(config)
     with open_display() as display:
-        measured = measure_delivered(site, config.policy, delivered, split.value, display)
+        measured = measure_delivered(site, config.policy, delivered, split.value, display, open_base(folder, delivered))
     means = {arm: summarise(found) for arm, found in measured.items()}
     report = write_site_report(folder, site, delivered, split.value, measured)
     write_json(
         delivered.folder / RESULTS_FILE, {"run": delivered.run, "site": site.name, "split": split.value, **means}
     )
-    rows = {"untouched": means["untouched"], "delivered": means["federated"]}
+    titles = {"untouched": "untouched", "federated": "delivered", "personalised": "trained on at home"}
+    rows = {titles[arm]: means[arm] for arm in measured}
     print_table(f"{delivered.run} at {site.name}: {split.value} questions, in per cent", rows)
     print_lines(cut_lines(rows, delivered.config.rag))
     print_lines([f"report: {report} (it quotes this site's data and stays here)"])

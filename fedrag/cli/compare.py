@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrag.cli.tables import COLUMNS, show
+from fedrag.cli.tables import COLUMNS, print_lines, show
 from fedrag.errors import ConfigError
 from fedrag.evaluation.records import METRICS
 
 if TYPE_CHECKING:
-    from fedrag.evaluation.compare import Comparison
+    from fedrag.evaluation.compare import Compared, Comparison
     from fedrag.evaluation.significance import Interval
 
 
@@ -30,25 +30,31 @@ def compare(
     if len(runs) < 2:
         raise ConfigError("expected the folders of two runs or more; the others are compared with the first")
     from fedrag.evaluation.compare import compare_runs
+    from fedrag.runs.home_results import home_scores, kept_text
 
     found, common = compare_runs(*runs)
+    kept = {path: told for path in runs if (told := kept_text(home_scores(path)))}
     if as_json:
         others = [
-            {"run": str(path), "metrics": {row.metric: asdict(row) for row in rows}}
-            for path, rows in zip(runs[1:], found, strict=True)
+            {"run": str(one.run), "arm": one.arm, "metrics": {row.metric: asdict(row) for row in one.rows}}
+            for one in found
         ]
-        typer.echo(json.dumps({"first": str(runs[0]), "n_questions": common, "others": others}, indent=2))
+        at_home = {"at_home": {str(path): text for path, text in kept.items()}} if kept else {}
+        answer = {"first": str(runs[0]), "n_questions": common, "others": others, **at_home}
+        typer.echo(json.dumps(answer, indent=2))
         return
     _print(runs, found, common)
+    print_lines([f"{path.name}, personalised: {text}" for path, text in kept.items()])
 
 
-def _print(runs: Sequence[Path], found: Sequence[Sequence[Comparison]], common: int) -> None:
-    """Print a line for each metric, or where there are more than two runs, one for each run as well."""
+def _print(runs: Sequence[Path], found: Sequence[Compared], common: int) -> None:
+    """Print a line for each metric, or where more than two systems are compared, one for each of them as well."""
     from rich import box
     from rich.table import Table
 
-    first, *others = (path.name for path in runs)
-    who = "both runs" if len(others) == 1 else f"all {len(runs)} runs"
+    first = runs[0].name
+    others = [one.run.name if one.arm == "federated" else f"{one.run.name}, {one.arm}" for one in found]
+    who = "both runs" if len(runs) == 2 else f"all {len(runs)} runs"
     table = Table(
         title=f"{common:,} questions that {who} measured, in per cent", box=box.SIMPLE_HEAD, title_justify="left"
     )
@@ -56,7 +62,8 @@ def _print(runs: Sequence[Path], found: Sequence[Sequence[Comparison]], common: 
     for number, name in enumerate((*columns, "Difference", "95 % interval", "by site")):
         left = number == 0 or name == "Run"
         table.add_column(name, justify="left" if left else "right", no_wrap=True)
-    for line in _pair(found[0]) if len(others) == 1 else _many(first, others, found):
+    rows = [one.rows for one in found]
+    for line in _pair(rows[0]) if len(others) == 1 else _many(first, others, rows):
         table.add_row(*line)
     show(table)
 

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fedrag.cli import data_augment, data_canaries, data_documents
-from fedrag.cli.data_import import OutArgument, import_app, written_sites
+from fedrag.cli.data_import import import_app
+from fedrag.cli.import_options import OutArgument
+from fedrag.cli.imported_sites import written_sites
 from fedrag.errors import FedragError
 from fedrag.types import SPLITS
 
@@ -37,6 +39,7 @@ class PartitionBy(StrEnum):
     IID = "iid"
     DIRICHLET = "dirichlet"
     SOURCE = "source"
+    TOPIC = "topic"
 
 
 @app.command()
@@ -102,6 +105,10 @@ def partition(
         float, typer.Option("--alpha", help="Concentration of the Dirichlet mix; small: clients differ.")
     ] = 1.0,
     seed: Annotated[int, typer.Option("--seed", help="Seed of the deal.")] = 0,
+    retriever: Annotated[
+        str | None,
+        typer.Option("--retriever", help="Fetched encoder that --by topic finds topics with; by default a scenario's."),
+    ] = None,
 ) -> None:
     """Deal the data of all sites anew to a number of clients.
 
@@ -112,7 +119,8 @@ def partition(
     from fedrag.data.writing import require_free, write_sites
 
     require_free(out)
-    sites = deal(load_sites(source), clients, by.value, alpha, seed)
+    find_topics = _topic_finder(retriever, clients, seed) if by is PartitionBy.TOPIC else None
+    sites = deal(load_sites(source), clients, by.value, alpha, seed, find_topics)
     write_sites(out, sites)
     typer.echo(written_sites(sites, out))
 
@@ -137,6 +145,30 @@ def unlabel_command(
     write_sites(out, sites)
     kept, bare = (sum(map(len, rows)) for rows in zip(*((s.train, s.unanswered) for s in sites), strict=True))
     typer.echo(f"{written_sites(sites, out)}\n{kept:,} training questions keep their labels, {bare:,} are unanswered")
+
+
+def _topic_finder(retriever: str | None, topics: int, seed: int) -> Callable[[Sequence[str]], list[int]]:
+    """Return a function that finds topics in texts by the vectors of an untouched encoder."""
+    import numpy as np
+    import transformers
+
+    from fedrag.config.inputs import ModelsConfig
+    from fedrag.config.training_settings import RetrieverConfig
+    from fedrag.models.retriever import Retriever
+    from fedrag.retrieval.topics import topics_of
+    from fedrag.weights.compute import best_device
+    from fedrag.weights.store import find_model
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    fetched = find_model(retriever or ModelsConfig().retriever, "encoder")
+    encoder = Retriever.load(fetched, RetrieverConfig(), best_device())
+
+    def find(texts: Sequence[str]) -> list[int]:
+        vectors = encoder.encode_passages(texts)
+        lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return topics_of(vectors / np.maximum(lengths, 1e-12), topics, seed)
+
+    return find
 
 
 def _token_counter(name: str) -> Callable[[Sequence[str]], list[int]]:

@@ -9,16 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedrag.cli.data_import import (
-    DEFAULT_SPLIT,
-    EncodingOption,
-    OutArgument,
-    SeedOption,
-    SplitOption,
-    import_app,
-    print_left_out,
-    written_sites,
-)
+from fedrag.cli.data_import import import_app
+from fedrag.cli.import_options import DEFAULT_SPLIT, EncodingOption, OutArgument, SeedOption, SplitOption
+from fedrag.cli.imported_sites import print_left_out, written_sites
 from fedrag.cli.progress import open_display
 from fedrag.text import plural
 

@@ -78,19 +78,19 @@ def print_advice(advice: Mapping[str, Any]) -> None:
 
 def causes_table(columns: Mapping[str, Mapping[str, float]]) -> Table:
     """Return a table of what became of the questions: a line per cause, a column per set of counts."""
-    from fedrag.diagnosis.causes import TITLES
+    from fedrag.diagnosis.causes import CAUSES
+    from fedrag.languages.catalogue import ENGLISH
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("Answers")
     for heading in columns:
         table.add_column(heading or "Questions", justify="right", no_wrap=True)
         table.add_column("Share", justify="right", no_wrap=True)
-    lines: list[tuple[str, str]] = [("right", "right"), *TITLES.items()]
-    for cause, words in lines:
+    for cause in ("right", *CAUSES):
         cells = []
         for counts in columns.values():
             cells += [f"{counts[cause]:,.0f}", f"{100 * counts[cause] / counts['questions']:.1f} %"]
-        table.add_row(words, *cells)
+        table.add_row(ENGLISH(f"cause.{cause}"), *cells)
     return table
 
 

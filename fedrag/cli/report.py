@@ -35,6 +35,8 @@ def report(
     """Write the page that shows what a run did.
 
     Example: fedrag report runs/tiny-1 --out tiny.html
+
+    It speaks the language of the reader's browser, or that of FEDRAG_LANG: en, vi or zh.
     """
     from fedrag.reporting.page import write_report
 

@@ -59,7 +59,9 @@ def simulate_command(
     if dry_run and ray_address:
         raise ConfigError("--dry-run looks at this machine alone; leave out --ray-address")
     from fedrag.config.scenario import Config
+    from fedrag.languages.reader import page_languages
 
+    page_languages()  # told now, not when the report is written
     config = Config.from_file(scenario, overrides or ()) if scenario is not None else None
     if dry_run:
         assert config is not None
@@ -97,20 +99,21 @@ def _print_results(run: RunFolder) -> None:
     from fedrag.data.origins import origins_text
     from fedrag.data.questions import distinct_lines
     from fedrag.diagnosis.kept import forgetting_text
-    from fedrag.evaluation.records import cut_lines
+    from fedrag.evaluation.records import ARMS, cut_lines
     from fedrag.reporting.page import write_report
+    from fedrag.runs.home_results import home_scores, kept_text
 
     results = run.results()
-    arms: dict[str, Any] = {
-        arm: results[arm]["overall"] for arm in ("untouched", "local", "federated", "pooled") if arm in results
-    }
+    arms: dict[str, Any] = {arm: results[arm]["overall"] for arm in ARMS if arm in results}
     if arms:
         print_table(_title(run.config), arms)
         print_lines(distinct_lines(arms["federated"]["n_questions"], results.get("question_lines", 0)))
         print_lines(cut_lines(arms, run.config.rag))
+        if kept := kept_text(home_scores(run.path)):
+            print_lines([f"personalised: {kept}"])
         if losses := results.get("forgetting"):
             print_lines([f"{forgetting_text(losses)}."])
-        if origins := origins_text(run.facts.get("origins", {}), "training question"):
+        if origins := origins_text(run.facts.get("origins", {}), "training_questions"):
             print_lines([origins])
         if seen := results.get("seen_elsewhere"):
             _print_unseen(seen, arms["federated"]["n_questions"])

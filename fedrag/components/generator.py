@@ -32,5 +32,4 @@ GENERATOR = ComponentSpec(
     needs_state_of=lambda config: ("retriever",) if config.rag.passages else (),
     epochs=lambda config: config.generator.epochs,
     check_sites=_check_sites,
-    validation="mean log-probability of an answer token; higher is better",
 )

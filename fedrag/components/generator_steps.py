@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fedrag.components.generator_check import try_generator
 from fedrag.components.model_cards import write_generator_card
 from fedrag.components.model_errors import naming_model
 from fedrag.components.spec import Steps
-from fedrag.components.work import Prepared, Work
+from fedrag.components.work import Prepared, TrainingTerms, Work
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.data.questions import count_distinct
@@ -19,6 +21,7 @@ from fedrag.models.adapters import initial_lora, lora_targets, save_adapter
 from fedrag.models.attention_window import window_of
 from fedrag.models.four_bits import WEIGHT_BYTES, require_bitsandbytes
 from fedrag.models.generator import (
+    Generator,
     adapter_shapes,
     check_four_bits,
     count_four_bit_weights,
@@ -27,17 +30,19 @@ from fedrag.models.generator import (
     longest_text,
     model_without_weights,
 )
-from fedrag.models.resident import free_share, resident_generator
+from fedrag.models.resident import RoundModels, free_share, resident_generator
 from fedrag.models.side_adapter import joined
 from fedrag.passes.prefix import remembers_all
 from fedrag.rag.answer_scores import score_answers
 from fedrag.rag.prompt import PromptBuilder
 from fedrag.rag.window import Shown, shown_hits
 from fedrag.seeding import derive_seed
+from fedrag.training.losses import AnswerLoss
 from fedrag.training.private_generator import train_generator_privately
 from fedrag.training.private_steps import NoisedSteps
+from fedrag.training.process_group import Group
 from fedrag.training.ralt import answer_examples, train_generator
-from fedrag.training.result import TrainingResult
+from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.shown_passages import find_training_passages
 from fedrag.types import Example, Passage, Site, Tensors
 from fedrag.weights.compute import best_device, computing_dtype
@@ -89,21 +94,39 @@ def _shown(work: Work) -> list[list[Shown]]:
     return find_training_passages(work.models.retriever, work.index(), site, config, seed)
 
 
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """A round's training, as each of the processes that train together does it."""
+
+    config: Config
+    examples: list[Example]
+    seed: int
+    loss: AnswerLoss
+    terms: TrainingTerms
+
+    def __call__(
+        self, group: Group, /, generator: Generator | None = None, on_step: OnStep | None = None
+    ) -> TrainingResult:
+        """Train, in a process that helps with models of its own."""
+        generator = generator or RoundModels(self.config, {_NAME: self.terms["received"]}).generator
+        return train_generator(
+            generator,
+            self.examples,
+            self.config.generator,
+            seed=self.seed,
+            loss=self.loss,
+            on_step=on_step,
+            free_bytes=free_share(self.config.simulation, generator.model.device.type),
+            group=group,
+            **self.terms,
+        )
+
+
 def _train(work: Work, examples: list[Example]) -> TrainingResult:
-    bench, generator = work.bench, work.models.generator
-    return train_generator(
-        generator,
-        examples,
-        bench.config.generator,
-        seed=work.seed(_NAME),
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
-        loss=bench.losses.answer,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
-        free_bytes=free_share(bench.config.simulation, generator.model.device.type),
-    )
+    bench = work.bench
+    training = _Training(bench.config, examples, work.seed(_NAME), bench.losses.answer, work.terms(_NAME))
+    here = partial(training, generator=work.models.generator, on_step=work.on_step(_NAME))
+    return bench.crew.run(here, training)
 
 
 def _train_with_noise(work: Work, units: list[list[Example]], noise: NoisedSteps) -> TrainingResult:
@@ -113,12 +136,9 @@ def _train_with_noise(work: Work, units: list[list[Example]], noise: NoisedSteps
         units,
         bench.config.generator,
         noise,
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
         loss=bench.losses.answer,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
+        on_step=work.on_step(_NAME),
+        **work.terms(_NAME),
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from fedrag.components.work import Prepared, Work
+from fedrag.components.negatives_check import NO_NEGATIVES
+from fedrag.components.work import NothingToLearn, Prepared, Work
 from fedrag.config.training_settings import RetrieverConfig
 from fedrag.data.questions import count_distinct
 from fedrag.dp.units import units_of
@@ -35,9 +36,16 @@ Score = Callable[[Work], Sequence[RetrieverExample]]
 
 
 def prepare_with_noise(work: Work, noise: NoisedSteps, score: Score) -> Prepared | None:
-    """Collect what the retriever learns from in this round, by what is protected as a whole."""
+    """Collect what the retriever learns from in this round, by what is protected as a whole.
+
+    Raises:
+        NothingToLearn: It finds no hard negatives for any labelled question, and learns from nothing else.
+    """
     taught, units = noised_units(work, score)
     if not units:
+        contrasts = work.bench.config.retriever.uses_contrastive
+        if contrasts and any(question.passage_ids for question in work.bench.site.train):
+            raise NothingToLearn(NO_NEGATIVES)
         return None
     return Prepared(len(taught), lambda: _train(work, units, noise), count_distinct(taught))
 
@@ -105,10 +113,7 @@ def _train(work: Work, units: Sequence[Sequence[RetrieverExample]], noise: Noise
         units,
         bench.config.retriever,
         noise,
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
         losses=bench.losses,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
+        on_step=work.on_step(_NAME),
+        **work.terms(_NAME),
     )

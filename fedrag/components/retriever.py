@@ -75,7 +75,6 @@ RETRIEVER = ComponentSpec(
     needs_state_of=_needs_state_of,
     epochs=lambda config: config.retriever.epochs,
     check_sites=_check_sites,
-    validation="mean reciprocal rank; higher is better",
     validates_labelled=True,
     base_is_encoder=True,
 )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from fedrag.components.model_cards import write_retriever_card
@@ -11,7 +13,7 @@ from fedrag.components.model_errors import naming_model
 from fedrag.components.noised_retriever import prepare_with_noise, split_pairs
 from fedrag.components.retriever_check import require_dense_encoder, try_retriever
 from fedrag.components.spec import Steps
-from fedrag.components.work import Prepared, Work
+from fedrag.components.work import Prepared, TrainingTerms, Work
 from fedrag.config.scenario import Config
 from fedrag.errors import ConfigError
 from fedrag.evaluation.ranking import reciprocal_rank
@@ -21,8 +23,10 @@ from fedrag.rag.answer_scores import ScoreCache, score_answers
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import encode_questions, rank
 from fedrag.seeding import derive_seed
+from fedrag.training.losses import Losses
 from fedrag.training.negatives import teaching_questions
-from fedrag.training.result import TrainingResult
+from fedrag.training.process_group import Group
+from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.retriever_examples import (
     RetrieverExample,
     add_hard_negatives,
@@ -115,20 +119,37 @@ def _score_candidates(work: Work) -> list[RetrieverExample]:
     return scored_examples(drawn, chosen, scores, base)
 
 
+@dataclass(frozen=True, slots=True)
+class _Training:
+    """A round's training, as each of the processes that train together does it."""
+
+    config: Config
+    examples: Sequence[RetrieverExample]
+    seed: int
+    losses: Losses
+    terms: TrainingTerms
+
+    def __call__(
+        self, group: Group, /, retriever: Retriever | None = None, on_step: OnStep | None = None
+    ) -> TrainingResult:
+        """Train, in a process that helps with models of its own."""
+        return train_retriever(
+            retriever or RoundModels(self.config, {_NAME: self.terms["received"]}).retriever,
+            self.examples,
+            self.config.retriever,
+            seed=self.seed,
+            losses=self.losses,
+            on_step=on_step,
+            group=group,
+            **self.terms,
+        )
+
+
 def _train(work: Work, examples: Sequence[RetrieverExample]) -> TrainingResult:
     bench = work.bench
-    return train_retriever(
-        work.models.retriever,
-        examples,
-        bench.config.retriever,
-        seed=work.seed(_NAME),
-        progress=work.progress(_NAME),
-        received=work.request.state[_NAME],
-        trained=work.trained(_NAME),
-        proximal_mu=bench.config.federation.proximal_mu,
-        losses=bench.losses,
-        on_step=lambda done, total, _: bench.on_progress(_NAME, done, total),
-    )
+    training = _Training(bench.config, examples, work.seed(_NAME), bench.losses, work.terms(_NAME))
+    here = partial(training, retriever=work.models.retriever, on_step=work.on_step(_NAME))
+    return bench.crew.run(here, training)
 
 
 def _validate(work: Work) -> tuple[float, int]:

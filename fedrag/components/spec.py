@@ -40,7 +40,8 @@ class Steps:
 
     Attributes:
         initial_state: Makes the tensors that every site starts from, given the scenario and a seed.
-        prepare: Collects what is learnt from, before any component of the round is trained; None: the site has nothing.
+        prepare: Collects what is learnt from, before any component of the round is trained; None: the site has no
+            questions for it. Raises `NothingToLearn` where more can be said.
         validate: Returns a sum over the site's validation questions and what to divide it by; a larger mean is better.
         export: Writes the trained tensors into a folder, as the libraries that use them read them.
         check_base: Refuses a base model of the component's name that the scenario cannot use.
@@ -92,7 +93,6 @@ class ComponentSpec:
         needs_state_of: Returns the other components whose state its rounds use.
         epochs: Returns its passes over the questions in one round.
         check_sites: Refuses sites that lack what it learns from.
-        validation: What its validation measures, in a few words; larger is better.
         validates_labelled: Whether its validation counts the labelled questions it measured.
         base_is_encoder: Whether the base model of its name is an encoder.
     """
@@ -105,7 +105,6 @@ class ComponentSpec:
     needs_state_of: Callable[[Config], tuple[Component, ...]] = _none
     epochs: Callable[[Config], int] = _one
     check_sites: Callable[[Config, Sequence[Site]], None] = _any_sites
-    validation: str = ""
     validates_labelled: bool = False
     base_is_encoder: bool = False
 

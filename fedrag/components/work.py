@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypedDict
 
+from fedrag.components.crew import ALONE, Crew
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training
 from fedrag.federation.messages import Request
@@ -15,8 +17,8 @@ from fedrag.seeding import derive_seed
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import Progress
 from fedrag.training.private_steps import NoisedSteps
-from fedrag.training.result import TrainingResult
-from fedrag.types import Component, Site
+from fedrag.training.result import OnStep, TrainingResult
+from fedrag.types import Component, Site, Tensors
 
 OnProgress = Callable[[str, int, int], None]
 """Called with (what, done, in all) while a site works; stays at the site."""
@@ -35,6 +37,7 @@ class Workbench:
         on_progress: Told how far the work is.
         run: Name of the run, or "" where it has none.
         indexes: Folder of its indexes; None: none are kept.
+        crew: The processes that train together here.
     """
 
     site: Site
@@ -45,6 +48,23 @@ class Workbench:
     on_progress: OnProgress = lambda what, done, total: None
     run: str = ""
     indexes: Path | None = None
+    crew: Crew = ALONE
+
+
+class TrainingTerms(TypedDict):
+    """What every training of a component is told of its round, beside its own examples and settings.
+
+    Attributes:
+        progress: Which part of the whole training the round is.
+        received: The tensors that the server sent.
+        trained: Names of those that the round trains.
+        proximal_mu: Strength of FedProx.
+    """
+
+    progress: Progress
+    received: Tensors
+    trained: tuple[str, ...]
+    proximal_mu: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +107,32 @@ class Work:
         """Return which part of a component's whole training this round is."""
         rounds = rounds_training(self.bench.config.federation, component)
         return Progress(self.request.past_rounds.get(component, 0), rounds)
+
+    def terms(self, component: Component) -> TrainingTerms:
+        """Return what a component's training is told of the round."""
+        return {
+            "progress": self.progress(component),
+            "received": self.request.state[component],
+            "trained": tuple(self.trained(component)),
+            "proximal_mu": self.bench.config.federation.proximal_mu,
+        }
+
+    def on_step(self, component: Component) -> OnStep:
+        """Return what a component's training calls after each step."""
+        on_progress = self.bench.on_progress
+        return lambda done, total, _: on_progress(component, done, total)
+
+
+class NothingToLearn(Exception):
+    """A site has questions for a component, and nothing that it could learn from them.
+
+    Args:
+        code: Why, one of `fedrag.federation.refusal_codes.REFUSALS`.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from fedrag.config.averaging_settings import (
 )
 from fedrag.config.run_settings import FederationConfig
 from fedrag.config.schedule import trained_components
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.types import COMPONENTS, Component
 
 ONE_SITE: dict[str, Any] = {
@@ -69,7 +70,7 @@ def weighs_by_counts(config: FederationConfig) -> bool:
     )
 
 
-def averaging_text(config: FederationConfig, components: Iterable[Component]) -> str:
+def averaging_text(config: FederationConfig, components: Iterable[Component], words: Words = ENGLISH) -> str:
     """Return in a few words how components are averaged that are not by the plain mean; "" where all are.
 
     >>> config = FederationConfig(rule="ffa", retriever=ComponentAveraging(server_optimizer="yogi"))
@@ -80,8 +81,9 @@ def averaging_text(config: FederationConfig, components: Iterable[Component]) ->
     for component in components:
         chosen = averaging_of(config, component)
         ways = [way for way in (chosen.rule, chosen.robust, chosen.server_optimizer) if way not in ("fedavg", "none")]
-        told += [f"{component} by {' and '.join(ways)}"] if ways else []
-    return ", ".join(told)
+        if ways:
+            told.append(words("fact.averaged_by", component=words.component(component), ways=words.joined(ways)))
+    return words.listed(told)
 
 
 def contradiction(config: FederationConfig, component: Component) -> str:
@@ -129,6 +131,8 @@ def secure_contradiction(config: FederationConfig, component: Component) -> str:
         ),
         f"federation.max_weight_ratio = {config.max_weight_ratio:g} compares single counts; leave it out, and set "
         "federation.secure_max_examples": config.max_weight_ratio not in (0.0, usual),
+        f"federation.overselect = {config.overselect:g} leaves sites out because they are late, and each site that is "
+        "left out costs the sum one that may vanish; set 0": config.overselect > 0,
         "federation.diagnose = true asks each site for counts of its own; set false": config.diagnose,
         'federation.wire = "int8" gives each block of an update a scale of its own, and such numbers do not add up; '
         'set "bfloat16" or "float32"': config.wire == "int8",

@@ -17,6 +17,7 @@ from fedrag.config.averaging_settings import (
 )
 from fedrag.config.poison_settings import PoisonConfig
 from fedrag.config.section import Section
+from fedrag.config.site_noise_settings import SiteNoiseConfig
 from fedrag.config.values import ComponentName, Count, Fraction, LanguageCode, Positive, Rates
 from fedrag.types import ShippedComponent
 
@@ -91,9 +92,12 @@ class FederationConfig(Section):
     """Where secure = true: how often a round that was lost is asked for again, from the same state. Each site bounds
     it too, and in one round reveals for one set of sites: the difference of two sums is what the others sent."""
     fraction: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Share of the sites asked in each round."""
+    """Share of the sites of a round: so many are asked, and their replies awaited."""
+    overselect: Annotated[float, Field(ge=0.0, le=10.0)] = 0.0
+    """Share of sites that are asked beyond those (Bonawitz et al. 2019, by 30 %): the round closes with the first
+    replies, as many as fraction says, and what is late is not used. Fast sites count more often. 0: none beyond."""
     quorum: Annotated[float, Field(gt=0.0, le=1.0)] = 0.5
-    """Share of the asked sites that must give a valid reply."""
+    """Share of the round's sites, not of those beyond them, that must give a valid reply."""
     min_sites: Count = 1
     """Sites that must answer the greeting before the first round."""
     greeting_timeout_s: Positive = 120.0
@@ -114,6 +118,12 @@ class FederationConfig(Section):
     wrong: counts of causes, which a site tells where its policy has tell_diagnosis = true."""
     deliver: bool = True
     """Whether the sites receive the result at the end."""
+    personalise: Annotated[int, Field(ge=0, le=1000)] = 0
+    """In a simulation: passes over its own questions for which each site trains on, after the last round and from the
+    result, with settings of its own round (no noise, no proximal term); 0: none. It keeps its own weights of a
+    component only where the component's measure on its validation questions rises (MRR of the retriever, mean
+    log-probability of the answers' tokens of the generator) and that of no other falls. A deployed site has
+    its own setting, personalise in site.toml."""
     server: ServerStepConfig = ServerStepConfig()
     """Settings of server_optimizer."""
     generator: ComponentAveraging = ComponentAveraging()
@@ -127,6 +137,11 @@ class FederationConfig(Section):
             raise ValueError("federation.stage_rounds must be smaller than federation.rounds")
         if self.schedule == "alternate" and self.rounds < 2:
             raise ValueError('federation.schedule = "alternate" needs federation.rounds of at least 2')
+        if self.overselect and self.fraction == 1:
+            raise ValueError(
+                f"federation.overselect = {self.overselect:g} asks more sites than a round needs, but "
+                "federation.fraction = 1 needs all of them; set a smaller fraction"
+            )
         return self
 
 
@@ -170,12 +185,23 @@ class SimulationConfig(Section):
     """Share of a GPU that one actor holds; 0: a whole GPU where there is one, or an equal share if `actors` is set."""
     threads: Annotated[int, Field(ge=0)] = 0
     """torch threads per client; 0: cpus_per_actor on Ray, all CPUs in process."""
+    processes: Count = 1
+    """Processes that train a client together, each on its share of every batch and on a GPU of its own; with grid =
+    "in-process"."""
     canaries: Annotated[int, Field(ge=0)] = 0
     """Made-up questions at each site, of which it trains on those that a fair coin chooses: `fedrag audit RUN` measures
     how well these can be told from the others, which shows whether models remember single questions. They cost a little
     of what the models are good for. 0: none."""
     poison: PoisonConfig = PoisonConfig()
     """Sites that play a bad one."""
+    site_noise: SiteNoiseConfig = SiteNoiseConfig()
+    """Noise that covers whole clients, where there are many."""
+
+    @model_validator(mode="after")
+    def _check(self) -> SimulationConfig:
+        if self.processes > 1 and self.grid != "in-process":
+            raise ValueError('simulation.processes needs simulation.grid = "in-process"; with Ray, set actors')
+        return self
 
 
 class TrackingConfig(Section):

@@ -85,8 +85,10 @@ class Config(Section):
             )
         self._check_template()
         self._check_rates()
+        self._check_personalise()
         self._check_averaging()
         self._check_privacy()
+        self._check_site_noise()
         return self
 
     def _check_closed_book(self) -> None:
@@ -136,6 +138,22 @@ class Config(Section):
         if self.federation.components:
             raise ValueError("evaluation.rates works with federation.schedule alone; leave out federation.components")
 
+    def _check_personalise(self) -> None:
+        """Refuse to measure what sites keep by the questions by which they keep it, or at sites that keep nothing."""
+        evaluation, epochs = self.evaluation, self.federation.personalise
+        if not epochs or evaluation.split == "none":
+            return
+        if evaluation.sites == "held-out":
+            raise ValueError(
+                f"federation.personalise = {epochs} trains on at the sites that take part, but evaluation.sites = "
+                '"held-out" measures others; set "taking-part", or federation.personalise = 0'
+            )
+        if evaluation.split in ("validation", "all"):
+            raise ValueError(
+                f"federation.personalise = {epochs} keeps what gains on the validation questions, which then cannot be "
+                'measured; set evaluation.split = "test"'
+            )
+
     def _check_privacy(self) -> None:
         """Refuse, where noise covers single questions, what lets one question act through others."""
         if not self.privacy.is_on:
@@ -161,6 +179,38 @@ class Config(Section):
         for reason, is_so in refused.items():
             if is_so:
                 raise ValueError(f"privacy.epsilon = {self.privacy.epsilon:g}: {reason}")
+
+    def _check_site_noise(self) -> None:
+        """Refuse, where noise covers whole clients, what is no plain sum of what they send, or tells more of them."""
+        if not self.simulation.site_noise.is_on:
+            return
+        chosen = [averaging_of(self.federation, name) for name in trained_components(self.federation)]
+        refused = {
+            "the server takes a plain sum of clipped differences; set federation.rule to "
+            '"fedavg", "ffa" or "rolora", and robust = "none"': any(
+                one.rule in ("svd", "exact") or one.robust != "none" for one in chosen
+            ),
+            'a client that weighs more than others would need more noise; set federation.weighting = "equal"': any(
+                one.weighting != "equal" for one in chosen
+            ),
+            "a client would act through the median of all; leave federation.max_norm_of_median out": bool(
+                self.federation.max_norm_of_median
+            ),
+            "a secure sum is divided by the sites that were there; set federation.secure = false": (
+                self.federation.secure
+            ),
+            'federation.keep = "best" chooses by what clients tell without noise; set "last"': (
+                self.federation.keep == "best"
+            ),
+            "of a random draw all clients count, not the first; leave federation.overselect out": (
+                self.federation.overselect > 0
+            ),
+            "evaluation.rates chooses by what clients tell without noise; leave it out": bool(self.evaluation.rates),
+            "own.rule is a rule of averaging that nobody has looked at; leave it out": bool(self.own.rule),
+        }
+        for reason, is_so in refused.items():
+            if is_so:
+                raise ValueError(f"simulation.site_noise.epsilon = {self.simulation.site_noise.epsilon:g}: {reason}")
 
     def _check_averaging(self) -> None:
         """Refuse ways of averaging that contradict one another or what is trained."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 from fedrag.config.run_settings import FederationConfig
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.types import COMPONENTS, Component, ShippedComponent
 
 
@@ -28,7 +31,7 @@ def components_of(config: FederationConfig, round_number: int) -> tuple[Componen
             return (single,)
 
 
-def schedule_text(config: FederationConfig) -> str:
+def schedule_text(config: FederationConfig, words: Words = ENGLISH) -> str:
     """Return in a few words what each round trains.
 
     >>> schedule_text(FederationConfig(schedule="alternate"))
@@ -36,9 +39,9 @@ def schedule_text(config: FederationConfig) -> str:
     >>> schedule_text(FederationConfig(components=("reranker", "retriever")))
     'each trains retriever and reranker'
     """
-    return (
-        f"each trains {' and '.join(components_of(config, 1))}" if config.components else f"schedule {config.schedule}"
-    )
+    if config.components:
+        return words("schedule.each", components=words.joined(list(map(words.component, components_of(config, 1)))))
+    return words("schedule.named", schedule=config.schedule)
 
 
 def trained_components(config: FederationConfig) -> tuple[Component, ...]:
@@ -54,6 +57,24 @@ def rounds_training(config: FederationConfig, component: Component, before: int 
     """
     last = config.rounds if before is None else before - 1
     return sum(component in components_of(config, number) for number in range(1, last + 1))
+
+
+def sites_needed(config: FederationConfig, able: int) -> int:
+    """Return with how many replies a round of so many able sites is complete; at least 1.
+
+    >>> sites_needed(FederationConfig(fraction=0.41), 5)
+    3
+    """
+    return max(1, math.ceil(config.fraction * able - 1e-9))
+
+
+def sites_asked(config: FederationConfig, able: int) -> int:
+    """Return how many sites a round asks, those beyond the needed among them.
+
+    >>> sites_asked(FederationConfig(fraction=0.5, overselect=0.3), 10), sites_asked(FederationConfig(), 10)
+    (7, 10)
+    """
+    return min(able, math.ceil(sites_needed(config, able) * (1 + config.overselect) - 1e-9))
 
 
 def is_validated(config: FederationConfig, round_number: int) -> bool:

@@ -113,7 +113,10 @@ class LsrConfig(Section):
     scorer: Literal["current", "untouched"] = "current"
     """Generator that scores: this round's, or the base for the whole run (RA-DIT)."""
     tau_lm: Positive = 0.1
-    """Temperature on the mean log-probability of the answer."""
+    """Temperature on the mean log-probability of the answer, where target = "score"."""
+    target: Literal["score", "rank"] = "score"
+    """What the retriever learns from the generator. score: the softmax of the answer's mean log-probabilities; rank:
+    one over each candidate's rank by them, however far they lie apart."""
     tau_r: AutoPositive = "auto"
     """Temperature on the similarity; auto: fits the spread of the base model's similarities, such as 0.05 for
     all-MiniLM-L6-v2 and 0.01 for multilingual-e5-small."""
@@ -157,6 +160,10 @@ class RetrieverConfig(OptimizerSection):
     """Whether the encoder's own dropout is on in training; off: about 30 % less work."""
     batch_size: Count = 32
     """Examples per optimizer step; it also bounds the in-batch negatives of a question."""
+    mini_batch_size: Annotated[int, Field(ge=0)] = 0
+    """Texts that the encoder reads at a time in a step (GradCache, Gao et al. 2021): a large batch takes the memory of
+    a small one, each text is read twice, and the gradient is the same. 0: all of a batch at once. With noise, where
+    each question is read by itself, it has no effect."""
     contrastive: ContrastiveConfig = ContrastiveConfig()
     """Settings of the contrastive loss."""
     lsr: LsrConfig = LsrConfig()

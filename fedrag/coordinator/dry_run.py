@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,8 +11,9 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.components.traffic import Traffic, traffic
+from fedrag.components.trained_weights import component_plan
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import schedule_text, trained_components
+from fedrag.config.schedule import schedule_text, sites_asked, trained_components
 from fedrag.coordinator.foreseen import Asked, refusal_text, refusals_of_all, reservations
 from fedrag.coordinator.jobs import checked, hindrances
 from fedrag.coordinator.overview import site_states, told_last
@@ -22,7 +22,6 @@ from fedrag.coordinator.secure_sites import secure_sum_text
 from fedrag.coordinator.server_folder import ServerFolder
 from fedrag.dp.accounting import has_opacus
 from fedrag.dp.feasibility import NoisePlan, cost_text
-from fedrag.dp.noise_costs import component_plan
 from fedrag.federation.greeting import minor_version
 from fedrag.reporting.what_ran import duration
 from fedrag.text import plural, size_text
@@ -125,12 +124,12 @@ def dry_run(folder: ServerFolder, config: Config, components: Components = SHIPP
     plans = _noise_plans(config, state)
     told = told_last(folder)
     states = site_states(folder)
-    asked_sites = math.ceil(federation.fraction * len(states))
+    asked_sites = sites_asked(federation, len(states))
     sites = tuple(
         _foreseen(name, state, told.get(name), config, moved, components, asked_sites, plans)
         for name, state in states.items()
     )
-    asked = math.ceil(federation.fraction * len(_able(sites)) - 1e-9)
+    asked = sites_asked(federation, len(_able(sites)))
     return DryRun(
         scenario=config.name,
         rounds=federation.rounds,

@@ -44,12 +44,18 @@ def checked(folder: ServerFolder, config: Config) -> Config:
     """Return a scenario that this coordinator can run, with the run that it starts from named in full.
 
     Raises:
-        ConfigError: A tracker of the scenario, or its module of functions, is not installed; or the registered sites
-            cannot make its secure sum.
+        ConfigError: A tracker of the scenario, or its module of functions, is not installed; the registered sites
+            cannot make its secure sum; or it asks for noise that only many simulated clients can bear.
         ModelError: The coordinator has not fetched a model of the scenario.
         RunError: The scenario starts from a run that is not finished, or was trained on other models.
         ConfigError: It starts from a run whose tensors do not fit it.
     """
+    if config.simulation.site_noise.is_on:
+        raise ConfigError(
+            f"simulation.site_noise.epsilon = {config.simulation.site_noise.epsilon:g}: noise that covers whole sites "
+            "is for simulations of many clients alone: of some organisations it would leave nothing of what they have "
+            "learnt; set it to 0, and privacy.epsilon to cover single questions"
+        )
     require_trackers(config.tracking.to)
     require_secure_sites(folder, config)
     base_tensor_hashes(config)

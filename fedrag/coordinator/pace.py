@@ -16,7 +16,7 @@ from fedrag.runs.run_folder import RunFolder
 LAST_ROUNDS = 5
 ALIKE = ("models", "rag", "generator", "retriever")
 """Sections of which each must be the same for one run to tell how long another takes."""
-ALIKE_IN_ROUNDS = ("schedule", "stage_first", "components", "fraction")
+ALIKE_IN_ROUNDS = ("schedule", "stage_first", "components", "fraction", "overselect")
 
 
 @dataclass(frozen=True, slots=True)

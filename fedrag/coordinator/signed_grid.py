@@ -25,7 +25,7 @@ from fedrag.coordinator.patient_grid import BAD_REPLY
 from fedrag.display import Display
 from fedrag.errors import SignatureError
 from fedrag.federation.greeting import open_agreement, with_peers
-from fedrag.federation.messages import GREET
+from fedrag.federation.messages import GREET, Request, request_content
 from fedrag.federation.reply_limit import reply_limit, with_limit
 from fedrag.federation.signing import Slip, new_request_id, verified_slip, with_signature
 from fedrag.secure_sum.roster import Member as RosterMember
@@ -207,6 +207,18 @@ class SignedGrid(Grid):
             self._asked[message_id] = _Pending(member, slip, out, [message_id])
             ids.append(message_id)
         return ids
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Forget requests that nobody waits for, and greet their sites: a newer request ends the work on an older."""
+        online = self.online()
+        for message_id in message_ids:
+            asked = self._asked.pop(message_id, None)
+            if asked is None or asked.member.node_id not in online:
+                continue
+            scenario = str(asked.message.content.config_records["request"]["scenario"])
+            content, node_id = request_content(Request(scenario)), asked.member.node_id
+            for greeting in self.push_messages([self.create_message(content, GREET, node_id, "0")]):
+                del self._asked[greeting]  # nobody reads the answer
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Fetch replies; one that its site did not sign becomes an error, and lost requests are sent again."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from fedrag.data.feedback_row import STATES, Feedback, State
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.data.words import holds_words
-from fedrag.text import plural
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.types import Passage
 
 MOST_FOUND = 8
@@ -80,13 +80,13 @@ def accept(store: FeedbackStore, row: Feedback) -> Feedback:
     return store.review(row.id, state)
 
 
-def counts_text(rows: Sequence[Feedback]) -> str:
+def counts_text(rows: Sequence[Feedback], words: Words = ENGLISH) -> str:
     """Say how many rows there are in each state.
 
     >>> counts_text([Feedback("Who?", "I", (), "right"), Feedback("Why?", "So", (), "wrong", state="dropped")])
     '2 in all: 1 new, 1 dropped; 0 training questions from them'
     """
     by_state = Counter(row.state for row in rows)
-    states = ", ".join(f"{by_state[state]:,} {state}" for state in STATES if by_state[state])
-    exported = sum(row.exported for row in rows)
-    return f"{len(rows):,} in all: {states}; {plural(exported, 'training question')} from them"
+    states = [words(f"feedback.{state}", count=by_state[state]) for state in STATES if by_state[state]]
+    exported = words("count.training_questions", n=sum(row.exported for row in rows))
+    return words("feedback.counts", all=len(rows), states=words.listed(states), exported=exported)

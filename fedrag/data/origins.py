@@ -5,16 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
-from fedrag.text import plural
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.types import ORIGINS, Question
-
-_WORDS = {
-    "": "from people",
-    "generated": "generated",
-    "pseudo": "answered by a model",
-    "feedback": "from feedback",
-    "canary": "planted for an audit",
-}
 
 
 def count_origins(questions: Iterable[Question]) -> dict[str, int]:
@@ -35,13 +27,13 @@ def sum_origins(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
     return {origin: total[origin] for origin in ORIGINS if total[origin]}
 
 
-def origins_text(counts: Mapping[str, int], what: str = "question") -> str:
+def origins_text(counts: Mapping[str, int], what: str = "questions", words: Words = ENGLISH) -> str:
     """Say how many questions come from where; "" where all come from people.
 
-    >>> origins_text({"": 200, "generated": 30, "feedback": 1}, "training question")
+    >>> origins_text({"": 200, "generated": 30, "feedback": 1}, "training_questions")
     '231 training questions: 200 from people, 30 generated, 1 from feedback'
     """
     if not set(counts) - {""}:
         return ""
-    parts = ", ".join(f"{count:,} {_WORDS[origin]}" for origin, count in counts.items())
-    return f"{plural(sum(counts.values()), what)}: {parts}"
+    parts = [words(f"origin.{origin or 'people'}", count=count) for origin, count in counts.items()]
+    return words("origin.all", questions=words(f"count.{what}", n=sum(counts.values())), parts=words.listed(parts))

@@ -1,13 +1,14 @@
 """Partitions the data of some sites anew among a chosen number of clients.
 
-Two ways make clients differ as sites do: whole sources (the natural way), or a Dirichlet mix of sources for each
-client (Hsu, Qi and Brown 2019, https://arxiv.org/abs/1909.06335). With `iid`, for comparison, they do not differ.
+Three ways make clients differ as sites do: whole sources (the natural way), a Dirichlet mix of sources for each client
+(Hsu, Qi and Brown 2019, https://arxiv.org/abs/1909.06335), or a topic for each client. With `iid`, for comparison, they
+do not differ.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Literal, TypeVar
 
@@ -19,12 +20,21 @@ from fedrag.errors import ConfigError, DataError
 from fedrag.seeding import derive_seed
 from fedrag.types import SPLITS, Question, Site, Split
 
-By = Literal["iid", "dirichlet", "source"]
+By = Literal["iid", "dirichlet", "source", "topic"]
+FindTopics = Callable[[Sequence[str]], Sequence[int]]
+"""Returns the topic of each text, numbers from 0 to the number of clients."""
 Mixes = npt.NDArray[np.float64]
 _Item = TypeVar("_Item")
 
 
-def partition(sites: Sequence[Site], clients: int, by: By, alpha: float = 1.0, seed: int = 0) -> list[Site]:
+def partition(
+    sites: Sequence[Site],
+    clients: int,
+    by: By,
+    alpha: float = 1.0,
+    seed: int = 0,
+    find_topics: FindTopics | None = None,
+) -> list[Site]:
     """Deal questions and passages to clients named client-01, client-02, ...
 
     A question keeps its split. A passage goes to every client that gets a question about it; a passage that no
@@ -34,9 +44,11 @@ def partition(sites: Sequence[Site], clients: int, by: By, alpha: float = 1.0, s
         sites: The sources.
         clients: Number of clients.
         by: "iid": at random; "dirichlet": a client's mix of sources is drawn from Dir(alpha * p), p the
-            sources' shares; "source": whole sources, balanced by number of questions.
+            sources' shares; "source": whole sources, balanced by number of questions; "topic": a topic each; a
+            question has that of its first right passage or, without one, its own.
         alpha: Concentration of the Dirichlet distribution; with a small one, clients differ much.
         seed: Seed of the mixes and of the deal.
+        find_topics: Finds the topics of texts, where by = "topic".
 
     Raises:
         ConfigError: The number of clients or alpha is out of range.
@@ -49,6 +61,9 @@ def partition(sites: Sequence[Site], clients: int, by: By, alpha: float = 1.0, s
     sites = _with_distinct_ids(sites)
     if by == "source":
         dealt = _by_source(sites, clients)
+    elif by == "topic":
+        assert find_topics is not None
+        dealt = _by_topic(sites, clients, find_topics)
     else:
         dealt = _by_mix(sites, clients, alpha if by == "dirichlet" else None, seed)
     for site in dealt:
@@ -113,6 +128,33 @@ def _by_mix(sites: Sequence[Site], clients: int, alpha: float | None, seed: int)
         own = tuple(unanswered[client])
         site = replace(whole, name=name, train=train, validation=validation, test=test, unanswered=own)
         held = _labels(site) | {passage.id for passage in unnamed[client]}
+        dealt.append(replace(site, passages=tuple(passage for passage in whole.passages if passage.id in held)))
+    return dealt
+
+
+def _by_topic(sites: Sequence[Site], clients: int, find_topics: FindTopics) -> list[Site]:
+    """Give each client the passages and the questions of one topic, and further passages that its questions name."""
+    whole = merge_sites("", sites)
+    asked = whole.questions + whole.unanswered
+    bare = [question for question in asked if not question.passage_ids]
+    texts = [*(passage.full_text for passage in whole.passages), *(question.question for question in bare)]
+    if len(texts) < clients:
+        raise DataError(f"{clients} clients are too many: there are only {len(texts)} passages to find topics in")
+    found = find_topics(texts)
+    topic = {passage.id: number for passage, number in zip(whole.passages, found, strict=False)}
+    own = {question.id: number for question, number in zip(bare, found[len(whole.passages) :], strict=True)}
+
+    def belongs(question: Question, client: int) -> bool:
+        return (topic[question.passage_ids[0]] if question.passage_ids else own[question.id]) == client
+
+    dealt = []
+    for client, name in enumerate(_client_names(clients)):
+        train, validation, test, unanswered = (
+            tuple(question for question in questions if belongs(question, client))
+            for questions in (*(whole.split(split) for split in SPLITS), whole.unanswered)
+        )
+        site = replace(whole, name=name, train=train, validation=validation, test=test, unanswered=unanswered)
+        held = _labels(site) | {identity for identity, number in topic.items() if number == client}
         dealt.append(replace(site, passages=tuple(passage for passage in whole.passages if passage.id in held)))
     return dealt
 

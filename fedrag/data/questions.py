@@ -19,7 +19,7 @@ def question_key(text: str) -> str:
 def distinct_questions(questions: Iterable[Question]) -> list[Question]:
     """Merge questions with the same text; all their answers and labelled passages count as right.
 
-    What a person asked is asked by a person, whoever else has it.
+    What a person asked is asked by a person, whoever else has it; it is about whom the first says that names somebody.
     """
     merged: dict[str, Question] = {}
     for question in questions:
@@ -33,7 +33,8 @@ def distinct_questions(questions: Iterable[Question]) -> list[Question]:
             wrong = dict.fromkeys(before.hard_negative_ids + question.hard_negative_ids)
             negatives = tuple(identity for identity in wrong if identity not in passages)
             origin = min(before.origin, question.origin, key=ORIGINS.index)
-            merged[key] = Question(before.id, before.question, answers, passages, negatives, origin)
+            subject = before.subject or question.subject
+            merged[key] = Question(before.id, before.question, answers, passages, negatives, origin, subject)
     return list(merged.values())
 
 

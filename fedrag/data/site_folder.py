@@ -8,7 +8,7 @@ train.jsonl        {"id", "question", "answers": [..], "passage_ids"?: [..], "ha
                     "subject"?}
 validation.jsonl   the same                                          absent or empty: no such questions
 test.jsonl         the same; here and in validation.jsonl no question that a model wrote or answered
-unanswered.jsonl   {"id", "question", "passage_ids"?}                absent or empty: no such questions
+unanswered.jsonl   {"id", "question", "passage_ids"?, "subject"?}    absent or empty: no such questions
 site.json          {"language"}                                      absent: the scenario's language
 ```
 
@@ -176,7 +176,7 @@ def _parse_unanswered(passage_ids: Collection[str], row: dict[str, Any]) -> Ques
         raise ValueError(f'"answers" holds one: an answered question stands in {QUESTION_FILES["train"]}')
     labels = _ids(row, "passage_ids")
     _require_known(labels, passage_ids)
-    return Question(_text(row, "id"), _text(row, "question"), (), labels)
+    return Question(_text(row, "id"), _text(row, "question"), (), labels, subject=_subject(row))
 
 
 def _read_language(path: Path, on_problem: OnProblem) -> str:
@@ -218,8 +218,7 @@ def parse_question(row: dict[str, Any], passage_ids: Collection[str]) -> Questio
     origin = row.get("origin") or ""
     if origin not in ORIGINS:
         raise ValueError(f'"origin" must be one of {", ".join(filter(None, ORIGINS))}, or absent: people asked it')
-    subject = _text(row, "subject") if row.get("subject") not in (None, "") else ""
-    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin, subject)
+    question = Question(_text(row, "id"), _text(row, "question"), answers, labels, negatives, origin, _subject(row))
     if not answers and not labels:
         raise ValueError('"answers" must be a non-empty list of strings, unless "passage_ids" names the right passages')
     _require_known(labels + negatives, passage_ids)
@@ -233,6 +232,11 @@ def _require_known(labels: Sequence[str], passage_ids: Collection[str]) -> None:
     for label in labels:
         if label not in passage_ids:
             raise ValueError(f'unknown passage id "{label}": no line of {PASSAGES_FILE} has it')
+
+
+def _subject(row: dict[str, Any]) -> str:
+    """Return whom a question is about, or "" where it names nobody."""
+    return _text(row, "subject") if row.get("subject") not in (None, "") else ""
 
 
 def _ids(row: dict[str, Any], key: str) -> tuple[str, ...]:

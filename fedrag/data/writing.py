@@ -15,7 +15,7 @@ from fedrag.data.jsonl import read_objects
 from fedrag.data.site_folder import PASSAGES_FILE, QUESTION_FILES, SITE_FILE, UNANSWERED_FILE
 from fedrag.errors import DataError, StorageError
 from fedrag.files import rewrite
-from fedrag.locks import held_alone
+from fedrag.locks import held_without_trace
 from fedrag.types import Passage, Question, Site
 
 _FIELDS = {field.name for kind in (Passage, Question) for field in fields(kind)}
@@ -46,7 +46,8 @@ def write_sites(root: Path, sites: Sequence[Site]) -> None:
 
 def alone_at_site(folder: Path) -> AbstractContextManager[None]:
     """Hold a site's folder for the one process that adds questions to it; raise DataError where another does."""
-    return held_alone(folder, DataError(f"{folder}: another fedrag adds questions to this site; let it end first"))
+    busy = DataError(f"{folder}: another fedrag adds questions to this site; let it end first")
+    return held_without_trace(folder, busy)
 
 
 def append_training(folder: Path, questions: Sequence[Question]) -> None:

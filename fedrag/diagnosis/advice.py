@@ -17,22 +17,13 @@ from fedrag.config.scenario import Config
 from fedrag.diagnosis.scenario_lines import Situation, scenario_lines
 from fedrag.diagnosis.tally import NEAR, Tally
 from fedrag.evaluation.significance import FEW_QUESTIONS
-from fedrag.text import plural
+from fedrag.languages.catalogue import ENGLISH, Words
 
 Part = Literal["retriever", "generator", "documents", "limits"]
 Recommendation = Literal["retriever", "generator", "both", "documents", "limits", "nothing"]
 
 NAMED_SHARE = 0.25
 """Least share of the wrong answers of which a part is named."""
-
-_HEADLINES: dict[Recommendation, str] = {
-    "retriever": "train the retriever",
-    "generator": "train the generator",
-    "both": "train both, retriever and generator",
-    "documents": "add documents",
-    "limits": "raise the limits of prompts and answers",
-    "nothing": "nothing: every answer is right",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,18 +47,20 @@ class Advice:
         return asdict(self)
 
 
-def advise(tally: Tally, situation: Situation) -> Advice:
+def advise(tally: Tally, situation: Situation, words: Words = ENGLISH) -> Advice:
     """Return what to change.
 
     Args:
         tally: Counts of at least one question.
         situation: What was diagnosed.
+        words: The language.
     """
     parts = named_parts(tally)
     recommendation = _recommendation(parts)
-    reasons = [*(_REASONS[part](tally, situation) for part in parts), *_besides(tally, parts, situation.config)]
+    reasons = [_REASONS[part](tally, situation, words) for part in parts]
+    reasons += _besides(tally, parts, situation.config, words)
     lines = scenario_lines(parts, tally, situation)
-    return Advice(recommendation, _HEADLINES[recommendation], tuple(reasons), lines)
+    return Advice(recommendation, words(f"advice.headline.{recommendation}"), tuple(reasons), lines)
 
 
 def named_parts(tally: Tally) -> list[Part]:
@@ -103,8 +96,8 @@ def _recommendation(parts: Sequence[Part]) -> Recommendation:
     return "both" if parts[0] in learning and len(learning) == 2 else parts[0]
 
 
-def _of_wrong(count: float, tally: Tally) -> str:
-    return f"{share(count, tally.wrong)} of the wrong answers ({share(count, tally.questions)} of all)"
+def _of_wrong(count: float, tally: Tally, words: Words) -> str:
+    return words("advice.of_wrong", wrong=share(count, tally.wrong), all=share(count, tally.questions))
 
 
 def share(count: float, total: float) -> str:
@@ -116,76 +109,57 @@ def share(count: float, total: float) -> str:
     return f"{100 * count / total:.0f} %" if total else "0 %"
 
 
-def _retriever(tally: Tally, situation: Situation) -> str:
+def _retriever(tally: Tally, situation: Situation, words: Words) -> str:
     if not situation.config.rag.passages:
-        return "Nothing is searched (rag.passages = 0), so no passage with the answer is found."
-    text = f"Retriever: the passage with the answer was not found in {_of_wrong(tally.not_found, tally)}."
+        return words("advice.retriever.no_search")
+    said = [words("advice.retriever.missed", share=_of_wrong(tally.not_found, tally, words))]
     given, found = share(tally.labelled_given, tally.labelled), share(tally.labelled_found, tally.labelled)
     if tally.labelled_given > tally.labelled_found:
-        text += (
-            f" Given the labelled passage instead, {given} of the answers would match exactly instead of {found}: that "
-            "is the most that a better search can bring with this generator."
-        )
+        said.append(words("advice.retriever.gain", given=given, found=found))
     elif tally.labelled:
-        text += f" With this generator a better search alone brings nothing: given the labelled passage, {given} match."
+        said.append(words("advice.retriever.no_gain", given=given))
     if situation.config.rag.search == "bm25":
-        text += (
-            ' Search is by words alone (rag.search = "bm25"): a retriever that learns is used by "hybrid" or "dense".'
-        )
-    return text
+        said.append(words("advice.retriever.bm25"))
+    return words.spaced(said)
 
 
-def _generator(tally: Tally, situation: Situation) -> str:
-    text = (
-        f"Generator: the passage was found and the answer is wrong, or right in other words, in "
-        f"{_of_wrong(tally.not_used + tally.worded_otherwise, tally)}."
-    )
+def _generator(tally: Tally, situation: Situation, words: Words) -> str:
+    said = [words("advice.generator.wrong", share=_of_wrong(tally.not_used + tally.worded_otherwise, tally, words))]
     if tally.worded_otherwise:
-        text += (
-            f" {share(tally.worded_otherwise, tally.questions)} of all answers are right but worded otherwise; "
-            "training teaches it how your answers are worded."
-        )
+        said.append(words("advice.generator.worded", share=share(tally.worded_otherwise, tally.questions)))
     if tally.ran_on:
         limit = situation.config.rag.answer_tokens
-        text += (
-            f" {share(tally.ran_on, tally.questions)} run on until they are stopped at {limit} tokens, although a "
-            "right answer fits."
-        )
+        said.append(words("advice.generator.ran_on", share=share(tally.ran_on, tally.questions), tokens=f"{limit}"))
     if tally.labelled:
-        text += f" Even given the labelled passage, only {share(tally.labelled_given, tally.labelled)} match exactly."
-    return text
+        said.append(words("advice.generator.given", share=share(tally.labelled_given, tally.labelled)))
+    return words.spaced(said)
 
 
-def _documents(tally: Tally, situation: Situation) -> str:
-    return (
-        f"Documents: no passage holds the answer in {_of_wrong(tally.not_in_corpus, tally)}. No training mends that: "
-        "add the documents that do to the site's passages."
-    )
+def _documents(tally: Tally, situation: Situation, words: Words) -> str:
+    return words("advice.documents", share=_of_wrong(tally.not_in_corpus, tally, words))
 
 
-def _limits(tally: Tally, situation: Situation) -> str:
+def _limits(tally: Tally, situation: Situation, words: Words) -> str:
     rag = situation.config.rag
-    return (
-        f"Limits: no room was left for {_of_wrong(tally.cut, tally)}: in {tally.cut - tally.too_long:,.0f} the prompt "
-        f"(rag.prompt_tokens = {rag.prompt_tokens}) lacks the part of the passage that holds the answer, or a part of "
-        f"the question; in {tally.too_long:,.0f} no right answer fits into rag.answer_tokens = {rag.answer_tokens}."
+    return words(
+        "advice.limits",
+        share=_of_wrong(tally.cut, tally, words),
+        prompts=round(tally.cut - tally.too_long),
+        prompt_tokens=f"{rag.prompt_tokens}",
+        answers=round(tally.too_long),
+        answer_tokens=f"{rag.answer_tokens}",
     )
 
 
 _REASONS = {"retriever": _retriever, "generator": _generator, "documents": _documents, "limits": _limits}
 
 
-def _besides(tally: Tally, parts: Sequence[Part], config: Config) -> Iterator[str]:
+def _besides(tally: Tally, parts: Sequence[Part], config: Config, words: Words) -> Iterator[str]:
     """Yield what else the figures show."""
     if "retriever" in parts and config.rag.passages and tally.near >= max(1.0, tally.not_found / 2):
-        yield (
-            f"Of the passages that were not found, {share(tally.near, tally.not_found)} rank among the first {NEAR}: "
-            f"rag.passages = {NEAR} would show them without any training, in longer prompts."
-        )
+        yield words("advice.near", share=share(tally.near, tally.not_found), near=NEAR)
     if config.rag.passages and tally.right and tally.closed_book >= tally.right:
-        yield (
-            f"Without any passage {share(tally.closed_book, tally.questions)} match exactly, with passages "
-            f"{share(tally.right, tally.questions)}: so far the passages do not help."
-        )
+        without, with_passages = share(tally.closed_book, tally.questions), share(tally.right, tally.questions)
+        yield words("advice.no_help", without=without, with_passages=with_passages)
     if tally.questions >= 2 and tally.questions < FEW_QUESTIONS:  # a site may tell shares of 1
-        yield f"These are {plural(int(tally.questions), 'question')}: so few tell little."
+        yield words("advice.few", n=int(tally.questions))

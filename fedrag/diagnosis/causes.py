@@ -31,14 +31,6 @@ Cause = Literal["worded_otherwise", "not_in_corpus", "not_found", "cut", "not_us
 CAUSES: tuple[Cause, ...] = get_args(Cause)
 """The causes, in the order in which they are decided."""
 
-TITLES: dict[Cause, str] = {
-    "worded_otherwise": "right, but worded otherwise",
-    "not_in_corpus": "wrong: passage not in the corpus",
-    "not_found": "wrong: passage not found",
-    "cut": "wrong: cut to fit the limits",
-    "not_used": "wrong: passage found, but not used",
-}
-
 ALIKE_F1 = 0.8
 """Least token F1 of an answer that says the same as a right one."""
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedrag.files import read_json
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.runs.run_folder import RunFolder
 
 FOLDER = "diagnosis"
@@ -33,12 +34,13 @@ def read_diagnoses(run: RunFolder) -> dict[str, dict[str, Any]]:
     return {name: read_json(path) for name, path in paths.items() if path.is_file()}
 
 
-def forgetting_text(losses: Mapping[str, Mapping[str, float]]) -> str:
+def forgetting_text(losses: Mapping[str, Mapping[str, float]], words: Words = ENGLISH) -> str:
     """Return in a sentence what training did to the loss on general text.
 
     >>> forgetting_text({"before": {"all": 3.0}, "after": {"all": 3.5}})
     'Loss on general text: 3.00 before training, 3.50 after, in nats per token; it forgot some of its language'
     """
     before, after = losses["before"]["all"], losses["after"]["all"]
-    verdict = "it forgot some of its language" if after - before >= NOTICEABLE else "it forgot nothing worth a word"
-    return f"Loss on general text: {before:.2f} before training, {after:.2f} after, in nats per token; {verdict}"
+    verdict = words("forgetting.some" if after - before >= NOTICEABLE else "forgetting.nothing")
+    figures = {"before": words.number(f"{before:.2f}"), "after": words.number(f"{after:.2f}")}
+    return words("forgetting.losses", **figures, verdict=verdict)

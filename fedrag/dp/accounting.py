@@ -43,14 +43,17 @@ class Event:
     steps: int
 
 
-def require_opacus() -> None:
+def require_opacus(setting: str = "privacy.epsilon") -> None:
     """Refuse to account for noise if the library that does is missing.
+
+    Args:
+        setting: What asks for noise.
 
     Raises:
         ConfigError: It is not installed.
     """
     if not has_opacus():
-        raise ConfigError("privacy.epsilon needs the library opacus; run: pip install 'fedrag[dp]'")
+        raise ConfigError(f"{setting} needs the library opacus; run: pip install 'fedrag[dp]'")
 
 
 def has_opacus() -> bool:

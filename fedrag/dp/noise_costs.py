@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, trained_components
 from fedrag.dp.feasibility import NoisePlan
-from fedrag.types import COMPONENTS, Component, Tensors
-
-A_FACTOR = ".lora_A."
 
 
 def planned_steps(config: Config) -> int:
     """Return the steps of all components in all rounds of a run: those that a site takes that is asked in each."""
     rounds = sum(rounds_training(config.federation, name) for name in trained_components(config.federation))
     return config.privacy.steps * rounds
-
-
-def component_plan(config: Config, name: Component, tensors: Tensors) -> NoisePlan:
-    """Return the noised training of a component that begins with these tensors; where A stays, B alone is trained."""
-    b_alone = name in COMPONENTS and averaging_of(config.federation, name).rule == "ffa"
-    return plan_of_weights(config, sum(t.size for key, t in tensors.items() if not b_alone or A_FACTOR not in key))
 
 
 def plan_of_weights(config: Config, weights: int) -> NoisePlan:

@@ -20,7 +20,7 @@ def over_other_languages(sites: Sequence[Site]) -> list[Site]:
         sites: With their languages.
 
     Raises:
-        DataError: No site says its language, or no two languages share passages.
+        DataError: A site does not say its language, or no two languages share passages.
 
     >>> from fedrag.types import Passage
     >>> asked = Question("q1", "Tim ở đâu?", ("ngực",), ("heart",))
@@ -29,8 +29,11 @@ def over_other_languages(sites: Sequence[Site]) -> list[Site]:
     >>> [(site.name, site.passages[0].text, site.test[0].question) for site in over_other_languages([vi, en])]
     [('huế over york', 'The heart is in the chest.', 'Tim ở đâu?')]
     """
-    if not any(site.language for site in sites):
-        raise DataError('no site says its language; its folder has a site.json such as {"language": "vi"}')
+    if silent := [site.name for site in sites if not site.language]:
+        raise DataError(
+            f"{', '.join(silent)}: not said in which language; a site's folder has a site.json such as "
+            '{"language": "vi"}'
+        )
     pairs = [(asking, told) for asking in sites for told in sites if asking.language != told.language]
     crossed = [_crossed(asking, told) for asking, told in pairs]
     found = [site for site in crossed if site.questions]

@@ -10,6 +10,8 @@ from fedrag.evaluation.records import METRICS, Scores, read_measured, scores_by_
 from fedrag.evaluation.significance import Interval, paired_bootstrap
 from fedrag.runs.run_folder import RunFolder
 
+HOME_ARM = "personalised"
+
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
@@ -30,23 +32,46 @@ class Comparison:
     by_site: Interval | None
 
 
-def compare_runs(first: Path, *others: Path, seed: int = 0) -> tuple[list[list[Comparison]], int]:
-    """Compare runs with the first one, over the questions that all of them measured.
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """What is compared with the federated models of the first run.
+
+    Attributes:
+        run: Its folder.
+        arm: "federated", or "personalised" where its sites trained on at home.
+        rows: A comparison of every metric that both measured.
+    """
+
+    run: Path
+    arm: str
+    rows: list[Comparison]
+
+
+def compare_runs(first: Path, *others: Path, seed: int = 0) -> tuple[list[Compared], int]:
+    """Compare runs with the first one's federated models, over the questions that all of them measured.
 
     Returns:
-        For each other run a comparison of every metric that both measured, and the number of common questions.
+        The federated models of each other run, then what the sites of any run made of theirs at home; and the number
+        of common questions.
 
     Raises:
         RunError: A run is not finished or measured nothing, or the runs have no question in common.
     """
-    scores = [_measured(path) for path in (first, *others)]
-    common = set.intersection(*(set(found) for found in scores))
+    runs = (first, *others)
+    federated = [_measured(path) for path in runs]
+    common = set.intersection(*(set(found) for found in federated))
     if not common:
-        names = " and ".join(map(str, (first, *others)))
+        names = " and ".join(map(str, runs))
         raise RunError(f"{names} measured no question in common; all must measure the same sites and split")
-    ours, *theirs = ({key: found[key] for key in common} for found in scores)
-    rows = [[compare_scores(ours, found, metric, seed) for metric in METRICS] for found in theirs]
-    return [[row for row in found if row is not None] for found in rows], len(common)
+    systems = [(path, "federated", found) for path, found in zip(others, federated[1:], strict=True)]
+    systems += [(path, HOME_ARM, _read(path, HOME_ARM)) for path in runs if _file(path, HOME_ARM).is_file()]
+    ours = {key: federated[0][key] for key in common}
+    compared = []
+    for path, arm, found in systems:
+        theirs = {key: found[key] for key in common if key in found}
+        rows = [compare_scores(ours, theirs, metric, seed) for metric in METRICS]
+        compared.append(Compared(path, arm, [row for row in rows if row is not None]))
+    return compared, len(common)
 
 
 def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) -> Comparison | None:
@@ -63,7 +88,14 @@ def compare_scores(first: Scores, second: Scores, metric: str, seed: int = 0) ->
 
 def _measured(path: Path) -> Scores:
     RunFolder.open(path)
-    file = path / "evaluation" / "federated.jsonl"
-    if not file.is_file():
+    if not _file(path, "federated").is_file():
         raise RunError(f"{path}: measured nothing (it is not finished, or its evaluation.split is none)")
-    return scores_by_question(read_measured(file))
+    return _read(path, "federated")
+
+
+def _file(path: Path, arm: str) -> Path:
+    return path / "evaluation" / f"{arm}.jsonl"
+
+
+def _read(path: Path, arm: str) -> Scores:
+    return scores_by_question(read_measured(_file(path, arm)))

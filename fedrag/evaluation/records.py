@@ -12,7 +12,7 @@ from typing import Any
 from fedrag.config.rag_settings import RagConfig
 from fedrag.errors import RunError
 from fedrag.files import read_json, write_json
-from fedrag.text import plural
+from fedrag.languages.catalogue import ENGLISH, Words
 
 ANSWER_METRICS = ("exact_match", "f1", "rouge_l")
 RETRIEVAL_METRICS = ("recall_at_1", "recall_at_5", "mrr", "ndcg_at_10")
@@ -28,6 +28,9 @@ TITLES = {
     "ndcg_at_10": "nDCG@10",
 }
 """The metrics' names in tables."""
+
+ARMS = ("untouched", "local", "federated", "personalised", "pooled")
+"""The arms of a run, in the order of tables."""
 
 CUTS = ("prompts", "passages", "answers")
 """What can be cut to fit: prompts whose question or one of whose passages is; these passages; answers."""
@@ -140,24 +143,26 @@ def summarise(measured: Sequence[Measured]) -> dict[str, Any]:
     return {"n_questions": len(measured), **means, **({"cut": cut} if any(cut.values()) else {})}
 
 
-def cut_lines(summaries: Mapping[str, Mapping[str, Any]], rag: RagConfig) -> list[str]:
+def cut_lines(summaries: Mapping[str, Mapping[str, Any]], rag: RagConfig, words: Words = ENGLISH) -> list[str]:
     """Return a line about what was cut for each summary, by its name; none where nothing was.
 
     >>> cut_lines({"all": {"cut": {"prompts": 3, "passages": 5, "answers": 1}}, "none": {}}, RagConfig())
     ['all: cut to fit 1,024 tokens: 3 prompts, in them 5 passages; cut at 32 tokens: 1 answer']
     """
     cut = {name: found["cut"] for name, found in summaries.items() if found.get("cut")}
-    return [f"{name}: {_cut_text(counts, rag)}" for name, counts in cut.items()]
+    return [words("cut.line", name=name, cut=_cut_text(counts, rag, words)) for name, counts in cut.items()]
 
 
-def _cut_text(counts: Mapping[str, int], rag: RagConfig) -> str:
+def _cut_text(counts: Mapping[str, int], rag: RagConfig, words: Words) -> str:
     said = []
     if counts["prompts"]:
-        inside = f", in them {plural(counts['passages'], 'passage')}" if counts["passages"] else ""
-        said.append(f"cut to fit {rag.prompt_tokens:,} tokens: {plural(counts['prompts'], 'prompt')}{inside}")
+        prompts = words("count.prompts", n=counts["prompts"])
+        if counts["passages"]:
+            prompts = words("cut.inside", prompts=prompts, passages=words("count.passages", n=counts["passages"]))
+        said.append(words("cut.prompts", tokens=rag.prompt_tokens, prompts=prompts))
     if counts["answers"]:
-        said.append(f"cut at {rag.answer_tokens:,} tokens: {plural(counts['answers'], 'answer')}")
-    return "; ".join(said)
+        said.append(words("cut.answers", tokens=rag.answer_tokens, answers=words("count.answers", n=counts["answers"])))
+    return words.unfilled("marks.semicolon").join(said)
 
 
 def summarise_by_site(measured: Sequence[Measured]) -> dict[str, Any]:

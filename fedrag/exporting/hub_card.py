@@ -9,15 +9,17 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from fedrag import __version__
 from fedrag.config.schedule import schedule_text
+from fedrag.evaluation.records import ARMS
 from fedrag.evaluation.significance import Interval
 from fedrag.exporting.gguf_file import GGUF_FILE
 from fedrag.exporting.openai_jsonl import FOLDER as TRAINING_SET
 from fedrag.exporting.rag_file import RAG_FILE
 from fedrag.exporting.trained_system import TrainedSystem
 from fedrag.files import write_text
-from fedrag.reporting.arms import ARMS, Line, measured_metrics, overall_lines
+from fedrag.languages.catalogue import ENGLISH
+from fedrag.reporting.arms import Line, measured_metrics, overall_lines
 from fedrag.reporting.verdict import percent
-from fedrag.reporting.what_ran import MEANINGS, random_models
+from fedrag.reporting.what_ran import random_models
 from fedrag.runs.rate_tries import rate_text
 from fedrag.text import plural
 from fedrag.types import Component, ShippedComponent
@@ -156,10 +158,11 @@ def _figures(system: TrainedSystem, lines: Sequence[Line]) -> Iterator[str]:
     if not arms:
         yield "Nothing was measured where this was exported."
         return
+    titles = {arm: ENGLISH(f"arm.{arm}") for arm in arms}
     others = [arm for arm in arms if arm != "federated"]
     yield (
         f"In per cent, on {system.config.evaluation.split} questions. "
-        + " ".join(f"{ARMS[arm]}: {MEANINGS[arm]}." for arm in arms)
+        + " ".join(f"{title}: {ENGLISH(f'meaning.{arm}')}" for arm, title in titles.items())
         + (
             " Differences are federated minus the other, with 95 % intervals of a paired bootstrap over the questions, "
             "which cover the choice of questions and not chance in training: it ran once."
@@ -167,7 +170,7 @@ def _figures(system: TrainedSystem, lines: Sequence[Line]) -> Iterator[str]:
             else ""
         )
     )
-    head = ["", "questions", *(ARMS[arm] for arm in arms), *(f"minus {ARMS[arm].lower()}" for arm in others)]
+    head = ["", "questions", *titles.values(), *(f"minus {titles[arm].lower()}" for arm in others)]
     rows = ([f"{line.n_questions:,}", *_means(line, arms), *_differences(line, others)] for line in lines)
     yield _table([head, *([line.label, *row] for line, row in zip(lines, rows, strict=True))])
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import random
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -114,11 +113,11 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
     grid, config, display = federation.grid, federation.config, federation.display
     settings = config.federation
     end = time.monotonic() + settings.greeting_timeout_s
-    request = Request(config.to_toml())
+    content = request_content(Request(config.to_toml()))  # one for all: a grid keeps it once
     known: dict[int, KnownSite | None] = {}
     while True:
         new = [node_id for node_id in grid.get_node_ids() if node_id not in known]
-        messages = [grid.create_message(request_content(request), GREET, node, "0") for node in new]
+        messages = [grid.create_message(content, GREET, node, "0") for node in new]
         for message, node_id in replies_as_they_come(grid, messages, max(0.0, end - time.monotonic())):
             known[node_id] = _open_greeting(grid, message, node_id, len(known), display)
         sites = sorted((site for site in known.values() if site), key=lambda site: (site.name, site.node_id))
@@ -135,14 +134,22 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
     return able
 
 
-def choose_sites(sites: Sequence[KnownSite], fraction: float, seed: int) -> list[KnownSite]:
-    """Draw the sites of one round, in order of name; at least one."""
-    count = max(1, math.ceil(fraction * len(sites) - 1e-9))
+def choose_sites(sites: Sequence[KnownSite], count: int, seed: int) -> list[KnownSite]:
+    """Draw the sites of one round, in order of name."""
     return sorted(random.Random(seed).sample(list(sites), count), key=lambda site: site.name)
 
 
+class LateError(MessageError):
+    """A site had not answered when enough others had."""
+
+
 def ask(
-    grid: Grid, kind: str, request: Request, content: RecordDict, sites: Sequence[KnownSite]
+    grid: Grid,
+    kind: str,
+    request: Request,
+    content: RecordDict,
+    sites: Sequence[KnownSite],
+    is_enough: Callable[[], bool] = lambda: False,
 ) -> Iterator[tuple[KnownSite, Reply | MessageError]]:
     """Send sites a request and yield what each makes of it as it comes: a reply that was opened, or what is wrong.
 
@@ -154,16 +161,21 @@ def ask(
         request: What is asked.
         content: The request as it goes out; one serves all sites.
         sites: Who is asked.
+        is_enough: Whether those that have not answered need not be waited for.
     """
     trains = kind == TRAIN
     manifests = {c: request.manifest(c) for c in request.components} if trains else {}
     group = "delivery" if kind == DELIVER else str(request.round_number)
-    sent = Sent(kind, lambda _: content, group, request.deadline_s)
+    sent = Sent(kind, lambda _: content, group, request.deadline_s, is_enough)
     for site, message in answers(grid, sent, sites):
         if isinstance(message, MessageError):
             yield site, message
         else:
             yield site, _opened(message, request, manifests)
+
+
+def _leave(message_ids: list[str]) -> None:
+    """Leave messages that nobody waits for as they are."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +210,7 @@ class Sent:
 def answers(grid: Grid, sent: Sent, sites: Sequence[KnownSite]) -> Iterator[tuple[KnownSite, Message | MessageError]]:
     """Send each site a message and yield its answer as it comes, unread; who has not answered in time comes last.
 
+    A site that trains, and is not waited for any more, is told to stop by a grid that can.
     The arrays of an answer are gone once the next one is asked for.
     """
     silent = {site.node_id: site for site in sites if not _is_set_aside(grid, site.name)}
@@ -206,14 +219,17 @@ def answers(grid: Grid, sent: Sent, sites: Sequence[KnownSite]) -> Iterator[tupl
         for node_id, site in silent.items()
     ]
     asked = set(silent)
-    for message, node_id in replies_as_they_come(grid, messages, sent.wait_s, sent.is_enough):
+    withdraw: Callable[[list[str]], None] = getattr(grid, "withdraw", _leave) if sent.kind == TRAIN else _leave
+    for message, node_id in replies_as_they_come(grid, messages, sent.wait_s, sent.is_enough, withdraw):
         site = silent.pop(node_id)
         try:
             yield site, message
         finally:
             drop_arrays(message)
+    closed = bool(silent) and sent.is_enough()
     for site in silent.values():
-        yield site, MessageError(f"no reply within {sent.deadline_s:g} s")
+        late = LateError("late: enough others had replied")
+        yield site, late if closed else MessageError(f"no reply within {sent.deadline_s:g} s")
     for site in sites:
         if site.node_id not in asked:
             yield site, MessageError("it is set aside")
@@ -234,9 +250,15 @@ def _opened(message: Message, request: Request, manifests: Mapping[Component, Ma
 
 
 def replies_as_they_come(
-    grid: Grid, messages: Sequence[Message], timeout_s: float, is_enough: Callable[[], bool] = lambda: False
+    grid: Grid,
+    messages: Sequence[Message],
+    timeout_s: float,
+    is_enough: Callable[[], bool] = lambda: False,
+    withdraw: Callable[[list[str]], None] = _leave,
 ) -> Iterator[tuple[Message, int]]:
     """Push messages and yield (reply, node id) as replies arrive, until all are there, or enough, or time is up.
+
+    Once there are enough, `withdraw` is given the ids of the messages that nobody has answered.
 
     Replies are matched by the id of the message they answer: a lost node's error names no node. A grid with
     `one_reply_a_pull` is asked for all of them at once: it gives no more than one, and waits for it itself. One
@@ -248,16 +270,21 @@ def replies_as_they_come(
     one_a_pull = getattr(grid, "one_reply_a_pull", False)
     while waiting:
         arrived = False
-        ids = list(waiting)
-        ids_per_poll = len(ids) if one_a_pull else IDS_PER_POLL
-        for start in range(0, len(ids), ids_per_poll):
-            for reply in grid.pull_messages(ids[start : start + ids_per_poll]):
+        for ids in [waiting.keys()] if one_a_pull else _groups(list(waiting)):
+            for reply in grid.pull_messages(ids):
                 arrived = True
                 yield reply, waiting.pop(reply.metadata.reply_to_message_id)
+                if is_enough():
+                    withdraw(list(waiting))
+                    return
             if time.monotonic() > end or is_enough():
                 return
         if not arrived and not one_a_pull:
             time.sleep(getattr(grid, "poll_s", POLL_S))
+
+
+def _groups(ids: Sequence[str]) -> list[Sequence[str]]:
+    return [ids[start : start + IDS_PER_POLL] for start in range(0, len(ids), IDS_PER_POLL)]
 
 
 def _open_greeting(grid: Grid, message: Message, node_id: int, number: int, display: Display) -> KnownSite | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,10 +14,11 @@ from flwr.app import RecordDict
 from fedrag.components.spec import find_component
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
+from fedrag.dp.site_noise import NoisedMean, SiteNoise
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.aggregation import Rule
+from fedrag.federation.aggregation import Aggregator, Rule
 from fedrag.federation.claims import Claims
-from fedrag.federation.exchange import Federation, KnownSite, ask
+from fedrag.federation.exchange import Federation, KnownSite, LateError, ask
 from fedrag.federation.lora_error import AggregationError
 from fedrag.federation.lora_rules import SideAdapter
 from fedrag.federation.messages import TRAIN, Reply, Request
@@ -34,6 +37,7 @@ class Folded:
         difference: The weighted mean difference of each component.
         sites: What each site told, by name, for the log.
         left_out: Why a site's reply was not used, by name.
+        late: How many seconds a site had worked when the round closed without it, by name.
         weights_cut: What a site counted for, by name and component, where it claimed more.
         errors: Aggregation error of each component with LoRA pairs.
         sides: New side adapter of each component whose rule is "exact".
@@ -43,13 +47,21 @@ class Folded:
     difference: State = field(default_factory=dict)
     sites: dict[str, dict[str, float]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
+    late: dict[str, float] = field(default_factory=dict)
     weights_cut: dict[str, dict[Component, int]] = field(default_factory=dict)
     errors: dict[str, float] = field(default_factory=dict)
     sides: State = field(default_factory=dict)
     together: dict[str, float] = field(default_factory=dict)
 
 
-def fold_replies(federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite]) -> Folded:
+def fold_replies(
+    federation: Federation,
+    request: Request,
+    content: RecordDict,
+    chosen: Sequence[KnownSite],
+    needed: int,
+    noise: SiteNoise | None = None,
+) -> Folded:
     """Ask the chosen sites to train and fold their replies as they come.
 
     Args:
@@ -57,17 +69,25 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
         request: What is asked.
         content: The request as it goes out.
         chosen: The sites of this round.
+        needed: With how many valid replies the round closes; of more that come, none is used.
+        noise: Covers whole sites; None: there is none.
 
     Raises:
         QuorumError: Too few gave a valid reply.
     """
     config, display = federation.config, federation.display
     claims = _claims(federation, request, chosen)
-    fold = _Fold(config, request, chosen, claims, federation.rule)
+    fold = _Fold(config, request, chosen, claims, federation.rule, noise)
     folded = Folded()
     task = f"round {request.round_number}/{config.federation.rounds}"
     display.progress(task, 0, len(chosen))
-    for done, (site, reply) in enumerate(ask(federation.grid, TRAIN, request, content, chosen), start=1):
+    began = time.monotonic()
+    order = _order_of_asking(config, request, chosen)
+    asked = ask(federation.grid, TRAIN, request, content, order, lambda: len(folded.sites) >= needed)
+    for done, (site, reply) in enumerate(asked, start=1):
+        if isinstance(reply, LateError):
+            folded.late[site.name] = round(time.monotonic() - began, 3)
+            continue
         try:
             if isinstance(reply, MessageError):
                 raise reply
@@ -89,7 +109,10 @@ def fold_replies(federation: Federation, request: Request, content: RecordDict, 
         del folded.sites[name]
         folded.left_out[name] = reason
         display.say(f"{name} is left out of round {request.round_number}: {reason}")
-    _require_quorum(config, request.round_number, fold.valid, len(chosen), folded.left_out)
+    if folded.late:
+        folded.late = dict(sorted(folded.late.items()))
+        display.say(f"round {request.round_number} closed with {needed} replies; late: {', '.join(folded.late)}")
+    _require_quorum(config, request.round_number, fold.valid, needed, folded.left_out)
     folded.sites = dict(sorted(folded.sites.items()))
     folded.left_out = dict(sorted(folded.left_out.items()))
     folded.weights_cut = {name: cut for name, cut in sorted(folded.weights_cut.items()) if name in folded.sites}
@@ -103,7 +126,13 @@ class _Fold:
     """Folds the valid replies of one round into one difference a component."""
 
     def __init__(
-        self, config: Config, request: Request, chosen: Sequence[KnownSite], claims: Claims, rule: Rule | None
+        self,
+        config: Config,
+        request: Request,
+        chosen: Sequence[KnownSite],
+        claims: Claims,
+        rule: Rule | None,
+        noise: SiteNoise | None = None,
     ) -> None:
         self._config = config
         self._state = request.state
@@ -111,8 +140,11 @@ class _Fold:
         self._averaging = {c: averaging_of(config.federation, c) for c in request.components}
         self._told = {site.name: max(1, site.greeting.counts.get("train_questions", 1)) for site in chosen}
         self._claims = claims
-        self._aggregators = {
-            c: aggregator_of(config.federation, c, request.state[c], m, self._weight_sum(c), rule)
+        self._noise = noise
+        self._aggregators: dict[Component, Aggregator] = {
+            c: NoisedMean(m.size, noise)
+            if noise
+            else aggregator_of(config.federation, c, request.state[c], m, self._weight_sum(c), rule)
             for c, m in self._manifests.items()
         }
         seed = derive_seed(config.seed, request.round_number, "aggregation error")
@@ -122,7 +154,7 @@ class _Fold:
             for c, m in self._manifests.items()
             if self._averaging[c].rule == "exact"
         }
-        self._trained: set[Component] = set()
+        self._trained: set[Component] = set(request.components) if noise else set()  # noise covers who trained
         self._held: dict[str, Reply] = {}
         self._norms: dict[str, dict[Component, float]] = {}
         self.valid = 0
@@ -185,13 +217,28 @@ class _Fold:
         return {c: unflatten(self._aggregators[c].result(), self._manifests[c]) for c in sorted(self._trained)}
 
     def errors(self, difference: State) -> dict[str, float]:
-        """Return the aggregation error of each component whose LoRA factors stand for all that its sites sent."""
+        """Return the aggregation error of each component whose LoRA factors stand for all that its sites sent.
+
+        Noise on the mean would count as error.
+        """
+        if self._noise:
+            return {}
         found = {c: self._errors[c].result(self._full(c, d)) for c, d in difference.items()}
         return {c: e for c, e in found.items() if e is not None and self._averaging[c].averages_factors}
 
     def sides(self, difference: State) -> State:
         """Return the new side adapters."""
         return {c: side.result(difference[c]) for c, side in self._sides.items() if c in difference}
+
+
+def _order_of_asking(config: Config, request: Request, chosen: Sequence[KnownSite]) -> Sequence[KnownSite]:
+    """Return the sites in the order in which they are asked: drawn where the first count, so that no name is favoured.
+
+    A grid in one process answers in this order.
+    """
+    if not config.federation.overselect:
+        return chosen
+    return random.Random(derive_seed(config.seed, request.round_number, "order")).sample(list(chosen), len(chosen))
 
 
 def _claims(federation: Federation, request: Request, chosen: Sequence[KnownSite]) -> Claims:
@@ -210,7 +257,7 @@ def _claims(federation: Federation, request: Request, chosen: Sequence[KnownSite
 
 
 def _require_quorum(config: Config, round_number: int, valid: int, asked: int, left_out: dict[str, str]) -> None:
-    needed = max(1, math.ceil(config.federation.quorum * asked - 1e-9))
+    needed = max(1, math.ceil(config.federation.quorum * asked - 1e-9)) if asked else 0
     if valid < needed:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in sorted(left_out.items()))
         raise QuorumError(

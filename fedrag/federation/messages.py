@@ -30,6 +30,8 @@ GREET = "query.greet"
 TRAIN = "train.round"
 VALIDATE = "evaluate.round"
 DELIVER = "query.deliver"
+HOME = "train.home"
+"""Training at home, which a simulation alone asks for: a deployed site decides by itself, and answers nobody."""
 
 
 DIAGNOSIS_COUNTS = (

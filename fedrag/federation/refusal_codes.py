@@ -10,7 +10,10 @@ from fedrag.errors import MessageError
 
 REFUSALS = {
     "no-examples": "it has no questions to learn from",
+    "no-negatives": "it finds no hard negatives, and noise allows no others; with retriever.contrastive."
+    "hard_negative_margin = 0 the best of all passages that are not labelled count",
     "diverged": "its training diverged",
+    "training-process": "one of the processes that trained together there ended",
     "bad-data": "its data is malformed",
     "bad-model": "its models are missing or altered",
     "bad-request": "it could not read the request",

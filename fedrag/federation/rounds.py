@@ -11,8 +11,17 @@ from typing import Any
 from fedrag.components.state import initial_state
 from fedrag.components.traffic import state_of_round
 from fedrag.config.averaging import averaging_of
+from fedrag.config.learning_rates import rates_of_round
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import components_of, is_validated, rounds_training, trained_components
+from fedrag.config.schedule import (
+    components_of,
+    is_validated,
+    rounds_training,
+    sites_asked,
+    sites_needed,
+    trained_components,
+)
+from fedrag.dp.site_noise import WARNING, SiteNoise, logged, noised_steps, site_noise
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
 from fedrag.federation.fold import Folded, fold_replies
@@ -79,6 +88,8 @@ def _prepare(federation: Federation) -> None:
         refuse_beside_own_rule(config.federation, trained_components(config.federation))
     if config.federation.secure:
         federation.display.say(NOT_MEASURED)
+    if config.simulation.site_noise.is_on:
+        federation.display.say(WARNING)
 
 
 def _told(greeting: Greeting) -> dict[str, Any]:
@@ -101,12 +112,15 @@ def _run_round(
     able = [site for site in sites if federation.can_train(site, components)]
     if not able:
         raise QuorumError(f"round {round_number}: no site has questions that train the {' and the '.join(components)}")
-    chosen = choose_sites(able, config.federation.fraction, derive_seed(config.seed, round_number, "sites"))
+    noise = _site_noise(federation, len(sites), len(able), round_number)
+    chosen, needed = _chosen(federation, able, noise, round_number)
     request = _train_request(federation, checkpoint.state, components, round_number)
     content = request_content(request)
-    fold = fold_masked if config.federation.secure else fold_replies
     try:
-        folded = fold(federation, request, content, chosen)
+        if config.federation.secure:
+            folded = fold_masked(federation, request, content, chosen, needed)
+        else:
+            folded = fold_replies(federation, request, content, chosen, needed, noise)
     except SumGivenUpError as error:
         federation.display.say(f"{error}: it is passed now")
         return _pass_round(federation, checkpoint, round_number)
@@ -116,21 +130,45 @@ def _run_round(
     record = {
         "round": round_number,
         "components": list(components),
+        "learning_rate": rates_of_round(config, components, round_number),
         "seconds": round(time.monotonic() - started, 3),
         "bytes_to_each_site": array_bytes(content),
         "asked": [site.name for site in chosen],
         "sites": folded.sites,
         "left_out": folded.left_out,
+        **({"late": folded.late} if config.federation.overselect else {}),
         "weights_cut": folded.weights_cut,
         "update_norm": {c: norm(difference) for c, difference in folded.difference.items()},
         "aggregation_error": folded.errors,
         **({"together": folded.together} if config.federation.secure else {}),
+        **({"site_noise": logged(noise, len(sites), len(components))} if noise else {}),
         "validation": scores,
     }
     _advise(federation, folded.errors, len(folded.sites))
     federation.run.save_checkpoint(checkpoint, record)
     federation.display.say(round_line(record, config.federation.rounds))
     return checkpoint
+
+
+def _chosen(
+    federation: Federation, able: Sequence[KnownSite], noise: SiteNoise | None, round_number: int
+) -> tuple[list[KnownSite], int]:
+    """Return the sites that are asked, and with how many replies the round closes."""
+    config = federation.config
+    if noise:  # the epsilon is that of a draw by chance, of which all count
+        drawn = [able[row] for row in noise.draw()]
+        return drawn, len(drawn)
+    asked = choose_sites(
+        able, sites_asked(config.federation, len(able)), derive_seed(config.seed, round_number, "sites")
+    )
+    return asked, sites_needed(config.federation, len(able))
+
+
+def _site_noise(federation: Federation, clients: int, able: int, round_number: int) -> SiteNoise | None:
+    """Return the noise of a round that covers whole clients, after that of the rounds before; None: there is none."""
+    if not federation.config.simulation.site_noise.is_on:
+        return None
+    return site_noise(federation.config, clients, able, noised_steps(federation.run.rounds()), round_number)
 
 
 def _advise(federation: Federation, errors: dict[Component, float], sites: int) -> None:
@@ -151,6 +189,7 @@ def _pass_round(federation: Federation, checkpoint: Checkpoint, round_number: in
     record = {
         "round": round_number,
         "components": [],
+        "learning_rate": {},
         "seconds": 0.0,
         "bytes_to_each_site": 0,
         "asked": [],
@@ -266,5 +305,6 @@ def round_line(record: dict[str, Any], rounds: int) -> str:
     parts += [f"{c} validation {score:.4f}" for c, score in record["validation"].items()]
     spent = [s["privacy.epsilon"] for s in record["sites"].values() if "privacy.epsilon" in s]
     parts += [f"epsilon at most {max(spent):.2f}"] if spent else []
-    parts = [f"{len(record['sites'])} of {len(record['asked'])} sites", *parts, f"{record['seconds']:.0f} s"]
+    late = f" ({len(record['late'])} late)" if record.get("late") else ""
+    parts = [f"{len(record['sites'])} of {len(record['asked'])} sites{late}", *parts, f"{record['seconds']:.0f} s"]
     return f"round {record['round']}/{rounds}: {', '.join(parts)}"

@@ -24,8 +24,10 @@ NOT_MEASURED = (
 )
 
 
-def fold_masked(federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite]) -> Folded:
-    """Ask the chosen sites to train and open the sum of their masked replies.
+def fold_masked(
+    federation: Federation, request: Request, content: RecordDict, chosen: Sequence[KnownSite], needed: int
+) -> Folded:
+    """Ask the chosen sites to train and open the sum of their masked replies; all of them are needed.
 
     Raises:
         QuorumError: Too few gave a valid reply, no attempt could be opened, or the sum is none that sites can send.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Iterable, Sequence
 
 from flwr.app import Message
 from flwr.clientapp import ClientApp
 
-from fedrag.grids.local import LocalGrid, answer
+from fedrag.grids.local import LocalGrid, answer, wanted_ids
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +27,11 @@ class InProcessGrid(LocalGrid):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Run the client of the first of these messages that waits, and return its reply."""
-        wanted = set(message_ids)
+        wanted = wanted_ids(message_ids)
         first = next((message_id for message_id in self._waiting if message_id in wanted), None)
         if first is None:
             return []
-        message = self._waiting.pop(first)
+        message = copy.deepcopy(self._waiting.pop(first))
         context = self._context_for(message)
         reply, trace = answer(self._client_app, message, context)
         if trace:

@@ -1,7 +1,8 @@
 """What both grids share: nodes, message ids, and how a client app answers a message.
 
-A grid copies each message when it is pushed, as a network would: later changes by the server do not reach
-it. Flower keeps an array as immutable bytes, so the copies share them and nobody can write into another's
+A grid copies what is pushed, as a network would: later changes by the server do not reach it. Messages with the same
+content share one copy while they wait, so that ten thousand of them take no more memory than one; each client gets a
+copy of its own. Flower keeps an array as immutable bytes, so the copies share them and nobody can write into another's
 array.
 """
 
@@ -13,6 +14,8 @@ import traceback
 import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -87,14 +90,20 @@ class LocalGrid(Grid):
         """
         self._forget_expired()
         message_ids = []
+        copies: dict[int, Any] = {}  # what the messages have in common is copied once
         for message in messages:
             if message.metadata.dst_node_id not in self._node_configs:
                 raise MessageError(f"a message is for node {message.metadata.dst_node_id}: no such node here")
             message_id = uuid.uuid4().hex
             message.metadata.__dict__["_message_id"] = message_id  # Flower offers no setter
-            self._waiting[message_id] = copy.deepcopy(message)
+            self._waiting[message_id] = copy.deepcopy(message, copies)
             message_ids.append(message_id)
         return message_ids
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Forget messages that nobody waits for any more."""
+        withdrawn = set(message_ids)
+        self._waiting = {key: message for key, message in self._waiting.items() if key not in withdrawn}
 
     @property
     def members(self) -> dict[int, Member]:
@@ -137,6 +146,11 @@ class LocalGrid(Grid):
             state=RecordDict(),
             run_config=dict(self._run.override_config),
         )
+
+
+def wanted_ids(message_ids: Iterable[str]) -> AbstractSet[str]:
+    """Return message ids as a set; a set stays as it is, since whoever waits for many asks as often."""
+    return message_ids if isinstance(message_ids, AbstractSet) else set(message_ids)
 
 
 def answer(client_app: ClientApp, message: Message, context: Context) -> tuple[Message, str]:

@@ -20,7 +20,7 @@ from flwr.common.constant import ErrorCode
 from ray.exceptions import RayError, RayTaskError
 
 from fedrag.errors import ConfigError
-from fedrag.grids.local import LocalGrid, error_reply, is_expired
+from fedrag.grids.local import LocalGrid, error_reply, is_expired, wanted_ids
 from fedrag.grids.ray_pool import RayPool
 
 PULL_WAIT_S = 0.1
@@ -110,14 +110,21 @@ class RayGrid(LocalGrid):
 
         If there is none yet, wait a little for one, so that a loop over this method needs no sleep.
         """
-        wanted = set(message_ids)
-        is_here = not wanted.isdisjoint(self._landed)
+        wanted = wanted_ids(message_ids)
+        is_here = any(message_id in wanted for message_id in self._landed)
         self._collect(wait_s=0.0 if is_here else PULL_WAIT_S)
         # Replies that nobody fetches would fill the memory: a slow server gets no more of them for now.
         if not is_here or len(self._landed) <= len(self._idle) + len(self._flights):
             self._dispatch()
         first = next((message_id for message_id in self._landed if message_id in wanted), None)
         return [] if first is None else self._fetch(first)
+
+    def withdraw(self, message_ids: Iterable[str]) -> None:
+        """Forget messages that nobody waits for any more; an actor that works on one is replaced."""
+        withdrawn = set(message_ids)
+        super().withdraw(withdrawn)
+        self._landed = {key: flight for key, flight in self._landed.items() if key not in withdrawn}
+        self._end_flights(lambda message: message.metadata.message_id in withdrawn)
 
     def _fetch(self, message_id: str) -> list[Message]:
         """Return the reply to a message; where it was lost with its node, ask again."""
@@ -215,8 +222,12 @@ class RayGrid(LocalGrid):
     def _forget_expired(self) -> None:
         super()._forget_expired()
         self._landed = {key: flight for key, flight in self._landed.items() if not is_expired(flight.message)}
+        self._end_flights(is_expired)
+
+    def _end_flights(self, is_over: Callable[[Message], bool]) -> None:
+        """End the work on messages, and replace the actors that did it."""
         for outcome, flight in list(self._flights.items()):
-            if is_expired(flight.message):
+            if is_over(flight.message):
                 ray.kill(flight.actor)
                 del self._flights[outcome]
                 self._add_actor()

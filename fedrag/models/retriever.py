@@ -28,7 +28,7 @@ from fedrag.models.adapters import (
     lora_parameters,
     remove_lora,
 )
-from fedrag.models.attention import use_cpu_attention
+from fedrag.models.encoder_copies import copy_sharing, in_short_format, token_embeddings
 from fedrag.models.encoder_settings import Similarity, Task, apply_settings, kept, prompt_of, similarity_of
 from fedrag.models.plain_encoder import make_plain, save_side
 from fedrag.models.probe_texts import PASSAGES, QUESTIONS
@@ -71,17 +71,17 @@ class Retriever:
     ) -> None:
         self.encoder = encoder.eval()
         shorter = config.weights == "lora" and dtype != torch.float32
-        self.learner = _in_short_format(encoder, dtype) if shorter else encoder
+        self.learner = in_short_format(encoder, dtype) if shorter else encoder
         """The encoder that trains."""
         self.config = config
         self.fetched = fetched
         self._most_chunk_tokens = chunk_tokens or MOST_CHUNK_TOKENS
         self._lora = config.weights == "lora"
         self._at_base = False
-        self._embeddings = {} if config.token_embeddings else _token_embeddings(encoder)
+        self._embeddings = {} if config.token_embeddings else token_embeddings(encoder)
         self._base = {} if self._lora else {n: p.detach().clone() for n, p in self.parameters().items()}
         split = not self._lora and not config.trains_passage_side
-        self._passage_encoder = _copy_sharing(encoder, self._embeddings) if split else encoder
+        self._passage_encoder = copy_sharing(encoder, self._embeddings) if split else encoder
         if not self._lora:
             for embedding in self._embeddings.values():
                 embedding.requires_grad_(False)
@@ -342,24 +342,3 @@ class Retriever:
 def _features(encoder: SentenceTransformer, texts: Sequence[str], task: Task) -> dict[str, Any]:
     features = encoder.preprocess(list(texts), prompt=prompt_of(encoder, task), task=task)
     return {k: v.to(encoder.device) if torch.is_tensor(v) else v for k, v in features.items()}
-
-
-def _token_embeddings(encoder: SentenceTransformer) -> dict[str, nn.Parameter]:
-    """Return the token embeddings of an encoder's transformers, by their names in the encoder."""
-    transformers = (module for module in encoder.modules() if isinstance(module, PreTrainedModel))
-    weights = {id(weight) for model in transformers for weight in model.get_input_embeddings().parameters()}
-    return {name: weight for name, weight in encoder.named_parameters() if id(weight) in weights}
-
-
-def _copy_sharing(encoder: SentenceTransformer, shared: dict[str, nn.Parameter]) -> SentenceTransformer:
-    """Return a frozen copy of an encoder that shares some of its weights."""
-    return copy.deepcopy(encoder, {id(weight): weight for weight in shared.values()}).requires_grad_(False)
-
-
-def _in_short_format(encoder: SentenceTransformer, dtype: torch.dtype) -> SentenceTransformer:
-    """Return a copy of an encoder in another number format."""
-    learner = copy.deepcopy(encoder).to(dtype).eval()
-    for module in learner.modules():
-        if isinstance(module, PreTrainedModel):
-            use_cpu_attention(module)
-    return learner

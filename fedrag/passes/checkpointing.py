@@ -14,7 +14,8 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from fedrag.errors import ModelError
-from fedrag.passes.tree import current_tree, reading
+from fedrag.models.adapter_rows import Copies, current_copies, weights_by_row
+from fedrag.passes.tree import PromptTree, current_tree, reading
 
 
 @contextmanager
@@ -64,5 +65,11 @@ def _layers_in_training_mode(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _contexts() -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    """Return the contexts of a layer's forward pass and of its recomputation, where no tree is set any more."""
-    return nullcontext(), reading(current_tree())
+    """Return the contexts of a layer's forward pass and of its recomputation, where nothing is set any more."""
+    return nullcontext(), _as_before(current_tree(), current_copies())
+
+
+@contextmanager
+def _as_before(tree: PromptTree | None, copies: Copies | None) -> Iterator[None]:
+    with reading(tree), weights_by_row(copies):
+        yield

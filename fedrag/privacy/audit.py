@@ -50,7 +50,8 @@ def audit_run(
         display: Shows lines and progress.
 
     Returns:
-        What `audit_of` returns, with `run`.
+        What `audit_of` returns, with `run`, and with `changed`, the names of the sites whose data is not what the run
+        trained on: theirs may be taken for the wrong kind, and their canaries are left out.
 
     Raises:
         RunError: The run is not finished, or damaged, or a base model is no longer the one it was trained with.
@@ -64,11 +65,17 @@ def audit_run(
         raise RunError(f"{run.path}: the sites that took part are not here ({folder}); name them with --data SITES")
     folders = chosen_folders(folder, run.config.data.only, run.config.data.hold_out)
     sites = [load_site(each) for each in folders]
-    canaries = {site.name: _canaries_of(run, each, site) for each, site in zip(folders, sites, strict=True)}
+    recorded = run.facts.get("data", {})
+    now = {site.name: hash_site(each) for each, site in zip(folders, sites, strict=True)}
+    changed = sorted(name for name, digest in now.items() if recorded.get(name, digest) != digest)
+    canaries = {
+        site.name: _canaries_of(run, each, site) if recorded.get(site.name) == now[site.name] else NO_CANARIES
+        for each, site in zip(folders, sites, strict=True)
+    }
     out = run.path / FOLDER
     found = audit_of(sites, run.config, state, canaries, display=display, kept=out / KEPT, attack=attack)
     add_allowed(found, [run.path / "sites" / site.name / LEDGER_FILE for site in sites])
-    result = {"run": run.identity(), **found}
+    result = {"run": run.identity(), **({"changed": changed} if changed else {}), **found}
     write_json(out / RESULT, result)
     shutil.rmtree(out / KEPT, ignore_errors=True)
     return result
@@ -87,11 +94,9 @@ def add_allowed(found: dict[str, Any], ledgers: Iterable[Path]) -> None:
 
 
 def _canaries_of(run: RunFolder, folder: Path, site: Site) -> Canaries:
-    """Return the canaries that a site had in a run: those of the scenario, or its own if its data is what it was."""
+    """Return the canaries that a site had in a run: those of the scenario, which its passages decide, or its own."""
     if (number := run.config.simulation.canaries) and site.train:
         return make_canaries(site, number, run.config.seed)
-    if run.facts.get("data", {}).get(site.name) != hash_site(folder):
-        return NO_CANARIES
     return read_canaries(folder)
 
 

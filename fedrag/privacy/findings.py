@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.privacy.membership import FEWEST_OTHERS, Separation
 from fedrag.privacy.one_run import DELTA, EpsilonBound
 from fedrag.privacy.regurgitation import CONTINUED_TOKENS, GIVEN_TOKENS
@@ -14,28 +15,14 @@ CLEAR_SHARE = 0.05
 CLEAR_AREA = 0.6
 """In so many of all pairs the one that was learnt from scores higher."""
 
-UPDATES_NOT_TESTED = (
-    "Whether single updates, which a site sends in every round, give texts back to the coordinator: this audit looked "
-    "at the finished models alone. In a simulation, fedrag audit RUN --attack looks at updates too."
-)
-UPDATES_TESTED_IN_PART = (
-    "Other ways to read an update, passages in it, and updates of the generator: one attack on the retriever was "
-    "tried, on few questions. A patient attacker finds more."
-)
-NOT_TESTED = (
-    "Attackers who train models of their own for comparison. They find more than the two passes of this audit do.",
-    "What a passage shows when it is put in a prompt. Whoever may search a site's passages may read them.",
-    "Questions that no split holds back. Without others like them, nothing can be said about those trained on.",
-)
-"""What nobody should take the audit for."""
+
+def not_tested(result: Mapping[str, Any], words: Words = ENGLISH) -> list[str]:
+    """Return what was not tested, a sentence each: what nobody should take the audit for."""
+    updates = "updates_in_part" if result.get("reconstruction") else "updates"
+    return [words(f"untested.{name}") for name in (updates, "shadow_models", "prompts", "no_others")]
 
 
-def not_tested(result: Mapping[str, Any]) -> list[str]:
-    """Return what was not tested, a sentence each."""
-    return [UPDATES_TESTED_IN_PART if result.get("reconstruction") else UPDATES_NOT_TESTED, *NOT_TESTED]
-
-
-def headline(result: Mapping[str, Any]) -> str:
+def headline(result: Mapping[str, Any], words: Words = ENGLISH) -> str:
     """Return the one sentence above all others."""
     found = [
         (name, Separation(**figures))
@@ -43,19 +30,21 @@ def headline(result: Mapping[str, Any]) -> str:
         for name, figures in part["membership"].items()
     ]
     if not found:
-        return "Nothing was trained that could remember a question."
+        return words("headline.nothing")
     sure = [(name, one) for name, one in found if one.is_sure]
     if {name for name, _ in sure} != {name for name, _ in found}:
-        most = max(one.n_others for _, one in found)
-        return f"Too few held-back questions for a headline: {most}, at least {FEWEST_OTHERS} are needed."
+        return words("headline.few", most=max(one.n_others for _, one in found), needed=FEWEST_OTHERS)
     if told := _names(sure, lambda one: one.found_low > CLEAR_SHARE or one.auc_low > CLEAR_AREA):
-        return f"Single questions that the {' and the '.join(told)} learnt from can be told from others."
+        return words("headline.clear", components=_components(told, words))
     if better := _names(sure, lambda one: not one.is_at_chance):
-        return (
-            f"On average the {' and the '.join(better)} {'does' if len(better) == 1 else 'do'} better on questions "
-            "learnt from than on others; few single questions, if any, can be told by it."
-        )
-    return "Questions that were trained on cannot be told from others by this audit."
+        return words("headline.average", components=_components(better, words), n=len(better))
+    if result.get("changed"):
+        return words("headline.changed")
+    return words("headline.chance")
+
+
+def _components(names: Sequence[str], words: Words) -> str:
+    return words.unfilled("finding.and").join(map(words.component, names))
 
 
 def _names(found: Iterable[tuple[str, Separation]], holds: Callable[[Separation], bool]) -> list[str]:
@@ -63,108 +52,99 @@ def _names(found: Iterable[tuple[str, Separation]], holds: Callable[[Separation]
     return list(dict.fromkeys(name for name, one in found if holds(one)))
 
 
-def sentences(result: Mapping[str, Any]) -> list[str]:
+def sentences(result: Mapping[str, Any], words: Words = ENGLISH) -> list[str]:
     """Return what was found, a sentence for each measurement."""
-    told = [membership_text(name, Separation(**figures)) for name, figures in result["membership"].items()]
+    told = [membership_text(name, Separation(**figures), words) for name, figures in result["membership"].items()]
     if "answers" in result:
-        told.append(_answers_text(result["answers"]))
-        told.append(_passages_text(result["passages"]))
+        told.append(_answers_text(result["answers"], words))
+        told.append(_passages_text(result["passages"], words))
     if "canaries" in result:
-        told += _canary_texts(result["canaries"])
+        told += _canary_texts(result["canaries"], words)
     if result.get("reconstruction"):
-        told.append(reconstruction_text(result["reconstruction"]))
+        told.append(reconstruction_text(result["reconstruction"], words))
+    if changed := result.get("changed"):
+        told.append(words("finding.changed", sites=words.listed(changed)))
     return told
 
 
-def membership_text(component: str, found: Separation) -> str:
+def membership_text(component: str, found: Separation, words: Words = ENGLISH) -> str:
     """Return how well a component's questions can be told from others.
 
     >>> membership_text("retriever", Separation(80, 200, 0.46, 0.38, 0.55, 0.0125, 0.0003, 0.0677))
     'From the retriever, 80 questions that it learnt from and 200 others: the first score higher in 46 of 100 pairs (95 % interval 38 to 55; 50 is chance). With one false accusation in a hundred, 1.2 % are found (0.0 to 6.8; 1 is chance).'
     """  # noqa: E501 - the sentence is one line
-    counts = f"{found.n_members:,} questions that it learnt from and {found.n_others:,} others"
-    return _separation_text("the first", found, f"From the {component}, {counts}")
+    name = words.component(component)
+    pairs = words("finding.members", component=name, members=found.n_members, others=found.n_others, **_pairs(found))
+    return words.spaced([pairs, _found_text(found, words)])
 
 
-def _separation_text(first: str, found: Separation, begin: str) -> str:
-    return (
-        f"{begin}: {first} score higher in {100 * found.auc:.0f} of 100 pairs (95 % interval "
-        f"{100 * found.auc_low:.0f} to {100 * found.auc_high:.0f}; 50 is chance). With one false accusation in a "
-        f"hundred, {_per_cent(found.found)} % are found ({_per_cent(found.found_low)} to "
-        f"{_per_cent(found.found_high)}; 1 is chance)."
-    )
+def _pairs(found: Separation) -> dict[str, int]:
+    """Return in how many of 100 pairs what was learnt from scores higher, and the interval of that."""
+    areas = {"area": found.auc, "low": found.auc_low, "high": found.auc_high}
+    return {name: round(100 * area) for name, area in areas.items()}
 
 
-def _canary_texts(canaries: Mapping[str, Any]) -> list[str]:
+def _found_text(found: Separation, words: Words) -> str:
+    shares = {"found": found.found, "low": found.found_low, "high": found.found_high}
+    return words("finding.found", **{name: words.number(f"{100 * share:.1f}") for name, share in shares.items()})
+
+
+def _canary_texts(canaries: Mapping[str, Any], words: Words) -> list[str]:
     planted, held_back = canaries["planted"], canaries["held_back"]
-    told = [
-        f"Of {planted + held_back:,} made-up questions, a coin planted {planted:,} among the training questions "
-        f"and held {held_back:,} back."
-    ]
+    told = [words("finding.planted", all=planted + held_back, planted=planted, held_back=held_back)]
     for name, figures in canaries["membership"].items():
-        text = _separation_text("those planted", Separation(**figures), f"From the {name}")
-        told.append(f"{text} {bound_text(EpsilonBound(**canaries['epsilon'][name]))}")
+        found = Separation(**figures)
+        pairs = words("finding.canaries", component=words.component(name), **_pairs(found))
+        bound = bound_text(EpsilonBound(**canaries["epsilon"][name]), words)
+        told.append(words.spaced([pairs, _found_text(found, words), bound]))
     if "allowed" in canaries:
-        told.append(
-            f"The noise that was added allows an epsilon of {canaries['allowed']:.2f} at most at any site (delta "
-            f"{DELTA:g}), by the sites' own ledgers: what canaries show has to lie below it."
-        )
+        allowed = words.number(f"{canaries['allowed']:.2f}")
+        told.append(words("finding.allowed", epsilon=allowed, delta=words.number(f"{DELTA:g}")))
     return told
 
 
-def bound_text(bound: EpsilonBound) -> str:
+def bound_text(bound: EpsilonBound, words: Words = ENGLISH) -> str:
     """Return what guesses show of epsilon.
 
     >>> bound_text(EpsilonBound(1.234, 1e-05, 200, 100, 90))
     'Of 100 guesses, 90 are right: its training leaves more trace of a question than any epsilon below 1.23 allows (delta 1e-05, 95 % sure).'
     """  # noqa: E501 - the sentence is one line
-    guesses = f"Of {bound.n_guesses:,} guesses, {bound.n_right:,} are right: "
+    guesses = {"guesses": bound.n_guesses, "right": bound.n_right}
     if not bound.epsilon:
-        return f"{guesses}that may be luck, and shows no least epsilon."
-    return (
-        f"{guesses}its training leaves more trace of a question than any epsilon below {bound.epsilon:.2f} allows "
-        f"(delta {bound.delta:g}, 95 % sure)."
-    )
+        return words("finding.luck", **guesses)
+    figures = {"epsilon": words.number(f"{bound.epsilon:.2f}"), "delta": words.number(f"{bound.delta:g}")}
+    return words("finding.bound", **guesses, **figures)
 
 
-def reconstruction_text(found: Mapping[str, Any]) -> str:
+def reconstruction_text(found: Mapping[str, Any], words: Words = ENGLISH) -> str:
     """Return what an attacker reads out of an update.
 
     >>> reconstruction_text({"questions": 2, "sites": 6, "tokens": 28, "plain": 13, "other": 1, "sum": 4, "guess": 6})
     'From the update of one site after a single step on 2 questions, whoever runs the coordinator finds 13 of 28 pieces of their words (tokens); from that of another site, by chance, 1; from the sum over 6 sites 4. Guessing the most usual pieces in questions of other sites finds 6.'
     """  # noqa: E501 - the sentence is one line
-    text = (
-        f"From the update of one site after a single step on {found['questions']} questions, whoever runs the "
-        f"coordinator finds {found['plain']} of {found['tokens']} pieces of their words (tokens); from "
-        f"that of another site, by chance, {found['other']}"
-    )
+    counts = {name: found[name] for name in ("questions", "tokens", "plain", "other", "guess")}
     if "sum" in found:
-        text += f"; from the sum over {found['sites']} sites {found['sum']}"
-    return f"{text}. Guessing the most usual pieces in questions of other sites finds {found['guess']}."
+        return words("finding.update_and_sum", **counts, sites=found["sites"], sum=found["sum"])
+    return words("finding.update", **counts)
 
 
-def _answers_text(answers: Mapping[str, Any]) -> str:
+def _answers_text(answers: Mapping[str, Any], words: Words) -> str:
     ours, theirs = answers["members"], answers["others"]
-    return (
-        f"Asked without any passage, the generator answers {_of(ours['trained'])} that it learnt from word for word, "
-        f"and {_of(theirs['trained'])} that were held back; before training {_of(ours['untouched'])} and "
-        f"{_of(theirs['untouched'])}."
-    )
+    shares = {"members": ours["trained"], "others": theirs["trained"]}
+    before = {"members_before": ours["untouched"], "others_before": theirs["untouched"]}
+    told = {name: words("finding.of", hits=of["hits"], n=of["n"]) for name, of in (shares | before).items()}
+    return words("finding.answers", **told)
 
 
-def _passages_text(passages: Mapping[str, Any]) -> str:
+def _passages_text(passages: Mapping[str, Any], words: Words) -> str:
     trained, untouched = passages["trained"], passages["untouched"]
     if not trained["n"]:
-        return "No passage is long enough to see whether the generator goes on with it by heart."
-    return (
-        f"Given the first {GIVEN_TOKENS} tokens of a passage, it goes on with the next {CONTINUED_TOKENS} word for "
-        f"word for {trained['hits']:,} of {trained['n']:,} passages; before training for {untouched['hits']:,}."
+        return words("finding.no_passages")
+    return words(
+        "finding.passages",
+        given=GIVEN_TOKENS,
+        continued=CONTINUED_TOKENS,
+        hits=trained["hits"],
+        all=trained["n"],
+        before=untouched["hits"],
     )
-
-
-def _of(share: Mapping[str, Any]) -> str:
-    return f"{share['hits']:,} of {share['n']:,}"
-
-
-def _per_cent(share: float) -> str:
-    return f"{100 * share:.1f}"

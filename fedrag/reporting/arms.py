@@ -7,12 +7,10 @@ from dataclasses import dataclass, field
 
 from fedrag.config.rag_settings import RagConfig
 from fedrag.evaluation.compare import compare_scores
-from fedrag.evaluation.records import METRICS, TITLES, Measured, Scores, cut_lines, read_measured, summarise
+from fedrag.evaluation.records import ARMS, METRICS, TITLES, Measured, Scores, cut_lines, read_measured, summarise
 from fedrag.evaluation.significance import Interval
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.runs.run_folder import RunFolder
-
-ARMS = {"untouched": "Untouched", "local": "Local", "federated": "Federated", "pooled": "Pooled"}
-"""The arms of a run in the order of the tables, with their titles on the page."""
 
 BY_SITE = ("exact_match", "f1", "recall_at_1", "mrr")
 """Metrics that are also shown for each site."""
@@ -59,9 +57,9 @@ def measured_metrics(scores: Mapping[str, Scores]) -> list[str]:
     return [metric for metric in METRICS if any(metrics[metric] is not None for metrics in questions)]
 
 
-def cut_notes(arms: Mapping[str, Sequence[Measured]], rag: RagConfig) -> list[str]:
+def cut_notes(arms: Mapping[str, Sequence[Measured]], rag: RagConfig, words: Words = ENGLISH) -> list[str]:
     """Return for each arm how many prompts, passages and answers were cut; nothing where none was."""
-    return cut_lines({ARMS[arm]: summarise(measured) for arm, measured in arms.items()}, rag)
+    return cut_lines({words(f"arm.{arm}"): summarise(measured) for arm, measured in arms.items()}, rag, words)
 
 
 def overall_lines(scores: Mapping[str, Scores]) -> list[Line]:

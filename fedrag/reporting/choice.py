@@ -7,13 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fedrag.evaluation.records import Measured
+from fedrag.languages.catalogue import ENGLISH, Words
 
-KINDS = {
-    "gained": "From wrong to right",
-    "lost": "From right to wrong",
-    "wrong": "Wrong before and after",
-    "right": "Right before and after",
-}
+KINDS = ("gained", "lost", "wrong", "right")
 """What can become of a question between the untouched and the federated models."""
 
 
@@ -55,9 +51,10 @@ def by_site(before: Iterable[Measured] | None, after: Iterable[Measured]) -> dic
     return found
 
 
-def kinds(compared: bool) -> dict[str, str]:
+def kinds(compared: bool, words: Words = ENGLISH) -> dict[str, str]:
     """Return the page's words for what can become of a question, with or without a comparison."""
-    return KINDS if compared else {"right": "Right", "wrong": "Wrong"}
+    names, table = (KINDS, "compared") if compared else (("right", "wrong"), "alone")
+    return {kind: words(f"kind.{table}.{kind}") for kind in names}
 
 
 def chosen(pairs: Mapping[str, Sequence[Pair]], compared: bool) -> dict[str, Pair]:
@@ -66,29 +63,20 @@ def chosen(pairs: Mapping[str, Sequence[Pair]], compared: bool) -> dict[str, Pai
     return {name: pairs[name][0] for name in names if pairs[name]}
 
 
-def rule(compared: bool, answers: bool) -> str:
+def rule(compared: bool, answers: bool, words: Words = ENGLISH) -> str:
     """Return, in words, how the shown questions were chosen.
 
     Args:
         compared: Whether the untouched models were measured too.
         answers: Whether answers were generated.
+        words: The language.
     """
-    which = (
-        "the first that went from wrong to right, the first that went from right to wrong, and the first that was "
-        "wrong both before and after"
-        if compared
-        else "the first that is right and the first that is wrong"
-    )
-    right = (
-        "the answer matches a right answer exactly, case, punctuation and articles aside"
-        if answers
-        else "a labelled passage was retrieved first"
-    )
-    before = " Before: the untouched models; after: the federated ones." if compared else ""
-    return (
-        f"Chosen by a rule: of each site {which}, in the order of the SHA-256 of the questions' ids. "
-        f"Right means that {right}.{before}"
-    )
+    said = [
+        words("rule.compared" if compared else "rule.alone"),
+        words("rule.right_answer" if answers else "rule.right_passage"),
+        *([words("rule.moments")] if compared else []),
+    ]
+    return words.spaced(said)
 
 
 def _order(question_id: str) -> str:

@@ -9,6 +9,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.reporting.round_log import Points
 
 WIDTH, HEIGHT = 400, 210
@@ -54,20 +55,22 @@ class Drawing:
     faint_marks: tuple[Mark, ...]
 
 
-def curve_svg(points: Points, faint: Sequence[Points], rounds: int) -> str:
+def curve_svg(points: Points, faint: Sequence[Points], rounds: int, words: Words = ENGLISH) -> str:
     """Return an `svg` element whose colours come from the page that it stands in.
 
     Args:
         points: The main line, at least one finite value.
         faint: Lines behind it, one per site; finite values.
         rounds: Rounds that the run will have: the width of the drawing.
+        words: The language.
     """
+    drawing = place_curve(points, faint, rounds, words)
     return _template().render(
-        drawing=place_curve(points, faint, rounds), left=LEFT, right=WIDTH - RIGHT, width=WIDTH, height=HEIGHT
+        drawing=drawing, left=LEFT, right=WIDTH - RIGHT, width=WIDTH, height=HEIGHT, axis=words("curve.axis")
     )
 
 
-def place_curve(points: Points, faint: Sequence[Points], rounds: int) -> Drawing:
+def place_curve(points: Points, faint: Sequence[Points], rounds: int, words: Words = ENGLISH) -> Drawing:
     """Place a value over the rounds in a drawing; the arguments are those of `curve_svg`."""
     y_ticks = nice_ticks([y for line in (points, *faint) for _, y in line], 4)
     low, high, last = y_ticks[0], y_ticks[-1], max(rounds, points[-1][0], 2)
@@ -82,11 +85,12 @@ def place_curve(points: Points, faint: Sequence[Points], rounds: int) -> Drawing
         return " ".join(f"{x_of(x):.1f},{y_of(y):.1f}" for x, y in line)
 
     def marks(line: Points) -> tuple[Mark, ...]:
-        return tuple(Mark(round(x_of(x), 1), round(y_of(y), 1), f"round {x}: {y:.4g}") for x, y in line)
+        told = [words("curve.point", n=x, value=words.number(f"{y:.4g}")) for x, y in line]
+        return tuple(Mark(round(x_of(x), 1), round(y_of(y), 1), text) for (x, y), text in zip(line, told, strict=True))
 
     return Drawing(
         tuple(Tick(round(x_of(number), 1), f"{number}") for number in _round_ticks(last)),
-        tuple(Tick(round(y_of(value), 1), f"{value:g}".replace("-", "−")) for value in y_ticks),
+        tuple(Tick(round(y_of(value), 1), words.number(f"{value:g}".replace("-", "−"))) for value in y_ticks),
         polyline(points),
         marks(points) if len(points) <= MOST_MARKS else (),
         tuple(polyline(line) for line in faint if len(line) > 1),

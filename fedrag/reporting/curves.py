@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedrag.components.shipped import SHIPPED
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.reporting import round_log
 from fedrag.reporting.curve_svg import curve_svg
 from fedrag.reporting.round_log import Points, Records
@@ -40,55 +40,58 @@ class Plot:
     svg: str
 
 
-def curve_plots(records: Records, components: Sequence[Component], rounds: int) -> list[Plot]:
+def curve_plots(records: Records, components: Sequence[Component], rounds: int, words: Words = ENGLISH) -> list[Plot]:
     """Return the pictures of all curves.
 
     Args:
         records: The rounds so far.
         components: The components that are trained.
         rounds: Rounds that the run will have.
+        words: The language.
     """
     plots = []
-    for curve in curves(records, components):
-        values = ", ".join(f"round {number}: {value:.3g}" for number, value in curve.points)
-        svg = curve_svg(curve.points, curve.faint, rounds)
-        plots.append(Plot(curve.title, curve.caption, f"{curve.title} by round. {values}.", svg))
+    for curve in curves(records, components, words):
+        values = [words("curve.point", n=n, value=words.number(f"{value:.3g}")) for n, value in curve.points]
+        svg = curve_svg(curve.points, curve.faint, rounds, words)
+        alt = words("curve.alt", title=curve.title, values=words.listed(values))
+        plots.append(Plot(curve.title, curve.caption, alt, svg))
     return plots
 
 
-def curves(records: Records, components: Sequence[Component]) -> list[Curve]:
-    """Return loss, validation, size of the update and aggregation error of each component, where there are any."""
+def curves(records: Records, components: Sequence[Component], words: Words = ENGLISH) -> list[Curve]:
+    """Return what there is of each component, from its loss to its learning rate."""
     found = []
     for component in components:
         joint = round_log.joint_losses(records, component)
-        found.append(_loss(component, round_log.site_losses(records, component), joint))
-        for key, title, caption in _logged_by_the_server(component):
+        found.append(_loss(component, round_log.site_losses(records, component), joint, words))
+        for key, title, caption in _logged_by_the_server(component, words):
             found.append(Curve(title, caption, _finite(round_log.curve(records, key, component))))
     return [curve for curve in found if curve.points]
 
 
-def _loss(component: Component, losses: Mapping[str, Points], joint: Points) -> Curve:
-    title, mean = f"Training loss of the {component}", _finite(round_log.mean_curve(losses))
+def _loss(component: Component, losses: Mapping[str, Points], joint: Points, words: Words) -> Curve:
+    title, mean = words("curve.loss", component=words.component(component)), _finite(round_log.mean_curve(losses))
     if joint:
-        return Curve(title, "Mean over the sites; that of each is hidden by the secure sum.", _finite(joint))
+        return Curve(title, words("curve.loss_hidden"), _finite(joint))
     if len(losses) == 1:
-        return Curve(title, "One site.", mean)
+        return Curve(title, words("curve.loss_one"), mean)
     faint = [finite for points in losses.values() if (finite := _finite(points))]
-    return Curve(title, "Mean over the sites; each site faint.", mean, faint)
+    return Curve(title, words("curve.loss_mean"), mean, faint)
 
 
-def _logged_by_the_server(component: Component) -> list[tuple[str, str, str]]:
+def _logged_by_the_server(component: Component, words: Words) -> list[tuple[str, str, str]]:
     """Return key, title and caption of each value that a line of the log holds by component."""
-    meaning = SHIPPED[component].validation if component in SHIPPED else ""
-    questions = f"All sites' validation questions{f': {meaning}' if meaning else ''}."
+    name = words.component(component)
+    known = f"curve.questions.{component}"
     return [
-        ("validation", f"Validation of the {component}", questions),
-        ("update_norm", f"Size of the {component}'s update", "L2 norm of what was added to the weights."),
         (
-            "aggregation_error",
-            f"Aggregation error of the {component}",
-            "How far the mean of the LoRA factors is from the mean of their products, relative to the latter.",
+            "validation",
+            words("curve.validation", component=name),
+            words(known if words.has(known) else "curve.questions.own"),
         ),
+        ("update_norm", words("curve.update", component=name), words("curve.update_norm")),
+        ("aggregation_error", words("curve.error", component=name), words("curve.error_meaning")),
+        ("learning_rate", words("curve.rate", component=name), words("curve.rate_meaning")),
     ]
 
 

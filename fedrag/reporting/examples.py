@@ -10,6 +10,7 @@ from fedrag.data.questions import distinct_questions
 from fedrag.data.site_folder import hash_site, load_site, site_folders, site_name
 from fedrag.errors import DataError
 from fedrag.evaluation.records import Measured
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.reporting.choice import Pair, by_site, chosen, kinds
 from fedrag.reporting.excerpts import Excerpt, excerpt
 from fedrag.runs.run_folder import RunFolder
@@ -65,15 +66,18 @@ class Block:
     gone: str | None = None
 
 
-def example_blocks(arms: Mapping[str, Sequence[Measured]], texts_of: Callable[[str], Texts]) -> list[Block]:
+def example_blocks(
+    arms: Mapping[str, Sequence[Measured]], texts_of: Callable[[str], Texts], words: Words = ENGLISH
+) -> list[Block]:
     """Return a block for each site that was measured with the federated models.
 
     Args:
         arms: The records of each arm.
         texts_of: Returns the texts of a site by its name; a DataError says why there are none.
+        words: The language of the titles.
     """
     before = arms.get("untouched")
-    titles = kinds(before is not None)
+    titles = kinds(before is not None, words)
     blocks = []
     for site, pairs in by_site(before, arms.get("federated", ())).items():
         counts = {title: len(pairs[kind]) for kind, title in titles.items()}

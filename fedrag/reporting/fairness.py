@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from fedrag.evaluation.records import TITLES, QuestionKey, Scores
+from fedrag.evaluation.records import ARMS, TITLES, QuestionKey, Scores
 from fedrag.files import read_json
-from fedrag.reporting.arms import ARMS, Line, overall_lines
+from fedrag.languages.catalogue import ENGLISH, Words
+from fedrag.reporting.arms import Line, overall_lines
 from fedrag.reporting.verdict import percent
 from fedrag.runs.rate_tries import SCORED_BY, RateTries, rate_text
 from fedrag.runs.run_folder import RunFolder
 from fedrag.runs.training_totals import TrainingTotal
-from fedrag.text import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,31 +49,34 @@ class Tried:
     best: str
 
 
-def trainings(run: RunFolder) -> list[Trained]:
+def trainings(run: RunFolder, words: Words = ENGLISH) -> list[Trained]:
     """Return what each arm trained; nothing where the run is not finished, or an older one did not write it down."""
     path = run.path / "results.json"
     told = read_json(path).get("training", {}) if path.is_file() else {}
     return [
-        Trained(ARMS[arm], component, rate_text(total["learning_rate"]), TrainingTotal(**total))
+        Trained(
+            words(f"arm.{arm}"), words.component(component), rate_text(total["learning_rate"]), TrainingTotal(**total)
+        )
         for arm, totals in told.items()
         for component, total in totals.items()
     ]
 
 
-def tried_rates(run: RunFolder) -> list[Tried]:
+def tried_rates(run: RunFolder, words: Words = ENGLISH) -> list[Tried]:
     """Return the learning rates that the arms tried so far."""
     rows: list[Tried] = []
-    for arm, title in ARMS.items():
+    for arm in ARMS:
         tries = RateTries(run.path, arm)
         for component, best in tries.best().items():
             told = {rate_text(rate): scores.get(component) for rate, scores in tries.scores().items()}
-            scores = {rate: None if score is None else percent(score) for rate, score in told.items()}
-            rows.append(Tried(title, f"{component}, {TITLES[SCORED_BY[component]]}", scores, rate_text(best)))
+            scores = {rate: None if score is None else percent(score, words=words) for rate, score in told.items()}
+            scored = words.listed([words.component(component), TITLES[SCORED_BY[component]]])
+            rows.append(Tried(words(f"arm.{arm}"), scored, scores, rate_text(best)))
     return rows
 
 
-def without_seen(scores: Mapping[str, Scores], seen: set[QuestionKey]) -> tuple[str, list[Line]]:
-    """Return, in words, how many measured questions other sites train on, and a line for each metric without them.
+def without_seen(scores: Mapping[str, Scores], seen: set[QuestionKey]) -> tuple[set[QuestionKey], list[Line]]:
+    """Return which measured questions other sites train on, and a line for each metric without them.
 
     Args:
         scores: The metrics of each question, by arm.
@@ -81,10 +84,15 @@ def without_seen(scores: Mapping[str, Scores], seen: set[QuestionKey]) -> tuple[
     """
     measured = {key for arm in scores.values() for key in arm}
     seen = seen & measured
-    if not seen:
-        return "", []
+    if not seen or len(seen) == len(measured):
+        return seen, []
     others = {arm: {key: m for key, m in found.items() if key not in seen} for arm, found in scores.items()}
-    share = f"{len(seen):,} of the {plural(len(measured), 'measured question')} have a text that another site trains on"
-    if len(seen) == len(measured):
-        return f"{share}: none is new.", []
-    return f"{share}. Without them:", overall_lines(others)
+    return seen, overall_lines(others)
+
+
+def seen_text(scores: Mapping[str, Scores], seen: Collection[QuestionKey], words: Words = ENGLISH) -> str:
+    """Return, in words, how many measured questions other sites train on; "" where that is none."""
+    n_questions = len({key for arm in scores.values() for key in arm})
+    if not seen:
+        return ""
+    return words("seen.all" if len(seen) == n_questions else "seen.some", seen=len(seen), n=n_questions)

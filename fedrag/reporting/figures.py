@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from io import StringIO
 from typing import Any
 
@@ -13,14 +14,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedrag.reporting.arms import ARMS, Line
+from fedrag.evaluation.records import ARMS
+from fedrag.languages.catalogue import Words
+from fedrag.reporting.arms import Line
 
 # Stand-ins that matplotlib draws with; each becomes a colour of the page.
 INK, MUTED, FAINT, ACCENT, PAPER = (f"#00000{n}" for n in range(1, 6))
 _CSS = {INK: "var(--ink)", MUTED: "var(--muted)", FAINT: "var(--faint)", ACCENT: "var(--accent)", PAPER: "var(--paper)"}
 
 _STYLE: dict[Any, Any] = {
-    "svg.hashsalt": "fedrag",  # the same run gives the same page
     "svg.fonttype": "none",  # text stays text, in the page's own type
     "text.parse_math": False,  # a site may be called "$"
     "font.size": 10.0,
@@ -38,12 +40,12 @@ _STYLE: dict[Any, Any] = {
     "legend.frameon": False,
 }
 _WIDTH = 4.8  # inches; a column of the page
-_MARKERS = {"untouched": "o", "local": "s", "pooled": "D"}
+_MARKERS = {"untouched": "o", "local": "s", "personalised": "^", "pooled": "D"}
 
 
-def dots_figure(lines: Sequence[Line]) -> str:
+def dots_figure(lines: Sequence[Line], words: Words) -> str:
     """Draw the means of all arms in per cent, a row a line; the first line stands on top."""
-    with rc_context(_STYLE):
+    with _style(words):
         figure, axes = _figure(0.9 + 0.3 * len(lines))
         rows = range(len(lines))
         for row, line in zip(rows, lines, strict=True):
@@ -63,42 +65,48 @@ def dots_figure(lines: Sequence[Line]) -> str:
                 markeredgecolor=ACCENT if of_federation else INK,
                 markeredgewidth=1.1,
                 zorder=3 if of_federation else 2,
-                label=ARMS[arm],
+                label=words(f"arm.{arm}"),
                 clip_on=False,
             )
         axes.set_yticks(list(rows), [line.label for line in lines])
         axes.set_ylim(len(lines) - 0.5, -0.5)
-        axes.set_xlabel("per cent")
+        axes.set_xlabel(words("plot.percent"))
         axes.set_xlim(*_limits([100 * v for line in lines for v in line.means.values() if v is not None]))
         axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_formatter(_numbers(words))
         axes.grid(axis="x")
         axes.tick_params(axis="y", length=0, pad=9)  # a mark may lie on the axis
         axes.spines["left"].set_visible(False)
-        figure.legend(loc="outside upper left", ncols=4, handletextpad=0.2, columnspacing=1.2, fontsize=9.5)
+        figure.legend(loc="outside upper left", ncols=5, handletextpad=0.2, columnspacing=1.2, fontsize=9.5)
         return _svg(figure)
 
 
-def bytes_figure(received: Mapping[str, int], sent: Mapping[str, int]) -> str:
+def bytes_figure(received: Mapping[str, int], sent: Mapping[str, int], words: Words) -> str:
     """Draw how many bytes each site received and sent, in megabytes."""
     names = sorted(received)
-    with rc_context(_STYLE):
+    with _style(words):
         figure, axes = _figure(0.9 + 0.36 * len(names))
         rows = range(len(names))
         for values, offset, colour, label in (
-            (received, -0.17, MUTED, "to the site"),
-            (sent, 0.17, ACCENT, "back to the server"),
+            (received, -0.17, MUTED, words("plot.to_site")),
+            (sent, 0.17, ACCENT, words("plot.to_server")),
         ):
             axes.barh([r + offset for r in rows], [values[n] / 1e6 for n in names], 0.3, color=colour, label=label)
         axes.set_yticks(list(rows), names)
         axes.set_ylim(len(names) - 0.5, -0.5)
-        axes.set_xlabel("megabytes")
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.set_xlabel(words("plot.megabytes"))
+        axes.xaxis.set_major_formatter(_numbers(words))
         axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.grid(axis="x")
         axes.set_axisbelow(True)
         axes.tick_params(axis="y", length=0)
         figure.legend(loc="outside upper left", ncols=2, handlelength=1.0, fontsize=9.5)
         return _svg(figure)
+
+
+def _style(words: Words) -> AbstractContextManager[None]:
+    """Return the style; its salt gives the same run the same page, and each language on it ids of its own."""
+    return rc_context(_STYLE | {"svg.hashsalt": f"fedrag {words.code}"})
 
 
 def _figure(height: float) -> tuple[Figure, Axes]:
@@ -115,6 +123,10 @@ def _limits(values: Sequence[float]) -> tuple[float, float]:
     margin = max(0.1 * (max(values) - min(values)), 0.5 * (10 - (max(values) - min(values))))
     low = min(max(0.0, min(values) - margin), 90.0)
     return low, max(min(100.0, max(values) + margin), low + 10)
+
+
+def _numbers(words: Words) -> FuncFormatter:
+    return FuncFormatter(lambda value, _: words.number(f"{value:g}"))
 
 
 def _columns(points: Sequence[tuple[float, float]]) -> tuple[list[float], list[float]]:

@@ -4,37 +4,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from fedrag.evaluation.records import TITLES, Scores
-from fedrag.reporting.arms import ARMS, Line, site_lines
+from fedrag.evaluation.records import TITLES
+from fedrag.languages.catalogue import ENGLISH, Words
+from fedrag.reporting.arms import Line
 from fedrag.reporting.curves import Plot
 from fedrag.reporting.figures import bytes_figure, dots_figure
 from fedrag.reporting.round_log import SiteTotals
-from fedrag.reporting.verdict import METRIC_WORDS, percent
-from fedrag.text import size_text
+from fedrag.reporting.verdict import percent
 
 
-def dots(scores: Mapping[str, Scores], overall: Sequence[Line], metrics: Sequence[str]) -> list[Plot]:
-    """Return a plot of all arms for each of some metrics: all questions, then site by site."""
+def dots(
+    overall: Sequence[Line], by_site: Mapping[str, Sequence[Line]], metrics: Sequence[str], words: Words = ENGLISH
+) -> list[Plot]:
+    """Return a plot of all arms for each of some metrics: all questions, then site by site.
+
+    Args:
+        overall: A line for each metric.
+        by_site: A line for each site, by the metric's name.
+        metrics: Names of the metrics.
+        words: The language.
+    """
     plots = []
     for metric in metrics:
         whole = next(line for line in overall if line.label == TITLES[metric])
-        lines = [Line("all", whole.n_questions, whole.means, whole.differences), *site_lines(scores, metric)]
-        word = METRIC_WORDS[metric]
-        title = word[0].upper() + word[1:]
-        told = "; ".join(f"{line.label}: {_told(line)}" for line in lines)
-        plots.append(Plot(f"{title} by site", "", f"{title} in per cent. {told}.", dots_figure(lines)))
+        lines = [Line(words("plot.all"), whole.n_questions, whole.means, whole.differences), *by_site[metric]]
+        name = words(f"metric.{metric}")
+        name = name[0].upper() + name[1:]
+        told = words.unfilled("marks.semicolon").join(_told(line, words) for line in lines)
+        alt = words("plot.dots_alt", metric=name, told=told)
+        plots.append(Plot(words("plot.dots", metric=name), "", alt, dots_figure(lines, words)))
     return plots
 
 
-def _told(line: Line) -> str:
-    return ", ".join(f"{ARMS[arm].lower()} {percent(value)}" for arm, value in line.means.items() if value is not None)
+def _told(line: Line, words: Words) -> str:
+    means = [
+        words("plot.mean", arm=words(f"arm.{arm}").lower(), percent=percent(value, words=words))
+        for arm, value in line.means.items()
+        if value is not None
+    ]
+    return words("plot.line", label=line.label, told=words.listed(means))
 
 
-def bytes_by_site(totals: Mapping[str, SiteTotals]) -> list[Plot]:
+def bytes_by_site(totals: Mapping[str, SiteTotals], words: Words = ENGLISH) -> list[Plot]:
     """Return the plot of what each site received and sent; none where none was asked."""
     if not totals:
         return []
-    told = "; ".join(f"{n}: {size_text(t.received)} received, {size_text(t.sent)} sent" for n, t in totals.items())
-    svg = bytes_figure({n: t.received for n, t in totals.items()}, {n: t.sent for n, t in totals.items()})
-    caption = "Weights in training messages; greeting, validation and delivery come on top."
-    return [Plot("Bytes by site", caption, f"Bytes by site. {told}.", svg)]
+    told = words.unfilled("marks.semicolon").join(
+        words("plot.bytes_line", site=name, received=words.size(t.received), sent=words.size(t.sent))
+        for name, t in totals.items()
+    )
+    svg = bytes_figure({n: t.received for n, t in totals.items()}, {n: t.sent for n, t in totals.items()}, words)
+    return [Plot(words("plot.bytes"), words("plot.bytes_caption"), words("plot.bytes_alt", told=told), svg)]

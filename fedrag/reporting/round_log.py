@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.text import printable
 
 _ERROR_ID = re.compile(r"; error [0-9a-f]{8} in the site's log")
@@ -102,24 +103,27 @@ def mean_curve(curves: Mapping[str, Points]) -> Points:
 
 def curve(records: Records, key: str, component: str) -> Points:
     """Return what the server logged for a component by round, where it did."""
-    return [(r["round"], r[key][component]) for r in records if component in r[key]]
+    return [(r["round"], r[key][component]) for r in records if component in r.get(key, {})]
 
 
-def temperatures(records: Records) -> list[str]:
+def temperatures(records: Records, words: Words = ENGLISH) -> list[str]:
     """Return, in words, the scale and temperature with which the retriever's losses compared, where sites told them.
 
     >>> temperatures([{"sites": {"a": {"retriever.scale": 20.0}, "b": {"retriever.scale": 20.0}}}])
     ['contrastive scale 20']
     """
     found = []
-    for key, name in (("retriever.scale", "contrastive scale"), ("retriever.tau_r", "tau_r")):
+    for name in ("scale", "tau_r"):
+        key = f"retriever.{name}"
         told = [numbers for record in records for numbers in (*record["sites"].values(), record.get("together", {}))]
         used = {numbers[key] for numbers in told if key in numbers}
-        found += [f"{name} {' or '.join(f'{value:g}' for value in sorted(used))}"] if used else []
+        if used:
+            values = words.unfilled("fact.or").join(words.number(f"{value:g}") for value in sorted(used))
+            found.append(words(f"fact.{name}", values=values))
     return found
 
 
-def spent_epsilon(records: Records) -> list[str]:
+def spent_epsilon(records: Records, words: Words = ENGLISH) -> list[str]:
     """Return, in words, what each site told last of the epsilon that the run has spent there.
 
     >>> spent_epsilon([{"sites": {"a": {"privacy.epsilon": 3.5}}}, {"sites": {"a": {"privacy.epsilon": 4.96}}}])
@@ -130,7 +134,12 @@ def spent_epsilon(records: Records) -> list[str]:
         for name, told in record["sites"].items():
             if "privacy.epsilon" in told:
                 last[name] = told["privacy.epsilon"]
-    return [f"{printable(name)} {epsilon:.2f}" for name, epsilon in sorted(last.items())]
+    return epsilon_text(last, words)
+
+
+def epsilon_text(spent: Mapping[str, float], words: Words = ENGLISH) -> list[str]:
+    """Return each site's name with its epsilon."""
+    return [f"{printable(name)} {words.number(f'{epsilon:.2f}')}" for name, epsilon in sorted(spent.items())]
 
 
 def failures(records: Records) -> list[Failure]:
@@ -145,7 +154,7 @@ def failures(records: Records) -> list[Failure]:
     return [Failure(key[0], last[key], tuple(numbers)) for key, numbers in sorted(rounds.items())]
 
 
-def cut_weights(records: Records) -> list[str]:
+def cut_weights(records: Records, words: Words = ENGLISH) -> list[str]:
     """Return, in words, which sites counted for less than they claimed, with the figures of the last time."""
     rounds: dict[tuple[str, str], list[int]] = defaultdict(list)
     last: dict[tuple[str, str], tuple[int, int]] = {}
@@ -155,24 +164,73 @@ def cut_weights(records: Records) -> list[str]:
                 rounds[site, component].append(record["round"])
                 last[site, component] = weight, record["sites"][site][f"{component}.examples"]
     return [
-        f"{site}: its {component} counted for {last[site, component][0]:,} questions, it claimed "
-        f"{last[site, component][1]:,}: {_in_rounds(numbers)}"
+        words(
+            "left_out.cut",
+            site=site,
+            component=words.component(component),
+            counted=last[site, component][0],
+            claimed=last[site, component][1],
+            rounds=_in_rounds(numbers, words),
+        )
         for (site, component), numbers in sorted(rounds.items())
     ]
 
 
-def left_out(records: Records) -> list[str]:
-    """Return, in words, which replies were not used and why; the ids of errors, new each time, are left off."""
+def late(records: Records, words: Words = ENGLISH) -> list[str]:
+    """Return, in words, which sites rounds closed without, and how long these had worked by then.
+
+    >>> record = {"round": 2, "asked": ["a", "b"], "late": {"b": 75.2}}
+    >>> late([{"round": 1, "asked": ["b"]}, record])
+    ['b: round 2, of 2 that asked it; it had worked for 75 s']
+    """
+    rounds: dict[str, list[int]] = defaultdict(list)
+    seconds: dict[str, list[float]] = defaultdict(list)
+    for record in records:
+        for name, worked in record.get("late", {}).items():
+            rounds[name].append(record["round"])
+            seconds[name].append(worked)
     return [
-        f"{printable(failure.site)}: {printable(_ERROR_ID.sub('', failure.reason))}: {_in_rounds(failure.rounds)}"
+        words(
+            "left_out.late",
+            site=printable(name),
+            rounds=_in_rounds(numbers, words),
+            asked=sum(name in record["asked"] for record in records),
+            seconds=_range(seconds[name], words),
+        )
+        for name, numbers in sorted(rounds.items())
+    ]
+
+
+def _range(values: Sequence[float], words: Words) -> str:
+    """Return numbers as one, or as the least and the most of them.
+
+    >>> _range([12.0, 75.4], ENGLISH), _range([3.2], ENGLISH)
+    ('12 to 75', '3')
+    """
+    least, most = (words.whole(round(value)) for value in (min(values), max(values)))
+    return least if least == most else words("report.range", low=least, high=most)
+
+
+def left_out(records: Records, words: Words = ENGLISH) -> list[str]:
+    """Return, in words, which replies were not used and why; the ids of errors, new each time, are left off.
+
+    Why is told in the words of the error, which are English.
+    """
+    return [
+        words(
+            "left_out.reply",
+            site=printable(failure.site),
+            reason=printable(_ERROR_ID.sub("", failure.reason)),
+            rounds=_in_rounds(failure.rounds, words),
+        )
         for failure in failures(records)
     ]
 
 
-def _in_rounds(numbers: Sequence[int]) -> str:
+def _in_rounds(numbers: Sequence[int], words: Words) -> str:
     """Return rounds in words.
 
-    >>> _in_rounds([3]), _in_rounds([1, 2])
+    >>> _in_rounds([3], ENGLISH), _in_rounds([1, 2], ENGLISH)
     ('round 3', 'rounds 1, 2')
     """
-    return f"{'round' if len(numbers) == 1 else 'rounds'} {', '.join(map(str, numbers))}"
+    return words("left_out.rounds", n=len(numbers), numbers=words.listed([str(number) for number in numbers]))

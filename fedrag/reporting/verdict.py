@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 
 from fedrag.evaluation.significance import FEW_QUESTIONS, Interval
+from fedrag.languages.catalogue import ENGLISH, Words
 
-METRIC_WORDS = {"exact_match": "exact match", "mrr": "MRR", "f1": "F1", "recall_at_1": "recall@1"}
-
-_INTERVAL = "95\N{NO-BREAK SPACE}% interval"
-_NAMES = {"untouched": "the untouched models", "local": "the local models", "pooled": "the pooled model"}
+_OUTCOMES = ("more", "less", "open", "same")
 
 
 def headline_metrics(trained: Collection[str], measured: Collection[str]) -> list[str]:
@@ -28,6 +26,7 @@ def verdict(
     differences: Mapping[str, Interval | None],
     n_questions: int,
     by_site: Mapping[str, Interval | None] | None = None,
+    words: Words = ENGLISH,
 ) -> str:
     """Return, in words, what federation reached in a metric, and whether it beats each other arm.
 
@@ -37,31 +36,32 @@ def verdict(
         differences: Federated minus each other arm, by the arm's name.
         n_questions: Questions that were measured.
         by_site: The same differences, with intervals over resampled sites.
+        words: The language.
     """
     known = {arm: interval for arm, interval in differences.items() if interval is not None}
-    questions = "1 question" if n_questions == 1 else f"{n_questions:,} questions"
-    reached = f"Federation reaches {percent(federated)} per cent {METRIC_WORDS[metric]} on {questions}"
+    name = words(f"metric.{metric}")
+    reached = words("verdict.reached", percent=percent(federated, words=words), metric=name, n=n_questions)
     if not known:
-        return f"{reached}. Nothing else was measured, so there is nothing to compare it with."
+        return words.spaced([reached, words("verdict.alone")])
     clauses = [
-        f"{verb} {_joined([tell(arm, known[arm]) for arm in known if outcome(known[arm]) == kind])}"
-        for kind, (verb, tell) in _CLAUSES.items()
-        if any(outcome(interval) == kind for interval in known.values())
+        words(f"verdict.{kind}", arms=words.joined(alike))
+        for kind in _OUTCOMES
+        if (
+            alike := [_told(arm, difference, words) for arm, difference in known.items() if outcome(difference) == kind]
+        )
     ]
-    caution = _caution_by_site(known, by_site or {})
-    if n_questions < FEW_QUESTIONS:
-        caution += " So few questions tell little."
-    return f"{reached}. It {'; it '.join(clauses)}.{caution}"
-
-
-def _caution_by_site(known: Mapping[str, Interval], by_site: Mapping[str, Interval | None]) -> str:
-    """Return a sentence on differences that other questions of the same sites would show, and other sites may not."""
+    said = [reached, words("verdict.compared", clauses=words.unfilled("verdict.between").join(clauses))]
+    # other questions of the same sites would show these differences, and other sites may not
     doubtful = [
-        _NAMES[arm]
+        words(f"verdict.arm.{arm}")
         for arm, interval in known.items()
-        if outcome(interval) in ("more", "less") and (drawn := by_site.get(arm)) and outcome(drawn) == "open"
+        if outcome(interval) in ("more", "less") and (drawn := (by_site or {}).get(arm)) and outcome(drawn) == "open"
     ]
-    return f" Over sites, the interval of the difference to {_joined(doubtful)} holds zero." if doubtful else ""
+    if doubtful:
+        said.append(words("verdict.doubtful", arms=words.joined(doubtful)))
+    if n_questions < FEW_QUESTIONS:
+        said.append(words("verdict.few"))
+    return words.spaced(said)
 
 
 def outcome(difference: Interval) -> str:
@@ -77,45 +77,30 @@ def outcome(difference: Interval) -> str:
     return "less" if difference.high < 0 else "open"
 
 
-def percent(value: float, sign: bool = False) -> str:
+def percent(value: float, sign: bool = False, words: Words = ENGLISH) -> str:
     """Return a share in per cent with one digit, and a real minus sign; nothing is shown as minus zero.
 
     >>> percent(0.3125), percent(-0.0213, sign=True), percent(-0.0001, sign=True)
     ('31.2', '−2.1', '0.0')
     """
     text = f"{100 * value:{'+' if sign else ''}.1f}"
-    return "0.0" if text in ("-0.0", "+0.0") else text.replace("-", "−")
+    return words.number("0.0" if text in ("-0.0", "+0.0") else text.replace("-", "−"))
 
 
-def _more(arm: str, d: Interval) -> str:
-    return f"{_NAMES[arm]} by {percent(d.mean_difference)} points ({_INTERVAL} {percent(d.low)} to {percent(d.high)})"
-
-
-def _less(arm: str, d: Interval) -> str:
-    return _more(arm, Interval(-d.mean_difference, -d.high, -d.low))
-
-
-def _open(arm: str, d: Interval) -> str:
-    interval = f"{_INTERVAL} {percent(d.low, sign=True)} to {percent(d.high, sign=True)}, which holds zero"
-    return f"{_NAMES[arm]} ({percent(d.mean_difference, sign=True)} points, {interval})"
-
-
-def _same(arm: str, d: Interval) -> str:
-    return _NAMES[arm]
-
-
-_CLAUSES: dict[str, tuple[str, Callable[[str, Interval], str]]] = {
-    "more": ("beats", _more),
-    "less": ("does worse than", _less),
-    "open": ("cannot be told apart from", _open),
-    "same": ("scores exactly the same as", _same),
-}
-
-
-def _joined(parts: Sequence[str]) -> str:
-    """Join parts as a sentence does.
-
-    >>> _joined(["a", "b", "c"])
-    'a, b and c'
-    """
-    return " and ".join([", ".join(parts[:-1]), parts[-1]] if len(parts) > 1 else parts)
+def _told(arm: str, d: Interval, words: Words) -> str:
+    """Return an arm's name with its difference, as its outcome is told."""
+    name, kind = words(f"verdict.arm.{arm}"), outcome(d)
+    if kind == "same":
+        return name
+    if kind == "less":
+        d = Interval(-d.mean_difference, -d.high, -d.low)
+    points, low, high = (
+        percent(value, sign=kind == "open", words=words) for value in (d.mean_difference, d.low, d.high)
+    )
+    return words(
+        "verdict.difference_open" if kind == "open" else "verdict.difference",
+        arm=name,
+        points=points,
+        low=low,
+        high=high,
+    )

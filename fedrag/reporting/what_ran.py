@@ -7,71 +7,53 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from fedrag.config.averaging import averaging_text
-from fedrag.config.privacy_settings import PrivacyConfig
 from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.data.origins import origins_text
+from fedrag.dp.accounting import has_opacus, usual_delta
+from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
+from fedrag.dp.site_noise import spent_epsilon as spent_by_clients
 from fedrag.evaluation.records import Scores
 from fedrag.files import read_json
-from fedrag.reporting.arms import ARMS
-from fedrag.reporting.round_log import Records, SiteTotals, spent_epsilon, temperatures
+from fedrag.languages.catalogue import ENGLISH, Words
+from fedrag.reporting.round_log import Records, SiteTotals, epsilon_text, spent_epsilon, temperatures
 from fedrag.runs.run_folder import RunFolder
-from fedrag.text import plural, size_text
 from fedrag.types import COMPONENTS
 
-MEANINGS = {
-    "untouched": "the models as they were fetched",
-    "local": "each site with models trained on its own data alone",
-    "federated": "the models that the sites trained together",
-    "pooled": "one model trained on the data of all sites in one place",
-}
 
-INTERVALS = (
-    "Below each difference stands its 95\N{NO-BREAK SPACE}% interval: a paired bootstrap, 10,000 draws over "
-    "the questions. It covers chance in the choice of questions, not in the training, which ran with one seed. "
-    "A difference is bold where its interval leaves zero out; of many intervals, some do by chance alone."
-)
-
-BY_SITE = (
-    "The interval by site draws whole sites: where the questions of a site belong together, it is the one to go by, "
-    "though of few sites it is too narrow. A difference over several sites is bold where both leave zero out."
-)
-
-
-def warnings(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
+def warnings(run: RunFolder, scores: Mapping[str, Scores], words: Words = ENGLISH) -> list[str]:
     """Return what the reader must know before anything else."""
-    unfinished = _unfinished(run, scores)
+    unfinished = _unfinished(run, scores, words)
     said = [unfinished] if unfinished else []
-    return said + random_models([model["name"] for model in run.facts.get("models", {}).values()])
+    return said + random_models([model["name"] for model in run.facts.get("models", {}).values()], words)
 
 
-def random_models(names: Iterable[str]) -> list[str]:
+def random_models(names: Iterable[str], words: Words = ENGLISH) -> list[str]:
     """Warn of models that were made for tests."""
     if any(name.startswith("fedrag/tiny-") for name in names):
-        return ["This run used random models, made for tests: its figures mean nothing."]
+        return [words("warning.random")]
     return []
 
 
-def _unfinished(run: RunFolder, scores: Mapping[str, Scores]) -> str | None:
-    done, wanted = len(run.rounds()), run.config.federation.rounds
-    told = f"{done} of {wanted} rounds are done"
+def _unfinished(run: RunFolder, scores: Mapping[str, Scores], words: Words) -> str | None:
+    told = words("warning.done", done=len(run.rounds()), n=run.config.federation.rounds)
     if not run.is_finished and is_deployed(run):
-        return _left_off(run, told)
-    go_on = f"Go on with: {resume_command(run)}"
+        return _left_off(run, told, words)
+    go_on = words("warning.go_on", command=resume_command(run))
     if not run.is_finished:
-        return f"This run is not finished: {told}. {go_on}"
+        return words.spaced([words("warning.unfinished", told=told), go_on])
     if _is_to_be_measured(run) and not (run.path / "results.json").is_file():
-        names = ", ".join(ARMS[arm].lower() for arm in scores)
-        return f"This run is not finished: all rounds are done, measured so far: {names or 'nothing'}. {go_on}"
+        arms = words.listed([words(f"arm.{arm}").lower() for arm in scores]) or words("warning.no_arm")
+        return words.spaced([words("warning.unmeasured", arms=arms), go_on])
     return None
 
 
-def _left_off(run: RunFolder, told: str) -> str:
+def _left_off(run: RunFolder, told: str, words: Words) -> str:
     """Return how far a coordinator's run is, why it stopped, and how to resume it."""
     outcome = outcome_of(run)
     if outcome.get("state") not in ("stopped", "failed"):
-        return f"This run is not finished: {told}."
-    why = f"This run {'was stopped' if outcome['state'] == 'stopped' else 'failed'}: {outcome['why']}; {told}."
-    return f"{why} Go on with: {resume_command(run)}"
+        return words("warning.unfinished", told=told)
+    why = words(f"warning.{outcome['state']}", why=outcome["why"], told=told)
+    return words.spaced([why, words("warning.go_on", command=resume_command(run))])
 
 
 def resume_command(run: RunFolder) -> str:
@@ -107,16 +89,11 @@ def command(run: RunFolder) -> str:
     return f"fedrag server run {_coordinator(run)} {scenario}" if outcome_of(run) else f"fedrag simulate {scenario}"
 
 
-def nothing_measured(run: RunFolder) -> str:
+def nothing_measured(run: RunFolder, words: Words = ENGLISH) -> str:
     """Return why there is no verdict."""
     if is_deployed(run):
-        return (
-            "A deployed run holds sums and counts alone: questions, answers and examples stay at the sites, "
-            "so nothing was measured here."
-        )
-    if _is_to_be_measured(run):
-        return "The federated models are not measured yet, so there is no verdict."
-    return "Nothing was measured, so there is no verdict; to measure: fedrag evaluate RUN --data SITES."
+        return words("unmeasured.deployed")
+    return words("unmeasured.yet" if _is_to_be_measured(run) else "unmeasured.never")
 
 
 def _is_to_be_measured(run: RunFolder) -> bool:
@@ -124,28 +101,18 @@ def _is_to_be_measured(run: RunFolder) -> bool:
     return run.config.evaluation.split != "none" and not is_deployed(run)
 
 
-def notes(run: RunFolder, scores: Mapping[str, Scores]) -> list[str]:
+def notes(run: RunFolder, scores: Mapping[str, Scores], words: Words = ENGLISH) -> list[str]:
     """Return what the reader of the results must know."""
     said = []
     if "federated" in scores and len(scores) > 1:
-        said.append(INTERVALS)
+        said.append(words("note.intervals"))
         if len({site for site, _ in scores["federated"]}) > 1:
-            said.append(BY_SITE)
+            said.append(words("note.by_site"))
     if "local" in scores:
         untrained = sorted(name for name in run.facts.get("data", {}) if not _was_trained_alone(run, name))
         if untrained:
-            said.append(f"Not trained alone, and therefore untouched in the column Local: {', '.join(untrained)}.")
+            said.append(words("note.untrained", sites=words.listed(untrained)))
     return said
-
-
-def hidden_by_secure_sum(run: RunFolder) -> str:
-    """Return what a secure sum kept from the server; "" where there was none."""
-    if not run.config.federation.secure:
-        return ""
-    return (
-        "Secure sum: no site's loss, norm or counts were seen, only their sums over all sites. The aggregation error "
-        "takes single updates, so it could not be measured, and neither could a single update be judged too large."
-    )
 
 
 def _was_trained_alone(run: RunFolder, site: str) -> bool:
@@ -153,12 +120,16 @@ def _was_trained_alone(run: RunFolder, site: str) -> bool:
     return not baselines.is_dir() or (baselines / f"local-{site}" / "final" / "state.safetensors").is_file()
 
 
-def summary(run: RunFolder, records: Records, totals: Mapping[str, SiteTotals]) -> str:
+def summary(run: RunFolder, records: Records, totals: Mapping[str, SiteTotals], words: Words = ENGLISH) -> str:
     """Return in one line how large the run was."""
-    sites = len(run.facts.get("data") or totals)
     exchanged = sum(total.received + total.sent for total in totals.values())
-    parts = [plural(sites, "site"), plural(len(records), "round"), duration(sum(r["seconds"] for r in records))]
-    return f"{', '.join(parts)}; {size_text(exchanged)} of weights exchanged, no question and no passage"
+    return words(
+        "fact.summary",
+        sites=words("count.sites", n=len(run.facts.get("data") or totals)),
+        rounds=words("count.rounds", n=len(records)),
+        time=duration(sum(record["seconds"] for record in records), words),
+        size=words.size(exchanged),
+    )
 
 
 def facts(
@@ -166,77 +137,125 @@ def facts(
     records: Records,
     totals: Mapping[str, SiteTotals],
     scores: Mapping[str, Scores],
+    words: Words = ENGLISH,
 ) -> dict[str, str]:
     """Return what ran, by name."""
     config, recorded = run.config, run.facts
-    sites = sorted(recorded.get("data") or totals)
-    found = {"Scenario": f"{config.name}, seed {config.seed}", **_models(run)}
+    sites, trained = sorted(recorded.get("data") or totals), trained_components(config.federation)
+    scenario = words("fact.of_scenario", scenario=config.name, seed=f"{config.seed}")
+    named = {words("fact.scenario"): scenario, **_models(run, words)}
     for what, name in recorded.get("own", {}).items():
-        found["Own aggregation rule" if what == "rule" else f"Own {what.partition('.')[2]} loss"] = name
-    if told := temperatures(records):
-        found["Losses"] = ", ".join(told)
-    found["Sites"] = f"{len(sites)}: {', '.join(sites)}"
-    if origins := origins_text(recorded.get("origins", {}), "training question"):
-        found["Learned from"] = origins
-    found["Rounds"] = f"{len(records)} of {config.federation.rounds}, {schedule_text(config.federation)}"
-    for extension in recorded.get("extended", ()):
-        found["Rounds"] += f"; extended from {extension['from']} to {extension['to']}"
-    if averaging := averaging_text(config.federation, trained_components(config.federation)):
-        found["Averaged"] = averaging
-    if config.privacy.is_on:
-        found["Noise"] = noise_text(config.privacy, records)
-    found["Time in rounds"] = duration(sum(record["seconds"] for record in records))
+        loss = what.partition(".")[2]
+        named[words("fact.own_rule") if what == "rule" else words("fact.own_loss", loss=loss)] = name
     received, sent = sum(t.received for t in totals.values()), sum(t.sent for t in totals.values())
-    found["Bytes"] = f"{size_text(received)} to the sites, {size_text(sent)} back ({config.federation.wire})"
-    if run.is_delivered:
-        found["Delivered to"] = _delivered_to(run, sites)
-    if scores:
-        questions = len({key for arm in scores.values() for key in arm})
-        split = "" if config.evaluation.split == "all" else f"{config.evaluation.split} "
-        of = "held-out sites" if config.evaluation.sites == "held-out" else "the sites that took part"
-        found["Measured on"] = f"{questions:,} {split}questions of {of}"
-    if recorded:
-        machine = recorded.get("machine", {})
-        threads = plural(recorded["threads"], "thread")
-        found["Started"] = recorded["started"].replace("T", " ").replace("Z", " UTC")
-        formats = ", ".join(f"{component} in {dtype}" for component, dtype in recorded["dtype"].items())
-        found["Machine"] = f"{machine.get('processor')}, {machine.get('device')}, {threads}; {formats}"
-        versions = ", ".join(f"{name} {version}" for name, version in recorded["versions"].items())
-        found["Versions"] = f"fedrag {recorded['fedrag']}, {versions}"
-    return found
+    told = {
+        "losses": words.listed(temperatures(records, words)),
+        "sites": words("fact.of_sites", n=len(sites), sites=words.listed(sites)),
+        "origins": origins_text(recorded.get("origins", {}), "training_questions", words),
+        "rounds": _rounds(run, records, words),
+        "averaged": averaging_text(config.federation, trained, words),
+        "noise": noise_text(run, records, words) if config.privacy.is_on else "",
+        "site_noise": _site_noise_text(run, records, words) if config.simulation.site_noise.is_on else "",
+        "time": duration(sum(record["seconds"] for record in records), words),
+        "bytes": words(
+            "fact.of_bytes", received=words.size(received), sent=words.size(sent), wire=config.federation.wire
+        ),
+        "delivered": _delivered_to(run, sites, words) if run.is_delivered else "",
+        "measured": _measured_on(run, scores, words) if scores else "",
+        **(_machine(recorded, words) if recorded else {}),
+    }
+    return named | {words(f"fact.{key}"): text for key, text in told.items() if text}
 
 
-def noise_text(settings: PrivacyConfig, records: Records) -> str:
+def _rounds(run: RunFolder, records: Records, words: Words) -> str:
+    federation = run.config.federation
+    schedule = schedule_text(federation, words)
+    told = [words("fact.of_rounds", done=len(records), n=federation.rounds, schedule=schedule)]
+    for extension in run.facts.get("extended", ()):
+        told.append(words("fact.extended", first=extension["from"], last=extension["to"]))
+    return words.unfilled("marks.semicolon").join(told)
+
+
+def _measured_on(run: RunFolder, scores: Mapping[str, Scores], words: Words) -> str:
+    evaluation = run.config.evaluation
+    questions = words(f"split.{evaluation.split}", n=len({key for arm in scores.values() for key in arm}))
+    return words("fact.held_out" if evaluation.sites == "held-out" else "fact.took_part", questions=questions)
+
+
+def _machine(recorded: Mapping[str, Any], words: Words) -> dict[str, str]:
+    """Return when and on what the run was started."""
+    machine = recorded.get("machine", {})
+    formats = [
+        words("fact.format", component=words.component(name), dtype=dtype) for name, dtype in recorded["dtype"].items()
+    ]
+    place = [f"{machine.get('processor')}", f"{machine.get('device')}", words("count.threads", n=recorded["threads"])]
+    versions = [f"fedrag {recorded['fedrag']}", *(f"{name} {told}" for name, told in recorded["versions"].items())]
+    started = recorded["started"]
+    return {
+        "started": f"{words.date(started)} {started[11:].replace('Z', ' UTC')}",
+        "machine": words.unfilled("marks.semicolon").join([words.listed(place), words.listed(formats)]),
+        "versions": words.listed(versions),
+    }
+
+
+def noise_text(run: RunFolder, records: Records, words: Words = ENGLISH) -> str:
     """Return what noise was to protect, and what the sites have spent of it."""
-    spent = ", ".join(spent_epsilon(records)) or "the sites do not tell"
-    delta = "one in ten times a site's questions" if settings.delta == "auto" else f"{settings.delta:g}"
-    return (
-        f"for single questions or subjects, epsilon up to {settings.epsilon:g} at delta {delta}; spent: {spent}; "
-        "passages are not protected"
-    )
+    settings = run.config.privacy
+    spent = words.listed(spent_epsilon(records, words) or ledger_epsilon(run, words)) or words("fact.not_told")
+    delta = words("fact.delta_auto") if settings.delta == "auto" else words.number(f"{settings.delta:g}")
+    return words("fact.of_noise", epsilon=words.number(f"{settings.epsilon:g}"), delta=delta, spent=spent)
 
 
-def _models(run: RunFolder) -> dict[str, str]:
+def ledger_epsilon(run: RunFolder, words: Words = ENGLISH) -> list[str]:
+    """Return, in words, what each simulated site has in its ledger; nothing where the ledgers are not in the run.
+
+    In a secure sum no site tells it. A deployed site's ledger stays there.
+    """
+    if not has_opacus():
+        return []
+    last = {}
+    for path in sorted((run.path / "sites").glob(f"*/{LEDGER_FILE}")):
+        ledger, asked = PrivacyLedger(path), run.config.privacy.delta
+        if entries := ledger.entries():
+            last[path.parent.name] = ledger.epsilon(usual_delta(entries[-1].units) if asked == "auto" else asked)
+    return epsilon_text(last, words)
+
+
+def _site_noise_text(run: RunFolder, records: Records, words: Words) -> str:
+    """Return what noise that covers whole clients was to protect, and what the rounds have spent of it."""
+    most = words.number(f"{run.config.simulation.site_noise.epsilon:g}")
+    spent = spent_by_clients(records)
+    if spent is None:
+        return words("fact.site_noise_unspent", epsilon=most)
+    epsilon, delta = spent
+    told = words("fact.not_known") if epsilon is None else words.number(f"{epsilon:.2f}")
+    return words("fact.of_site_noise", epsilon=most, delta=words.number(f"{delta:.2g}"), spent=told)
+
+
+def _models(run: RunFolder, words: Words) -> dict[str, str]:
     """Return the models by component, and what they started from where it was an earlier run."""
     recorded, trained = run.facts, trained_components(run.config.federation)
     start = recorded.get("start_from", {})
     found = {}
     for component in COMPONENTS:
         if model := recorded.get("models", {}).get(component):
-            kept = f"as {start['run']} trained it" if component in start.get("components", ()) else "not trained"
-            found[component.capitalize()] = f"{model['name']} ({'trained' if component in trained else kept})"
+            kept = "fact.kept" if component in start.get("components", ()) else "fact.not_trained"
+            role = words("fact.trained") if component in trained else words(kept, run=start.get("run", ""))
+            found[words(f"fact.{component}")] = words("fact.model", model=model["name"], role=role)
     if start:
-        found["Started from"] = f"{start['run']}, {plural(start['rounds'], 'round')} of {start['scenario']}"
+        rounds = words("count.rounds", n=start["rounds"])
+        found[words("fact.start")] = words("fact.of_start", run=start["run"], rounds=rounds, scenario=start["scenario"])
     return found
 
 
-def _delivered_to(run: RunFolder, sites: Sequence[str]) -> str:
+def _delivered_to(run: RunFolder, sites: Sequence[str], words: Words) -> str:
     reached = read_json(run.path / "delivery.json")["delivered_to"]
     missed = [site for site in sites if site not in reached]
-    return (", ".join(reached) or "no site") + (f"; not to {', '.join(missed)}" if missed else "")
+    told = words.listed(reached) or words("fact.no_site")
+    return words("fact.missed", reached=told, missed=words.listed(missed)) if missed else told
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float, words: Words = ENGLISH) -> str:
     """Return a time in words.
 
     >>> duration(11.1), duration(75), duration(3725)
@@ -244,7 +263,7 @@ def duration(seconds: float) -> str:
     """
     whole = round(seconds)
     if whole < 60:
-        return f"{whole} s"
+        return words("time.seconds", seconds=whole)
     if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+        return words("time.minutes", minutes=whole // 60, seconds=f"{whole % 60:02d}")
+    return words("time.hours", hours=whole // 3600, minutes=f"{whole % 3600 // 60:02d}")

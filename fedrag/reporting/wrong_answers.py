@@ -6,14 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fedrag.diagnosis.causes import TITLES
+from fedrag.diagnosis.advice import advise
+from fedrag.diagnosis.causes import CAUSES
 from fedrag.diagnosis.kept import read_diagnoses
+from fedrag.diagnosis.scenario_lines import Situation
 from fedrag.diagnosis.tally import Tally
+from fedrag.languages.catalogue import ENGLISH, Words
 from fedrag.reporting.verdict import percent
 from fedrag.runs.run_folder import RunFolder
-from fedrag.text import plural
 
-_MOMENTS = {"untouched": "Before training", "trained": "After training"}
+_MOMENTS = {"untouched": "before", "trained": "after"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class WrongAnswers:
     scenario: tuple[str, ...] = ()
 
 
-def wrong_answers(run: RunFolder) -> WrongAnswers | None:
+def wrong_answers(run: RunFolder, words: Words = ENGLISH) -> WrongAnswers | None:
     """Return the section of a run; None: nothing was diagnosed.
 
     Raises:
@@ -43,53 +45,53 @@ def wrong_answers(run: RunFolder) -> WrongAnswers | None:
     """
     found = read_diagnoses(run)
     if found:
-        return _of_diagnoses(found)
+        return _of_diagnoses(run, found, words)
     told = {moment: sites for moment, sites in run.told_diagnoses.items() if sites}
     if not told:
         return None
     counts = {moment: sum(map(Tally.from_counts, sites.values()), Tally()) for moment, sites in told.items()}
     names = sorted({name for sites in told.values() for name in sites})
     return WrongAnswers(
-        tuple(f"{moment} training".capitalize() for moment in told),
-        f"Validation questions of {', '.join(names)}, as these sites told",
-        _rows([tally.to_json() for tally in counts.values()]),
+        tuple(words(f"wrong.{moment}") for moment in told),
+        words("wrong.told", sites=words.listed(names)),
+        _rows([tally.to_json() for tally in counts.values()], words),
     )
 
 
-def _of_diagnoses(found: Mapping[str, Mapping[str, Any]]) -> WrongAnswers:
+def _of_diagnoses(run: RunFolder, found: Mapping[str, Mapping[str, Any]], words: Words) -> WrongAnswers:
     last = found.get("trained") or found["untouched"]
     # Two diagnoses stand side by side only if they are of the same questions.
     same = {name: one for name, one in found.items() if _looked_at(one) == _looked_at(last)}
     overall = [one["overall"] for one in same.values()]
     given = [
-        (f"Right given {words}", tuple(_share(one["given"][name].get("exact_match")) for one in overall))
-        for name, words in (("labelled", "the labelled passages"), ("closed_book", "no passages (closed book)"))
+        (words(f"wrong.given.{name}"), tuple(_share(one["given"][name].get("exact_match"), words) for one in overall))
+        for name in ("labelled", "closed_book")
     ]
-    in_context = ("Answer in context, word for word", tuple(percent(one["answer_in_context"]) for one in overall))
-    split = "" if last["split"] == "all" else f" {last['split']}"
-    n_questions, sites = last["overall"]["counts"]["questions"], plural(len(last["sites"]), "site")
-    questions = f"{n_questions:,}{split} questions of {sites}"
-    advice = last["advice"]
+    shares = tuple(percent(one["answer_in_context"], words=words) for one in overall)
+    questions = words(f"split.{last['split']}", n=last["overall"]["counts"]["questions"])
+    # said anew: what was kept is English
+    situation = Situation.of(run.config, base="trained" not in found)
+    advice = advise(Tally.from_counts(last["overall"]["counts"]), situation, words)
     return WrongAnswers(
-        tuple(_MOMENTS[name] for name in same),
-        questions,
-        (*_rows([one["counts"] for one in overall]), in_context, *given),
-        (f"Recommendation: {advice['headline']}.", *advice["reasons"]),
-        tuple(advice["scenario"]),
+        tuple(words(f"wrong.{_MOMENTS[name]}") for name in same),
+        words("wrong.questions", questions=questions, sites=words("count.sites", n=len(last["sites"]))),
+        (*_rows([one["counts"] for one in overall], words), (words("wrong.in_context"), shares), *given),
+        (words("wrong.recommendation", headline=advice.headline), *advice.reasons),
+        tuple(last["advice"]["scenario"]),
     )
 
 
-def _share(value: float | None) -> str:
-    return "–" if value is None else percent(value)
+def _share(value: float | None, words: Words) -> str:
+    return "–" if value is None else percent(value, words=words)
 
 
 def _looked_at(diagnosis: Mapping[str, Any]) -> tuple[Any, ...]:
     return diagnosis["split"], sorted(diagnosis["sites"]), diagnosis["overall"]["counts"]["questions"]
 
 
-def _rows(counts: Sequence[Mapping[str, float]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
-    names: list[tuple[str, str]] = [("right", "right"), *TITLES.items()]
+def _rows(counts: Sequence[Mapping[str, float]], words: Words) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    titles = {name: words(f"cause.{name}") for name in ("right", *CAUSES)}
     return tuple(
-        (words[0].upper() + words[1:], tuple(percent(one[name] / one["questions"]) for one in counts))
-        for name, words in names
+        (title[0].upper() + title[1:], tuple(percent(one[name] / one["questions"], words=words) for one in counts))
+        for name, title in titles.items()
     )

@@ -1,4 +1,4 @@
-"""Inverted lists of a large corpus, which a query reads in part: the only module that uses FAISS."""
+"""Inverted lists of a large corpus, which a query reads in part."""
 
 from __future__ import annotations
 

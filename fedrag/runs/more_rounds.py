@@ -13,7 +13,7 @@ from fedrag.runs.checkpoint import Checkpoint
 from fedrag.runs.run_folder import RunFolder
 from fedrag.text import plural
 
-_OF_THE_END = ("results.json", "report.html", "delivery.json", "evaluation", "baselines", "final")
+_OF_THE_END = ("results.json", "report.html", "delivery.json", "evaluation", "baselines", "home", "final")
 """What a run writes once its rounds are done. `final` is removed last: with it a run is finished."""
 
 

@@ -13,6 +13,7 @@ runs/<scenario>-<n>/
   diagnosis/             why answers are wrong, where that was asked: fedrag diagnose, and told.json, what sites told
   delivery.json          the sites that received the result
   final/                 state.safetensors: what was trained; generator/: an adapter for PEFT, and its README
+  home/<site>/           what a site of a simulation keeps of its training at home, where it trained at home
   evaluation/            the measured questions, one by one
   results.json           the means over them
   report.html            the page about the run

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp
 
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.errors import ConfigError
+from fedrag.languages.reader import wanted_language
 from fedrag.service.stopping import Stop, stopped_by_signals
 from fedrag.service.web import LOOPBACK, is_loopback, listen, quiet_server
 from fedrag.serving.ask_page import FILES, file, page, review_page
@@ -64,11 +65,13 @@ def serve_answers(
         say: Takes a line for the operator.
 
     Raises:
-        ConfigError: Other machines would reach the service and there is no token, or the token is none.
+        ConfigError: Other machines would reach the service and there is no token, or the token is none; or FEDRAG_LANG
+            names no language of fedrag.
         ServiceError: The port cannot be used.
     """
     if token_file is None and not is_loopback(host):
         raise ConfigError(f"--host {host}: other machines would reach the service; name a token with --token-file FILE")
+    wanted_language()  # told here, not to those who ask
     token = read_token(token_file) if token_file else ""
     reviewing = read_token(review_token_file) if review_token_file else None if token else ""
     listener = listen(host, port)

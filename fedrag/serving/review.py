@@ -12,6 +12,7 @@ from fedrag.data.feedback_review import counts_text, passages_beside
 from fedrag.data.feedback_row import Feedback, State
 from fedrag.data.feedback_store import FeedbackStore
 from fedrag.errors import DataError
+from fedrag.serving.ask_page import language_of
 from fedrag.serving.refusals import Refused
 from fedrag.serving.request_fields import choice_of, read_body, text_of, texts_of
 from fedrag.types import Passage, Site
@@ -27,7 +28,7 @@ async def list_rows(request: Request, store: FeedbackStore, site: Site) -> Respo
     everything = request.query_params.get("all") == "1"
     wanted = [row for row in rows if not row.exported and (everything or row.state == "new")]
     shown = [_shown(row, passages) for row in wanted[:MOST_ROWS]]
-    counts = counts_text(rows) if rows else ""
+    counts = counts_text(rows, language_of(request)) if rows else ""
     return JSONResponse({"site": site.name, "rows": shown, "waiting": len(wanted), "counts": counts})
 
 
@@ -44,7 +45,8 @@ async def decide(request: Request, store: FeedbackStore, site: Site) -> Response
 
     def review() -> tuple[Feedback, str]:
         decided: State = next(known for known in get_args(State) if known == state)
-        return store.review(request.path_params["id"], decided, correction, right_ids), counts_text(store.rows())
+        row = store.review(request.path_params["id"], decided, correction, right_ids)
+        return row, counts_text(store.rows(), language_of(request))
 
     try:
         row, counts = await run_in_threadpool(review)

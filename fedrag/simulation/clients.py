@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid
 
+from fedrag.components.crew import ALONE, Crew
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
 from fedrag.data.pooling import POOLED
@@ -70,6 +71,7 @@ class Clients:
         pooled_in: Whether one client holds the data of all sites, and the names of those whose data a round trains
             on; None: each site has a client.
         canaries: How many each site has, and their seed.
+        crew: The processes that train a client together, where they are not Ray's.
     """
 
     folders: Sequence[Path]
@@ -78,6 +80,7 @@ class Clients:
     threads: int
     pooled_in: Rounds | None = None
     canaries: tuple[int, int] = (0, 0)
+    crew: Crew = ALONE
 
     @contextmanager
     def open_grid(self, parts: Parts) -> Iterator[Grid]:
@@ -85,7 +88,8 @@ class Clients:
         configs = [self._pooled()] if self.pooled_in is not None else [self._site(folder) for folder in self.folders]
         losses, components = parts.losses, parts.components  # alone: a display cannot be sent to another process
         if self.pool is None:
-            yield InProcessGrid(make_client_app(losses, parts.display.progress, components=components), configs)
+            progress = parts.display.progress
+            yield InProcessGrid(make_client_app(losses, progress, components=components, crew=self.crew), configs)
             return
         from fedrag.grids.ray_actors import RayGrid  # it imports Ray, which not every run needs
 

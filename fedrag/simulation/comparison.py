@@ -22,7 +22,9 @@ from fedrag.evaluation.records import (
 )
 from fedrag.files import read_json, write_json, write_text
 from fedrag.rag.indexing import shared_indexes
+from fedrag.runs.home_results import home_scores
 from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.home_arm import Homes
 from fedrag.simulation.preflight import held_out_folders
 from fedrag.simulation.rates import try_rates
 from fedrag.simulation.train_arms import Arms
@@ -62,18 +64,19 @@ def measure_arms(arms: Arms, state: State) -> dict[str, Any]:
             try_rates(arms, "pooled")
         return measure(measured_sites, arms.train_pooled(arms.config("pooled"), arms.baselines))
 
-    measurements: dict[str, Callable[[], list[Measured]]] = {"federated": lambda: measure(measured_sites, state)}
-    if evaluation.untouched:
-        measurements["untouched"] = lambda: measure(measured_sites, {})
-    if "local" in evaluation.baselines:
-        measurements["local"] = local
-    if "pooled" in evaluation.baselines:
-        measurements["pooled"] = pooled
-    measured = {name: _measure_once(run, name, measurement) for name, measurement in measurements.items()}
+    measurements: dict[str, tuple[bool, Callable[[], list[Measured]]]] = {
+        "federated": (True, lambda: measure(measured_sites, state)),
+        "untouched": (evaluation.untouched, lambda: measure(measured_sites, {})),
+        "local": ("local" in evaluation.baselines, local),
+        "pooled": ("pooled" in evaluation.baselines, pooled),
+        "personalised": (run.config.federation.personalise > 0, lambda: Homes(arms, state).measure(measure)),
+    }
+    measured = {name: _measure_once(run, name, how) for name, (is_wanted, how) in measurements.items() if is_wanted}
     forgetting = measure_forgetting(run.config, state) if evaluation.generate else {}
     totals = {arm: arms.totals(arm) for arm in ("federated", "local", "pooled") if arm in measured}
     return {
         **measured,
+        **_kept_at_home(run),
         "question_lines": count_lines(measured_sites, split),
         "training": {arm: {name: asdict(total) for name, total in told.items()} for arm, told in totals.items()},
         **({"forgetting": forgetting} if forgetting else {}),
@@ -89,6 +92,13 @@ def _measure_once(run: RunFolder, arm: str, measure: Callable[[], list[Measured]
         write_text(path.with_suffix(".jsonl"), measured_lines(measured))
         write_json(path, summarise_by_site(measured))
     return read_json(path)
+
+
+def _kept_at_home(run: RunFolder) -> dict[str, Any]:
+    """Return how each component did at each site that trained at home, and whether the site keeps its own weights."""
+    sites = home_scores(run.path) if run.config.federation.personalise else {}
+    told = {site: {component: asdict(score) for component, score in scores.items()} for site, scores in sites.items()}
+    return {"at_home": told} if told else {}
 
 
 def _record_seen(

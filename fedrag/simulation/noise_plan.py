@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from fedrag.components.trained_weights import component_plan, trained_sizes
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, trained_components
-from fedrag.dp.accounting import require_opacus
+from fedrag.dp.accounting import require_opacus, usual_delta
 from fedrag.dp.feasibility import NoisePlan, best_plan, cost_text, ratio_text
-from fedrag.dp.noise_costs import A_FACTOR, component_plan, plan_of_weights, planned_steps
+from fedrag.dp.noise_costs import plan_of_weights, planned_steps
+from fedrag.dp.site_noise import WARNING, site_noise_plan, site_noise_steps
 from fedrag.dp.units import count_units, unit_word
+from fedrag.federation.lora_factors import trained_part
 from fedrag.text import plural
 from fedrag.types import Component, Site, State
 
@@ -42,6 +45,22 @@ def noise_lines(config: Config, sites: Sequence[Site], state: State) -> list[str
     return lines
 
 
+def site_noise_lines(config: Config, clients: int, state: State) -> list[str]:
+    """Return the lines on noise that covers whole clients; none where there is none."""
+    settings = config.simulation.site_noise
+    if not settings.is_on:
+        return []
+    lines = [
+        f"site noise: epsilon {settings.epsilon:g} for each whole client at delta {usual_delta(clients):.2g}, "
+        f"{plural(site_noise_steps(config), 'step')} in all; {WARNING}"
+    ]
+    for name in trained_components(config.federation):
+        weights = max(trained_sizes(config.federation, name, state[name]))
+        ratio = site_noise_plan(config, weights, clients).ratio(clients)
+        lines.append(f"  {name}, {weights:,} weights: of {clients:,} clients, noise {ratio_text(ratio)}")
+    return lines
+
+
 def _component_lines(config: Config, name: Component, state: State, units: Mapping[str, int], word: str) -> list[str]:
     """Return what noise costs a component, and what would cost less."""
     plan = component_plan(config, name, state[name])
@@ -57,13 +76,14 @@ def _component_lines(config: Config, name: Component, state: State, units: Mappi
 
 def _advice(config: Config, name: Component, plan: NoisePlan, state: State, units: int) -> list[str]:
     """Return the settings with which the same epsilon costs less; none where there are none."""
-    if not any(A_FACTOR in tensor for tensor in state[name]):
+    b_alone = trained_part(state[name], "A")
+    if len(b_alone) == len(state[name]):
         return [f'  {name}: less noise with an adapter: {name}.weights = "lora"']
     keeps_a = averaging_of(config.federation, name).rule == "ffa"
     rank = getattr(config, name).lora.rank
     trainings = sum(rounds_training(config.federation, one) for one in trained_components(config.federation))
-    b_alone = sum(tensor.size for key, tensor in state[name].items() if A_FACTOR not in key)
-    best, smaller = best_plan(plan_of_weights(config, b_alone), rank, trainings, units)
+    weights = sum(tensor.size for tensor in b_alone.values())
+    best, smaller = best_plan(plan_of_weights(config, weights), rank, trainings, units)
     changed = {
         f'federation.{name}.rule = "ffa" (noise on A and on B would multiply)': not keeps_a,
         "privacy.sample_rate = 1": config.privacy.sample_rate < 1,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +12,10 @@ from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.components.traffic import traffic
+from fedrag.components.trained_weights import trained_sizes
 from fedrag.config.run_settings import FederationConfig
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import rounds_training, schedule_text, trained_components
+from fedrag.config.schedule import rounds_training, schedule_text, sites_asked, sites_needed, trained_components
 from fedrag.data.origins import count_origins, origins_text
 from fedrag.data.questions import count_distinct, question_counts
 from fedrag.data.site_folder import chosen_folders
@@ -28,7 +28,7 @@ from fedrag.runs.facts import client_threads
 from fedrag.runs.rate_tries import rate_text
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
-from fedrag.simulation.noise_plan import noise_lines
+from fedrag.simulation.noise_plan import noise_lines, site_noise_lines
 from fedrag.simulation.preflight import (
     check_scenario,
     held_out_folders,
@@ -37,7 +37,7 @@ from fedrag.simulation.preflight import (
     unused_negatives,
 )
 from fedrag.text import plural, size_text
-from fedrag.types import SPLITS, Component, Site, State
+from fedrag.types import SPLITS, Component, Site, State, Tensors
 from fedrag.weights.compute import best_device, cpu_count
 
 _AGGREGATOR_BYTES = 20  # two 64-bit limbs and one float32 a weight
@@ -55,23 +55,24 @@ def plan_lines(config: Config, components: Components = SHIPPED) -> list[str]:
     check_scenario(config, sites, components)
     able = sites_that_train(config, sites, components)
     state = initial_state(config, trained_components(config.federation), components)
-    sizes = {component: sum(tensor.size for tensor in tensors.values()) for component, tensors in state.items()}
     federation = config.federation
     return [
         f"{config.name}: {plural(federation.rounds, 'round')}, {schedule_text(federation)}",
         "",
         *_site_lines(config, sites, able),
         "",
-        *_training_lines(config, able, sizes, components),
-        *secure_lines(federation, _asked(config, len(able))),
+        *_training_lines(config, able, state, components),
+        *secure_lines(federation, sites_asked(federation, len(able))),
         _byte_line(config, state, len(able), components),
-        _memory_line(config, sizes, len(sites), components),
+        _memory_line(config, state, len(sites), components),
         *noise_lines(config, able, state),
+        *site_noise_lines(config, len(able), state),
         *_reading_lines(config, components),
         *_searching_lines(config, components),
         *_cut_lines(config, sites, components),
         *_rate_lines(config),
         *_start_lines(config, components),
+        *_home_lines(config),
         _evaluation_line(config),
     ]
 
@@ -101,12 +102,10 @@ def _row(name: str, counts: Sequence[int], width: int) -> str:
     return f"  {name:<{width}}  {passages:>8}  {train:>5}  {validation:>10}  {test:>5}"
 
 
-def _training_lines(
-    config: Config, able: Sequence[Site], sizes: dict[Component, int], components: Components
-) -> list[str]:
+def _training_lines(config: Config, able: Sequence[Site], state: State, components: Components) -> list[str]:
     """Return a line a component: how much is trained, on how many questions."""
     lines = []
-    for name, size in sizes.items():
+    for name, tensors in state.items():
         component = find_component(components, name)
         rounds = rounds_training(config.federation, name)
         kind = component.learns_from(config)
@@ -116,7 +115,7 @@ def _training_lines(
             passes = plural(config.privacy.steps, "noised step")
         sort = {"labelled_questions": "labelled ", "answered_questions": ""}.get(kind, "")
         lines.append(
-            f"{name}: {size:,} weights learn from {questions:,} {sort}questions, "
+            f"{name}: {_weights_text(config, name, tensors)} learn from {questions:,} {sort}questions, "
             f"{passes} a round, in {plural(rounds, 'round')}"
         )
     if config.iterates:
@@ -124,14 +123,22 @@ def _training_lines(
         lines.append(f"of these, each round first answers {unanswered:,} itself, and learns from what it trusts")
     lines += unused_negatives(config, able)
     if config.federation.fraction < 1:
-        lines.append(f"each round asks {_asked(config, len(able))} of {len(able)} sites")
+        asked, needed = sites_asked(config.federation, len(able)), sites_needed(config.federation, len(able))
+        first = f", and takes the first {needed} that reply" if config.federation.overselect else ""
+        lines.append(f"each round asks {asked} of {len(able)} sites{first}")
     return lines
+
+
+def _weights_text(config: Config, name: Component, tensors: Tensors) -> str:
+    """Return how many weights a component trains in a round; a frozen factor is none of them."""
+    sizes = trained_sizes(config.federation, name, tensors)
+    return " and ".join(f"{size:,}" for size in sizes) + (" weights in turn" if len(sizes) > 1 else " weights")
 
 
 def _byte_line(config: Config, state: State, able: int, components: Components) -> str:
     """Return the line on the bytes of all arrays; the text around them adds some kilobytes to a message."""
     moved = traffic(config, state, components)
-    total = moved.total(_asked(config, able), able)
+    total = moved.total(sites_asked(config.federation, able), able)
     return (
         f"bytes ({config.federation.wire}): in a round at most {size_text(max(moved.to_site))} to a site and "
         f"{size_text(max(moved.back))} back; at most {size_text(total)} in all"
@@ -157,12 +164,14 @@ vanishes, 4 must stay; the aggregation error cannot be measured
     ]
 
 
-def _memory_line(config: Config, sizes: dict[Component, int], clients: int, components: Components) -> str:
+def _memory_line(config: Config, state: State, clients: int, components: Components) -> str:
     """Return the line on the memory of the weights; what a forward pass needs on top depends on the texts."""
     models = required_models(config, components)
     base = sum(find_component(components, key).steps().base_bytes(config, model) for key, model in models.items())
-    training = max(sizes.values()) * _OPTIMIZER_BYTES
-    server = sum(sizes.values()) * (4 + _AGGREGATOR_BYTES)
+    trained = {name: max(trained_sizes(config.federation, name, tensors)) for name, tensors in state.items()}
+    training = max(trained.values()) * _OPTIMIZER_BYTES
+    held = sum(tensor.size for tensors in state.values() for tensor in tensors.values())
+    server = held * 4 + sum(trained.values()) * _AGGREGATOR_BYTES
     processes = "this process"
     if config.simulation.grid == "ray":
         room = max(1, cpu_count() // config.simulation.cpus_per_actor)
@@ -221,15 +230,24 @@ def _start_lines(config: Config, components: Components) -> list[str]:
     return [f"the rounds start from the {' and the '.join(facts['components'])} of {facts['run']}"]
 
 
+def _home_lines(config: Config) -> list[str]:
+    """Return the line on training at home after the last round; none without it."""
+    passes = config.federation.personalise
+    if not passes:
+        return []
+    noise = ", without noise, since nothing of it leaves the site" if config.privacy.is_on else ""
+    return [
+        f"after the last round each site trains on for {plural(passes, 'pass', 'passes')} at home{noise}, and keeps "
+        "what gains on its validation questions"
+    ]
+
+
 def _evaluation_line(config: Config) -> str:
     evaluation = config.evaluation
     if evaluation.split == "none":
         return "then: no evaluation (evaluation.split is none)"
-    arms = ["untouched"] * evaluation.untouched + ["federated", *evaluation.baselines]
+    personalised = ["personalised"] * bool(config.federation.personalise)
+    arms = ["untouched"] * evaluation.untouched + ["federated", *personalised, *evaluation.baselines]
     questions = "all questions" if evaluation.split == "all" else f"the {evaluation.split} questions"
     where = "held-out sites" if evaluation.sites == "held-out" else "sites that take part"
     return f"then: {', '.join(arms)} measured on {questions} of the {where}"
-
-
-def _asked(config: Config, sites: int) -> int:
-    return max(1, math.ceil(config.federation.fraction * sites - 1e-9))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,15 +9,17 @@ from pathlib import Path
 from fedrag.components.base_models import required_models
 from fedrag.components.model_check import require_tried
 from fedrag.components.model_errors import naming_model
+from fedrag.components.negatives_check import require_negatives
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
-from fedrag.config.schedule import trained_components
+from fedrag.config.schedule import sites_asked, trained_components
 from fedrag.data.canaries import with_canaries
 from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
 from fedrag.dp.accounting import require_opacus
+from fedrag.dp.site_noise import require_many_clients
 from fedrag.errors import ConfigError, DataError
 from fedrag.secure_sum.roster import MIN_SITES
 from fedrag.secure_sum.sum_terms import threshold
@@ -45,6 +46,8 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
     check_poison(config.simulation.poison, sites)
     if config.privacy.is_on:
         require_opacus()
+    if config.simulation.site_noise.is_on:
+        require_opacus("simulation.site_noise.epsilon")
     _check_training(config, sites, components)
     _check_evaluation(config, sites)
     models = required_models(config, components)
@@ -53,6 +56,7 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
         verify_model(model)
     for key, model in models.items():
         find_component(components, key).steps().check_base(config, model)
+    require_negatives(config, sites)
     for key, model in models.items():
         require_tried(config, key, find_component(components, key), model)
     for name in trained_components(config.federation):
@@ -119,6 +123,8 @@ def _check_training(config: Config, sites: Sequence[Site], components: Component
         )
     if config.federation.secure:
         _check_secure(config, len(able))
+    if config.simulation.site_noise.is_on:
+        require_many_clients(config, len(able))
     if config.federation.keep == "best":
         for name, component in trained.items():
             needs = "labelled_questions" if component.validates_labelled else component.learns_from(config)
@@ -128,7 +134,7 @@ def _check_training(config: Config, sites: Sequence[Site], components: Component
 def _check_secure(config: Config, sites: int) -> None:
     """Require the sites that a secure sum of a round needs."""
     settings = config.federation
-    asked = max(1, math.ceil(settings.fraction * sites - 1e-9))
+    asked = sites_asked(settings, sites)
     if asked < MIN_SITES:
         raise ConfigError(
             f"federation.secure = true needs {MIN_SITES} sites in a round, and there are {asked}: of two, each would "

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from fedrag.components.base_models import required_models
+from fedrag.components.crew import Crew
 from fedrag.components.earlier_result import read_earlier_result, take_start
 from fedrag.components.own_functions import own_facts, own_losses, own_rule, require_same_functions
 from fedrag.components.shipped import SHIPPED
@@ -28,6 +29,7 @@ from fedrag.runs.more_rounds import extend_run
 from fedrag.runs.run_folder import RunFolder, alone_in_run, require_unused
 from fedrag.simulation.clients import Clients, Parts
 from fedrag.simulation.comparison import measure_arms
+from fedrag.simulation.home_arm import Homes
 from fedrag.simulation.poison import poisoned
 from fedrag.simulation.preflight import check_scenario, training_sites, unused_negatives
 from fedrag.simulation.rates import try_rates
@@ -211,9 +213,10 @@ def _finish(
     if "passes" in run.facts:
         parts.display.say(reading_text(run.facts["passes"]))
     try:
-        with pool as opened:
+        with pool as opened, Crew(run.config.simulation.processes) as crew:
             canaries = (run.config.simulation.canaries, run.config.seed)
-            clients = Clients(folders, run.path / "sites", opened, run.facts["threads"], canaries=canaries)
+            threads = run.facts["threads"]
+            clients = Clients(folders, run.path / "sites", opened, threads, canaries=canaries, crew=crew)
             arms = Arms(run, clients, parts, training_sites(run.config, folders))
             for line in unused_negatives(run.config, arms.sites):
                 parts.display.say(line)
@@ -221,6 +224,8 @@ def _finish(
                 try_rates(arms, "federated")
             with following(run, run.config.tracking.to, parts.display) as trackers:
                 state = arms.train_federated(arms.config("federated"), run.path, trackers.catch_up)
+                if run.config.federation.personalise:
+                    Homes(arms, state).train()
                 results = measure_arms(arms, state)
                 write_json(run.path / "results.json", {"run": run.identity(), **results})
     except (KeyboardInterrupt, QuorumError, StorageError):

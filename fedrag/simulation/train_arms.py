@@ -17,6 +17,7 @@ from fedrag.config.averaging import ONE_SITE
 from fedrag.config.poison_settings import PoisonConfig
 from fedrag.config.privacy_settings import PrivacyConfig
 from fedrag.config.scenario import Config
+from fedrag.config.site_noise_settings import SiteNoiseConfig
 from fedrag.data.site_folder import site_name
 from fedrag.errors import QuorumError
 from fedrag.federation.federate import federate
@@ -100,8 +101,11 @@ class Arms:
 
     @cached_property
     def _asked(self) -> dict[int, list[str]]:
-        """The names of the sites that the federation asked, by round."""
-        return {record["round"]: record["asked"] for record in self.run.rounds()}
+        """The names of the sites that the federation asked, and that were not late, by round."""
+        return {
+            record["round"]: [name for name in record["asked"] if name not in record.get("late", {})]
+            for record in self.run.rounds()
+        }
 
     @cached_property
     def _start(self) -> State:
@@ -151,8 +155,11 @@ def arm_config(config: Config, arm: Arm, rates: Mapping[Component, float]) -> Co
         own |= {"learning_rate": rates[component]} if component in rates else {}
         changed[component] = getattr(config, component).model_copy(update=own)
     if arm != "federated":
-        alone = {"fraction": 1.0, "deliver": False, "min_sites": 1, "proximal_mu": 0.0, "wire": "float32"}
-        changed["federation"] = config.federation.model_copy(update=alone | ONE_SITE)
+        alone = {"fraction": 1.0, "overselect": 0.0, "min_sites": 1}
+        plain = {"deliver": False, "proximal_mu": 0.0, "wire": "float32"}
+        changed["federation"] = config.federation.model_copy(update=alone | plain | ONE_SITE)
         changed["privacy"] = PrivacyConfig()  # nothing leaves a site, so there is nothing to hide
-        changed["simulation"] = config.simulation.model_copy(update={"poison": PoisonConfig()})
+        changed["simulation"] = config.simulation.model_copy(
+            update={"poison": PoisonConfig(), "site_noise": SiteNoiseConfig()}
+        )
     return config.model_copy(update=changed)

@@ -16,6 +16,7 @@ from flwr.clientapp import ClientApp
 
 from fedrag import __version__
 from fedrag.components.base_models import base_identities
+from fedrag.components.crew import ALONE, Crew
 from fedrag.components.own_functions import own_losses
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components
@@ -24,10 +25,22 @@ from fedrag.config.scenario import Config
 from fedrag.data.questions import question_counts
 from fedrag.errors import FedragError, TrainingDiverged
 from fedrag.federation.greeting import Greeting, greeting_content
-from fedrag.federation.messages import DELIVER, GREET, TRAIN, VALIDATE, Reply, Request, open_request, reply_content
+from fedrag.federation.messages import (
+    DELIVER,
+    GREET,
+    HOME,
+    TRAIN,
+    VALIDATE,
+    Reply,
+    Request,
+    open_request,
+    reply_content,
+)
 from fedrag.federation.secure_messages import REVEAL
+from fedrag.runs.home_results import HOME_FOLDER, key_of, save_home
 from fedrag.seeding import derive_seed
 from fedrag.site.acceptance import accept_delivery
+from fedrag.site.home_training import train_at_home
 from fedrag.site.policy import apply_to_greeting, apply_to_reply
 from fedrag.site.refusal import DeadlinePassed, refusal_code
 from fedrag.site.secure_round import SecureLimits, answer_reveal, secure_round
@@ -50,6 +63,7 @@ class _Setup:
     on_progress: OnProgress | None
     policy: Policy | None
     components: Components
+    crew: Crew
 
 
 def make_client_app(
@@ -57,6 +71,7 @@ def make_client_app(
     on_progress: OnProgress | None = None,
     policy: Policy | None = None,
     components: Components = SHIPPED,
+    crew: Crew = ALONE,
 ) -> ClientApp:
     """Return the client app of a site.
 
@@ -65,9 +80,10 @@ def make_client_app(
         on_progress: Called with (what, done, in all) while it works; nothing of it leaves the site.
         policy: What of its greetings and replies may leave the site; None: all of them.
         components: What can be trained, by name.
+        crew: The processes that train together here.
     """
     app = ClientApp()
-    setup = _Setup(losses, on_progress, policy, components)
+    setup = _Setup(losses, on_progress, policy, components, crew)
 
     def handle(message: Message, context: Context, step: Step) -> Message:
         return Message(_answer(message, context, step, setup), reply_to=message)
@@ -99,7 +115,21 @@ def make_client_app(
             message, context, lambda bench, request: accept_delivery(bench, request, components, adopts=adopts)
         )
 
+    if policy is None:  # of a simulation: no coordinator asks a deployed site to train at home
+
+        @app.train(HOME.partition(".")[2])
+        def train_home(message: Message, context: Context) -> Message:
+            return handle(message, context, lambda bench, request: _train_at_home(bench, request, components))
+
     return app
+
+
+def _train_at_home(bench: Workbench, request: Request, components: Components) -> Reply:
+    """Train the result on, and write down what the site keeps of it; nothing of it is in the reply."""
+    epochs = bench.config.federation.personalise
+    found = train_at_home(bench, request.state, epochs, components)
+    save_home(bench.cache / HOME_FOLDER, key_of(request.state, epochs), found)
+    return Reply()
 
 
 def _greet(message: Message, context: Context, setup: _Setup) -> RecordDict:
@@ -131,7 +161,9 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
             return kept
         site = paths.load(request.round_number if message.metadata.message_type == TRAIN else None)
         losses = own_losses(config.own, setup.losses)
-        bench = Workbench(site, paths.cache, paths.scores, config, losses, run=paths.run, indexes=paths.indexes)
+        bench = Workbench(
+            site, paths.cache, paths.scores, config, losses, run=paths.run, indexes=paths.indexes, crew=setup.crew
+        )
         reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
         if setup.policy:
             answered = sum(bool(question.answers) for question in site.validation)

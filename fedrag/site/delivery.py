@@ -40,6 +40,9 @@ REPORT_FILE = "report.html"
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,99}")
 """A run's name becomes a folder's name, so it must not lead out of the folder; no run's name has a dot."""
 
+HOME = ".home"
+"""Ends the name of models that the site trained on at home; no run's name has a dot."""
+
 MOST_DELIVERIES = 100
 """Deliveries that a site keeps: a coordinator that sends ever more of them does not fill its disk."""
 
@@ -57,6 +60,7 @@ class Delivery:
         adopted: Whether the site took it into use; false: it waits.
         verdict: How it did on the site's validation questions, as `fedrag.site.adoption` records it; empty before.
         scenario: Hash of the scenario; empty in lists that an earlier version wrote.
+        home: How it went when it was trained on at home, as `fedrag.site.home_delivery` notes it; empty: it was not.
     """
 
     run: str
@@ -67,6 +71,12 @@ class Delivery:
     adopted: bool = True
     verdict: dict[str, Any] = field(default_factory=dict)
     scenario: str = ""
+    home: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def is_home(self) -> bool:
+        """Whether this site made it, by training a delivery on at home."""
+        return self.run.endswith(HOME)
 
     @property
     def is_to_be_judged(self) -> bool:
@@ -135,26 +145,30 @@ def save_delivery(
     told = hashlib.sha256(scenario.encode()).hexdigest()
     time = datetime.now().astimezone().isoformat(timespec="seconds")
     with changing(folder) as found:
-        of_the_run = [delivery for delivery in found if delivery.run.partition(".")[0] == run]
+        came = [delivery for delivery in found if not delivery.is_home]
+        of_the_run = [delivery for delivery in came if delivery.run.partition(".")[0] == run]
         of_these = (one for one in of_the_run if one.sha256 == digests and _scenario_hash(folder, one) in ("", told))
         if same := next(of_these, None):
             if not _is_intact(folder, same, scenario):
-                _write(models_folder(folder, same.run), state, scenario)
+                write_models(models_folder(folder, same.run), state, scenario)
             return
-        if len(found) >= MOST_DELIVERIES:
+        if len(came) >= MOST_DELIVERIES:
             raise DeliveryRefused("deliveries-full", f"{MOST_DELIVERIES} deliveries are here; fedrag client purge")
         names = {delivery.run for delivery in of_the_run}
         name = run if not names else next(n for i in count(2) if (n := f"{run}.{i}") not in names)
         taken_back = any(one.taken_back and (one in of_the_run or one.sha256 == digests) for one in found)
-        _write(models_folder(folder, name), state, scenario)
+        write_models(models_folder(folder, name), state, scenario)
         found.append(Delivery(name, time, digests, models or {}, taken_back, adopts and not taken_back, {}, told))
 
 
-def _write(folder: Path, state: State, scenario: str) -> None:
+def write_models(folder: Path, state: State, scenario: str) -> dict[str, str]:
+    """Write models and the scenario of their run into a folder, and return the hash of each component's file."""
+    files = {component: save(tensors) for component, tensors in state.items()}
     with replacing_folder(folder) as partial:
-        for component, tensors in state.items():
-            (partial / f"{component}.safetensors").write_bytes(save(tensors))
+        for component, content in files.items():
+            (partial / f"{component}.safetensors").write_bytes(content)
         (partial / "scenario.toml").write_text(scenario, encoding="utf-8")
+    return {component: hashlib.sha256(content).hexdigest() for component, content in files.items()}
 
 
 def _scenario_hash(folder: Path, delivery: Delivery) -> str:

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import errno
 
-from fedrag.errors import ConfigError, DataError, MessageError, ModelError, StorageError, TrainingDiverged
+from fedrag.errors import (
+    ConfigError,
+    DataError,
+    MessageError,
+    ModelError,
+    StorageError,
+    TrainingDiverged,
+    TrainingProcessLost,
+)
 from fedrag.secure_sum.refused import SecureSumRefused
 
 
@@ -39,6 +47,7 @@ def refusal_code(error: Exception) -> str:
         return "out-of-memory"
     codes: dict[type[Exception], str] = {
         TrainingDiverged: "diverged",
+        TrainingProcessLost: "training-process",
         DeadlinePassed: "deadline",
         DataError: "bad-data",
         ModelError: "bad-model",

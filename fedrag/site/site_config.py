@@ -211,6 +211,8 @@ class SiteConfig(SiteSection):
     """Folder of this site's questions and passages; a relative path starts at the folder of this file."""
     device: Literal["", "cpu", "cuda"] = ""
     """What the models run on, "cpu" or "cuda" (a GPU); empty: the GPU if there is one."""
+    processes: AtLeast1 = 1
+    """Processes that train together here, each on its share of every batch: one for each GPU."""
     proxy: Annotated[str, AfterValidator(_proxy)] = ""
     """Proxy on the way to the coordinator, such as "http://proxy.example.org:3128"; empty: none."""
     ca: Location = "ca.crt"
@@ -221,6 +223,8 @@ class SiteConfig(SiteSection):
     """Private key of this site; it never leaves this machine."""
     evaluate: bool = True
     """Whether delivered models are measured here, on this site's own test questions; the results stay here."""
+    personalise: AtLeast0 = 0
+    """Passes over its training questions for which models in use are trained on here, if they then gain; 0: none."""
     source: SourceConfig = SourceConfig()
     policy: Policy = Policy()
 

@@ -10,7 +10,7 @@ from functools import cache
 from fedrag.augmentation.pseudo_labels import pseudo_labelled
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
-from fedrag.components.work import Prepared, Work, Workbench
+from fedrag.components.work import NothingToLearn, Prepared, Work, Workbench
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, norm
 from fedrag.models.resident import RoundModels
@@ -48,10 +48,16 @@ def train_site(
     if bench.config.iterates:
         work = _with_pseudo_labels(work)
     # Answer scores come before prompts: they take longest, and what goes wrong in them is known soonest.
-    found = {name: find_component(components, name).steps().prepare(work) for name in reversed(request.components)}
+    found: dict[Component, Prepared | None] = {}
+    lacking = "no-examples"
+    for name in reversed(request.components):
+        try:
+            found[name] = find_component(components, name).steps().prepare(work)
+        except NothingToLearn as nothing:
+            found[name], lacking = None, nothing.code
     prepared = {name: training for name in request.components if (training := found[name])}
     if not prepared:
-        return Reply(refusal="no-examples")
+        return Reply(refusal=lacking)
     if min(training.distinct_questions for training in prepared.values()) < min_questions:
         return Reply(refusal="policy-few-examples")
     spent = {"privacy.epsilon": spend(bench, request, budget.noise, list(prepared))} if budget.noise else {}

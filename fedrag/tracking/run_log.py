@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from fedrag.config.scenario import Config
-from fedrag.evaluation.records import METRICS, TITLES
+from fedrag.evaluation.records import ARMS, METRICS, TITLES
 from fedrag.files import read_json
 from fedrag.runs.run_folder import RunFolder
 
 Value = str | int | float | bool
 
-ARMS = ("untouched", "local", "federated", "pooled")
 _PATHS = ("data.sites",)
 """Settings that are paths of this machine: a tracker is not told."""
 _NAMES_OR_PATHS = ("start_from", "models.generator", "models.retriever")
@@ -155,7 +154,7 @@ def round_values(record: Mapping[str, Any]) -> dict[str, float]:
         elif f"{component}.loss" in together:
             values[f"{component}/loss"] = together[f"{component}.loss"]
         values |= {f"{component}/loss/{name}": loss for name, loss in losses.items()}
-        for kind in ("validation", "update_norm", "aggregation_error"):
-            if component in record[kind]:
+        for kind in ("validation", "update_norm", "aggregation_error", "learning_rate"):
+            if component in record.get(kind, {}):  # rounds of 0.1 tell no learning rate
                 values[f"{component}/{kind}"] = record[kind][component]
     return {name: float(value) for name, value in values.items() if math.isfinite(value)}

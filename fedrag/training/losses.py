@@ -67,6 +67,23 @@ def lsr_loss(
     return terms.sum(dim=-1).mean()
 
 
+def rank_logits(scores: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """Return target logits whose softmax is one over the rank: target_j = (1 / r_j) / sum_i (1 / r_i).
+
+    The highest score has rank 1, and equal scores share the mean of their ranks (Kendall 1945). A softmax of scores is
+    as sharp as they lie apart, which differs from question to question; this one has one shape for all.
+
+    Args:
+        scores: (questions, k), higher is better.
+        valid: (questions, k) booleans: candidates that exist.
+    """
+    others = valid[:, None, :]
+    higher = (scores[:, None, :] > scores[:, :, None]) & others
+    equal = (scores[:, None, :] == scores[:, :, None]) & others
+    ranks = higher.sum(dim=-1) + (equal.sum(dim=-1).clamp(min=1) + 1) / 2
+    return -ranks.to(torch.promote_types(scores.dtype, torch.float32)).log()
+
+
 @dataclass(frozen=True, slots=True)
 class Losses:
     """The loss functions of a run; a caller may replace each of them.

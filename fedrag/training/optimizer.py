@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from fedrag.config.learning_rates import learning_rate
 from fedrag.config.training_settings import OptimizerSection
 from fedrag.errors import TrainingDiverged
 from fedrag.types import Tensors
@@ -33,23 +34,6 @@ class Progress:
         At the start of a step a rate that rises from 0 would waste the first step of every site.
         """
         return (self.index + (step + 0.5) / steps) / self.total
-
-
-def learning_rate(settings: OptimizerSection, done: float) -> float:
-    """Return the learning rate after a share of the whole training.
-
-    >>> learning_rate(OptimizerSection(learning_rate=1.0, warmup=0.0), 0.25)
-    0.75
-    """
-    if done < settings.warmup:
-        return settings.learning_rate * (done / settings.warmup)
-    decay = (done - settings.warmup) / (1.0 - settings.warmup) if settings.warmup < 1.0 else 0.0
-    factor = {
-        "constant": 1.0,
-        "linear": 1.0 - decay,
-        "cosine": 0.5 * (1.0 + math.cos(math.pi * decay)),
-    }[settings.schedule]
-    return settings.learning_rate * factor
 
 
 class MasterOptimizer:
@@ -94,13 +78,18 @@ class MasterOptimizer:
         """The float32 copies of the trained parameters, in the order of `gradients`."""
         return list(self._masters.values())
 
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        """The trained parameters, in the order of `gradients`."""
+        return list(self._parameters.values())
+
     def gradients(self, loss: torch.Tensor) -> list[torch.Tensor | None]:
         """Run the backward pass of a loss, possibly at the same time as others.
 
         Returns:
             The gradients of the parameters; None where the loss does not depend on one.
         """
-        return list(torch.autograd.grad(loss, list(self._parameters.values()), allow_unused=True))
+        return list(torch.autograd.grad(loss, self.parameters, allow_unused=True))
 
     def of_trained(self, gradients: Sequence[torch.Tensor | None]) -> list[torch.Tensor | None]:
         """Return, of gradients of all parameters that it was given, those of the trained ones."""

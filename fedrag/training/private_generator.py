@@ -9,15 +9,18 @@ from contextlib import nullcontext
 import torch
 
 from fedrag.config.training_settings import GeneratorConfig
+from fedrag.models.adapter_rows import AdapterRows
 from fedrag.models.generator import Generator
 from fedrag.passes.checkpointing import layers_checkpointed
 from fedrag.passes.choose import ReadingPath
-from fedrag.passes.reading import reader_of
+from fedrag.passes.memory_estimate import tokens_at_a_time
+from fedrag.passes.reading import TRAINING_TOKENS, reader_of
 from fedrag.passes.threads import thread_pool
 from fedrag.training.losses import AnswerLoss, answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
-from fedrag.training.private_steps import NoisedSteps, UnitGradients, train_with_noise
+from fedrag.training.private_steps import NoisedSteps, train_with_noise
 from fedrag.training.result import OnStep, TrainingResult
+from fedrag.training.unit_gradients import UnitGradients
 from fedrag.types import Example, Tensors
 
 Unit = Sequence[Example]
@@ -58,11 +61,15 @@ def train_generator_privately(
     generator.dropout = settings.dropout
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu, trained)
     threads = reader_of(generator).paths.training.threads
-    gradients = unit_gradients(generator, optimizer, loss)
+    gradients = unit_gradients(generator, optimizer, settings, loss)
     checkpointed = settings.activation_checkpointing == "on"
     generator.model.train(settings.dropout)
     try:
-        with layers_checkpointed(generator.model) if checkpointed else nullcontext(), thread_pool(threads) as run:
+        with (
+            gradients.ready(),
+            layers_checkpointed(generator.model) if checkpointed else nullcontext(),
+            thread_pool(threads) as run,
+        ):
             train_with_noise(gradients, units, steps, run, threads, progress, on_step)
     finally:
         generator.model.train(False)
@@ -70,13 +77,24 @@ def train_generator_privately(
 
 
 def unit_gradients(
-    generator: Generator, optimizer: MasterOptimizer, loss: AnswerLoss = answer_loss
+    generator: Generator, optimizer: MasterOptimizer, settings: GeneratorConfig, loss: AnswerLoss = answer_loss
 ) -> UnitGradients[Example]:
-    """Return what computes gradients of the mean loss of an answer's tokens, an example a pass."""
+    """Return what computes gradients of the mean loss of an answer's tokens, in padded rows.
+
+    Args:
+        generator: The generator.
+        optimizer: Holds the trained parameters.
+        settings: Its `micro_batch_tokens` are those of a pass.
+        loss: Sums over answer tokens; it is given one example at a time.
+    """
     reader = reader_of(generator)
     plain = ReadingPath("plain", 1, {})
 
-    def loss_of(example: Example) -> torch.Tensor:
-        return loss(*reader.answer_logits([example], plain)) / len(example.answer)
+    def loss_of(examples: Sequence[Example]) -> torch.Tensor:
+        lengths = [len(example.answer) for example in examples]
+        logits, labels = (torch.split(part, lengths) for part in reader.answer_logits(examples, plain))
+        return torch.stack([loss(*part) / len(part[1]) for part in zip(logits, labels, strict=True)]).sum()
 
-    return UnitGradients(optimizer, loss_of)
+    rows = AdapterRows.of(generator.model, optimizer.parameters)
+    tokens = tokens_at_a_time(generator, settings.micro_batch_tokens, TRAINING_TOKENS) // reader.paths.training.threads
+    return UnitGradients(optimizer, loss_of, rows, lambda example: example.length, tokens)

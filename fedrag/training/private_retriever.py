@@ -13,16 +13,20 @@ from collections.abc import Collection, Sequence
 import torch
 
 from fedrag.config.training_settings import RetrieverConfig
+from fedrag.models.adapter_rows import AdapterRows
 from fedrag.models.retriever import Retriever
 from fedrag.passes.threads import thread_pool
-from fedrag.training.guide import Guide
 from fedrag.training.losses import Losses
 from fedrag.training.optimizer import MasterOptimizer, Progress
-from fedrag.training.private_steps import NoisedSteps, UnitGradients, train_with_noise
+from fedrag.training.private_steps import NoisedSteps, train_with_noise
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.training.retriever_examples import RetrieverExample
-from fedrag.training.retriever_training import TrainingPassages, batch_loss, temperatures_of
+from fedrag.training.retriever_loss import BatchLoss
+from fedrag.training.retriever_training import temperatures_of
+from fedrag.training.unit_gradients import UnitGradients
 from fedrag.types import Tensors
+
+_PASS_TOKENS = 2048  # padding included
 
 Unit = Sequence[RetrieverExample]
 """The labelled pairs and scored candidates of one question, or of one subject."""
@@ -65,7 +69,7 @@ def train_retriever_privately(
     torch.manual_seed(secrets.randbits(63))  # dropout by a seed would tell how many passes came before one's own
     retriever.learner.train(settings.dropout)
     try:
-        with thread_pool(1) as run:
+        with gradients.ready(), thread_pool(1) as run:
             train_with_noise(gradients, units, steps, run, 1, progress, on_step)
     finally:
         retriever.learner.eval()
@@ -81,20 +85,28 @@ def unit_gradients(
     settings: RetrieverConfig,
     losses: Losses = Losses(),
 ) -> UnitGradients[RetrieverExample]:
-    """Return what computes gradients of the loss of a batch that is one example.
+    """Return what computes gradients of the loss of batches that are one example each.
+
+    Many questions are encoded in a pass, if an adapter alone is trained and passages stay as they are: a passage of
+    several questions would belong to each of them.
 
     Args:
         retriever: Encodes the passages of all examples now, where their side is not trained.
         optimizer: Holds the trained parameters.
         examples: All that will be asked for.
         settings: Losses.
-        losses: The loss functions.
+        losses: The loss functions; they are given one example at a time.
     """
-    guided = settings.uses_contrastive and settings.contrastive.guide == "untouched"
-    guide = Guide.of(retriever, examples) if guided else None
-    passages = TrainingPassages(retriever, examples)
+    loss = BatchLoss.over(retriever, examples, settings, losses)
+    tokens = _question_tokens(retriever, examples)
+    rows = None if settings.trains_passage_side else AdapterRows.of(retriever.learner, optimizer.parameters)
+    return UnitGradients(optimizer, loss.of_each, rows, lambda example: tokens[example.question], _PASS_TOKENS)
 
-    def loss_of(example: RetrieverExample) -> torch.Tensor:
-        return batch_loss(retriever, passages, [example], settings, losses, guide)
 
-    return UnitGradients(optimizer, loss_of)
+def _question_tokens(retriever: Retriever, examples: Sequence[RetrieverExample]) -> dict[str, int]:
+    """Return how many tokens the encoder reads of each question."""
+    questions = list(dict.fromkeys(example.question for example in examples))
+    if not questions:
+        return {}
+    mask = retriever.query_features(questions)["attention_mask"]
+    return dict(zip(questions, mask.sum(dim=1).tolist(), strict=True))

@@ -2,18 +2,17 @@
 
     g = (1 / (q n)) (sum_i g_i min(1, C / |g_i|) + z C N(0, 1)),  each of the n units in the sum with probability q
 
-g_i comes from passes over unit i alone, |g_i| is over all trained weights at once. Nothing is shared between units,
-neither prompts that begin alike nor passages: all that depends on a unit is its part.
+g_i is the gradient of unit i alone (`unit_gradients.py`), |g_i| its norm over all trained weights at once.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 import torch
 
@@ -21,16 +20,13 @@ from fedrag.dp.accounting import Event
 from fedrag.dp.noise import Entropy, gaussian, poisson_sample
 from fedrag.errors import ConfigError
 from fedrag.passes.threads import RunJobs
-from fedrag.training.optimizer import MasterOptimizer, Progress
+from fedrag.training.optimizer import Progress
 from fedrag.training.result import OnStep
+from fedrag.training.unit_gradients import Gradient, UnitGradients
 
 E = TypeVar("E")
 
-Gradient = list[torch.Tensor]
-"""The gradient of one unit, a tensor for each trained parameter, in float32."""
-
-_WAITING = 4  # gradients of units that are kept for each thread
-_ROUNDING = 1e-6  # by which a clipped norm in float32 may be too large
+_WAITING = 4  # sums that are kept for each thread
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,47 +48,6 @@ class NoisedSteps:
         return poisson_sample(units, self.event.sample_rate, self.entropy)
 
 
-@dataclass(frozen=True, slots=True)
-class UnitGradients(Generic[E]):
-    """Computes the gradients of units, one unit after the other or some at a time in threads.
-
-    Attributes:
-        optimizer: Holds the trained parameters.
-        loss_of: The loss of one example of a unit; it reads that example alone.
-    """
-
-    optimizer: MasterOptimizer
-    loss_of: Callable[[E], torch.Tensor]
-
-    def of(self, unit: Sequence[E]) -> Gradient:
-        """Return the mean of the gradients of a unit's examples."""
-        total = [torch.zeros_like(master) for master in self.optimizer.masters]
-        for example in unit:
-            found = self.optimizer.gradients(self.loss_of(example))
-            for own, gradient in zip(total, found, strict=True):
-                if gradient is not None:
-                    own.add_(gradient.float(), alpha=1.0 / len(unit))
-        return total
-
-    def clipped(self, unit: Sequence[E], clip_norm: float) -> Gradient:
-        """Return the gradient of a unit, scaled down to the clip norm if it is longer; zero if it is not finite."""
-        return clip(self.of(unit), clip_norm)
-
-
-def clip(gradient: Gradient, clip_norm: float) -> Gradient:
-    """Scale a gradient down to a norm; one that is not finite becomes zero, since an error would tell of the unit."""
-    norm = gradient_norm(gradient)
-    if not math.isfinite(norm):
-        return [torch.zeros_like(part) for part in gradient]
-    factor = min(1.0, clip_norm / norm * (1.0 - _ROUNDING)) if norm else 1.0
-    return [part * factor for part in gradient]
-
-
-def gradient_norm(gradient: Gradient) -> float:
-    """Return the L2 norm over all tensors of a gradient, added up in float64."""
-    return math.sqrt(sum(float(part.double().square().sum()) for part in gradient))
-
-
 def train_with_noise(
     gradients: UnitGradients[E],
     units: Sequence[Sequence[E]],
@@ -105,7 +60,7 @@ def train_with_noise(
     """Take the noised steps of one round.
 
     Args:
-        gradients: Computes the gradient of a unit.
+        gradients: Computes the clipped gradients of units.
         units: The examples of each unit; a unit may have none.
         steps: How many steps, with which noise.
         run: Runs jobs in threads.
@@ -123,12 +78,10 @@ def train_with_noise(
     expected = event.sample_rate * len(units)
     for step in range(event.steps):
         total = [torch.zeros_like(master) for master in optimizer.masters]
-        drawn = [units[row] for row in steps.draw(len(units)) if units[row]]
-        for start in range(0, len(drawn), _WAITING * threads):
-            jobs = [
-                partial(gradients.clipped, unit, steps.clip_norm) for unit in drawn[start : start + _WAITING * threads]
-            ]
-            for part in run(jobs):
+        jobs = gradients.jobs([units[row] for row in steps.draw(len(units)) if units[row]])
+        for start in range(0, len(jobs), _WAITING * threads):
+            some = jobs[start : start + _WAITING * threads]
+            for part in run(partial(gradients.clipped_sum, job, steps.clip_norm) for job in some):
                 torch._foreach_add_(total, part)
         _add_noise(total, event.noise_multiplier * steps.clip_norm, steps.entropy)
         torch._foreach_div_(total, expected)

@@ -28,6 +28,7 @@ from fedrag.text import size_text
 from fedrag.training.losses import AnswerLoss, answer_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.passage_batches import passage_batches
+from fedrag.training.process_group import ALONE, Group
 from fedrag.training.result import OnStep, TrainingResult
 from fedrag.types import Example, Question, Tensors
 
@@ -69,6 +70,7 @@ def train_generator(
     loss: AnswerLoss = answer_loss,
     on_step: OnStep | None = None,
     free_bytes: float | None = None,
+    group: Group = ALONE,
 ) -> TrainingResult:
     """Train the adapter for one round and return its update.
 
@@ -84,19 +86,22 @@ def train_generator(
         loss: Sums over answer tokens; see `fedrag.training.losses.answer_loss`.
         on_step: Called after each step with (steps done, steps in all, loss).
         free_bytes: Memory that training may take, for `activation_checkpointing = "auto"`; None: all that is free.
+        group: The processes that train together; each calls this with the same examples, settings, seed and state.
 
     Raises:
         TrainingDiverged: A loss or gradient is not finite.
         ModelError: Activation checkpointing is on, and the generator's architecture does not support it.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + group.rank)  # dropout differs from share to share
     generator.dropout = settings.dropout
     optimizer = MasterOptimizer(generator.parameters(), settings, received, proximal_mu, trained)
     batches = example_batches(examples, settings, seed)
     losses: list[float] = []
     reader = reader_of(generator)
     threads = reader.paths.training.threads
-    split = [reader.training_passes([examples[i] for i in rows], settings.micro_batch_tokens) for rows in batches]
+    answer_tokens = [sum(len(examples[i].answer) for i in rows) for rows in batches]
+    shares = [[examples[i] for i in group.share(rows)] for rows in batches]
+    split = [reader.training_passes(share, settings.micro_batch_tokens) if share else [] for share in shares]
     checkpointed = _is_checkpointed(generator, split, settings, free_bytes)
     replayed = reader.paths.training.name == "cuda graph" and not checkpointed
     forward_backward = _replayed(reader, optimizer, loss) if replayed else _computed(reader, optimizer, loss)
@@ -104,7 +109,8 @@ def train_generator(
     try:
         with layers_checkpointed(generator.model) if checkpointed else nullcontext(), thread_pool(threads) as run:
             for step, parts in enumerate(split):
-                losses.append(_accumulate(parts, run, optimizer, forward_backward))
+                loss_here = _accumulate(parts, answer_tokens[step], run, optimizer, forward_backward)
+                losses.append(_finite(group.add_up(optimizer.masters, loss_here)))
                 optimizer.step(progress.at(step, len(batches)))
                 if on_step:
                     on_step(step + 1, len(batches), losses[-1])
@@ -171,15 +177,21 @@ def _computed(reader: Reader, optimizer: MasterOptimizer, loss: AnswerLoss) -> F
 
 
 def _accumulate(
-    parts: Sequence[Sequence[Example]], run: RunJobs, optimizer: MasterOptimizer, forward_backward: ForwardBackward
+    parts: Sequence[Sequence[Example]],
+    answer_tokens: int,
+    run: RunJobs,
+    optimizer: MasterOptimizer,
+    forward_backward: ForwardBackward,
 ) -> float:
-    """Add up the gradients of the parts of a batch; return its mean loss per token."""
-    answer_tokens = sum(len(example.answer) for part in parts for example in part)
+    """Add up the gradients of the parts of a batch; return their sum of losses over the batch's answer tokens."""
     means = []
     for mean, gradients in run(partial(forward_backward, part, answer_tokens) for part in parts):
         optimizer.add(gradients)
         means.append(mean.double())  # a copy: the next replay overwrites the loss
-    total = float(sum(means))  # once, at the end: reading a number waits for all work of the GPU
-    if not math.isfinite(total):
+    return float(sum(means))  # once, at the end: reading a number waits for all work of the GPU
+
+
+def _finite(loss: float) -> float:
+    if not math.isfinite(loss):
         raise TrainingDiverged("the training diverged: its loss is not finite")
-    return total
+    return loss

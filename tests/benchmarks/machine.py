@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
@@ -24,13 +24,19 @@ Shape = tuple[int, int, int]
 """A product of (m, k) and (k, n): 2 m k n floating-point operations."""
 
 
-def product_rate(shapes: Sequence[Shape], dtype: torch.dtype, seconds: float = 1.0) -> float:
+def product_rate(
+    shapes: Sequence[Shape],
+    dtype: torch.dtype,
+    seconds: float = 1.0,
+    clock: Callable[[], float] = time.perf_counter,
+) -> float:
     """Return the operations a second of these products one after the other, in the best of some passes.
 
     Args:
         shapes: Products of one pass.
         dtype: Number format.
         seconds: Least time to go on for.
+        clock: Tells the seconds.
     """
     chance = partial(torch.randn, dtype=dtype, device=best_device())
     pairs = [(chance(m, k), chance(n, k)) for m, k, n in shapes]
@@ -39,11 +45,11 @@ def product_rate(shapes: Sequence[Shape], dtype: torch.dtype, seconds: float = 1
     with torch.inference_mode():
         while len(taken) < TIMES or sum(taken) < seconds:
             finish()
-            start = time.perf_counter()
+            start = clock()
             for left, right in pairs:
                 nn.functional.linear(left, right)
             finish()
-            taken.append(time.perf_counter() - start)
+            taken.append(clock() - start)
     return work / min(taken)
 
 

@@ -6,6 +6,9 @@
   each run a process of its own. Seconds of the rounds by client, and of the whole run; the peak memory of the driver
   and of the largest actor (VmHWM in /proc, shared memory included). Flat and linear means: the largest number against
   the middle one.
+- Many sites, of which a round asks 100: the same for 1,000 sites and for 10,000, with a fraction of 0.1 and of 0.01.
+  Flat means: a round, and memory. What comes before and after the rounds reads every site, so it is linear at best. Not
+  in `make bench`: two runs of some minutes.
 - Start-up: from the start of the `fedrag simulate` process to the moment in which the first client opens its folder
   of answer scores; by then it has read its data and loaded its retriever and its generator.
 - Overhead: of one round over some PolicyQA sites (the space sites where those are not imported) with the real
@@ -15,7 +18,8 @@
   keeps the models, and a site keeps the scores of an untouched generator, from one round to the next: both count here.
   The first round, in which nothing is kept yet, stands in a row of its own.
 
-    python tests/benchmarks/simulation.py [--only no_op,clients,start,overhead,flower] [--clients 50,200,1000] [--plot]
+    python tests/benchmarks/simulation.py [--only no_op,clients,many,start,overhead,flower] [--clients 50,200,1000]
+        [--plot]
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ from bench import Row, main
 ROOT = Path(__file__).parents[2]
 PLOT = Path(__file__).parent / "clients.png"
 PARTS = ("no_op", "clients", "start", "overhead", "flower")
+MANY, ASKED = (1_000, 10_000), 100
 NO_OP_CLIENTS, ROUNDS, ACTORS = 200, 3, 2
 FLOWER_SITES = 8
 POLL_S = 0.05
@@ -155,7 +160,7 @@ class Peak:
 
 def measure_clients(options: Options) -> list[Row]:
     """Measure time and memory by the number of clients."""
-    peaks = [run_clients(count) for count in options.clients]
+    peaks = [run_clients(count, count) for count in options.clients]
     if options.plot:
         plot(peaks)
     *_, middle, most = peaks
@@ -176,12 +181,26 @@ def measure_clients(options: Options) -> list[Row]:
     ]
 
 
-def run_clients(count: int) -> Peak:
+def measure_many(options: Options) -> list[Row]:
+    """Measure rounds of the same size among few sites and among many."""
+    few, many = (run_clients(count, ASKED) for count in MANY)
+    against = f"{many.clients:,} sites against {few.clients:,}, {ASKED} a round"
+    around = [(peak.whole_s - peak.rounds_s) / peak.clients for peak in (few, many)]
+    figures = {str(peak.clients): vars(peak) for peak in (few, many)}
+    return [
+        Row(f"seconds of a round, {against}", many.rounds_s / few.rounds_s, "x", 1.2, most=True, figures=figures),
+        Row(f"seconds beside the rounds by site, {against}", around[1] / around[0], "x", 1.2, most=True),
+        Row(f"peak memory of the driver, {against}", many.driver_mb / few.driver_mb, "x", 1.2, most=True),
+        Row(f"peak memory of an actor, {against}", many.actor_mb / few.actor_mb, "x", 1.05, most=True),
+    ]
+
+
+def run_clients(count: int, asked: int) -> Peak:
     """Simulate so many clients in a process of its own, and watch its memory and that of its actors."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_small_sites(folder / "sites", count, questions=2)
-        command = [sys.executable, str(Path(__file__)), "--simulate", name]
+        command = [sys.executable, str(Path(__file__)), "--simulate", name, str(asked)]
         watched: dict[int, tuple[bool, float]] = {}
         with subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}) as process:
             while process.poll() is None:
@@ -217,19 +236,18 @@ def descendants(pid: int) -> list[int]:
     return [*children, *(below for child in children for below in descendants(child))]
 
 
-def simulate_clients(folder: Path) -> None:
-    """Run the sites of a folder, and write the seconds it took."""
+def simulate_clients(folder: Path, asked: int) -> None:
+    """Run the sites of a folder, so many in a round, and write the seconds it took."""
     from fedrag.config.scenario import Config
     from fedrag.simulation.simulate import simulate
 
     start = time.monotonic()
-    config = Config.from_dict(
-        {"name": "clients", **TINY, "data": {"sites": str(folder / "sites")}, "simulation": ON_RAY}
-    )
-    run = simulate(config, out=folder / "run")
-    records = run.rounds()
     sites = len(list((folder / "sites").iterdir()))
-    assert [len(record["sites"]) for record in records] == [sites] * ROUNDS
+    federation = {**TINY["federation"], "fraction": asked / sites}
+    settings = {**TINY, "federation": federation, "data": {"sites": str(folder / "sites")}, "simulation": ON_RAY}
+    run = simulate(Config.from_dict({"name": "clients", **settings}), out=folder / "run")
+    records = run.rounds()
+    assert [len(record["sites"]) for record in records] == [asked] * ROUNDS
     seconds = {"rounds_s": sum(r["seconds"] for r in records), "whole_s": time.monotonic() - start}
     (folder / "told.json").write_text(json.dumps(seconds))
 
@@ -428,6 +446,7 @@ def measure(options: Options) -> list[Row]:
     measures = {
         "no_op": measure_no_op,
         "clients": measure_clients,
+        "many": measure_many,
         "start": measure_start,
         "overhead": measure_overhead,
         "flower": measure_flower,
@@ -447,7 +466,7 @@ def parse_options() -> Options:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--simulate"]:
-        simulate_clients(Path(sys.argv[2]))
+        simulate_clients(Path(sys.argv[2]), int(sys.argv[3]))
     elif sys.argv[1:2] == ["--against-flower"]:
         simulate_against_flower(Path(sys.argv[2]))
     else:

@@ -1,4 +1,4 @@
-"""`fedrag client ask, export, models, rollback, evaluate, purge`, as a person types them."""
+"""`fedrag client ask, export, models, rollback, evaluate, audit-model, purge`, as a person types them."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 from clinic import QUESTION, deliver, make_clinic, trained_run
 from sentence_transformers import SentenceTransformer
-from tiny_federation import SHIPPED
+from tiny_federation import SHIPPED, tiny_config
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
+from fedrag.data.planted_canaries import plant_canaries
 from fedrag.diagnosis.diagnose import diagnose_run
 from fedrag.models.resident import RoundModels
 from fedrag.runs.run_folder import RunFolder
+from fedrag.simulation.simulate import simulate
 from fedrag.site.delivery import open_current
 
 NORTH = str(SHIPPED / "north")
@@ -153,6 +155,23 @@ def test_what_cannot_be_measured_is_told_in_one_sentence_and_writes_nothing(clin
     )
     assert not list(clinic.rglob("report.html"))
     assert not list(clinic.rglob("results.json"))
+
+
+def test_a_site_audits_what_it_received_with_the_canaries_of_that_run(clinic: Path, tmp_path: Path):
+    made = plant_canaries(clinic / "data", 40, 0)
+    rounds = {"rounds": 1, "schedule": "retriever"}
+    deliver(clinic, simulate(tiny_config(clinic / "data", federation=rounds), out=tmp_path / "run"), "planted-1")
+    said = client("audit-model", "clinic", "--json", "audit.json")
+    told = json.loads((tmp_path / "audit.json").read_text())
+    counts = {"planted": len(made.planted), "held_back": len(made.held_back)}
+    assert (told["run"], list(told["membership"])) == ("planted-1", ["retriever"])
+    assert {key: told["canaries"][key] for key in counts} == counts
+    assert told["canaries"]["membership"]["retriever"]["n_members"] == len(made.planted)
+    assert f"Of 40 made-up questions, a coin planted {len(made.planted)} among the training questions" in said
+    audit = clinic / "models" / "planted-1" / "audit"
+    assert [path.name for path in audit.iterdir()] == ["audit.html"]
+    written = said + (audit / "audit.html").read_text() + (tmp_path / "audit.json").read_text()
+    assert not [q for q in made.in_order if q.question in written or q.answers[0] in written]
 
 
 def test_purge_tells_what_it_removes_and_why_it_leaves_the_rest_and_asks(clinic: Path):

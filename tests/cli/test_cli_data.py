@@ -152,6 +152,13 @@ def test_partition_writes_the_clients(tmp_path: Path) -> None:
     assert [len(site.train) for site in load_sites(tmp_path / "out")] == [12, 12, 12, 12]
 
 
+def test_partition_by_topic_deals_the_passages_that_an_encoder_finds_alike(tiny_home: Path, tmp_path: Path) -> None:
+    by_topic = ("--by", "topic", "--retriever", "fedrag/tiny-encoder")
+    result = run("partition", TINY, tmp_path / "out", "--clients", 2, *by_topic)
+    assert ": 2 sites, " in result.output
+    assert "78 questions (48 train, 12 validation, 18 test)" in result.output
+
+
 def test_an_import_that_fails_writes_nothing(squad: Path, tmp_path: Path) -> None:
     before = sorted(tmp_path.iterdir())
     with pytest.raises(ConfigError, match="sum to 1"):
@@ -178,7 +185,7 @@ def test_every_command_has_a_line_of_help_and_an_example() -> None:
     commands = {name: command for name, command in group.commands.items() if name != "import"} | importers  # type: ignore[attr-defined]
     assert set(importers) == {
         *("squad", "medquad", "jsonl", "csv", "tsv", "parquet", "hub", "openai-chat"),
-        *("beir", "haystack", "hotpotqa", "triplets", "ragas", "xlsx", "documents"),
+        *("beir", "haystack", "hotpotqa", "pubmedqa", "triplets", "ragas", "xlsx", "documents"),
     }
     for name, command in commands.items():
         assert "\n" not in command.help.split("\n\n")[0], name

@@ -54,6 +54,10 @@ TRIED = {
     ],
     "a dry run: two questions a file leave no hard negative; tests/simulation/test_private.py runs such ones",
 )
+TRIED["fedrag simulate simulations/scenarios/tiny.toml --set federation.personalise=1"] = (
+    "a dry run: tests/simulation/test_personalise.py runs such ones"
+)
+TRIED["fedrag simulate simulations/scenarios/medquad.toml"] = "a dry run: random models answer to the last token"
 LEAVES = {
     "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
     "simulations/README.md": (
@@ -80,6 +84,7 @@ PRINTED = {
     "simulate": "'n_questions': 6",
 }
 WEBSITES = ("adweek.com", "fool.com", "ted.com", "walmart.com", "yahoo.com", "style.com", "mlb.com", "npr.org")
+SUBJECTS = ("porter", "gate", "lift", "tram", "owl", "cellar", "parcel", "letter", "roof", "tyre")
 ROWS = [
     {
         "q": "Who guards the gate?",
@@ -140,12 +145,13 @@ def write_users_files(folder: Path) -> None:
     pq.write_table(pa.Table.from_pylist(ROWS), folder / "qa.parquet")
     write_xlsx(folder / "qa.xlsx", [list(ROWS[0]), *(list(row.values()) for row in ROWS)])
     write_documents(folder)
-    source = folder / "MedQuAD-master" / "5_NIDDK_QA"
-    source.mkdir(parents=True)
-    (source / "1.xml").write_text(
-        "<Document><Focus>Gout</Focus><QAPairs><QAPair><Question qid='1'>What is gout?</Question>"
-        "<Answer>Gout is a kind of arthritis.</Answer></QAPair></QAPairs></Document>"
-    )
+    for source in ("5_NIDDK_QA", "8_NHLBI_QA_XML"):
+        (folder / "MedQuAD-master" / source).mkdir(parents=True)
+        for n, illness in enumerate(("Gout", "Croup", "Mumps", "Scurvy", "Rickets", "Colic")):
+            (folder / "MedQuAD-master" / source / f"{n}.xml").write_text(
+                f"<Document><Focus>{illness}</Focus><QAPairs><QAPair><Question qid='{n}'>What is {illness}?</Question>"
+                f"<Answer>{illness} is an illness.</Answer></QAPair></QAPairs></Document>"
+            )
     chat: dict[str, Any] = {
         "messages": [
             {"role": "user", "content": "Context: The lift is at the back.\n\nQuestion: Where is the lift?"},
@@ -157,9 +163,14 @@ def write_users_files(folder: Path) -> None:
     triplet = {"anchor": "Who guards the gate?", "positive": "A porter does.", "negative": "The gate is green."}
     (folder / "triplets.jsonl").write_text(json.dumps(triplet) + "\n")
     (folder / "scifact" / "qrels").mkdir(parents=True)
+    things = [f"{size} {thing}" for size in ("long", "old", "red", "late") for thing in SUBJECTS]
     for name in ("corpus", "queries"):
-        (folder / "scifact" / f"{name}.jsonl").write_text(json.dumps({"_id": "1", "text": "A porter?"}) + "\n")
-    (folder / "scifact" / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n1\t1\t1\n")
+        rows = [{"_id": str(n), "text": f"The {thing}."} for n, thing in enumerate(things)]
+        (folder / "scifact" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    judged = "".join(f"{n}\t{n}\t1\n" for n in range(len(things)))
+    (folder / "scifact" / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    article = {"QUESTION": "Is it?", "CONTEXTS": ["It may be."], "LABELS": ["AIM"], "final_decision": "maybe"}
+    (folder / "ori_pqal.json").write_text(json.dumps({"1": article}))
     (folder / "annotations.json").write_text(squad(("north", "south")).replace('"title"', '"document"'))
     (folder / "testset.csv").write_text(
         "user_input,reference_contexts,reference\nWho guards the gate?,\"['A porter does.']\",A porter\n"

@@ -17,7 +17,7 @@ from fedrag.coordinator import signed_grid
 from fedrag.coordinator.conduct import Conduct
 from fedrag.coordinator.signed_grid import Member, SignedGrid
 from fedrag.federation.greeting import PEERS, with_agreement
-from fedrag.federation.messages import GREET
+from fedrag.federation.messages import GREET, Request, request_content
 from fedrag.federation.signing import Slip, verified_slip, with_signature
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.grids.local import FIRST_NODE_ID, error_reply
@@ -215,6 +215,22 @@ def test_a_request_that_nobody_answers_is_sent_again_less_and_less_often(keys, m
     waits = [later - earlier for earlier, later in zip(pushed, pushed[1:], strict=False)]
     assert len(waits) == 3  # after 0.05, 0.2 and 0.8 s
     assert all(wait > 0.9 * 0.05 * 4**number for number, wait in enumerate(waits))
+
+
+def test_a_site_that_is_late_is_greeted_which_ends_its_work_and_nothing_of_it_is_waited_for(keys):
+    inner = InProcessGrid(answers_as(keys), [{"site-name": name} for name in NAMES])
+    members = [Member(FIRST_NODE_ID + i, name, keys[name].public_key()) for i, name in enumerate(NAMES)]
+    grid = SignedGrid(inner, "tiny-1", keys["coordinator"], lambda: members, Lines(), nothing_held())
+    content = request_content(Request("name = 'tiny'", 3))
+    ids = grid.push_messages([grid.create_message(content, "query", node, "3") for node in grid.get_node_ids()])
+    assert len(grid.pull_messages(ids[:1])) == 1
+    grid.withdraw(ids[1:])
+    last = list(inner._waiting.values())[-1]
+    slip = verified_slip(last.content, "request", keys["coordinator"].public_key())
+    assert (slip.site, slip.kind, last.metadata.message_type) == ("south", GREET, GREET)
+    assert last.content["request"]["scenario"] == "name = 'tiny'"
+    assert grid.pull_messages(ids[1:]) == []
+    assert grid._asked == {}
 
 
 def bad_replies(keys, app) -> dict[str, int]:

@@ -14,7 +14,6 @@ from fedrag.data.importers.question_table import AskedQuestion, QuestionTable
 from fedrag.data.site_folder import load_site
 from fedrag.data.writing import rewrite_site, write_site
 from fedrag.errors import DataError, StorageError
-from fedrag.locks import LOCK_FILE
 from fedrag.types import Passage, Question, Site
 
 TRAIN = (1.0, 0.0, 0.0)
@@ -51,7 +50,7 @@ def update(site: Path, documents: Path, *rows: AskedQuestion) -> Update:
 
 def files_of(site: Path) -> dict[str, bytes]:
     """Return what is in a site's folder, without the lock of whoever changes it."""
-    return {path.name: path.read_bytes() for path in site.iterdir() if path.name != LOCK_FILE}
+    return {path.name: path.read_bytes() for path in site.iterdir()}
 
 
 def labels(site: Path) -> dict[str, tuple[str, ...]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -50,6 +51,27 @@ def test_every_question_goes_to_one_client_in_its_split_with_its_passages(by: st
         assert len(ids) == len(set(ids))
         assert {label for question in questions_of(client) for label in question.passage_ids} <= set(ids)
     assert {p for client in clients for p in client.passages} == {p for site in SOURCES for p in site.passages}
+
+
+def test_by_topic_a_question_goes_where_its_first_right_passage_is_and_takes_the_others_along() -> None:
+    texts = {"a": "bread", "b": "rye bread", "c": "a tram", "d": "a late tram"}
+    passages = tuple(Passage(name, text) for name, text in texts.items())
+    train = (Question("q1", "Which bread?", (), ("a",)), Question("q2", "Which tram?", (), ("c", "b")))
+    unanswered = (Question("q3", "When does the tram leave?", (), ()),)
+    whole = Site("all", passages, train, unanswered=unanswered)
+    seen: list[str] = []
+
+    def find_topics(texts: Sequence[str]) -> list[int]:
+        seen.extend(texts)
+        return [int("tram" in text) for text in texts]
+
+    bakery, depot = partition([whole], 2, "topic", find_topics=find_topics)
+    assert seen == [*texts.values(), "When does the tram leave?"]
+    assert ([p.id for p in bakery.passages], [q.id for q in bakery.train]) == (["a", "b"], ["q1"])
+    assert ([p.id for p in depot.passages], [q.id for q in depot.train]) == (["b", "c", "d"], ["q2"])
+    assert [q.id for q in depot.unanswered] == ["q3"]
+    with pytest.raises(DataError, match="3 clients are too many: client-03 would get no passage"):
+        partition([whole], 3, "topic", find_topics=find_topics)
 
 
 def test_a_passage_no_question_names_goes_to_one_client() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from fedrag.data.questions import distinct_questions
 from fedrag.data.site_folder import chosen_folders, hash_site, load_site, load_sites, site_folders
+from fedrag.data.writing import rewrite_site
 from fedrag.errors import DataError
 from fedrag.types import Passage, Question
 
@@ -66,6 +67,23 @@ def test_a_corrected_answer_may_be_measured_on(site: Path) -> None:
 def test_a_question_that_a_person_asked_too_is_a_persons(site: Path) -> None:
     (site / "train.jsonl").write_text(question_row(origin="generated") + question_row(id="q2", origin=None))
     assert [question.origin for question in distinct_questions(load_site(site).train)] == [""]
+
+
+def test_a_question_without_an_answer_stays_with_whom_it_is_about(site: Path) -> None:
+    """Its subject was not read: an answer that a model gave it was protected as a question of nobody."""
+    rows = [
+        {"id": "u1", "question": "Who?"},
+        {"id": "u2", "question": "who?", "subject": "patient 7"},
+        {"id": "u3", "question": "Why?", "subject": "patient 8"},
+    ]
+    (site / "unanswered.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    loaded = load_site(site)
+    assert [(asked.id, asked.subject) for asked in loaded.unanswered] == [("u1", "patient 7"), ("u3", "patient 8")]
+    rewrite_site(site, loaded, gone=())
+    assert load_site(site).unanswered == loaded.unanswered
+    (site / "unanswered.jsonl").write_text(json.dumps(rows[2] | {"subject": 8}) + "\n")
+    with pytest.raises(DataError, match=r'unanswered.jsonl:1: "subject" must be a non-empty string$'):
+        load_site(site)
 
 
 ANSWERS = '"answers" must be a non-empty list of strings'

@@ -32,7 +32,8 @@ def test_the_difference_is_second_minus_first_over_common_questions_that_both_me
     first = {("a", str(i)): {"f1": 0.1 * (i % 3), "mrr": 0.5} for i in range(30)}
     second = {("a", str(i)): {"f1": 0.1 * (i % 3) + 0.2, "mrr": None} for i in range(5, 40)}
     one, two = run_with(tmp_path / "one", first), run_with(tmp_path / "two", second)
-    (rows,), common = compare_runs(one, two)
+    (other,), common = compare_runs(one, two)
+    rows = other.rows
     assert common == 25
     (row,) = rows
     keys = sorted(("a", str(i)) for i in range(5, 30))
@@ -44,7 +45,8 @@ def test_the_difference_is_second_minus_first_over_common_questions_that_both_me
     assert row.difference.mean_difference == pytest.approx(0.2)
     assert row.by_site is None  # of one site
     assert row.difference.low > 0
-    ((back,),), _ = compare_runs(two, one)
+    (other,), _ = compare_runs(two, one)
+    (back,) = other.rows
     assert back.difference.mean_difference == pytest.approx(-0.2)
 
 
@@ -52,7 +54,8 @@ def test_where_there_are_several_sites_an_interval_draws_them_whole(tmp_path: Pa
     keys = [(site, str(i)) for site in "abc" for i in range(4)]
     one = run_with(tmp_path / "one", {key: {"f1": 0.25} for key in keys})
     two = run_with(tmp_path / "two", {key: {"f1": {"a": 0.5, "b": 0.25, "c": 1.0}[key[0]]} for key in keys})
-    ((row,),), _ = compare_runs(one, two)
+    (other,), _ = compare_runs(one, two)
+    (row,) = other.rows
     assert row.by_site == paired_bootstrap(
         [0.5] * 4 + [0.25] * 4 + [1.0] * 4, [0.25] * 12, groups=[site for site, _ in keys], seed=0
     )
@@ -62,7 +65,8 @@ def test_where_there_are_several_sites_an_interval_draws_them_whole(tmp_path: Pa
 def test_the_same_id_at_another_site_is_another_question(tmp_path: Path):
     one = run_with(tmp_path / "one", {("a", "1"): {"f1": 1.0}, ("b", "1"): {"f1": 0.0}})
     two = run_with(tmp_path / "two", {("b", "1"): {"f1": 0.5}, ("c", "1"): {"f1": 1.0}})
-    (rows,), common = compare_runs(one, two)
+    (other,), common = compare_runs(one, two)
+    rows = other.rows
     assert common == 1
     assert (rows[0].first, rows[0].second) == (0.0, 0.5)
 
@@ -90,7 +94,19 @@ def test_several_runs_are_compared_with_the_first_over_what_all_measured(tmp_pat
     ]
     found, common = compare_runs(*runs)
     assert common == 6
-    assert [(row.first, row.second, row.difference.mean_difference) for (row,) in found] == [
+    assert [(row.first, row.second, row.difference.mean_difference) for one in found for row in one.rows] == [
         (0.25, 0.5, 0.25),
         (0.25, 1.0, 0.75),
     ]
+
+
+def test_what_sites_made_at_home_is_compared_too(tmp_path: Path):
+    one = run_with(tmp_path / "one", {("a", "1"): {"f1": 0.0}, ("b", "1"): {"f1": 0.5}})
+    two = run_with(tmp_path / "two", {("a", "1"): {"f1": 0.5}, ("b", "1"): {"f1": 0.5}})
+    (two / "evaluation" / "federated.jsonl").rename(two / "evaluation" / "personalised.jsonl")
+    run_with(tmp_path / "again", {("a", "1"): {"f1": 0.25}, ("b", "1"): {"f1": 0.5}})
+    (tmp_path / "again" / "evaluation" / "federated.jsonl").rename(two / "evaluation" / "federated.jsonl")
+    found, common = compare_runs(one, two)
+    assert common == 2
+    told = [(one.run, one.arm, one.rows[0].first, one.rows[0].second) for one in found]
+    assert told == [(two, "federated", 0.25, 0.375), (two, "personalised", 0.25, 0.5)]

@@ -56,6 +56,7 @@ SECURE = {
     "svd": ({"rule": "svd"}, 'federation.rule = "svd" adds up products of single updates; set "fedavg", "ffa" or'),
     "exact": ({"retriever": {"rule": "exact"}}, 'federation.rule = "exact" adds up products of single updates'),
     "int8": ({"wire": "int8"}, "a scale of its own, and such numbers do not add up"),
+    "first replies": ({"fraction": 0.5, "overselect": 0.3}, "leaves sites out because they are late"),
     "median of norms": ({"max_norm_of_median": 4.0}, "compares the norms of single updates; set 0"),
     "ratio of counts": (
         {"max_weight_ratio": 3.0},

@@ -14,6 +14,8 @@ from tiny_federation import Lines, tiny_config
 
 from fedrag import __version__
 from fedrag.components.base_models import base_identities, base_tensor_hashes
+from fedrag.config.run_settings import FederationConfig
+from fedrag.config.schedule import sites_asked
 from fedrag.errors import QuorumError
 from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites, replies_as_they_come
 from fedrag.federation.greeting import Greeting, greeting_content
@@ -231,14 +233,14 @@ def known(*names):
 
 @pytest.mark.parametrize(("fraction", "count"), [(1.0, 5), (0.6, 3), (0.41, 3), (0.2, 1), (0.01, 1)])
 def test_a_fraction_is_rounded_up_to_whole_sites(fraction, count):
-    chosen = choose_sites(known(*"abcde"), fraction, seed=0)
+    chosen = choose_sites(known(*"abcde"), sites_asked(FederationConfig(fraction=fraction), 5), seed=0)
     assert len(chosen) == count
     assert [site.name for site in chosen] == sorted(site.name for site in chosen)
 
 
 def test_the_draw_depends_on_the_seed_alone_and_reaches_every_site():
-    draws = [tuple(site.name for site in choose_sites(known(*"abcde"), 0.4, seed)) for seed in range(30)]
-    assert draws == [tuple(site.name for site in choose_sites(known(*"abcde"), 0.4, seed)) for seed in range(30)]
+    draws = [tuple(site.name for site in choose_sites(known(*"abcde"), 2, seed)) for seed in range(30)]
+    assert draws == [tuple(site.name for site in choose_sites(known(*"abcde"), 2, seed)) for seed in range(30)]
     assert {name for draw in draws for name in draw} == set("abcde")
 
 

@@ -1,5 +1,6 @@
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.clientapp import ClientApp
 from numpy_clients import ALL_SCALED, NODE_CONFIGS, build_app, messages, numbers_by_site
 
 from fedrag.errors import MessageError
@@ -53,6 +54,26 @@ def test_what_a_client_or_the_server_changes_after_the_push_reaches_nobody_else(
     assert numbers_by_site(grid, replies) == ALL_SCALED
 
 
+def test_one_content_for_all_is_kept_once_and_what_a_client_changes_reaches_no_other():
+    seen = []
+    app = ClientApp()
+
+    @app.train()
+    def train(message, context):
+        seen.append(message.content["numbers"]["n"])
+        message.content["numbers"]["n"] = 99
+        return Message(RecordDict(), reply_to=message)
+
+    grid = InProcessGrid(app, NODE_CONFIGS)
+    content = RecordDict({"numbers": ConfigRecord({"n": 1})})
+    ids = grid.push_messages([Message(content, node, "train") for node in grid.get_node_ids()])
+    assert len({id(message.content) for message in grid._waiting.values()}) == 1
+    content["numbers"]["n"] = 2
+    for _ in ids:
+        grid.pull_messages(ids)
+    assert seen == [1] * 4
+
+
 def test_a_raising_client_gives_an_error_reply_with_the_class_name_only(grid, caplog):
     replies = grid.send_and_receive(messages(grid, "train.fail"))
     assert numbers_by_site(grid, replies) == {**ALL_SCALED, "b": (2, "FileNotFoundError")}
@@ -79,6 +100,13 @@ def test_a_message_past_its_time_to_live_is_forgotten_at_the_next_push(grid):
     late = grid.push_messages(messages(grid, ttl=1e-6))
     grid.push_messages(messages(grid))
     assert grid.pull_messages(late) == []
+
+
+def test_what_nobody_waits_for_any_more_is_not_done(grid):
+    ids = grid.push_messages(messages(grid))
+    grid.withdraw(ids[1:])
+    assert grid.pull_messages(ids[1:]) == []
+    assert len(grid.pull_messages(ids)) == 1
 
 
 def test_a_timeout_leaves_the_rest_undone(grid):

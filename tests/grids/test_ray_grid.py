@@ -168,6 +168,20 @@ def test_a_client_that_hangs_past_its_time_to_live_is_ended_at_the_next_push(gri
     assert numbers_by_site(grid, replies) == ALL_SCALED
 
 
+def test_work_that_nobody_waits_for_is_ended_and_its_process_replaced(grid, tmp_path):
+    ids = grid.push_messages(messages(grid, "train.sleep", folder=str(tmp_path), times=1, seconds=300))
+    deadline = time.monotonic() + 90
+    while not (pid := tmp_path / "1.pid").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    grid.withdraw(ids)
+    assert grid.pull_messages(ids) == []
+    assert numbers_by_site(grid, grid.send_and_receive(messages(grid))) == ALL_SCALED
+    while Path(f"/proc/{pid.read_text()}").exists():
+        assert time.monotonic() < deadline + 90
+        time.sleep(0.02)
+
+
 def test_an_error_of_the_client_app_factory_comes_up_as_it_was_raised():
     def broken() -> None:
         raise ModelError("no weights")

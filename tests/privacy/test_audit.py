@@ -13,9 +13,11 @@ from tiny_federation import SHIPPED, Lines, tiny_config, write_small_sites
 from typer.testing import CliRunner
 
 from fedrag.cli.main import app
+from fedrag.config.scenario import Config
 from fedrag.data.canaries import make_canaries
 from fedrag.data.planted_canaries import plant_canaries
 from fedrag.data.site_folder import load_site, load_sites
+from fedrag.data.writing import write_site
 from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
 from fedrag.errors import DataError
 from fedrag.privacy.audit import audit_of, audit_run
@@ -37,6 +39,26 @@ MEMORISE: dict[str, Any] = {
 }
 
 
+BY_HEART: dict[str, Any] = {
+    "name": "by-heart",
+    "models": {"generator_dtype": "float32"},
+    "rag": {"passages": 0, "answer_tokens": 8},
+    "generator": {
+        "epochs": 16,
+        "learning_rate": 5e-3,
+        "batch_size": 8,
+        "adapter_from": "question",
+        "schedule": "constant",
+        "warmup": 0.0,
+    },
+    "federation": {"rounds": 1, "schedule": "generator"},
+    "evaluation": {"split": "none"},
+    "simulation": {"threads": 1},
+}
+"""Six questions are a batch, so an epoch is a step. After eight all six are known by heart, and four told from others;
+after sixteen all six."""
+
+
 class Stopped(Lines):
     """A display that ends the audit when it comes to the answers, as a kill would."""
 
@@ -51,21 +73,55 @@ def run(tiny_home: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 
 
 def test_a_model_that_was_made_to_memorise_is_found(tmp_path: Path):
+    """All 23 planted canaries are told, by 30 right guesses of 30, which show an epsilon of 1.85.
+
+    On another processor one guess may be wrong, which leaves 1.42, and not two: 1.13. Of the 8 answers 3 are told by
+    heart; the exact interval of that share begins at less than one answer.
+    """
     run = simulate(tiny_config(write_small_sites(tmp_path / "sites", north=8), **MEMORISE), out=tmp_path / "run")
     result = audit_run(run.path)
     people, canaries = result["membership"]["generator"], result["canaries"]
     assert people["found"] > 0.5
     assert people["auc"] > 0.9
     told = Separation(**canaries["membership"]["generator"])
-    assert told.found_low > 0.5
-    assert told.auc_low > 0.9
-    assert canaries["epsilon"]["generator"]["epsilon"] > 1.0
+    assert told.found_low > 0.7
+    assert told.auc_low > 0.95
+    assert canaries["epsilon"]["generator"]["epsilon"] > 1.4
     assert canaries["planted"] + canaries["held_back"] == 60
     assert run.facts["origins"] == {"": 8, "canary": canaries["planted"]}
     assert result["answers"]["members"]["trained"]["hits"] >= 1
     assert result["answers"]["others"]["trained"]["hits"] == 0
     assert "Too few held-back questions" in headline(result), "so few show no false accusation in a hundred"
     assert json.loads((run.path / "audit" / "audit.json").read_text()) == result
+    sites = load_sites(tmp_path / "sites")
+    others = {"north": make_canaries(sites[0], 60, 11)}  # of another seed: it was trained on none of them
+    told_of_others = audit_of(sites, run.config, run.load_result(), others)["canaries"]
+    chance = Separation(**told_of_others["membership"]["generator"])
+    assert chance.auc_low < 0.5 < chance.auc_high
+    assert chance.found_low < 0.02
+    assert told_of_others["epsilon"]["generator"]["epsilon"] < 0.5
+    with (tmp_path / "sites" / "north" / "passages.jsonl").open("a") as file:
+        file.write('{"id": "new", "text": "A passage that came after the run."}\n')
+    late = audit_run(run.path)
+    assert late["changed"] == ["north"]
+    assert "canaries" not in late, "with other passages the same seed throws other coins"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("real_models")
+def test_a_real_model_that_was_made_to_memorise_answers_by_heart_and_is_found(tmp_path: Path):
+    north = load_site(SHIPPED / "north")
+    write_site(tmp_path / "sites" / "north", replace(north, train=north.train[:6]))
+    config = Config.from_dict(BY_HEART | {"data": {"sites": str(tmp_path / "sites")}})
+    result = audit_run(simulate(config, out=tmp_path / "run").path)
+    told = Separation(**result["membership"]["generator"])
+    assert told.found > 0.5
+    assert told.auc_low > 0.9
+    members, others = result["answers"]["members"], result["answers"]["others"]
+    assert (members["trained"]["hits"], members["trained"]["n"]) == (6, 6)
+    assert members["untouched"]["hits"] == others["untouched"]["hits"] == others["trained"]["hits"] == 0
+    assert "Too few held-back questions" in headline(result), "ten show no false accusation in a hundred"
 
 
 def test_what_canaries_show_of_training_with_noise_lies_below_what_the_ledger_allows(tmp_path: Path):
@@ -108,8 +164,12 @@ def test_canaries_in_the_data_are_told_of_the_run_that_had_them_alone(tmp_path: 
     before = simulate(tiny_config(sites, federation={"rounds": 1, "schedule": "retriever"}), out=tmp_path / "before")
     plant_canaries(sites / "north", 60, 0)
     after = simulate(tiny_config(sites, federation={"rounds": 1, "schedule": "retriever"}), out=tmp_path / "after")
-    assert "canaries" not in audit_run(before.path)
-    told = audit_run(after.path)["canaries"]
+    late = audit_run(before.path)
+    assert ("canaries" in late, late["changed"]) == (False, ["north"])
+    assert sentences(late)[-1].startswith("The data of north is not what the run trained on: ")
+    result = audit_run(after.path)
+    told = result["canaries"]
+    assert "changed" not in result
     assert told["planted"] + told["held_back"] == 60
     assert told["membership"]["retriever"]["n_members"] == told["planted"]
     with pytest.raises(DataError, match=r"north: has canaries of its own; simulation.canaries must be 0"):
@@ -163,6 +223,13 @@ def test_what_is_clearly_remembered_is_the_headline():
     none = Separation(200, 500, 0.5, 0.45, 0.55, 0.01, 0.0, 0.03).to_json()
     said = headline({"membership": {"generator": clear, "retriever": none}})
     assert said == "Single questions that the generator learnt from can be told from others."
+
+
+def test_of_data_that_changed_nothing_is_said_for_certain():
+    none = Separation(200, 500, 0.5, 0.45, 0.55, 0.01, 0.0, 0.03).to_json()
+    changed = {"membership": {"generator": none}, "changed": ["north"]}
+    assert headline(changed).startswith("Nothing can be said for certain: the data is not what was trained on.")
+    assert "The data of north is not what the run trained on" in sentences(changed)[-1]
 
 
 def test_two_sites_that_ask_the_same_count_it_twice(run: RunFolder):

@@ -75,7 +75,10 @@ def undo_result(run: RunFolder) -> None:
     (run.path / "final" / "state.safetensors").unlink()
 
 
-def test_a_deployed_run_shows_rounds_curves_bytes_failures_and_delivery(run: RunFolder):
+def test_a_deployed_run_shows_rounds_curves_bytes_failures_and_delivery(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FEDRAG_LANG", "en")
     result = CliRunner().invoke(app, ["report", str(run.path)])
     assert (result.exit_code, result.stderr) == (0, "")
     page = Page((run.path / "report.html").read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ import pytest
 
 from fedrag.evaluation.records import METRICS
 from fedrag.files import write_json
-from fedrag.reporting.fairness import trainings, tried_rates, without_seen
+from fedrag.reporting.fairness import seen_text, trainings, tried_rates, without_seen
 from fedrag.runs.rate_tries import RateTries
 from fedrag.runs.run_folder import RunFolder
 
@@ -17,12 +17,14 @@ def scores(**values: float):
 
 def test_figures_without_the_questions_that_another_site_trains_on():
     arms = {"untouched": scores(q1=0.0, q2=0.5), "federated": scores(q1=1.0, q2=0.75)}
-    text, (line,) = without_seen(arms, {("a", "q1"), ("b", "q9")})
-    assert text == "1 of the 2 measured questions have a text that another site trains on. Without them:"
+    seen, (line,) = without_seen(arms, {("a", "q1"), ("b", "q9")})
+    assert (
+        seen_text(arms, seen) == "1 of the 2 measured questions have a text that another site trains on. Without them:"
+    )
     assert (line.label, line.n_questions, line.means) == ("F1", 1, {"untouched": 0.5, "federated": 0.75})
-    assert without_seen(arms, set()) == ("", [])
-    text, lines = without_seen(arms, set(scores(q1=0, q2=0)))
-    assert text.endswith("trains on: none is new.")
+    assert (without_seen(arms, set()), seen_text(arms, set())) == ((set(), []), "")
+    seen, lines = without_seen(arms, set(scores(q1=0, q2=0)))
+    assert seen_text(arms, seen).endswith("trains on: none is new.")
     assert lines == []
 
 

@@ -134,6 +134,34 @@ def test_a_service_that_is_gone_is_told(browser: Browser, run: RunFolder, tmp_pa
     page.get_by_text("The service does not answer. Has it been stopped?").wait_for()
 
 
+@pytest.mark.parametrize("width", [320, 1100])
+def test_the_page_speaks_the_language_of_the_browser(browser: Browser, site: Service, width: int):
+    page, _, complaints = watched_page(browser, width, locale="vi-VN")
+    page.goto(site.address)
+    page.get_by_role("heading", name="Hỏi north").wait_for()
+    assert (page.title(), page.evaluate("document.documentElement.lang")) == ("Hỏi north", "vi")
+    page.get_by_label("Câu hỏi").fill(QUESTION)
+    page.keyboard.press("Enter")
+    page.locator("#read").wait_for()
+    page.get_by_role("button", name="Sai").click()
+    page.get_by_label("Đáp án đúng, càng ngắn càng tốt").fill("two coins a week")
+    page.get_by_label("có chứa đáp án").first.check()
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    page.get_by_role("button", name="Lưu").click()
+    page.get_by_text("Đã lưu tại đơn vị này, không kèm tên bạn.").wait_for()
+    assert complaints == []
+
+
+def test_the_language_that_is_set_goes_before_the_browsers(
+    browser: Browser, service: Service, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("FEDRAG_LANG", "zh")
+    page, _, _ = watched_page(browser, 390, locale="vi-VN")
+    page.goto(service.address)
+    page.get_by_role("heading", name="向 north 提问").wait_for()
+    assert "，使用 tiny-1 的模型" in page.locator("header .note").inner_text()
+
+
 @pytest.mark.parametrize("width", [320, 390, 768, 1400])
 def test_the_page_does_not_scroll_sideways(browser: Browser, service: Service, width: int):
     page, _, _ = asked(browser, service, width)

@@ -87,7 +87,7 @@ def test_what_cannot_be_accepted_is_told_beside_it(browser: Browser, service: Se
     mail = row(page, "Who carries the mail?")
     mail.get_by_role("button", name="Accept").click()
     told = mail.get_by_role("alert")
-    expect(told).to_contain_text("has neither a right answer nor a right passage yet; give one.")
+    expect(told).to_contain_text("it has neither a right answer nor a right passage yet")
     assert store.find("mail").state == "new"
 
 
@@ -96,6 +96,25 @@ def test_markup_in_feedback_is_text(browser: Browser, service: Service, store: F
     assert page.locator("img").count() == 0
     assert HOSTILE in row(page, QUESTION).inner_text()
     assert complaints == []
+
+
+def test_a_reviewer_reads_chinese_where_the_browser_does(browser: Browser, service: Service, store: FeedbackStore):
+    page, requests, complaints = watched_page(browser, 1000, locale="zh-CN")
+    page.goto(f"{service.address}/review")
+    page.get_by_role("heading", name="审核 north 的反馈").wait_for()
+    assert page.title() == "审核 north 的反馈"
+    expect(page.locator("#counts")).to_have_text("共 3 条：3 条新的；由此得到 0 个训练问题。")
+    lamp = row(page, "How many steps are there?")
+    year, month, day = store.find("lamp").day.split("-")
+    expect(lamp.locator(".label")).to_have_text(f"{year}年{int(month)}月{int(day)}日，回答被评为对：")
+    lamp.get_by_role("button", name="放弃").click()
+    expect(lamp.locator(".decided")).to_have_text("已放弃")
+    mail = row(page, "Who carries the mail?")
+    mail.get_by_role("button", name="采纳").click()
+    expect(mail.get_by_role("alert")).to_contain_text("无法采纳：它还没有正确答案或正确段落")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 1000
+    assert [complaint for complaint in complaints if "409" not in complaint] == []
+    assert len(requests) > 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

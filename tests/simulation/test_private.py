@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 from dataclasses import replace
 
 import pytest
 from tiny_federation import Lines, small_site, tiny_config, write_small_sites
 
+from fedrag.components.state import initial_state
 from fedrag.config.scenario import Config
 from fedrag.data.writing import write_site
 from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
@@ -57,7 +60,13 @@ def test_noise_goes_into_a_secure_sum_and_no_site_tells_what_it_spent(tmp_path):
     assert all(told.keys() == {"bytes"} for told in record["sites"].values())
     assert record["together"] == {"retriever.examples": 10}
     assert record["update_norm"]["retriever"] > 0
-    assert [len(PrivacyLedger(run.path / "sites" / name / LEDGER_FILE).entries()) for name in "abc"] == [1, 1, 1]
+    ledgers = {name: PrivacyLedger(run.path / "sites" / name / LEDGER_FILE) for name in "abc"}
+    assert [len(ledger.entries()) for ledger in ledgers.values()] == [1, 1, 1]
+    spent = [f"{name} {ledgers[name].epsilon(1 / (10 * units)):.2f}" for name, units in (("a", 3), ("b", 4), ("c", 3))]
+    assert f"spent: {', '.join(spent)}; passages" in write_report(run).read_text(encoding="utf-8")
+    shutil.rmtree(run.path / "sites")  # in a deployed run they are not here
+    report = write_report(run).read_text(encoding="utf-8")
+    assert "spent: each site keeps it in its own privacy.jsonl and did not tell; passages" in report
 
 
 def test_the_dry_run_says_what_epsilon_costs_and_what_would_cost_less(tmp_path):
@@ -97,3 +106,56 @@ def test_what_lets_one_question_act_through_others_is_refused_with_the_reason(tm
 
 def test_the_in_batch_negatives_are_no_fault_where_the_generator_alone_learns(tmp_path):
     assert private(tmp_path, federation={"schedule": "generator"}, retriever={}).privacy.is_on
+
+
+def test_an_encoder_that_finds_no_hard_negatives_is_refused_before_anything_is_trained(tmp_path):
+    sites = write_small_sites(tmp_path / "data", a=3, b=4)
+    config = private(sites, retriever={"contrastive": {"hard_negatives": 2}})
+    told = r"hard_negative_margin = 0\.05: fedrag/tiny-encoder finds no hard negatives.*set it to 0"
+    with pytest.raises(ConfigError, match=told):
+        plan_lines(config)
+    with pytest.raises(ConfigError, match=told):
+        simulate(config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_sites_where_every_passage_is_right_are_refused_before_anything_is_trained(tmp_path):
+    site = small_site("a")
+    every = tuple(passage.id for passage in site.passages)
+    write_site(tmp_path / "data" / "a", replace(site, train=tuple(replace(q, passage_ids=every) for q in site.train)))
+    with pytest.raises(ConfigError, match="all passages are right for all its questions; add passages"):
+        plan_lines(private(tmp_path / "data"))
+
+
+def test_negatives_that_questions_name_need_no_encoder_that_finds_some(tmp_path):
+    site = small_site("a")
+    wrong = {q.id: next(p.id for p in site.passages if p.id not in q.passage_ids) for q in site.train}
+    named = tuple(replace(q, hard_negative_ids=(wrong[q.id],)) for q in site.train)
+    write_site(tmp_path / "data" / "a", replace(site, train=named))
+    assert "privacy: epsilon 8" in "\n".join(
+        plan_lines(private(tmp_path / "data", retriever={"contrastive": {"hard_negatives": 2}}))
+    )
+
+
+def learning_weights(config: Config) -> str:
+    """What the plan says of how many of the retriever's weights learn."""
+    found = re.search(r"retriever: (.*) learn from", "\n".join(plan_lines(config)))
+    assert found
+    return found[1]
+
+
+def test_the_plan_counts_the_weights_that_learn_and_not_a_frozen_factor(tmp_path):
+    sites = write_small_sites(tmp_path / "data", a=3, b=4)
+    state = initial_state(tiny_config(sites), ("retriever",))["retriever"]
+    a = sum(tensor.size for name, tensor in state.items() if ".lora_A." in name)
+    b = sum(tensor.size for name, tensor in state.items() if ".lora_B." in name)
+    plans = {
+        rule: private(sites, federation={"rounds": 2, "schedule": "retriever", "rule": rule})
+        for rule in ("fedavg", "ffa", "rolora")
+    }
+    assert learning_weights(plans["fedavg"]) == f"{a + b:,} weights"
+    assert learning_weights(plans["ffa"]) == f"{b:,} weights"
+    assert a == b
+    assert learning_weights(plans["rolora"]) == f"{b:,} weights"
+    for rule in ("ffa", "rolora"):
+        assert f"retriever, {b:,} weights: at 3 questions" in "\n".join(plan_lines(plans[rule]))

@@ -12,7 +12,15 @@ from tiny_federation import Lines, federate, node_configs, small_site, tiny_conf
 
 from fedrag.data.questions import question_counts
 from fedrag.data.writing import write_site
-from fedrag.errors import ConfigError, DataError, MessageError, ModelError, QuorumError, TrainingDiverged
+from fedrag.errors import (
+    ConfigError,
+    DataError,
+    MessageError,
+    ModelError,
+    QuorumError,
+    TrainingDiverged,
+    TrainingProcessLost,
+)
 from fedrag.federation.greeting import POLICY_RULES
 from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.grids.in_process import InProcessGrid
@@ -156,6 +164,7 @@ def test_a_greeting_tells_the_rules_of_a_policy_by_fixed_names_and_no_model_of_i
     ("error", "code"),
     [
         (TrainingDiverged("x"), "diverged"),
+        (TrainingProcessLost("x"), "training-process"),
         (DeadlinePassed(), "deadline"),
         (DataError("x"), "bad-data"),
         (ModelError("x"), "bad-model"),

@@ -247,7 +247,7 @@ def test_a_damaged_list_is_named_and_not_taken_for_an_empty_one(tmp_path, text):
 def test_the_list_holds_names_times_and_hashes_and_nothing_of_the_data(tmp_path):
     receive(tmp_path, "a-1", 1.0)
     [entry] = json.loads((tmp_path / "models" / "current.json").read_text())["history"]
-    assert set(entry) == {"run", "time", "sha256", "models", "taken_back", "adopted", "verdict", "scenario"}
+    assert set(entry) == {"run", "time", "sha256", "models", "taken_back", "adopted", "verdict", "scenario", "home"}
 
 
 def test_a_run_that_is_forgotten_gives_way_to_the_one_before(tmp_path):

@@ -14,6 +14,7 @@ from fedrag.components.work import Workbench
 from fedrag.dp.accounting import Event, epsilon_of, usual_delta
 from fedrag.dp.ledger import LEDGER_FILE
 from fedrag.federation.messages import Request
+from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.site.noise_budget import budget_of, ledger_of, spend
 from fedrag.site.policy import apply_to_reply
 from fedrag.site.site_config import Policy
@@ -141,3 +142,16 @@ def test_what_a_question_learns_from_does_not_depend_on_another(work, loss):
         units.append(noised_units(begun, retriever_steps._score_candidates)[1])
     assert units[0] == units[1][:2]
     assert len(units[1]) == 3
+
+
+def test_a_site_that_finds_no_hard_negatives_says_so_and_spends_nothing(work):
+    bench, request = work(components=("retriever",))
+    strict = bench.config.model_copy(
+        update={"retriever": tiny_config(retriever={"contrastive": {"hard_negatives": 2}}).retriever}
+    )
+    bench = replace(bench, config=strict)
+    assert train_site(bench, request).refusal == "no-negatives"
+    assert ledger_of(bench).entries() == []
+    assert "hard_negative_margin = 0" in REFUSALS["no-negatives"]
+    both = replace(request, components=BOTH)
+    assert list(train_site(bench, both).update) == ["generator"], "the other component trains"

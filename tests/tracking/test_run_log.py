@@ -25,6 +25,7 @@ RECORD = {
     "left_out": {"east": "deadline"},
     "update_norm": {"generator": 0.5, "retriever": 0.25},
     "aggregation_error": {"generator": 0.125},
+    "learning_rate": {"generator": 0.001, "retriever": 0.002},
     "validation": {"retriever": 0.75},
 }
 
@@ -41,8 +42,10 @@ def test_a_round_becomes_finite_numbers():
         "generator/loss/south": 4.0,
         "generator/update_norm": 0.5,
         "generator/aggregation_error": 0.125,
+        "generator/learning_rate": 0.001,
         "retriever/loss/north": 1.0,
         "retriever/update_norm": 0.25,
+        "retriever/learning_rate": 0.002,
         "retriever/validation": 0.75,
     }
 

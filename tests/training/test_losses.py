@@ -7,9 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import rankdata
 from torch.nn import functional
 
-from fedrag.training.losses import answer_loss, contrastive_loss, lsr_loss
+from fedrag.training.losses import answer_loss, contrastive_loss, lsr_loss, rank_logits
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -122,3 +123,31 @@ def test_equal_preferences_have_no_loss_and_no_gradient():
         (gradient,) = torch.autograd.grad(loss, logits)
         assert loss.item() == pytest.approx(0.0, abs=1e-6)
         assert gradient.abs().max() < 1e-6
+
+
+# The generator's ranks
+
+
+def test_a_rank_target_is_one_over_the_rank():
+    scores = torch.tensor([[-0.3, -2.0, -0.9, -0.1]], dtype=torch.float64)
+    found = rank_logits(scores, torch.ones(1, 4, dtype=torch.bool)).softmax(-1)
+    by_hand = np.array([1 / 2, 1 / 4, 1 / 3, 1]) / (1 / 2 + 1 / 4 + 1 / 3 + 1)
+    np.testing.assert_allclose(found[0].numpy(), by_hand, atol=1e-15)
+
+
+def test_ranks_with_ties_and_absent_candidates_are_those_of_scipy():
+    scores = (3 * normal(6, 7, seed=3).double()).round()  # many are equal
+    valid = torch.ones(6, 7, dtype=torch.bool)
+    valid[1, 3:] = valid[4, 1:] = False
+    scores[~valid] = 99.0  # what stands there does not matter
+    found = rank_logits(scores, valid)
+    assert found.dtype == torch.float64
+    for row, own, given in zip(found, scores, valid, strict=True):
+        ranks = rankdata(-own[given].numpy(), method="average")
+        np.testing.assert_allclose(row[given].exp().numpy(), 1 / ranks, atol=1e-15)
+    assert torch.isfinite(found).all()
+
+
+def test_a_rank_target_is_the_same_however_far_the_scores_lie_apart():
+    scores, valid = normal(3, 5), torch.ones(3, 5, dtype=torch.bool)
+    assert torch.equal(rank_logits(scores, valid), rank_logits(100 * scores + 7, valid))

@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import nn
 
+from fedrag.config.learning_rates import learning_rate
 from fedrag.config.training_settings import OptimizerSection
 from fedrag.errors import TrainingDiverged
-from fedrag.training.optimizer import MasterOptimizer, Progress, learning_rate
+from fedrag.training.optimizer import MasterOptimizer, Progress
 
 CONSTANT = {"schedule": "constant", "warmup": 0.0, "learning_rate": 0.1, "clip_norm": 1e6}
 

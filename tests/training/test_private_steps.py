@@ -24,8 +24,9 @@ from fedrag.training.losses import lsr_loss
 from fedrag.training.optimizer import MasterOptimizer, Progress
 from fedrag.training.private_generator import train_generator_privately
 from fedrag.training.private_retriever import train_retriever_privately
-from fedrag.training.private_steps import NoisedSteps, UnitGradients, clip, gradient_norm, train_with_noise
+from fedrag.training.private_steps import NoisedSteps, train_with_noise
 from fedrag.training.retriever_examples import PassageText, RetrieverExample
+from fedrag.training.unit_gradients import UnitGradients, gradient_norms, sum_clipped
 from fedrag.types import Example
 
 TEXTS = (
@@ -75,6 +76,11 @@ def flat(gradient: list[torch.Tensor]) -> np.ndarray:
     return np.concatenate([part.numpy().ravel() for part in gradient])
 
 
+def of_one(gradients: UnitGradients, example: Any) -> np.ndarray:
+    """The gradient of one example that is read alone."""
+    return flat(gradients.of_examples([example]))
+
+
 def backward_alone(model: Any, loss: torch.Tensor) -> np.ndarray:
     """The gradient of one loss by torch's own backward pass."""
     parameters = list(model.parameters().values())
@@ -109,7 +115,7 @@ def lsr_by_hand(retriever: Any, example: RetrieverExample, tau_r: float, tau_lm:
 def test_a_questions_gradient_is_that_of_its_own_backward_pass_ralt(load_generator, kind):
     generator = load_generator(kind)
     examples = generator_examples(generator)
-    gradients = private_generator.unit_gradients(generator, optimizer_of(generator))
+    gradients = private_generator.unit_gradients(generator, optimizer_of(generator), GeneratorConfig())
     for example in examples:
         if kind == "causal":
             alone = backward_alone(generator, answer_loss_by_hand(generator, example))
@@ -118,8 +124,9 @@ def test_a_questions_gradient_is_that_of_its_own_backward_pass_ralt(load_generat
                 input_ids=torch.tensor([example.prompt]), labels=torch.tensor([example.answer]), use_cache=False
             )
             alone = backward_alone(generator, out.loss)
-        np.testing.assert_allclose(flat(gradients.of([example])), alone, rtol=1e-3, atol=1e-6)
-        assert gradient_norm(gradients.of([example])) == pytest.approx(np.linalg.norm(alone), rel=1e-5)
+        np.testing.assert_allclose(of_one(gradients, example), alone, rtol=1e-3, atol=1e-6)
+        norm = gradient_norms(gradients.of_examples([example]))
+        assert norm.item() == pytest.approx(np.linalg.norm(alone), rel=1e-5)
 
 
 @pytest.mark.parametrize("side", ["query", "both"])
@@ -130,7 +137,7 @@ def test_a_questions_gradient_is_that_of_its_own_backward_pass_contrastive(load_
     gradients = private_retriever.unit_gradients(retriever, optimizer_of(retriever), examples, retriever.config)
     for example in examples:
         alone = backward_alone(retriever, contrastive_by_hand(retriever, example, 20.0))
-        np.testing.assert_allclose(flat(gradients.of([example])), alone, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(of_one(gradients, example), alone, rtol=1e-3, atol=1e-5)
 
 
 def test_a_questions_gradient_is_that_of_its_own_backward_pass_lsr(load_retriever):
@@ -140,14 +147,15 @@ def test_a_questions_gradient_is_that_of_its_own_backward_pass_lsr(load_retrieve
     gradients = private_retriever.unit_gradients(retriever, optimizer_of(retriever), examples, retriever.config)
     for example in examples:
         alone = backward_alone(retriever, lsr_by_hand(retriever, example, 0.05, 0.1))
-        np.testing.assert_allclose(flat(gradients.of([example])), alone, rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(of_one(gradients, example), alone, rtol=1e-3, atol=1e-5)
 
 
 def test_norms_are_those_that_opacus_finds_in_one_pass_over_all(load_generator):
     generator = load_generator()
     examples = [replace(example, answer=example.answer[:3]) for example in generator_examples(generator)]
-    gradients = private_generator.unit_gradients(generator, optimizer_of(generator))
-    ours = [gradient_norm(gradients.of([example])) for example in examples]
+    gradients = private_generator.unit_gradients(generator, optimizer_of(generator), GeneratorConfig())
+    with gradients.ready():
+        ours = gradient_norms(gradients.of_examples(examples))
     longest = max(example.length for example in examples)
     rows = [[*e.prompt, *e.answer] + [generator.pad_id] * (longest - e.length) for e in examples]
     with computing_as_stock(generator.model):
@@ -170,20 +178,23 @@ def test_a_subjects_gradient_is_the_mean_of_its_questions_and_is_clipped_as_a_wh
     _random_b(retriever)
     examples = scored_examples()
     gradients = private_retriever.unit_gradients(retriever, optimizer_of(retriever), examples, retriever.config)
-    alone = [flat(gradients.of([example])) for example in examples]
-    np.testing.assert_allclose(flat(gradients.of(examples)), np.mean(alone, axis=0), atol=1e-6)
-    clipped = gradients.clipped(examples, 0.01)
-    assert 0.00999 < gradient_norm(clipped) <= 0.01
+    alone = [of_one(gradients, example) for example in examples]
+    with gradients.ready():
+        whole, clipped = gradients.clipped_sum([examples], 1e9), gradients.clipped_sum([examples], 0.01)
+    np.testing.assert_allclose(flat(whole), np.mean(alone, axis=0), atol=1e-6)
+    assert 0.00999 < np.linalg.norm(flat(clipped)) <= 0.01
 
 
 def test_clipping_scales_down_never_up_and_never_tells_of_what_is_not_finite():
-    gradient = [torch.tensor([3.0, 0.0]), torch.tensor([[4.0]])]
-    assert flat(clip(gradient, 1.0)) == pytest.approx([0.6, 0.0, 0.8], rel=1e-5)
-    assert gradient_norm(clip(gradient, 1.0)) <= 1.0
-    assert flat(clip(gradient, 10.0)).tolist() == [3.0, 0.0, 4.0]
-    assert flat(clip([torch.tensor([math.nan, 1.0])], 1.0)).tolist() == [0.0, 0.0]
-    assert flat(clip([torch.tensor([math.inf, 1.0])], 1.0)).tolist() == [0.0, 0.0]
-    assert flat(clip([torch.zeros(2)], 1.0)).tolist() == [0.0, 0.0]
+    def clipped(*units: tuple[float, ...], norm: float) -> list[float]:
+        rows = torch.tensor(units)
+        return flat(sum_clipped([rows[:, :2], rows[:, 2:]], norm)).tolist()
+
+    assert clipped((3.0, 0.0, 4.0), norm=1.0) == pytest.approx([0.6, 0.0, 0.8], rel=1e-5)
+    assert np.linalg.norm(clipped((3.0, 0.0, 4.0), norm=1.0)) <= 1.0
+    assert clipped((3.0, 0.0, 4.0), norm=10.0) == [3.0, 0.0, 4.0]
+    assert clipped((math.nan, 1.0, 2.0), (math.inf, 1.0, 2.0), (0.0, 0.0, 0.0), norm=1.0) == [0.0, 0.0, 0.0]
+    assert clipped((1.0, math.nan, 2.0), (3.0, 0.0, 4.0), norm=10.0) == [3.0, 0.0, 4.0]
 
 
 class _Line(torch.nn.Module):
@@ -208,7 +219,9 @@ def steps_of_line(
         return step(done)
 
     optimizer.step = watched  # type: ignore[method-assign]
-    gradients = UnitGradients(optimizer, lambda example: (line.weight * torch.tensor(example)).sum())
+    gradients = UnitGradients(
+        optimizer, lambda examples: (line.weight * torch.tensor(examples)).sum(), None, lambda example: 1, 2
+    )
     with thread_pool(threads) as run:
         train_with_noise(gradients, units, steps, run, threads, Progress(), None)
     return optimizer, given
@@ -270,12 +283,12 @@ def test_two_rounds_of_the_same_questions_differ(load_generator):
 def test_questions_with_the_same_passage_are_read_each_alone(load_generator):
     """The gradient of a question has the bits that it has where the others are not there."""
     generator = load_generator()
-    gradients = private_generator.unit_gradients(generator, optimizer_of(generator))
+    gradients = private_generator.unit_gradients(generator, optimizer_of(generator), GeneratorConfig())
     example = generator_examples(generator)[0]
-    before = flat(gradients.of([example]))
+    before = of_one(gradients, example)
     for other in generator_examples(generator)[1:]:
-        gradients.of([other])
-    assert np.array_equal(flat(gradients.of([example])), before)
+        of_one(gradients, other)
+    assert np.array_equal(of_one(gradients, example), before)
 
 
 def _random_b(retriever: Any) -> None:

@@ -120,6 +120,21 @@ def test_the_lsr_loss_is_the_divergence_by_hand_with_both_temperatures(load_retr
     assert first_loss(retriever, SCORED) == pytest.approx(np.mean(expected), abs=1e-5)
 
 
+@pytest.mark.parametrize("divergence", ["forward", "reverse"])
+def test_with_ranks_as_target_it_is_the_divergence_from_one_over_the_rank(load_retriever, divergence):
+    lsr = {"target": "rank", "tau_lm": 7.0, "tau_r": 0.05, "divergence": divergence}  # tau_lm has no part in it
+    retriever = load_retriever(**settings_of(loss="lsr", lsr=lsr))
+    queries, passages = vectors_of(retriever, SCORED)
+    expected = []
+    for query, example, ranks in zip(queries, SCORED, ([1, 2, 4, 3], [1, 2], [1, 2, 3]), strict=True):
+        p = softmax64([float(query @ passages[c.passage_id]) / 0.05 for c in example.candidates])
+        target = 1 / np.array(ranks, np.float64)
+        target /= target.sum()
+        a, b = (target, p) if divergence == "forward" else (p, target)
+        expected.append(float((a * np.log(a / b)).sum()))
+    assert first_loss(retriever, SCORED) == pytest.approx(np.mean(expected), abs=1e-5)
+
+
 def test_equal_scores_pull_towards_equal_similarities(load_retriever):
     retriever = load_retriever(**settings_of(loss="lsr", epochs=30, learning_rate=1e-2))
     example = scored("Who?", rye=-1.0, tyre=-1.0, owl=-1.0)

@@ -18,7 +18,13 @@ from fedrag.data.importers.draft import (
 )
 from fedrag.data.importers.squad_file import Article, read_articles
 from fedrag.data.importers.text_file import read_json_or_lines
-from fedrag.data.importers.translation import split_texts, translated_articles
+from fedrag.data.importers.translation import (
+    named_as,
+    require_same_labels,
+    require_translation,
+    split_texts,
+    with_own_ids,
+)
 from fedrag.data.partition import balanced_groups, numbered_names
 from fedrag.data.splitting import Fractions
 from fedrag.errors import DataError
@@ -58,17 +64,25 @@ def import_squad(
         return read_articles(read_json_or_lines(file, encoding, notes.append), str(file), skipped, notes.append)
 
     articles = read(path)
+    translated = {code: read(file) for code, file in translations.items()}
+    if translations:
+        for code, found in translated.items():
+            require_translation(found, articles, translations[code], path)
+        articles = with_own_ids(articles)
     if groups is None:
         sites = [(article.title, [article]) for article in articles]
     else:
         sites = grouped_articles(path, articles, groups)
-    drafts = site_drafts(sites, language, f"{language}-" if translations else "")
-    translated = {code: translated_articles(read(file), articles, file, path) for code, file in translations.items()}
+    own = site_drafts(sites, language, f"{language}-" if translations else "")
+    drafts, versions = list(own), [articles]
     for code, found in translated.items():
-        counterpart = {article.title: new for article, new in zip(articles, found, strict=True)}
+        counterpart = {first.title: named_as(new, first) for new, first in zip(found, articles, strict=True)}
         there = [(title, [counterpart[article.title] for article in members]) for title, members in sites]
-        drafts += site_drafts(there, code, f"{code}-")
-    originals = split_texts([articles, *translated.values()]) if translations else {}
+        others = site_drafts(there, code, f"{code}-")
+        require_same_labels(others, own, translations[code], path)
+        drafts += others
+        versions.append(list(counterpart.values()))
+    originals = split_texts(versions) if translations else {}
     return build_sites(drafts, skipped, path, fractions, seed, notes, originals)
 
 

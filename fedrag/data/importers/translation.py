@@ -6,15 +6,35 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from fedrag.data.importers.squad_file import Article, SquadQuestion
+from fedrag.data.importers.draft import SiteDraft, clean, slug, unique_name
+from fedrag.data.importers.squad_file import Article, Paragraph, SquadQuestion
 from fedrag.data.splitting import normalise_question
 from fedrag.errors import DataError
 
 
-def translated_articles(
-    articles: Sequence[Article], originals: Sequence[Article], path: Path, original: Path
-) -> list[Article]:
-    """Return the articles of a translation under the titles of the originals, so that ids are the same.
+def with_own_ids(articles: Sequence[Article]) -> list[Article]:
+    """Return the articles with an id for each question that no other has, from its title where the file has none."""
+    taken: set[str] = set()
+
+    def identified(article: Article, question: SquadQuestion) -> SquadQuestion:
+        identity = unique_name(clean(question.id) or f"{slug(article.title)}-q{len(taken) + 1}", taken)
+        taken.add(identity)
+        return replace(question, id=identity)
+
+    return [
+        replace(
+            article,
+            paragraphs=[
+                replace(paragraph, questions=[identified(article, question) for question in paragraph.questions])
+                for paragraph in article.paragraphs
+            ],
+        )
+        for article in articles
+    ]
+
+
+def require_translation(articles: Sequence[Article], originals: Sequence[Article], path: Path, original: Path) -> None:
+    """Require the paragraphs and questions of the originals, as both files have them.
 
     Raises:
         DataError: Articles, paragraphs or questions are not those of the originals, in the same order.
@@ -24,20 +44,35 @@ def translated_articles(
             f"{path}: holds {len(articles)} articles, and {original} {len(originals)}; it is no translation"
         )
     for number, (article, first) in enumerate(zip(articles, originals, strict=True), start=1):
-        if len(article.paragraphs) != len(first.paragraphs) or _passages(article) != _passages(first):
+        if _ids(article) != _ids(first):
             raise DataError(
                 f"{path}: article {number} has not the paragraphs and questions, by their ids, of article {number} of "
                 f"{original}; a translation holds the same in the same order"
             )
-    return [replace(article, title=first.title) for article, first in zip(articles, originals, strict=True)]
 
 
-def _passages(article: Article) -> list[list[str]]:
-    """Return the ids of the questions of each paragraph; paragraphs of the same text share theirs."""
-    found: dict[str, list[str]] = {}
-    for paragraph in article.paragraphs:
-        found.setdefault(paragraph.context, []).extend(question.id for question in paragraph.questions)
-    return list(found.values())
+def named_as(article: Article, original: Article) -> Article:
+    """Return the translation of an article with its title and with the ids of its questions."""
+    return Article(
+        original.title, [_named(*pair) for pair in zip(article.paragraphs, original.paragraphs, strict=True)]
+    )
+
+
+def require_same_labels(
+    drafts: Sequence[SiteDraft], originals: Sequence[SiteDraft], path: Path, original: Path
+) -> None:
+    """Require that each question names the passage of the same id in either language.
+
+    Raises:
+        DataError: Paragraphs are one passage, since their texts are the same, in one of the languages alone.
+    """
+    for draft, first in zip(drafts, originals, strict=True):
+        for question, other in zip(draft.questions, first.questions, strict=True):
+            if question.passage_ids != other.passage_ids:
+                raise DataError(
+                    f'{path}: question "{question.id}" and those after it stand in other passages than in {original}, '
+                    "since paragraphs before it are the same text in one of the two files alone"
+                )
 
 
 def split_texts(versions: Sequence[Sequence[Article]]) -> dict[str, str]:
@@ -47,7 +82,7 @@ def split_texts(versions: Sequence[Sequence[Article]]) -> dict[str, str]:
     trained on and the other measured.
 
     Args:
-        versions: The articles in each language, the originals first.
+        versions: The articles in each language, the originals first; no two questions of one have the same id.
     """
     groups: dict[str, set[str]] = {}
     for version in versions:
@@ -61,6 +96,15 @@ def split_texts(versions: Sequence[Sequence[Article]]) -> dict[str, str]:
                     groups[identity] = own
     texts = {question.id: question.text for question in _questions(versions[0])}
     return {identity: texts[min(group)] for identity, group in groups.items()}
+
+
+def _ids(article: Article) -> list[list[str]]:
+    return [[question.id for question in paragraph.questions] for paragraph in article.paragraphs]
+
+
+def _named(paragraph: Paragraph, original: Paragraph) -> Paragraph:
+    asked = zip(paragraph.questions, original.questions, strict=True)
+    return replace(paragraph, questions=[replace(question, id=first.id) for question, first in asked])
 
 
 def _questions(articles: Sequence[Article]) -> Iterator[SquadQuestion]:

@@ -3,6 +3,14 @@ const KEY = "fedrag-token";
 const tokenForm = document.getElementById("token");
 const problem = document.getElementById("problem");
 
+/** The sentences of the page's language that its scripts show. */
+export const words = JSON.parse(document.getElementById("words").textContent);
+
+/** Return a sentence with its placeholders filled. */
+export function fill(text, values) {
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name]);
+}
+
 /** Send a request; return the JSON answer, or throw an Error with one sentence. */
 export async function call(path, body) {
   return (await send(path, body)).json();
@@ -15,7 +23,7 @@ export async function* events(path, body) {
   for (;;) {
     const {value, done} = await reader.read().catch(gone);
     if (done) {
-      throw new Error("The service broke off; its terminal says why.");
+      throw new Error(words.broke_off);
     }
     const parts = (rest + value).split("\n\n");
     rest = parts.pop();
@@ -43,16 +51,16 @@ async function send(path, body) {
   if (response.status === 401) {
     tokenForm.hidden = false;
     tokenForm.querySelector("input").focus();
-    throw new Error(token ? "This is not the token." : "");
+    throw new Error(token ? words.no_token : "");
   }
   if (!response.ok) {
-    throw new Error(sentence((await response.json()).error.message));
+    throw new Error(words[`refused_${response.status}`] ?? fill(words.refused, {status: response.status}));
   }
   return response;
 }
 
 function gone() {
-  throw new Error("The service does not answer. Has it been stopped?");
+  throw new Error(words.gone);
 }
 
 /** Show what went wrong, or nothing. */
@@ -92,8 +100,4 @@ export function grow(field) {
   if (field.value) {
     fit();
   }
-}
-
-function sentence(text) {
-  return text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 }

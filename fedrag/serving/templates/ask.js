@@ -1,5 +1,5 @@
 // Asks a question, shows the answer with its passages, and keeps what a person says about it.
-import {attempt, call, events, grow, whenAllowed} from "./api.js";
+import {attempt, call, events, fill, grow, whenAllowed, words} from "./api.js";
 import {fold, passageItem} from "./passages.js";
 
 const MOST = 10; // passages that are looked for when somebody asks for more
@@ -9,9 +9,10 @@ let shown = null; // {question, answer, passages}
 
 whenAllowed(async () => {
   const models = (await call("v1/models")).data;
-  at("site").textContent = models[0].owned_by;
-  at("run").textContent = models.at(-1).id === "untouched" ? ", by models that nobody has trained yet" : `, by the models of ${models.at(-1).id}`;
-  document.title = `Ask ${models[0].owned_by}`;
+  const [site, run] = [models[0].owned_by, models.at(-1).id];
+  at("site").textContent = site;
+  at("run").textContent = run === "untouched" ? words.by_untrained : fill(words.by_models, {run});
+  document.title = fill(words.title, {site});
 });
 grow(at("question"));
 grow(at("right-answer"));
@@ -67,16 +68,16 @@ function write(answer) {
 
 function show(told, isCut) {
   shown.passages = told.passages;
-  write(shown.answer || "No answer");
+  write(shown.answer || words.no_answer);
   at("answer").classList.toggle("none", !shown.answer);
   const limits = [];
   if (told.unread_tokens) {
-    limits.push("The question is too long: its end was not read.");
+    limits.push(words.too_long);
   }
   if (isCut) {
-    limits.push("The answer was cut: it is longer than these models may write.");
+    limits.push(words.is_cut);
   }
-  at("limits").textContent = limits.join(" ");
+  at("limits").textContent = limits.join(words.space);
   at("limits").hidden = !limits.length;
   at("read").hidden = false;
   at("found").hidden = !shown.passages.length;
@@ -142,6 +143,6 @@ async function keep(verdict, correction) {
   at(verdict).setAttribute("aria-pressed", "true");
   at("right").disabled = at("wrong").disabled = true;
   at("correction").hidden = true;
-  at("kept").textContent = "Kept at this site, without your name. Thank you.";
+  at("kept").textContent = words.kept;
   at("kept").hidden = false;
 }

@@ -1,5 +1,5 @@
 // Shows what people said about answers, and writes down what a reviewer decides, each decision at once.
-import {attempt, call, grow, whenAllowed} from "./api.js";
+import {attempt, call, fill, grow, whenAllowed, words} from "./api.js";
 import {fold, passageItem} from "./passages.js";
 
 const MOST = 5; // passages that a search brings
@@ -13,8 +13,8 @@ at("next").addEventListener("click", () => attempt(load));
 async function load() {
   const listed = await call(`review/rows${at("all").checked ? "?all=1" : ""}`);
   at("site").textContent = listed.site;
-  document.title = `Review ${listed.site}`;
-  at("counts").textContent = listed.counts ? `${listed.counts}.` : "";
+  document.title = fill(words.title, {site: listed.site});
+  at("counts").textContent = listed.counts && fill(words.counts, {counts: listed.counts});
   at("nothing").hidden = listed.rows.length > 0;
   at("next").hidden = listed.waiting <= listed.rows.length;
   at("rows").replaceChildren();
@@ -25,8 +25,8 @@ function add(row) {
   const article = at("row").content.cloneNode(true).firstElementChild;
   const part = (name) => article.querySelector(name);
   part(".question").textContent = row.question;
-  part(".label").textContent = `${row.day}, answered ${row.verdict}:`;
-  part(".given").textContent = row.answer || "nothing";
+  part(".label").textContent = fill(words[`answered_${row.verdict}`], {date: dateOf(row.day)});
+  part(".given").textContent = row.answer || words.no_answer;
   part(".given").classList.add(row.verdict);
   const field = part("textarea");
   field.id = `answer-${row.id}`;
@@ -49,10 +49,15 @@ function add(row) {
   }
 }
 
+function dateOf(iso) {
+  const [year, month, day] = iso.split("-");
+  return fill(words.date, {year, month, day, short_month: Number(month), short_day: Number(day)});
+}
+
 function addPassage(article, passage, answer) {
   const item = passageItem(at("passage"), passage, answer);
   item.querySelector("input").checked = Boolean(passage.is_right);
-  item.querySelector(".hint").textContent = passage.holds_answer ? "the answer stands in it" : "";
+  item.querySelector(".hint").textContent = passage.holds_answer ? words.stands_in_it : "";
   item.querySelector(".blame").hidden = !passage.is_wrong;
   article.querySelector(".passages").append(item);
   fold(item, passage, answer);
@@ -67,7 +72,7 @@ async function find(article, words, answer) {
   const others = found.filter((passage) => !known.has(passage.id));
   others.forEach((passage) => addPassage(article, passage, answer));
   if (!others.length) {
-    throw new Error("No other passage is found by these words.");
+    throw new Error(words.none_found);
   }
 }
 
@@ -84,7 +89,7 @@ async function accept(article, row) {
 async function decide(article, row, decision) {
   const decided = await call(`review/rows/${row.id}`, decision);
   row.state = decided.state;
-  at("counts").textContent = `${decided.counts}.`;
+  at("counts").textContent = fill(words.counts, {counts: decided.counts});
   if (row.state === "new") {
     article.classList.remove("done");
     article.querySelector(".outcome").hidden = true;
@@ -97,7 +102,7 @@ async function decide(article, row, decision) {
 
 function close(article, state) {
   article.classList.add("done");
-  article.querySelector(".decided").textContent = {accepted: "Accepted", edited: "Accepted as edited", dropped: "Dropped"}[state];
+  article.querySelector(".decided").textContent = words[`is_${state}`];
   article.querySelector(".outcome").hidden = false;
 }
 

@@ -149,7 +149,11 @@ def _device(config: SiteConfig) -> str:
     import torch  # takes seconds, which the help text of the verb can do without
 
     if config.device != "cpu" and torch.cuda.is_available():
-        return f"cuda: {torch.cuda.get_device_name()}"
+        from fedrag.components.crew import require_devices  # imports torch
+
+        require_devices(config.processes)
+        together = f", {config.processes} of them train together" if config.processes > 1 else ""
+        return f"cuda: {torch.cuda.get_device_name()}{together}"
     if config.device == "cuda":
         raise ConfigError('device = "cuda", but torch finds no GPU; install its driver, or set device = ""')
     from fedrag.weights.compute import cpu_count  # imports torch

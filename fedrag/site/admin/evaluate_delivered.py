@@ -27,7 +27,12 @@ def load_own_site(config: SiteConfig) -> Site:
 
 
 def measure_delivered(
-    site: Site, policy: Policy, delivered: Delivered, split: MeasuredSplit, display: Display = Quiet()
+    site: Site,
+    policy: Policy,
+    delivered: Delivered,
+    split: MeasuredSplit,
+    display: Display = Quiet(),
+    base: Delivered | None = None,
 ) -> dict[str, list[Measured]]:
     """Measure the untouched and the delivered models on a site's questions.
 
@@ -37,19 +42,21 @@ def measure_delivered(
         delivered: The delivered models.
         split: Questions to measure.
         display: Shows lines and progress.
+        base: The delivery from which they were trained on at home; None: they are as they were delivered.
 
     Returns:
-        A record per question, under `untouched` and `federated`.
+        A record per question, under `untouched`, `federated` and, where they were trained on at home, `personalised`.
 
     Raises:
         DataError: The site has no question in this split.
         ModelError: The retriever is not fetched.
     """
-    arms: dict[str, State] = {"untouched": {}, "federated": delivered.state}
+    arms: dict[str, State] = {"untouched": {}, "federated": (base or delivered).state}
+    arms |= {"personalised": delivered.state} if base else {}
     generate = can_answer(delivered, policy, display)
     measured = {}
     for arm, state in arms.items():
-        display.say(f"measuring the {'untouched' if arm == 'untouched' else 'delivered'} models")
+        display.say(f"measuring the {'delivered' if arm == 'federated' else arm} models")
         measured[arm] = measure_sites([site], split, delivered.config, state, generate, display, delivered.indexes)
         if not measured[arm]:
             raise DataError(f"{site.name}: has no question in its {split} split; choose another with --split")

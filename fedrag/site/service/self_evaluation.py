@@ -1,4 +1,4 @@
-"""Measures newly delivered models on the site's own data, unasked, while the site is idle."""
+"""Measures newly delivered models on the site's own data, and trains them on at home, unasked, while it is idle."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fedrag.service.children import Child
 from fedrag.site.adoption import Verdict, record_verdict, verdict_line
 from fedrag.site.client_folder import INBOX
 from fedrag.site.delivery import REPORT_FILE, RESULTS_FILE, Delivery, current_delivery, deliveries, models_folder
+from fedrag.site.home_delivery import due_at_home, home_line
 from fedrag.site.policy import refusal_of_work
 from fedrag.site.site_config import SiteConfig
 from fedrag.site.work_ledger import LEDGER_FILE, SYSTEM_CLOCK, Clock, WorkLedger
@@ -31,7 +32,8 @@ class SelfEvaluation:
     """Runs `fedrag client adopt --by-policy` and then `fedrag client evaluate`, each in a process of its own.
 
     The first judges deliveries that wait by the site's validation questions; the second measures what is in use on its
-    test questions, once, where site.toml says `evaluate`. They start after the reply to the delivery was sent, and end
+    test questions, once, where site.toml says `evaluate`. Between them `fedrag client personalise` trains on what is in
+    use, once, where site.toml says so. They start after the reply to the delivery was sent, and end
     when another message arrives. The policy bounds them as it bounds what a coordinator asks: quiet hours and used up
     minutes end them, and with `measure = false` none starts. A failure costs one line on the terminal and a log file;
     the site serves on, and models that could not be judged wait for a person.
@@ -48,12 +50,14 @@ class SelfEvaluation:
         self._config = config
         self._idle_s = idle_s
         self._trial = self._child("adoption", "adopt", "--by-policy", str(folder))
+        self._home = self._child("home", "personalise", str(folder))
         self._evaluation = self._child("evaluation", "evaluate", str(folder))
         self._clock = clock
         self._ledger = WorkLedger(folder / LEDGER_FILE)
         self._meter = WorkMeter(config.policy, self._ledger, clock)
         self._work: tuple[Child, Delivery] | None = None  # what is being done, and with which delivery
         self._done: list[Delivery] = []
+        self._tried_at_home: list[Delivery] = []
         self._tries = 0
         self._idle_since = time.monotonic()
         self._is_off = False
@@ -77,7 +81,7 @@ class SelfEvaluation:
             self._meter.end()
 
     def _end_children(self) -> None:
-        for child in (self._trial, self._evaluation):
+        for child in (self._trial, self._home, self._evaluation):
             child.end()
 
     def _child(self, name: str, *arguments: str) -> Child:
@@ -109,8 +113,7 @@ class SelfEvaluation:
         if code:
             return
         self._ledger.begin("measure", delivery.run, when)
-        split = "validation" if child is self._trial else "test"
-        say(f"measuring {delivery.run} on this site's own {split} questions")
+        say(self._what(child, delivery))
         self._meter.begin()
         self._work = child, delivery
         child.start()
@@ -122,12 +125,19 @@ class SelfEvaluation:
                 self._meter.check()
             except PolicyEndsWork as end:
                 self.end()
-                say(f"measuring {delivery.run} was ended: {REFUSALS[end.code]}")
+                say(f"{self._what(child, delivery)} was ended: {REFUSALS[end.code]}")
             return
         self._work = None
         self._meter.end()
         self._idle_since = time.monotonic()
         self._finish(child, delivery, say)
+
+    def _what(self, child: Child, delivery: Delivery) -> str:
+        """Return in words what is being done."""
+        if child is self._home:
+            return f"training {delivery.run} on at home"
+        split = "validation" if child is self._trial else "test"
+        return f"measuring {delivery.run} on this site's own {split} questions"
 
     def _next(self) -> tuple[Child, Delivery] | None:
         """Return the next thing to do, if there is one."""
@@ -135,6 +145,9 @@ class SelfEvaluation:
         if waiting := next((delivery for delivery in found if delivery.is_to_be_judged), None):
             self._trial.command = self._command("adopt", "--by-policy", str(self._folder), waiting.run)
             return self._trial, waiting
+        due = due_at_home(found) if self._config.personalise else None
+        if due and due not in self._tried_at_home:
+            return self._home, due
         current = current_delivery(found)
         if not self._config.evaluate or current is None or current in self._done:
             return None
@@ -145,11 +158,23 @@ class SelfEvaluation:
         if child is self._trial:
             self._finish_trial(delivery, say)
             return
+        if child is self._home:
+            self._finish_home(delivery, say)
+            return
         self._done.append(delivery)
         if child.exit_code == 0:
             say(f"{delivery.run} is measured: {models_folder(self._folder, delivery.run) / REPORT_FILE}")
         else:
             say(f"{delivery.run} could not be measured: {child.log}")
+
+    def _finish_home(self, delivery: Delivery, say: Callable[[str], None]) -> None:
+        """Tell what was kept; what failed is tried again at the next start."""
+        self._tried_at_home.append(delivery)
+        known = {one.run: one for one in deliveries(self._folder)}
+        if line := home_line(known.get(delivery.run, delivery)):
+            say(line)
+        else:
+            say(f"{delivery.run} could not be trained on at home: {self._home.log}")
 
     def _finish_trial(self, delivery: Delivery, say: Callable[[str], None]) -> None:
         """Tell the verdict; where there is none after some tries, leave it to a person."""

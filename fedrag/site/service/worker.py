@@ -1,6 +1,7 @@
 """The process at a site that trains: it keeps its models loaded between requests and can be ended at any moment.
 
-It runs the installed client app. It has no network connection and, of the keys, reads the agreement key alone.
+It runs the installed client app. It has no network connection, but for that over the loopback device to the processes
+that it trains with, and of the keys it reads the agreement key alone.
 """
 
 from __future__ import annotations
@@ -113,9 +114,10 @@ def _work(pipe: Pipe, site_toml: Path, parent: int) -> None:
     choose_device(config)  # before torch looks for a GPU
     log_plainly(logging.WARNING)
     logging.getLogger("fedrag").setLevel(logging.INFO)
-    from fedrag.site.client_app import make_client_app  # imports torch, which the node must not load
+    from fedrag.components.crew import Crew  # imports torch, which the node must not load
+    from fedrag.site.client_app import make_client_app  # the same
 
-    app = make_client_app(policy=config.policy)
+    app = make_client_app(policy=config.policy, crew=Crew(config.processes))
     while True:
         try:
             message, node_config = pipe.recv()
