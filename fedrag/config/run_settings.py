@@ -79,7 +79,7 @@ class FederationConfig(Section):
     secure_colluding: Annotated[int, Field(ge=0, le=1000)] = 1
     """Where secure = true: how many sites may work together with the server and still not learn what another one sent.
     The more, the fewer sites may vanish in a round."""
-    secure_clip_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 10.0
+    secure_clip_norm: Annotated[float, Field(gt=0.0, le=1e6)] = 30.0
     """Where secure = true: a site draws an update with a greater L2 norm in to it, so that no sum leaves the range of
     the whole numbers that carry it."""
     secure_max_examples: Annotated[int, Field(ge=1, le=2**24)] = 10_000

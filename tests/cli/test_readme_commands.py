@@ -57,7 +57,7 @@ def test_every_shown_command_is_understood(command_line: str):
     context = parse(command_line)
     scenario = context.params.get("scenario")
     if scenario is not None and str(scenario).startswith("simulations/"):  # others are made by commands shown before
-        Config.from_file(ROOT / scenario, context.params["overrides"] or ())
+        Config.from_file(ROOT / scenario, context.params.get("overrides") or ())
 
 
 def test_a_command_with_a_wrong_option_would_be_noticed():
