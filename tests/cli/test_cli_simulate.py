@@ -207,13 +207,13 @@ def test_a_dry_run_tells_how_much_memory_the_passages_that_were_read_may_take(fe
 
 
 def test_help_is_quick_and_shows_every_verb():
-    # CPU time, not the wall's: other work on the machine says nothing of the command
-    script = "import time; from fedrag.cli.main import app; app(['--help'], standalone_mode=False)"
-    script += "; print(time.process_time())"
+    # CPU time, not the wall's, and a wide bound: an old core beside other work takes twice as long as a new one alone.
+    script = "import sys, time; from fedrag.cli.main import app; app(['--help'], standalone_mode=False)"
+    script += "; assert not {'torch', 'transformers', 'flwr', 'ray'} & sys.modules.keys(); print(time.process_time())"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     for verb in ("simulate", "evaluate", "compare", "report", "ask", "new", "data", "models"):
         assert re.search(rf"│ {verb} ", result.stdout)
-    assert float(result.stdout.splitlines()[-1]) < 1.0
+    assert float(result.stdout.splitlines()[-1]) < 2.0
 
 
 def test_results_are_json_that_other_programs_read(finished: tuple[str, RunFolder]):
