@@ -66,7 +66,7 @@ def test_a_deployed_run_gives_the_bits_of_a_simulated_one_and_the_sites_get_them
 def test_a_site_or_a_coordinator_is_not_started_twice(deployment):
     for group, folder, who in (("server", "server", "a coordinator"), ("client", "north", "a site")):
         command = [FEDRAG, group, "start", str(deployment.root / folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=180)
         assert done.returncode == 2
         assert f"{who} is running in this folder already" in done.stderr
 
