@@ -24,7 +24,9 @@ def test_tensorboard_holds_each_round_of_a_deployed_run_once(tmp_path: Path) -> 
 
     sites = write_small_sites(tmp_path / "data", north=4, south=4)
     config = tiny_config(
-        sites, federation={"rounds": ROUNDS, "schedule": "retriever"}, tracking={"to": ["tensorboard"]}
+        sites,
+        federation={"rounds": ROUNDS, "schedule": "retriever", "greeting_timeout_s": 180.0},
+        tracking={"to": ["tensorboard"]},
     )
     with Deployment(tmp_path / "deployment", {name: sites / name for name in ("north", "south")}) as deployment:
         name = deployment.begin(config)
