@@ -23,7 +23,7 @@ from fedrag.config.schedule import (
 )
 from fedrag.dp.site_noise import WARNING, SiteNoise, logged, noised_steps, site_noise
 from fedrag.errors import MessageError, QuorumError
-from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites
+from fedrag.federation.exchange import Federation, KnownSite, ask
 from fedrag.federation.fold import Folded, fold_replies
 from fedrag.federation.greeting import Greeting
 from fedrag.federation.lora_factors import frozen_factor
@@ -34,6 +34,7 @@ from fedrag.federation.scoring import ask_diagnosis, ask_scores
 from fedrag.federation.secure_exchange import SumGivenUpError
 from fedrag.federation.secure_fold import NOT_MEASURED, fold_masked
 from fedrag.federation.server_optimizer import Memory, server_step
+from fedrag.federation.taking_part import choose_sites, greet_sites
 from fedrag.federation.update import add, norm
 from fedrag.runs.checkpoint import Checkpoint
 from fedrag.runs.run_folder import Moment

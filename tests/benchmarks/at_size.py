@@ -13,7 +13,7 @@ The share of the peak is operations over the rate of a product of large squares,
 and measured in the same process. Operations are those that are done, padding not counted, as `models.py` states them.
 
     python tests/benchmarks/at_size.py --device cpu --sizes Qwen2.5-0.5B
-    python tests/benchmarks/at_size.py --device cuda                        # all three sizes, under ten minutes
+    python tests/benchmarks/at_size.py --device cuda                        # all three sizes
 
 What has no time left under --minutes is left out, and said. With --busy the processor's seconds of one thread count,
 not those of the clock: for a machine that does other work meanwhile.

@@ -17,9 +17,10 @@ from fedrag.components.base_models import base_identities, base_tensor_hashes
 from fedrag.config.run_settings import FederationConfig
 from fedrag.config.schedule import sites_asked
 from fedrag.errors import QuorumError
-from fedrag.federation.exchange import Federation, KnownSite, ask, choose_sites, greet_sites, replies_as_they_come
+from fedrag.federation.exchange import Federation, KnownSite, ask, replies_as_they_come
 from fedrag.federation.greeting import Greeting, greeting_content
 from fedrag.federation.messages import GREET, TRAIN, Reply, Request, open_request, reply_content, request_content
+from fedrag.federation.taking_part import choose_sites, greet_sites
 from fedrag.federation.update import manifest_of
 from fedrag.grids.in_process import InProcessGrid
 from fedrag.runs.run_folder import RunFolder
