@@ -2,14 +2,17 @@
 
     python -m fedrag.components.crew_helper RANK SIZE PLACE THREADS PARENT
 
-It writes no file. What goes wrong stands in the log of the process that started it, and ends it.
+It writes no file, and removes the folder in which they met once the other process has ended. What goes wrong stands in
+the log of the process that started it, and ends it.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -21,7 +24,8 @@ from fedrag.training.process_group import Group
 
 def main(rank: int, size: int, place: Path, threads: int, parent: int) -> None:
     """Help until the other process ends."""
-    die_with_parent(parent)
+    leave = partial(shutil.rmtree, place.parent, ignore_errors=True)
+    die_with_parent(parent, leave)
     group = Group(rank, size)
     torch.set_num_threads(threads)
     words = os.fdopen(os.dup(1), "wb", buffering=0)
@@ -33,6 +37,7 @@ def main(rank: int, size: int, place: Path, threads: int, parent: int) -> None:
         words.write(TAKEN)
         with shared_threads(size):
             job(group)
+    leave()
 
 
 if __name__ == "__main__":

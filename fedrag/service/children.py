@@ -144,16 +144,21 @@ class Child:
         return f"ended with code {code}"
 
 
-def die_with_parent(parent: int) -> None:
+def die_with_parent(parent: int, last: Callable[[], None] = lambda: None) -> None:
     """Let this process end when its parent is gone.
 
     The system's own death signal will not do where a thread of the parent starts the process: it comes when
     that thread ends.
+
+    Args:
+        parent: Process id of the parent.
+        last: What is done before the end.
     """
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(WATCH_S)
+        last()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()

@@ -45,7 +45,7 @@ def train_at_home(
     """Train a federated result on at a site, and decide component by component what the site keeps.
 
     The retriever is decided first, since the generator answers from what it finds. A component keeps its own weights
-    where its validation (see `ComponentSpec.validation`) rises and that of no other trained component falls.
+    where its validation rises and that of no other trained component falls.
 
     Args:
         bench: What the site works with; its scenario is that of the run.
