@@ -162,8 +162,8 @@ class RetrieverConfig(OptimizerSection):
     """Examples per optimizer step; it also bounds the in-batch negatives of a question."""
     mini_batch_size: Annotated[int, Field(ge=0)] = 0
     """Texts that the encoder reads at a time in a step (GradCache, Gao et al. 2021): a large batch takes the memory of
-    a small one, each text is read twice, and the gradient is the same. 0: all of a batch at once. With noise, where
-    each question is read by itself, it has no effect."""
+    a small one, each text is read twice, and the gradient is the same. 0: all of a batch at once. With noise it has
+    no effect: there each question is clipped by itself."""
     contrastive: ContrastiveConfig = ContrastiveConfig()
     """Settings of the contrastive loss."""
     lsr: LsrConfig = LsrConfig()

@@ -10,6 +10,7 @@ import pytest
 from flwr.app import Array
 from tiny_federation import Lines, federate, node_configs, small_site, tiny_config, write_small_sites
 
+from fedrag.components.state import initial_state
 from fedrag.data.questions import question_counts
 from fedrag.data.writing import write_site
 from fedrag.errors import (
@@ -22,8 +23,10 @@ from fedrag.errors import (
     TrainingProcessLost,
 )
 from fedrag.federation.greeting import POLICY_RULES
+from fedrag.federation.messages import HOME, Request, request_content
 from fedrag.federation.refusal_codes import REFUSALS
 from fedrag.grids.in_process import InProcessGrid
+from fedrag.runs.home_results import HOME_FOLDER
 from fedrag.site.client_app import make_client_app
 from fedrag.site.policy import policy_numbers
 from fedrag.site.refusal import DeadlinePassed, refusal_code
@@ -247,3 +250,16 @@ def test_the_folder_of_flower_s_own_simulation_comes_from_the_number_of_the_clie
     _, run = federate(config, tmp_path / "run", nodes=nodes)
     assert {name: told["generator.examples"] for name, told in run.rounds()[0]["sites"].items()} == {"a": 2, "b": 3}
     assert by_folder
+
+
+@pytest.mark.parametrize("policy", [None, Policy()], ids=["simulated", "deployed"])
+def test_only_a_simulated_site_trains_at_home_when_it_is_asked_to(policy, tmp_path):
+    sites, cache = write_small_sites(tmp_path / "data", north=4), tmp_path / "cache"
+    config = tiny_config(sites, federation={"personalise": 1, "schedule": "retriever"})
+    content = request_content(Request(config.to_toml(), 2, initial_state(config, ("retriever",))))
+    grid = InProcessGrid(make_client_app(policy=policy), node_configs([sites / "north"], cache))
+    (node,) = grid.get_node_ids()
+    sent = grid.push_messages([grid.create_message(content, HOME, node, "2")])
+    (reply,) = grid.pull_messages(sent)
+    assert reply.has_error() == (policy is not None)
+    assert bool(list(cache.rglob(HOME_FOLDER))) == (policy is None)
