@@ -69,10 +69,8 @@ def test_measuring_that_runs_is_ended_at_the_limit_and_no_other_begins(clinic, s
     for _ in range(61):
         site.pass_time(1.0)
         site.service.tend(site.said.append)
-    assert site.said == [
-        "measuring tiny-1 on this site's own validation questions",
-        f"measuring tiny-1 was ended: {why}",
-    ]
+    what = "measuring tiny-1 on this site's own validation questions"
+    assert site.said == [what, f"{what} was ended: {why}"]
     assert not Path(f"/proc/{pid}").exists()
     assert 59.0 <= WorkLedger(clinic / LEDGER_FILE).of(NOON).seconds <= 61.0
     end = time.monotonic() + 0.3
