@@ -2,13 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
 import socket
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -19,6 +13,7 @@ import ray
 import torch
 from numpy_clients import ALL_SCALED, NODE_CONFIGS, build_app, messages, numbers_by_site
 from ports import free_port
+from ray_nodes import START_S, Node
 from tiny_federation import assert_same_state, tiny_config, write_small_sites
 from typer.testing import CliRunner
 
@@ -30,33 +25,6 @@ from fedrag.simulation.simulate import simulate
 from fedrag.training.losses import Losses, answer_loss
 
 TINY = "simulations/scenarios/tiny.toml"
-START_S = 90.0
-
-
-class Node:
-    """A Ray node on this machine: `ray start` in a process group of its own, ended by that group alone."""
-
-    def __init__(self, *arguments: str) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="ray-"))  # short: sockets lie in it
-        settings = ["--block", "--num-cpus=1", "--object-store-memory=100000000", f"--temp-dir={self._folder}"]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "ray.scripts.scripts", "start", *arguments, *settings],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0"},
-        )
-
-    def kill(self) -> None:
-        """End all processes of the node at once, as when a machine loses its power."""
-        listed = subprocess.run(["ps", "-s", str(self._process.pid), "-o", "pid="], capture_output=True, text=True)
-        for pid in map(int, listed.stdout.split()):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        self._process.wait()
-        shutil.rmtree(self._folder, ignore_errors=True)
 
 
 @pytest.fixture
