@@ -38,6 +38,7 @@ class Workbench:
         run: Name of the run, or "" where it has none.
         indexes: Folder of its indexes; None: none are kept.
         crew: The processes that train together here.
+        max_rank: Largest rank of the adapters that train here; 0: that of the scenario.
     """
 
     site: Site
@@ -49,6 +50,7 @@ class Workbench:
     run: str = ""
     indexes: Path | None = None
     crew: Crew = ALONE
+    max_rank: int = 0
 
 
 class TrainingTerms(TypedDict):

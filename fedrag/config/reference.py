@@ -82,7 +82,7 @@ def _type_text(field: FieldInfo) -> str:
         item = get_args(item)[0] if get_origin(item) is Annotated else item
         return "list of texts" if item is str else f"list of {_kind_text(item)}"
     if get_origin(kind) is dict:
-        return "table of texts"
+        return "table of texts" if get_args(kind)[1] is str else "table of whole numbers"
     limits: dict[str, float] = {}
     for item in field.metadata:
         limits |= {name: getattr(item, name) for name in ("ge", "gt", "le") if hasattr(item, name)}

@@ -192,6 +192,9 @@ class SimulationConfig(Section):
     """Made-up questions at each site, of which it trains on those that a fair coin chooses: `fedrag audit RUN` measures
     how well these can be told from the others, which shows whether models remember single questions. They cost a little
     of what the models are good for. 0: none."""
+    ranks: dict[str, Count] = {}
+    """Ranks of sites that train a smaller part of the adapters, by their names: { north = 4 }. Needs federation.rule =
+    "svd" (FlexLoRA), which averages adapters of different ranks."""
     poison: PoisonConfig = PoisonConfig()
     """Sites that play a bad one."""
     site_noise: SiteNoiseConfig = SiteNoiseConfig()

@@ -6,7 +6,7 @@ A site's own settings (the folder of its data, its policy) are never part of it.
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,7 @@ from fedrag.config.training_settings import GeneratorConfig, RetrieverConfig
 from fedrag.errors import ConfigError
 from fedrag.files import read_text_file
 from fedrag.secure_sum.roster import MIN_SITES
+from fedrag.types import Component
 
 
 class Config(Section):
@@ -66,6 +67,20 @@ class Config(Section):
     def trains_generator(self) -> bool:
         """Whether a round trains the generator."""
         return not self.federation.components and self.federation.schedule != "retriever"
+
+    def adapter_rank(self, component: Component) -> int:
+        """Return the rank of a component's adapter; 0: it has none, or is one's own."""
+        if component == "generator":
+            return self.generator.lora.rank
+        return self.retriever.lora.rank if component == "retriever" and self.retriever.weights == "lora" else 0
+
+    def beyond_rank(self, components: Iterable[Component], rank: int) -> list[Component]:
+        """Return the components whose adapters have more than a rank, and whose rule averages no different ranks."""
+        return [
+            name
+            for name in components
+            if self.adapter_rank(name) > rank and averaging_of(self.federation, name).rule != "svd"
+        ]
 
     @property
     def iterates(self) -> bool:
@@ -229,6 +244,12 @@ class Config(Section):
                     "2 rounds"
                 )
         self._check_server_step()
+        for site, rank in self.simulation.ranks.items():
+            if beyond := self.beyond_rank(trained_components(self.federation), rank):
+                raise ValueError(
+                    f"simulation.ranks has {site} train {beyond[0]} adapters of rank {rank}, the others "
+                    f'{self.adapter_rank(beyond[0])}: federation.rule = "svd" alone averages different ranks'
+                )
         if self.federation.secure and self.own.rule:
             raise ValueError(
                 f'federation.secure = true, but own.rule = "{self.own.rule}" is given single updates; leave it out'

@@ -50,6 +50,8 @@ def refusals_of_all(policy: Mapping[str, float], asked: Asked, components: Compo
         "policy-component": all(refused & set(names) for names in rounds),
         "policy-schedule": not policy.get(f"schedules.{federation.schedule}", 1),
         "policy-module": bool(asked.config.own.module) and not policy.get("own_modules", 0),
+        "policy-rank": policy.get("max_rank", 0) > 0
+        and all(asked.config.beyond_rank(names, int(policy["max_rank"])) for names in rounds),
         "policy-message-size": asked.message_bytes > policy.get("max_message_mb", float("inf")) * MEGABYTE,
         "policy-secure": bool(policy.get("secure", 0)) and not federation.secure,
         "policy-few-examples": all(
@@ -84,6 +86,7 @@ def reservations(policy: Mapping[str, float], asked: Asked) -> Iterator[str]:
         allowed = count_text(policy.get("own_modules", 0), "module")
         yield f"works with {module} only if that is among the {allowed} it allows"
     yield from _limits(policy, rounds)
+    yield from _ranks(policy, config)
     if not policy.get("measure", 1):
         yield "refuses to measure models"
     quiet = policy.get("quiet_hours.from", 0), policy.get("quiet_hours.until", 0)
@@ -93,6 +96,19 @@ def reservations(policy: Mapping[str, float], asked: Asked) -> Iterator[str]:
         yield f"keeps an update whose norm is above {number_text(update_norm)}"
     if config.federation.diagnose and not policy.get("tell_diagnosis", 0):
         yield "does not tell why its answers are wrong"
+
+
+def _ranks(policy: Mapping[str, float], config: Config) -> Iterator[str]:
+    """Yield of which components a site trains a smaller part, and which it does not train at all."""
+    rank = int(policy.get("max_rank", 0))
+    trained = [name for name in trained_components(config.federation) if config.adapter_rank(name) > rank > 0]
+    refused = config.beyond_rank(trained, rank)
+    for name in trained:
+        if name in refused:
+            told = plural(rounds_training(config.federation, name), "round")
+            yield f"refuses the {told} that train {name} adapters of more than rank {rank}"
+        else:
+            yield f"trains {name} adapters of rank {rank} only"
 
 
 def _limits(policy: Mapping[str, float], rounds: int) -> Iterator[str]:

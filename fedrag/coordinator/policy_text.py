@@ -44,6 +44,8 @@ def _of_work(numbers: Mapping[str, float]) -> Iterator[str]:
         yield f"at most {count_text(rounds, 'round')} a day"
     if minutes := numbers.get("minutes_a_day", 0):
         yield f"at most {count_text(minutes, 'minute')} a day"
+    if rank := numbers.get("max_rank", 0):
+        yield f"adapters up to rank {number_text(rank)}"
     if not numbers.get("measure", 1):
         yield "measures nothing"
     if epsilon := numbers.get("max_epsilon", 0):

@@ -31,6 +31,7 @@ POLICY_RULES = (
     "min_examples",
     "min_examples_for_metrics",
     "max_epsilon",
+    "max_rank",
     "tell_epsilon",
     "measure",
     "secure",

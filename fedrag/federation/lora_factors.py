@@ -8,6 +8,8 @@ from __future__ import annotations
 from typing import Literal
 
 from fedrag.config.averaging_settings import RuleName
+from fedrag.federation.lora_error import lora_pairs
+from fedrag.federation.update import manifest_of
 from fedrag.types import Tensors
 
 Factor = Literal["", "A", "B"]
@@ -39,3 +41,23 @@ def trained_part(tensors: Tensors, frozen: Factor) -> Tensors:
     """
     fixed = (SIDE, f".lora_{frozen}.") if frozen else (SIDE,)
     return {name: tensor for name, tensor in tensors.items() if not any(mark in name for mark in fixed)}
+
+
+def cut_to_rank(tensors: Tensors, rank: int) -> Tensors:
+    """Return factors without the columns of B and the rows of A beyond a rank: they are zero, and learn nothing.
+
+    The gradient of either is a product with the other. Of factors that `svd` made the best part of the rank is left,
+    for they stand in the order of their singular values. Experts and what is no pair of factors stay whole.
+
+    >>> import numpy as np
+    >>> adapter = {"q.lora_A.weight": np.ones((2, 3), np.float32), "q.lora_B.weight": np.ones((1, 2), np.float32)}
+    >>> cut = cut_to_rank(adapter, 1)
+    >>> cut["q.lora_A.weight"].tolist(), cut["q.lora_B.weight"].tolist()
+    ([[1.0, 1.0, 1.0], [0.0, 0.0, 0.0]], [[1.0, 0.0]])
+    """
+    cut = dict(tensors)
+    for b, a in lora_pairs(manifest_of(tensors)):
+        cut[b], cut[a] = tensors[b].copy(), tensors[a].copy()
+        cut[b][:, rank:] = 0.0
+        cut[a][rank:] = 0.0
+    return cut

@@ -43,6 +43,7 @@ REFUSALS = {
     "policy-schedule": "its policy does not allow this schedule",
     "policy-model": "its policy does not allow these base models",
     "policy-module": "its policy does not allow this module of functions, or not this source of it",
+    "policy-rank": "its policy does not allow adapters of this rank, unless federation.rule is svd",
     "policy-rounds": "its policy does not allow more rounds today",
     "policy-measure": "its policy does not allow to measure models",
     "policy-minutes": "its policy does not allow more work today",

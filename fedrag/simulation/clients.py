@@ -72,6 +72,7 @@ class Clients:
             on; None: each site has a client.
         canaries: How many each site has, and their seed.
         crew: The processes that train a client together, where they are not Ray's.
+        ranks: Ranks of the sites that train smaller adapters, by name.
     """
 
     folders: Sequence[Path]
@@ -81,6 +82,7 @@ class Clients:
     pooled_in: Rounds | None = None
     canaries: tuple[int, int] = (0, 0)
     crew: Crew = ALONE
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
     @contextmanager
     def open_grid(self, parts: Parts) -> Iterator[Grid]:
@@ -117,6 +119,7 @@ class Clients:
             "site-folder": str(folder.resolve()),
             "site-cache": str((self.caches / name).resolve()),
             "canaries": json.dumps(self.canaries),
+            "max-rank": str(self.ranks.get(name, 0)),
             "agreement-key": simulated_agreement_key(name),
             **({"score-cache": str(home / SCORES / name)} if writable else {}),
             **({"index-cache": str(home / INDEXES)} if writable else {}),

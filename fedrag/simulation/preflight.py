@@ -44,6 +44,7 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
             into 4 bits.
     """
     check_poison(config.simulation.poison, sites)
+    _check_ranks(config, sites)
     if config.privacy.is_on:
         require_opacus()
     if config.simulation.site_noise.is_on:
@@ -62,6 +63,13 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
     for name in trained_components(config.federation):
         with naming_model(models[name]) if name in models else nullcontext():
             initial_state(config, (name,), components)
+
+
+def _check_ranks(config: Config, sites: Sequence[Site]) -> None:
+    """Refuse a rank of a site that does not take part."""
+    names = sorted(site.name for site in sites)
+    if unknown := sorted(set(config.simulation.ranks) - set(names)):
+        raise ConfigError(f"simulation.ranks names {unknown[0]}, but the sites that take part are {', '.join(names)}")
 
 
 def training_sites(config: Config, folders: Sequence[Path]) -> list[Site]:

@@ -216,7 +216,15 @@ def _finish(
         with pool as opened, Crew(run.config.simulation.processes) as crew:
             canaries = (run.config.simulation.canaries, run.config.seed)
             threads = run.facts["threads"]
-            clients = Clients(folders, run.path / "sites", opened, threads, canaries=canaries, crew=crew)
+            clients = Clients(
+                folders,
+                run.path / "sites",
+                opened,
+                threads,
+                canaries=canaries,
+                crew=crew,
+                ranks=run.config.simulation.ranks,
+            )
             arms = Arms(run, clients, parts, training_sites(run.config, folders))
             for line in unused_negatives(run.config, arms.sites):
                 parts.display.say(line)

@@ -66,6 +66,9 @@ def refusal_of_request(policy: Policy, asked: RequestedWork, ledger: Ledger, now
         "policy-model": not _models_are_allowed(policy, asked),
         "policy-module": not _module_is_allowed(policy, asked),
         kept_back: bool(kept_back),
+        "policy-rank": asked.work == "train"
+        and policy.max_rank > 0
+        and bool(asked.config.beyond_rank(asked.components, policy.max_rank)),
         "policy-epsilon": asked.work == "train" and policy.max_epsilon > 0 and not asked.config.privacy.is_on,
         "policy-secure": policy.secure == "required" and asked.work in ("train", "validate") and not asked.is_masked,
         "policy-few-examples": asked.work == "train" and asked.train_questions < policy.min_examples,
@@ -170,6 +173,7 @@ def policy_numbers(policy: Policy) -> dict[str, float]:
         "min_examples": policy.min_examples,
         "min_examples_for_metrics": policy.min_examples_for_metrics,
         "max_epsilon": policy.max_epsilon,
+        "max_rank": policy.max_rank,
         "tell_epsilon": policy.tell_epsilon,
         "measure": policy.measure,
         "secure": policy.secure == "required",

@@ -138,6 +138,8 @@ class Policy(SiteSection):
     """Minutes of work on a calendar day, also in vain; then none starts, and what runs is ended; 0: no limit."""
     quiet_hours: Annotated[str, AfterValidator(_quiet_hours)] = ""
     """Hours of local time, such as "22:00-06:00", in which no work starts, and what runs is ended; empty: none."""
+    max_rank: AtLeast0 = 0
+    """Largest rank of the adapters that train here; runs with larger ones need federation.rule = "svd"; 0: any rank."""
     measure: bool = True
     """Whether models are measured here; false: no validation, no diagnosis, and deliveries wait as if adopt = "ask"."""
     max_message_mb: Annotated[float, Field(gt=0.0)] = 500.0

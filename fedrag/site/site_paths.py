@@ -34,6 +34,7 @@ class SitePaths:
         pooled: Folders of the sites whose data a simulation pools in this one; at a site of its own, none.
         pooled_in: Names of those whose data a round trains on, by round; all of them in a round that is not named.
         canaries: How many canaries a simulation has at each site, and their seed; a site of its own plants them itself.
+        max_rank: Largest rank of the adapters that a simulation trains at the site; 0: that of the scenario.
     """
 
     name: str
@@ -45,14 +46,16 @@ class SitePaths:
     pooled: tuple[Path, ...] = ()
     pooled_in: Mapping[int, tuple[str, ...]] = field(default_factory=dict)
     canaries: tuple[int, int] = (0, 0)
+    max_rank: int = 0
 
     @classmethod
     def from_node_config(cls, node_config: Mapping[str, object], config: Config) -> SitePaths:
         """Return the paths of the site that this process serves.
 
         A launcher sets `site-folder`, and optionally `site-name`, `site-cache`, `score-cache` and `index-cache`; a
-        simulation sets `canaries` as well, and `pooled` where one client holds the data of several sites.
-        Flower's own simulation sets `partition-id` alone: it numbers the scenario's sites in order of their names.
+        simulation sets `canaries` and `max-rank` as well, and `pooled` where one client holds the data of several
+        sites. Flower's own simulation sets `partition-id` alone: it numbers the scenario's sites in order of their
+        names.
 
         Raises:
             ConfigError: The node configuration has neither.
@@ -69,7 +72,8 @@ class SitePaths:
         rounds = {int(number): tuple(names) for number, names in pooled.get("rounds", {}).items()}
         number, seed = json.loads(str(node_config.get("canaries", "[0, 0]")))
         run = str(node_config.get("run", ""))
-        return cls(name, folder, cache, scores, indexes, run, folders, rounds, (number, seed))
+        max_rank = int(str(node_config.get("max-rank", 0)))
+        return cls(name, folder, cache, scores, indexes, run, folders, rounds, (number, seed), max_rank)
 
     def load(self, training_round: int | None = None) -> Site:
         """Return the site's data, or that of the sites it pools.

@@ -11,6 +11,7 @@ from fedrag.augmentation.pseudo_labels import pseudo_labelled
 from fedrag.components.shipped import SHIPPED
 from fedrag.components.spec import Components, find_component
 from fedrag.components.work import NothingToLearn, Prepared, Work, Workbench
+from fedrag.federation.lora_factors import cut_to_rank
 from fedrag.federation.messages import Reply, Request
 from fedrag.federation.update import flatten, norm
 from fedrag.models.resident import RoundModels
@@ -19,7 +20,7 @@ from fedrag.rag.pipeline import rank
 from fedrag.retrieval.index import PassageIndex, Ranking
 from fedrag.site.noise_budget import budget_of, spend
 from fedrag.training.result import TrainingResult
-from fedrag.types import Component
+from fedrag.types import Component, State
 
 
 def train_site(
@@ -44,7 +45,8 @@ def train_site(
     budget = budget_of(bench, request, max_epsilon)
     if budget.refusal:
         return Reply(refusal=budget.refusal)
-    work = replace(begin_work(bench, request), noise=budget.noise)
+    start = replace(request, state=_own_part(bench, request))
+    work = replace(begin_work(bench, start), noise=budget.noise)
     if bench.config.iterates:
         work = _with_pseudo_labels(work)
     # Answer scores come before prompts: they take longest, and what goes wrong in them is known soonest.
@@ -61,7 +63,7 @@ def train_site(
     if min(training.distinct_questions for training in prepared.values()) < min_questions:
         return Reply(refusal="policy-few-examples")
     spent = {"privacy.epsilon": spend(bench, request, budget.noise, list(prepared))} if budget.noise else {}
-    results = {name: training.train() for name, training in prepared.items()}
+    results = {name: _since(request, start, name, training.train()) for name, training in prepared.items()}
     reply = _reply(results, prepared, request, time.monotonic() - started)
     return replace(reply, metrics=reply.metrics | spent)
 
@@ -69,6 +71,27 @@ def train_site(
 def begin_work(bench: Workbench, request: Request) -> Work:
     """Return what components are given: models in the state of the request, an index once one asks for it."""
     return _work_with(bench, request, RoundModels(bench.config, request.state))
+
+
+def _own_part(bench: Workbench, request: Request) -> State:
+    """Return the state from which the site trains: its adapters have no more than its own rank."""
+    state, most = dict(request.state), bench.max_rank
+    for name in request.components:
+        if 0 < most < bench.config.adapter_rank(name):
+            state[name] = cut_to_rank(state[name], most)
+    return state
+
+
+def _since(request: Request, start: Request, name: Component, result: TrainingResult) -> TrainingResult:
+    """Return a training's result with its difference to what was received, of which the site may have left out a part.
+
+    What it left out is not there afterwards either, so the server forms the product of this site's own rank.
+    """
+    received, begun = request.state[name], start.state[name]
+    if begun is received:
+        return result
+    update = {key: difference + (begun[key] - received[key]) for key, difference in result.update.items()}
+    return replace(result, update=update)
 
 
 def _with_pseudo_labels(work: Work) -> Work:

@@ -121,6 +121,17 @@ def test_a_policy_that_refuses_some_rounds_or_times_takes_part_and_says_so(folde
     )
 
 
+def test_a_site_that_trains_small_adapters_says_so(folder: ServerFolder):
+    greeted(folder, north=told(Policy(max_rank=1)))
+    refused = "its policy does not allow adapters of this rank, unless federation.rule is svd (policy-rank)"
+    assert foreseen(folder, "north") == ForeseenSite("north", "unknown", "refuses", (refused,))
+    site = foreseen(folder, "north", retriever={"rule": "svd"}, rounds=4, schedule="alternate")
+    assert site.says[:2] == (
+        "refuses the 2 rounds that train generator adapters of more than rank 1",
+        "trains retriever adapters of rank 1 only",
+    )
+
+
 def test_a_site_without_questions_or_of_another_version_sits_out(folder: ServerFolder):
     none = dict.fromkeys(COUNTS, 0)
     greeted(folder, north=told(**none), south=told(version="0.0.1"))
@@ -144,6 +155,8 @@ POLICIES = {
     "very many examples": Policy(min_examples=50),
     "no counts": Policy(tell_counts=False),
     "noise alone": Policy(max_epsilon=8.0),
+    "small adapters": Policy(max_rank=1),
+    "large adapters": Policy(max_rank=2),
     "secure sums alone": Policy(secure="required"),
 }
 

@@ -35,6 +35,7 @@ def test_of_a_site_that_tells_nothing_nothing_is_said():
         ({"rounds_a_day": 1}, "at most 1 round a day"),
         ({"rounds_a_day": 10}, "at most 10 rounds a day"),
         ({"minutes_a_day": 1200}, "at most 1,200 minutes a day"),
+        ({"max_rank": 4}, "adapters up to rank 4"),
         ({"measure": False}, "measures nothing"),
         ({"quiet_hours": "08:00-18:00"}, "no work 08:00-18:00 (its time)"),
         ({"quiet_hours": "22:30-00:00"}, "no work 22:30-00:00 (its time)"),

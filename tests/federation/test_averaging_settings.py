@@ -13,6 +13,7 @@ from fedrag.errors import ConfigError, QuorumError
 from fedrag.federation.codec import decode, encode
 from fedrag.federation.norm_limit import too_large
 from fedrag.federation.rule_advice import rule_to_try
+from fedrag.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +50,24 @@ CONTRADICTIONS = {
     "a rate that nothing uses": ({"server": {"learning_rate": 0.5}}, "needs a federation.server_optimizer"),
     "an own component": ({"components": ["reranker"], "rule": "ffa"}, "not those of the reranker"),
 }
+
+
+def test_sites_of_different_ranks_are_averaged_by_svd_alone():
+    ranks = {"ranks": {"a": 1}}  # of adapters of rank 2
+    for federation in ({"rule": "svd"}, {"schedule": "retriever", "retriever": {"rule": "svd"}}):
+        tiny_config(federation=federation, simulation=ranks)
+    tiny_config(federation={"schedule": "retriever"}, retriever={"weights": "full"}, simulation=ranks)
+    tiny_config(simulation={"ranks": {"a": 2}})
+    for federation in ({"rule": "ffa"}, {"rule": "svd", "retriever": {"rule": "fedavg"}}):
+        with pytest.raises(ConfigError, match='adapters of rank 1, the others 2: federation.rule = "svd" alone'):
+            tiny_config(federation=federation, simulation=ranks)
+
+
+def test_a_rank_of_a_site_that_does_not_take_part_is_refused(sites, tmp_path):
+    config = tiny_config(sites, federation={"rule": "svd"}, simulation={"ranks": {"a": 1, "z": 1}})
+    with pytest.raises(ConfigError, match="simulation.ranks names z, but the sites that take part are a, b, c, d"):
+        simulate(config, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 SECURE = {

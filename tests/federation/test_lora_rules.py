@@ -20,12 +20,17 @@ from tiny_federation import (
 from transformers import AutoModelForCausalLM
 
 from fedrag.components.export import export_models
+from fedrag.config.inputs import DataConfig
+from fedrag.config.run_settings import SimulationConfig
 from fedrag.federation.codec import decode
 from fedrag.federation.lora_rules import SideAdapter, best_factors
 from fedrag.federation.low_rank import best_of_rank, stacked_sum
 from fedrag.federation.update import add, manifest_of, unflatten
 from fedrag.models.resident import resident_generator, resident_retriever
 from fedrag.models.stock import computing_as_stock
+from fedrag.simulation.simulate import simulate
+from fedrag.site.client_app import make_client_app
+from fedrag.site.site_config import Policy
 
 
 @pytest.fixture(scope="module")
@@ -159,6 +164,57 @@ def test_svd_gives_the_best_product_of_the_rank_for_the_mean_of_the_products(sit
     off = {a: np.linalg.norm(p - exact[a]) for a, p in products(averaged["generator"]).items()}
     best = {a: np.linalg.norm(best_approximation(exact[a], 2) - exact[a]) for a in off}
     assert all(off[a] > best[a] for a in off)
+
+
+def test_svd_averages_sites_of_different_ranks(sites, tmp_path):
+    """A site of rank 1 sends a product of rank 1, which came from the best one of what it received."""
+    config = scenario(sites, rounds=2, rule="svd")
+    nodes = node_configs(client_folders(config), tmp_path / "run" / "sites")
+    nodes[0]["max-rank"] = "1"
+    state, run, sent = replies_of(config, tmp_path / "run", nodes=nodes)
+    before = run_state(run, 1)["generator"]
+    found = sites_now(sent, 2, before)
+    small, *others = [products(now) for now in found]
+    moved = 0.0
+    for a, product in small.items():
+        assert np.linalg.matrix_rank(product, tol=1e-6) == 1
+        assert all(np.linalg.matrix_rank(other[a], tol=1e-6) == 2 for other in others)
+        moved = max(moved, np.abs(product - best_approximation(products(before)[a], 1)).max())
+    assert moved > 1e-4
+    wanted = mean_products(found, [3, 5, 4])
+    for a, product in products(state["generator"]).items():
+        np.testing.assert_allclose(product, best_approximation(wanted[a], 2), atol=2e-6)
+
+
+def test_a_simulation_gives_its_sites_their_ranks(sites, tmp_path):
+    whole, small = (
+        simulate(
+            scenario(sites, rule="svd").model_copy(update={"simulation": SimulationConfig(threads=1, ranks=ranks)}),
+            out=tmp_path / str(len(ranks)),
+        ).load_result()["generator"]
+        for ranks in ({}, {"a": 1, "b": 1, "c": 1})
+    )
+    assert all(np.linalg.matrix_rank(product, tol=1e-6) == 2 for product in products(whole).values())
+    # The mean of three products of rank 1 has up to rank 3; that of one site alone has its own.
+    alone = tiny_config(
+        sites,
+        data={"only": ["b"]},
+        generator={"epochs": 3, "learning_rate": 0.02},
+        federation={"rounds": 2, "schedule": "generator", "rule": "svd"},
+        simulation={"ranks": {"b": 1}},
+    )
+    for product in products(simulate(alone, out=tmp_path / "alone").load_result()["generator"]).values():
+        assert np.linalg.matrix_rank(product, tol=1e-6) == 1
+    assert any((whole[name] != small[name]).any() for name in whole)
+
+
+def test_a_site_trains_no_larger_rank_than_its_policy_allows(sites, tmp_path):
+    config = scenario(sites, rounds=2, rule="svd").model_copy(
+        update={"data": DataConfig(sites=str(sites), only=("b",))}
+    )
+    state, _ = federate(config, tmp_path / "run", app=make_client_app(policy=Policy(max_rank=1)))
+    for product in products(state["generator"]).values():
+        assert np.linalg.matrix_rank(product, tol=1e-6) == 1
 
 
 def dense(random, d, n, r):

@@ -200,6 +200,7 @@ def test_every_refusal_has_a_meaning_for_the_coordinator():
         {"min_examples": 99},
         {"tell_counts": False},
         {"max_epsilon": 8.0},
+        {"max_rank": 1},
     ]
     codes = [refusal(policy=policy) for policy in policies] + [refusal("own.module=m", "own.rule=f")]
     assert len(set(codes)) == len(policies) + 1
@@ -370,6 +371,7 @@ def test_the_rules_are_told_as_numbers():
         min_examples=50,
         min_examples_for_metrics=20,
         max_epsilon=8.0,
+        max_rank=4,
         tell_epsilon=True,
         tell_counts=False,
         tell_diagnosis=True,
@@ -393,6 +395,7 @@ def test_the_rules_are_told_as_numbers():
         "max_message_mb": 1.5,
         "max_update_norm": 10.0,
         "max_epsilon": 8.0,
+        "max_rank": 4.0,
         "tell_epsilon": 1.0,
         "min_examples": 50.0,
         "min_examples_for_metrics": 20.0,
