@@ -45,9 +45,10 @@ def trained(sites: Path, epsilon: float, overrides: list[str]) -> RunFolder:
     path = FOLDER / f"{sites.name}-{epsilon:g}"
     if (path / "run.json").is_file():
         return resume(path)
-    steps = Config.from_file(SCENARIO, overrides).privacy.steps
-    passes = [f"generator.epochs={steps}", f"retriever.epochs={steps}"]
-    settings = [f"data.sites={sites.resolve()}", f"privacy.epsilon={epsilon}", *passes, *overrides]
+    privacy = Config.from_file(SCENARIO, overrides).privacy
+    passes = max(1, round(privacy.steps * privacy.sample_rate))
+    epochs = [f"generator.epochs={passes}", f"retriever.epochs={passes}"]
+    settings = [f"data.sites={sites.resolve()}", f"privacy.epsilon={epsilon}", *epochs, *overrides]
     return simulate(Config.from_file(SCENARIO, settings), out=path)
 
 
