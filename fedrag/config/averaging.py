@@ -35,6 +35,7 @@ class Averaging:
     weighting: Weighting
     server_optimizer: ServerOptimizer
     max_update_norm: float
+    secure_clip_norm: float
 
     @property
     def averages_factors(self) -> bool:
@@ -56,6 +57,7 @@ def averaging_of(config: FederationConfig, component: Component) -> Averaging:
         weighting=config.weighting if own.weighting == "same" else own.weighting,
         server_optimizer=config.server_optimizer if own.server_optimizer == "same" else own.server_optimizer,
         max_update_norm=own.max_update_norm or config.max_update_norm,
+        secure_clip_norm=own.secure_clip_norm or config.secure_clip_norm,
     )
 
 

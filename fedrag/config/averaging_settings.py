@@ -42,3 +42,5 @@ class ComponentAveraging(Section):
     """Instead of federation.server_optimizer."""
     max_update_norm: Annotated[float, Field(ge=0.0, le=1e9)] = 0.0
     """Instead of federation.max_update_norm; 0: the same."""
+    secure_clip_norm: Annotated[float, Field(ge=0.0, le=1e6)] = 0.0
+    """Instead of federation.secure_clip_norm; 0: the same."""

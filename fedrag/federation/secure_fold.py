@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from flwr.app import RecordDict
 
+from fedrag.config.averaging import averaging_of
 from fedrag.errors import MessageError, QuorumError
 from fedrag.federation.exchange import Federation, KnownSite
 from fedrag.federation.fold import Folded
@@ -40,16 +41,17 @@ def fold_masked(
         lambda total, sites: open_training(settings, request, total, layout, sites),
     )
     for component, number in opened.clipped.items():
+        norm = averaging_of(settings, component).secure_clip_norm
         federation.display.say(
             f"round {request.round_number}: {plural(number, 'update')} of the {component} had a norm above "
-            f"{settings.secure_clip_norm:g} and {'was' if number == 1 else 'were'} drawn in to it "
-            "(federation.secure_clip_norm)"
+            f"{norm:g} and {'was' if number == 1 else 'were'} drawn in to it (secure_clip_norm)"
         )
     for component, noise in opened.noise.items():
         if noise > NOISE_LIMIT:
             federation.display.say(
                 f"round {request.round_number}: rounding to whole numbers is {noise:.1%} of the mean update of the "
-                f"{component}; lower federation.secure_clip_norm or secure_max_examples, or set secure_bits = 64"
+                f"{component}; lower its secure_clip_norm or federation.secure_max_examples, or set "
+                "federation.secure_bits = 64"
             )
     return Folded(
         difference={c: unflatten(flat, request.manifest(c)) for c, flat in sorted(opened.update.items())},

@@ -59,8 +59,8 @@ def train_layout(settings: FederationConfig, request: Request, sites: int) -> La
     numbers = Part(NUMBERS, len(request.components) * len(_TRAIN_NUMBERS), 64, _LARGEST_NUMBER, sites)
     parts = []
     for component in request.components:
-        counts = averaging_of(settings, component).weighting == "examples"
-        bound = settings.secure_clip_norm * (settings.secure_max_examples if counts else 1)
+        averaging = averaging_of(settings, component)
+        bound = averaging.secure_clip_norm * (settings.secure_max_examples if averaging.weighting == "examples" else 1)
         parts.append(Part(component, request.manifest(component).size, settings.secure_bits, bound, sites))
     return (numbers, *parts)
 
@@ -93,12 +93,12 @@ def train_vector(
         if not all_finite(flat):
             raise TrainingDiverged(f"the update of the {component} is not finite")
         size = math.sqrt(float(np.einsum("i,i->", flat, flat, dtype=np.float64)))
-        clipped = size > settings.secure_clip_norm
+        averaging = averaging_of(settings, component)
+        clipped = size > averaging.secure_clip_norm
         if clipped:
-            flat = (flat * (settings.secure_clip_norm / size)).astype(np.float32)
+            flat = (flat * (averaging.secure_clip_norm / size)).astype(np.float32)
         examples = reply.num_examples[component]
-        counts = averaging_of(settings, component).weighting == "examples"
-        weight = min(examples, settings.secure_max_examples) if counts else 1
+        weight = min(examples, settings.secure_max_examples) if averaging.weighting == "examples" else 1
         vector[component] = to_ring(flat, parts[component], _chance(chance, place + 1), weight)
         told = {name: reply.metrics.get(f"{component}.{name}", 0.0) for name in (*MEANS, *TOTALS)}
         told |= {
@@ -139,8 +139,8 @@ def open_training(
     for component, row in zip(request.components, rows.tolist(), strict=True):
         numbers = dict(zip(_TRAIN_NUMBERS, row, strict=True))
         weight = numbers["weight"]
-        counts = averaging_of(settings, component).weighting == "examples"
-        most = sites * (settings.secure_max_examples if counts else 1)
+        averaging = averaging_of(settings, component)
+        most = sites * (settings.secure_max_examples if averaging.weighting == "examples" else 1)
         if not sites <= weight <= most or weight != round(weight):
             raise MessageError(f"the weights of the {component} are together not within {sites} and {most}")
         part = parts[component]
@@ -148,9 +148,9 @@ def open_training(
         mean /= weight
         size = math.sqrt(float(np.einsum("i,i->", mean, mean)))
         rounding = math.sqrt(part.size) * sites / (part.scale * weight)
-        if not size <= _SLACK * settings.secure_clip_norm + rounding:
+        if not size <= _SLACK * averaging.secure_clip_norm + rounding:
             raise MessageError(
-                f"the mean {component} update has norm {size:.3g}, above the {settings.secure_clip_norm:g} to which "
+                f"the mean {component} update has norm {size:.3g}, above the {averaging.secure_clip_norm:g} to which "
                 "each site draws in its own (federation.secure_clip_norm)"
             )
         opened.update[component] = mean.astype(np.float32)

@@ -501,6 +501,22 @@ def test_a_large_update_is_drawn_in_by_the_site_and_counted(sites, tmp_path):
     assert run.rounds()[0]["update_norm"]["generator"] <= 1e-3 * 1.001
 
 
+def test_a_component_has_a_norm_of_its_own_and_then_its_own_precision(sites, tmp_path):
+    """The range of the whole numbers follows the norm, and the step of the roundings with it."""
+    config = secure_config(sites, schedule="joint", secure_clip_norm=800.0, retriever={"secure_clip_norm": 100.0})
+    names = ("generator", "retriever")
+    request = Request(config.to_toml(), 1, initial_state(config, names), names, dict.fromkeys(names, 0))
+    scales = {part.name: part.scale for part in train_layout(config.federation, request, 4)}
+    assert scales["retriever"] == 8 * scales["generator"]
+    display = Lines()
+    config = secure_config(sites, schedule="joint", retriever={"secure_clip_norm": 1e-3})
+    _, run = federate(config, tmp_path / "run", display=display)
+    assert "4 updates of the retriever had a norm above 0.001 and were drawn in to it" in display.text
+    assert "of the generator had a norm above" not in display.text
+    norms = run.rounds()[0]["update_norm"]
+    assert norms["retriever"] <= 1e-3 * 1.001 < norms["generator"]
+
+
 def test_a_masked_update_has_no_more_bytes_than_float32(sites, tmp_path):
     _, run = federate(secure_config(sites), tmp_path / "run")
     _, plain = federate(tiny_config(sites, federation={"rounds": 1, "schedule": "generator"}), tmp_path / "plain")
