@@ -51,6 +51,9 @@ from fedrag.types import COMPONENTS
 
 log = logging.getLogger("fedrag.node")
 
+ANSWERED = (GREET, TRAIN, VALIDATE, REVEAL, DELIVER)
+"""The kinds of requests that a site answers."""
+
 REVEAL_S = 300.0
 """How long a worker may take to reveal what opens a sum: it loads no model, but may have to start."""
 
@@ -192,6 +195,8 @@ class RequestHandler:
         """Return why a signed message is refused before it is opened: another site, a replay, a version; "" if not."""
         if slip.kind != message.metadata.message_type:
             return "bad-signature"
+        if slip.kind not in ANSWERED:
+            return "bad-request"
         if slip.site != self._config.name:
             return "other-name"
         if not self._replay_guard.accept(slip.request, slip.time) and not again:

@@ -13,7 +13,7 @@ from tiny_federation import tiny_config
 
 from fedrag.components.state import initial_state
 from fedrag.errors import StorageError
-from fedrag.federation.messages import DELIVER, TRAIN
+from fedrag.federation.messages import DELIVER, HOME, TRAIN
 from fedrag.federation.signing import verified_slip
 from fedrag.security.keys import load_private_key, load_public_key
 from fedrag.site.delivery import deliveries
@@ -70,6 +70,11 @@ def test_a_request_that_was_changed_on_its_way_is_refused(handler, key):
 )
 def test_a_signed_request_that_is_not_meant_for_this_is_refused_by_name(handler, key, changes, expected):
     assert code(handler.answer(request(key, slip(**changes)))) == expected
+
+
+def test_a_kind_of_request_that_no_site_answers_starts_no_worker(handler, key, caplog):
+    assert code(handler.answer(request(key, slip(kind=HOME), kind=HOME))) == "bad-request"
+    assert "the worker died" not in caplog.text
 
 
 def test_a_request_is_answered_once_also_after_a_restart(folder, key, handler):
