@@ -78,17 +78,21 @@ def _type_text(field: FieldInfo) -> str:
     """Return the type and range of a setting, as the table shows them."""
     kind = field.annotation
     if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
-        item = get_args(item)[0] if get_origin(item) is Annotated else item
+        item = _plain(get_args(kind)[0])
         return "list of texts" if item is str else f"list of {_kind_text(item)}"
     if get_origin(kind) is dict:
-        return "table of texts" if get_args(kind)[1] is str else "table of whole numbers"
+        return "table of texts" if _plain(get_args(kind)[1]) is str else "table of whole numbers"
     limits: dict[str, float] = {}
     for item in field.metadata:
         limits |= {name: getattr(item, name) for name in ("ge", "gt", "le") if hasattr(item, name)}
     low = f"at least {limits['ge']:g}" if "ge" in limits else f"above {limits['gt']:g}" if "gt" in limits else ""
     high = f"at most {limits['le']:g}" if "le" in limits else ""
     return ", ".join(filter(None, [_kind_text(kind), low, high]))
+
+
+def _plain(kind: Any) -> Any:
+    """Return a type without what is written beside it."""
+    return get_args(kind)[0] if get_origin(kind) is Annotated else kind
 
 
 def _kind_text(kind: Any) -> str:
