@@ -58,7 +58,7 @@ faults: $(READY)
 
 # Every test that the table of threats in server/README.md names, and every process killed at some moment.
 attack: $(READY)
-	FEDRAG_FUZZED_MESSAGES=20000 $(BIN)/pytest -m "not acceptance" -n 2 --dist loadfile --durations=10 \
+	$(BIN)/pytest -m "not acceptance" -n 2 --dist loadfile --durations=10 \
 		$$($(BIN)/python tests/attack/threats.py) tests/attack tests/faults tests/deployed/test_deployment.py
 
 # The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of
