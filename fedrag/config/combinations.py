@@ -174,12 +174,7 @@ def _check_averaging(config: Settings) -> None:
                 "2 rounds"
             )
     _check_server_step(config)
-    for site, rank in config.simulation.ranks.items():
-        if beyond := config.beyond_rank(trained_components(config.federation), rank):
-            raise ValueError(
-                f"simulation.ranks has {site} train {beyond[0]} adapters of rank {rank}, the others "
-                f'{config.adapter_rank(beyond[0])}: federation.rule = "svd" alone averages different ranks'
-            )
+    _check_ranks(config)
     if config.federation.secure and config.own.rule:
         raise ValueError(
             f'federation.secure = true, but own.rule = "{config.own.rule}" is given single updates; leave it out'
@@ -189,6 +184,22 @@ def _check_averaging(config: Settings) -> None:
             f"federation.secure = true needs {MIN_SITES} sites, data.only names {len(config.data.only)}: of "
             "two, each would learn the other's update from the sum"
         )
+
+
+def _check_ranks(config: Settings) -> None:
+    """Refuse ranks of sites that no rule averages, or that are larger than the adapters'."""
+    trained = trained_components(config.federation)
+    most = max(map(config.adapter_rank, trained))
+    for site, rank in config.simulation.ranks.items():
+        if rank > most:
+            raise ValueError(
+                f"simulation.ranks gives {site} rank {rank}, but no adapter that is trained has over {most}"
+            )
+        if beyond := config.beyond_rank(trained, rank):
+            raise ValueError(
+                f"simulation.ranks has {site} train {beyond[0]} adapters of rank {rank}, the others "
+                f'{config.adapter_rank(beyond[0])}: federation.rule = "svd" alone averages different ranks'
+            )
 
 
 def _check_server_step(config: Settings) -> None:

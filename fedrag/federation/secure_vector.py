@@ -151,7 +151,7 @@ def open_training(
         if not size <= _SLACK * averaging.secure_clip_norm + rounding:
             raise MessageError(
                 f"the mean {component} update has norm {size:.3g}, above the {averaging.secure_clip_norm:g} to which "
-                "each site draws in its own (federation.secure_clip_norm)"
+                "each site draws in its own (secure_clip_norm)"
             )
         opened.update[component] = mean.astype(np.float32)
         # A rounding by chance has a variance of f (1 - f) of a step squared, which is 1/6 on average.

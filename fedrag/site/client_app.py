@@ -164,8 +164,10 @@ def _answer(message: Message, context: Context, step: Step, setup: _Setup) -> Re
         bench = Workbench(
             site, paths.cache, paths.scores, config, losses, run=paths.run, indexes=paths.indexes, crew=setup.crew
         )
-        bench = replace(bench, max_rank=setup.policy.max_rank if setup.policy else paths.max_rank)
-        reply = step(replace(bench, on_progress=_until(request.deadline_s, setup.on_progress)), request)
+        max_rank = setup.policy.max_rank if setup.policy else paths.max_rank
+        reply = step(
+            replace(bench, max_rank=max_rank, on_progress=_until(request.deadline_s, setup.on_progress)), request
+        )
         if setup.policy:
             answered = sum(bool(question.answers) for question in site.validation)
             # In a secure sum a site's counts are seen by nobody, and weigh its part.

@@ -56,11 +56,23 @@ def test_sites_of_different_ranks_are_averaged_by_svd_alone():
     ranks = {"ranks": {"a": 1}}  # of adapters of rank 2
     for federation in ({"rule": "svd"}, {"schedule": "retriever", "retriever": {"rule": "svd"}}):
         tiny_config(federation=federation, simulation=ranks)
-    tiny_config(federation={"schedule": "retriever"}, retriever={"weights": "full"}, simulation=ranks)
     tiny_config(simulation={"ranks": {"a": 2}})
     for federation in ({"rule": "ffa"}, {"rule": "svd", "retriever": {"rule": "fedavg"}}):
         with pytest.raises(ConfigError, match='adapters of rank 1, the others 2: federation.rule = "svd" alone'):
             tiny_config(federation=federation, simulation=ranks)
+
+
+@pytest.mark.parametrize(
+    ("settings", "rank", "most"),
+    [
+        ({"federation": {"rule": "svd"}}, 3, 2),
+        ({"federation": {"schedule": "retriever"}, "retriever": {"weights": "full"}}, 1, 0),
+    ],
+)
+def test_a_rank_that_no_adapter_has_is_refused(settings, rank, most):
+    said = f"simulation.ranks gives a rank {rank}, but no adapter that is trained has over {most}"
+    with pytest.raises(ConfigError, match=said):
+        tiny_config(**settings, simulation={"ranks": {"a": rank}})
 
 
 def test_a_rank_of_a_site_that_does_not_take_part_is_refused(sites, tmp_path):

@@ -41,36 +41,23 @@ class Cable:
 
     def lay(self) -> None:
         for name in (self.here, self.there):
-            ip("netns", "add", name)
-        ip(
-            "link",
-            "add",
-            self._near,
-            "netns",
-            self.here,
-            "type",
-            "veth",
-            "peer",
-            "name",
-            self._far,
-            "netns",
-            self.there,
-        )
+            ip(f"netns add {name}")
+        ip(f"link add {self._near} netns {self.here} type veth peer name {self._far} netns {self.there}")
         for name, link, address in ((self.here, self._near, HERE), (self.there, self._far, THERE)):
-            ip("-n", name, "address", "add", f"{address}/24", "dev", link)
-            ip("-n", name, "link", "set", link, "up")
-            ip("-n", name, "link", "set", "lo", "up")
+            ip(f"-n {name} address add {address}/24 dev {link}")
+            ip(f"-n {name} link set {link} up")
+            ip(f"-n {name} link set lo up")
 
     def pull(self) -> None:
-        ip("-n", self.there, "link", "set", self._far, "down")
+        ip(f"-n {self.there} link set {self._far} down")
 
     def remove(self) -> None:
         for name in (self.here, self.there):
             subprocess.run(["ip", "netns", "del", name], capture_output=True, check=False)
 
 
-def ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True)
+def ip(arguments: str) -> None:
+    subprocess.run(["ip", *arguments.split()], check=True)
 
 
 def within(network: str) -> list[str]:
