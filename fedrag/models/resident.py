@@ -20,7 +20,8 @@ from fedrag.weights.compute import best_device, computing_dtype, cpu_count, numb
 from fedrag.weights.identity import identity_of
 from fedrag.weights.store import FetchedModel, find_model, verify_model
 
-# The only module global. A process loads and verifies each base model once, and sets its state before each use.
+# The only module global. A process loads and verifies each base model once, and sets its state before each use. A model
+# that was fetched again, or lies in another home, is another one.
 _RESIDENT: dict[tuple[Any, ...], Generator | Retriever] = {}
 
 _PREFIX_SHARE = 0.25  # of the free memory; training needs the rest
@@ -32,9 +33,10 @@ def resident_generator(config: Config, device: str) -> Generator:
     settings = config.generator
     four_bits = config.models.generator_dtype == "nf4"
     used = (settings.lora, settings.adapter_from, settings.generation_settings)
-    key = ("generator", config.models.generator, used, dtype, four_bits, device)
+    fetched = find_model(config.models.generator)
+    key = (fetched, used, dtype, four_bits, device)
     if key not in _RESIDENT:
-        fetched = _verified(config.models.generator)
+        _verify(fetched)
         generator = Generator.load(
             fetched,
             settings.lora,
@@ -56,9 +58,10 @@ def resident_retriever(config: Config, device: str) -> Retriever:
     """Return the retriever of a scenario with the state that was set last; the first call loads it."""
     dtype = computing_dtype(config.models.retriever_dtype, device)
     used = (config.retriever.model_dump_json(), config.rag.chunk_tokens)
-    key = ("retriever", config.models.retriever, used, dtype, device)
+    fetched = find_model(config.models.retriever)
+    key = (fetched, used, dtype, device)
     if key not in _RESIDENT:
-        fetched = _verified(config.models.retriever)
+        _verify(fetched)
         _RESIDENT[key] = Retriever.load(fetched, config.retriever, device, dtype, config.rag.chunk_tokens)
     found = _RESIDENT[key]
     assert isinstance(found, Retriever)
@@ -70,11 +73,9 @@ def prefix_bytes(config: Config, device: str) -> float:
     return _PREFIX_SHARE * (free_share(config.simulation, device) or 0.0)
 
 
-def _verified(name: str) -> FetchedModel:
+def _verify(fetched: FetchedModel) -> None:
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # they would break up our own
-    fetched = find_model(name)
     verify_model(fetched)
-    return fetched
 
 
 class RoundModels:

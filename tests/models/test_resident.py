@@ -1,14 +1,16 @@
-"""The share of a machine's memory that resident models may take."""
+"""Models that stay loaded: which ones, and the share of memory that they may take."""
 
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 from tiny_federation import tiny_config
 
 from fedrag.config.run_settings import SimulationConfig
 from fedrag.models import resident
+from fedrag.weights.fetch import fetch_models
 
 
 @pytest.mark.parametrize(
@@ -40,3 +42,24 @@ def test_scores_are_not_taken_from_a_model_of_another_configuration(own_tiny_cau
         monkeypatch.setattr(resident, "_RESIDENT", {})
         keys.add(resident.RoundModels(tiny_config(), {}).generator_key(untouched=True))
     assert len(keys) == 2
+
+
+def test_a_model_of_another_home_is_another_model(own_home, tmp_path, monkeypatch):
+    """The file of one that is loaded is mapped into memory: where it was damaged, reading it ends the process."""
+    config = tiny_config()
+    first = resident.resident_retriever(config, "cpu")
+    assert resident.resident_retriever(config, "cpu") is first
+    shutil.copytree(own_home, tmp_path / "other")
+    monkeypatch.setenv("FEDRAG_HOME", str(tmp_path / "other"))
+    assert resident.resident_retriever(config, "cpu") is not first
+    assert resident.resident_generator(config, "cpu").fetched.folder.is_relative_to(tmp_path / "other")
+
+
+def test_a_model_that_was_fetched_again_is_loaded_again(own_home):
+    config = tiny_config()
+    first = resident.resident_generator(config, "cpu")
+    fetch_models(["fedrag/tiny-causal"])
+    assert resident.resident_generator(config, "cpu") is first, "it is there, so nothing was fetched"
+    shutil.rmtree(first.fetched.folder)
+    fetch_models(["fedrag/tiny-causal"])
+    assert resident.resident_generator(config, "cpu") is not first
