@@ -31,10 +31,11 @@ check: $(READY)
 
 # Later -m options replace the default of pyproject.toml, which leaves the slow tests out too. Two workers take a file at
 # a time; what starts coordinators and sites comes after them, so that their processes compete with no other tests; what
-# starts Ray comes last and one at a time, since two of it on one machine disturb each other.
+# starts Ray comes last and one at a time, since two of it on one machine disturb each other. A worker that dies ends the
+# tests: what xdist begins in its place may wait for ever.
 SERVICES := tests/deployed tests/faults tests/coordinator
 FAST_AND_SLOW := -m "not acceptance and not faults" --durations=10
-TWO_AT_A_TIME := $(FAST_AND_SLOW) -n 2 --dist loadfile --no-loadscope-reorder
+TWO_AT_A_TIME := $(FAST_AND_SLOW) -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
 test: $(READY)
 	$(MAKE) rooms
 	$(MAKE) services
@@ -58,7 +59,7 @@ faults: $(READY)
 
 # Every test that the table of threats in server/README.md names, and every process killed at some moment.
 attack: $(READY)
-	$(BIN)/pytest -m "not acceptance" -n 2 --dist loadfile --durations=10 \
+	$(BIN)/pytest -m "not acceptance" -n 2 --max-worker-restart 0 --dist loadfile --durations=10 \
 		$$($(BIN)/python tests/attack/threats.py) tests/attack tests/faults tests/deployed/test_deployment.py
 
 # The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of
