@@ -93,6 +93,7 @@ ONLY_IN = {
         "site.service",
     ),
     "ray": ("grids",),
+    "dp_accounting": ("dp",),
     "opacus": ("dp",),
     "peft": ("models",),
     "faiss": ("retrieval",),

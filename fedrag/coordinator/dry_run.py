@@ -20,7 +20,7 @@ from fedrag.coordinator.overview import site_states, told_last
 from fedrag.coordinator.pace import Pace, pace_of_earlier
 from fedrag.coordinator.secure_sites import secure_sum_text
 from fedrag.coordinator.server_folder import ServerFolder
-from fedrag.dp.accounting import has_opacus
+from fedrag.dp.accounting import has_accounting
 from fedrag.dp.feasibility import NoisePlan, cost_text
 from fedrag.federation.greeting import minor_version
 from fedrag.reporting.what_ran import duration
@@ -184,7 +184,7 @@ def _state(config: Config, components: Components) -> State:
 
 def _noise_plans(config: Config, state: State) -> dict[Component, NoisePlan]:
     """Return the noised training of each component; none where there is no noise, or nothing here accounts for it."""
-    if not config.privacy.is_on or not has_opacus():
+    if not config.privacy.is_on or not has_accounting():
         return {}
     return {name: component_plan(config, name, state[name]) for name in trained_components(config.federation)}
 

@@ -1,9 +1,9 @@
 """What noised steps add up to: epsilon of Poisson-sampled Gaussian mechanisms, and the noise that an epsilon asks for.
 
 A question's part of a step has at most the norm C, and the step's noise the standard deviation z C, z the noise
-multiplier. Epsilon at delta comes from numerical composition of the privacy loss (Gopi et al. 2021), as Opacus'
-accountant computes it: an upper bound, at most 0.02 above the true value. Where that is not to be had, very large
-epsilons for example, from Renyi differential privacy (Mironov et al. 2019), a looser upper bound.
+multiplier. Epsilon at delta comes from the distribution of the privacy loss (Doroshenko et al. 2022), as dp-accounting
+composes it: an upper bound, at most 0.001 above the true value. A very large epsilon comes from Renyi differential
+privacy (Mironov et al. 2019), a looser upper bound, as Opacus computes it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from fedrag.errors import ConfigError
 
 LARGE_EPSILON = 50.0
 """Above it the looser bound is enough: it says that nothing is protected."""
-_EPSILON_ERROR = 0.01
+_LIBRARIES = ("dp_accounting", "opacus")
+_COARSE, _FINE = 1e-3, 1e-4  # widths of the cells that losses are put into: many small losses need the fine ones
 _LOG_NOISE_ERROR = 0.002
 _MOST_LOG_NOISE = 14.0
 
@@ -43,22 +44,22 @@ class Event:
     steps: int
 
 
-def require_opacus(setting: str = "privacy.epsilon") -> None:
-    """Refuse to account for noise if the library that does is missing.
+def require_accounting(setting: str = "privacy.epsilon") -> None:
+    """Refuse to account for noise if the libraries that do are missing.
 
     Args:
         setting: What asks for noise.
 
     Raises:
-        ConfigError: It is not installed.
+        ConfigError: They are not installed.
     """
-    if not has_opacus():
-        raise ConfigError(f"{setting} needs the library opacus; run: pip install 'fedrag[dp]'")
+    if not has_accounting():
+        raise ConfigError(f"{setting} needs the libraries opacus and dp-accounting; run: pip install 'fedrag[dp]'")
 
 
-def has_opacus() -> bool:
-    """Return whether the library that accounts for noise is installed."""
-    return importlib.util.find_spec("opacus") is not None
+def has_accounting() -> bool:
+    """Return whether the libraries that account for noise are installed."""
+    return all(importlib.util.find_spec(library) is not None for library in _LIBRARIES)
 
 
 def usual_delta(units: int) -> float:
@@ -74,7 +75,7 @@ def epsilon_of(events: Iterable[Event], delta: float) -> float:
     """Return an upper bound of epsilon after all of some steps, whatever their order; infinity without noise.
 
     Raises:
-        ConfigError: Opacus is not installed.
+        ConfigError: The libraries that account for noise are not installed.
     """
     steps: Counter[tuple[float, float]] = Counter()
     for event in events:
@@ -94,7 +95,7 @@ def noise_for(epsilon: float, delta: float, sample_rate: float, steps: int, past
         It, at most 0.2 % too large; infinity where no noise is enough, since the past has used epsilon up.
 
     Raises:
-        ConfigError: Opacus is not installed.
+        ConfigError: The libraries that account for noise are not installed.
     """
     return _noise_for(epsilon, delta, sample_rate, steps, tuple(past))
 
@@ -124,18 +125,24 @@ def _noise_for(epsilon: float, delta: float, sample_rate: float, steps: int, pas
 @lru_cache(maxsize=4096)
 def _composed(history: tuple[tuple[float, float, int], ...], delta: float) -> float:
     """Return epsilon of (noise multiplier, sample rate, steps) in any order."""
-    require_opacus()
-    from opacus.accountants import PRVAccountant, RDPAccountant  # an optional library, which imports torch
+    require_accounting()
+    from opacus.accountants import RDPAccountant  # an optional library, which imports torch
 
-    loose, tight = RDPAccountant(), PRVAccountant()
+    loose = RDPAccountant()
     loose.history = [*history]
-    tight.history = [*history]
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # a rate of 1 divides by 0 on the way, to no harm
         warnings.simplefilter("ignore")  # that the best Renyi order is the first or last: the bound holds
         bound = float(loose.get_epsilon(delta))
-        if bound > LARGE_EPSILON:
-            return bound
-        try:
-            return min(bound, float(tight.get_epsilon(delta, eps_error=_EPSILON_ERROR)))
-        except (RuntimeError, ValueError):  # its grid is too coarse for this delta
-            return bound
+    if bound > LARGE_EPSILON:
+        return bound
+    return min(bound, _by_loss_distribution(history, delta, _FINE if bound < 1 else _COARSE))
+
+
+def _by_loss_distribution(history: tuple[tuple[float, float, int], ...], delta: float, width: float) -> float:
+    from dp_accounting import GaussianDpEvent, NeighboringRelation, PoissonSampledDpEvent  # an optional library
+    from dp_accounting.pld import PLDAccountant  # as above
+
+    accountant = PLDAccountant(NeighboringRelation.ADD_OR_REMOVE_ONE, value_discretization_interval=width)
+    for noise, rate, steps in history:
+        accountant.compose(PoissonSampledDpEvent(rate, GaussianDpEvent(noise)), steps)
+    return float(accountant.get_epsilon(delta))

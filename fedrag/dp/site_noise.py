@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, trained_components
-from fedrag.dp.accounting import Event, epsilon_of, has_opacus, noise_for, usual_delta
+from fedrag.dp.accounting import Event, epsilon_of, has_accounting, noise_for, usual_delta
 from fedrag.dp.feasibility import SMALL_ADAPTER, NoisePlan, ratio_text
 from fedrag.dp.noise import Entropy, gaussian, poisson_sample
 from fedrag.errors import ConfigError
@@ -133,7 +133,7 @@ def spent_epsilon(records: Sequence[Mapping[str, Any]]) -> tuple[float | None, f
     if not clients:
         return None
     delta = usual_delta(min(clients))
-    return epsilon_of(noised_steps(records), delta) if has_opacus() else None, delta
+    return epsilon_of(noised_steps(records), delta) if has_accounting() else None, delta
 
 
 def site_noise_plan(config: Config, weights: int, clients: int) -> NoisePlan:

@@ -9,7 +9,7 @@ from typing import Any
 from fedrag.config.averaging import averaging_text
 from fedrag.config.schedule import schedule_text, trained_components
 from fedrag.data.origins import origins_text
-from fedrag.dp.accounting import has_opacus, usual_delta
+from fedrag.dp.accounting import has_accounting, usual_delta
 from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
 from fedrag.dp.site_noise import spent_epsilon as spent_by_clients
 from fedrag.evaluation.records import Scores
@@ -211,7 +211,7 @@ def ledger_epsilon(run: RunFolder, words: Words = ENGLISH) -> list[str]:
 
     In a secure sum no site tells it. A deployed site's ledger stays there.
     """
-    if not has_opacus():
+    if not has_accounting():
         return []
     last = {}
     for path in sorted((run.path / "sites").glob(f"*/{LEDGER_FILE}")):

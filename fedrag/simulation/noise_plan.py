@@ -8,7 +8,7 @@ from fedrag.components.trained_weights import component_plan, trained_sizes
 from fedrag.config.averaging import averaging_of
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, trained_components
-from fedrag.dp.accounting import require_opacus, usual_delta
+from fedrag.dp.accounting import require_accounting, usual_delta
 from fedrag.dp.feasibility import NoisePlan, best_plan, cost_text, ratio_text
 from fedrag.dp.noise_costs import plan_of_weights, planned_steps
 from fedrag.dp.site_noise import WARNING, site_noise_plan, site_noise_steps
@@ -32,7 +32,7 @@ def noise_lines(config: Config, sites: Sequence[Site], state: State) -> list[str
     settings = config.privacy
     if not settings.is_on or not sites:
         return []
-    require_opacus()
+    require_accounting()
     units = {site.name: count_units(site.train) for site in sites}
     word = unit_word(question for site in sites for question in site.train)
     drawn = "all" if settings.sample_rate == 1 else f"a share of {settings.sample_rate:g}"

@@ -18,7 +18,7 @@ from fedrag.config.schedule import sites_asked, trained_components
 from fedrag.data.canaries import with_canaries
 from fedrag.data.questions import question_counts
 from fedrag.data.site_folder import chosen_folders, load_site
-from fedrag.dp.accounting import require_opacus
+from fedrag.dp.accounting import require_accounting
 from fedrag.dp.site_noise import require_many_clients
 from fedrag.errors import ConfigError, DataError
 from fedrag.secure_sum.roster import MIN_SITES
@@ -46,9 +46,9 @@ def check_scenario(config: Config, sites: Sequence[Site], components: Components
     check_poison(config.simulation.poison, sites)
     _check_ranks(config, sites)
     if config.privacy.is_on:
-        require_opacus()
+        require_accounting()
     if config.simulation.site_noise.is_on:
-        require_opacus("simulation.site_noise.epsilon")
+        require_accounting("simulation.site_noise.epsilon")
     _check_training(config, sites, components)
     _check_evaluation(config, sites)
     models = required_models(config, components)

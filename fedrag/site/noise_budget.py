@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fedrag.components.work import Workbench
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import rounds_training, trained_components
-from fedrag.dp.accounting import Event, has_opacus, noise_for, usual_delta
+from fedrag.dp.accounting import Event, has_accounting, noise_for, usual_delta
 from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger, entry_of
 from fedrag.dp.noise_costs import planned_steps
 from fedrag.dp.units import count_units
@@ -52,7 +52,7 @@ def budget_of(bench: Workbench, request: Request, max_epsilon: float) -> Budget:
     settings = bench.config.privacy
     if not settings.is_on:
         return Budget("policy-epsilon" if max_epsilon else "")
-    if not has_opacus():
+    if not has_accounting():
         return Budget("no-accounting")
     ledger, run = ledger_of(bench), run_name(bench)
     units = count_units(bench.site.train)

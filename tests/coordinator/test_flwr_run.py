@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 def test_flwr_run_of_the_repository_gives_the_tensors_of_a_simulation(tiny_home, tmp_path, monkeypatch):
     """Flower's clients have one CPU each, and so one thread, as this simulation has: the same bits."""
     sites = write_small_sites(tmp_path / "sites", a=3, b=4)
-    config = tiny_config(sites, federation={"rounds": 2, "min_sites": 2, "greeting_timeout_s": 60.0})
+    config = tiny_config(sites, federation={"rounds": 2, "min_sites": 2, "greeting_timeout_s": 180.0})
     monkeypatch.setenv("FEDRAG_RUNS", str(tmp_path / "runs"))
     output = run_local(REPOSITORY, {"scenario": config.to_toml()}, supernodes=2, home=tmp_path / "flwr", timeout_s=240)
     assert (tmp_path / "runs" / "tiny-1").is_dir(), output

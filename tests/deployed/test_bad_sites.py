@@ -36,7 +36,7 @@ def test_whatever_a_registered_site_sends_costs_that_reply_alone_and_is_named(de
     faults["another site's name"] = (bad.signed_by_another, "signature_not_valid")
     faults["late"] = (bad.kept_back, f"no reply within {DEADLINE_S:g} s")
     settings = {"schedule": "generator", "min_sites": 2, "quorum": 0.5, "deadline_s": DEADLINE_S}
-    config = tiny_config(data, federation=settings | {"rounds": len(faults) + 1, "greeting_timeout_s": 60.0})
+    config = tiny_config(data, federation=settings | {"rounds": len(faults) + 1, "greeting_timeout_s": 180.0})
     name = deployment.begin(config)
     bad.serve(iter([answer for answer, _ in faults.values()]), until=lambda: not deployment.server.current())
     run = deployment.wait_until_done(name)

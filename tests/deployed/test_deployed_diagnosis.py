@@ -32,7 +32,11 @@ def test_the_coordinator_adds_up_what_a_site_tells_and_hears_nothing_of_one_that
     deployment.set_setting("north", "tell_diagnosis", True)
     deployment.set_setting("north", "adopt", "always")
     with deployment:
-        name = deployment.begin(tiny_config(SHIPPED, federation={"rounds": 1, "diagnose": True, "min_sites": 2}))
+        name = deployment.begin(
+            tiny_config(
+                SHIPPED, federation={"rounds": 1, "diagnose": True, "min_sites": 2, "greeting_timeout_s": 180.0}
+            )
+        )
         run = deployment.wait_until_done(name)
         told = json.loads(typed("server", "diagnose", deployment.server.path, "--json"))
         shown = typed("server", "diagnose", deployment.server.path)

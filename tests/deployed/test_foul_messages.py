@@ -76,5 +76,7 @@ def test_a_node_survives_what_it_cannot_read_and_fetches_nothing_above_its_limit
     assert "a message is too large; 2 so far" in deployment.node_log("north")
     assert deployment.node_pids("north") == [before]
     assert resident_mb(before) < resident + 20
-    run = deployment.begin(tiny_config(data, name="after", federation={"rounds": 1, "min_sites": 1}))
+    run = deployment.begin(
+        tiny_config(data, name="after", federation={"rounds": 1, "min_sites": 1, "greeting_timeout_s": 180.0})
+    )
     assert list(deployment.wait_until_done(run).rounds()[0]["sites"]) == ["north"]

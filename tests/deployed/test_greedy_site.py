@@ -49,7 +49,7 @@ def serve_greedily(folder: Path, until: Callable[[], bool]) -> None:
 
 def test_a_huge_claim_is_cut_by_the_ratio_and_by_what_was_confirmed_at_enrolment(tmp_path):
     data = write_small_sites(tmp_path / "data", north=4, south=4)
-    settings = {"schedule": "generator", "rounds": 1, "min_sites": 2, "greeting_timeout_s": 60.0, "deliver": False}
+    settings = {"schedule": "generator", "rounds": 1, "min_sites": 2, "greeting_timeout_s": 180.0, "deliver": False}
     config = tiny_config(data, federation=settings)
     with Deployment(tmp_path / "deployment", {name: data / name for name in ("north", "south")}) as deployment:
         deployment.end("south")

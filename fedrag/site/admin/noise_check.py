@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedrag.data.site_folder import load_site
-from fedrag.dp.accounting import has_opacus, require_opacus, usual_delta
+from fedrag.dp.accounting import has_accounting, require_accounting, usual_delta
 from fedrag.dp.feasibility import FEW_STEPS, SMALL_ADAPTER, NoisePlan, cost_text
 from fedrag.dp.ledger import LEDGER_FILE, PrivacyLedger
 from fedrag.dp.units import count_units, unit_word
@@ -28,8 +28,8 @@ def noise_text(folder: Path, config: SiteConfig) -> str:
     """
     limit = config.policy.max_epsilon
     if limit:
-        require_opacus()
-    if not has_opacus():
+        require_accounting()
+    if not has_accounting():
         return "runs that add noise are refused: pip install 'fedrag[dp]' lets this site take part in them"
     try:
         train = load_site(Path(config.data)).train
