@@ -58,7 +58,7 @@ TRIED["fedrag simulate simulations/scenarios/tiny.toml --set federation.personal
     "a dry run: tests/simulation/test_personalise.py runs such ones"
 )
 TRIED[
-    "fedrag simulate simulations/scenarios/xquad.toml --set data.sites=data/xquad-few --set federation.rounds=2 "
+    "fedrag simulate simulations/scenarios/xquad.toml --set data.sites=data/xquad-wide --set federation.rounds=2 "
     "--set federation.secure=true"
 ] = "a dry run: of so few questions some sites have none that train the retriever; tests/federation runs such ones"
 TRIED["fedrag simulate simulations/scenarios/medquad.toml"] = "a dry run: random models answer to the last token"
