@@ -34,7 +34,7 @@ hypothesis.settings.load_profile("without deadline")
 LONG_FILES = (
     *("tests/cli/test_readme_commands_run.py", "tests/zoo/", "tests/acceptance/test_real_models.py"),
     *("tests/attack/test_fuzzed_messages.py", "tests/attack/test_invented_messages.py"),
-    "tests/deployed/test_readme_deployment.py",
+    *("tests/deployed/test_readme_deployment.py", "tests/deployed/test_deployed_secure_sum.py"),
 )
 """Begun first: two workers that each take a file at a time then end together."""
 

@@ -112,8 +112,12 @@ def ran(tapped) -> Ran:
         deployment.kill_service("north")
         deployment.wait(lambda: not deployment.node_pids("north"), 30, "north's node is gone")
         deployment.start_site("north")
-        # The others are enough to open the sum: it would be waited for a moment alone.
         deployment.wait(lambda: deployment.log("north").count("takes part at") == 2, 60, "north is back")
+        deployment.wait(lambda: has_left(deployment, "west", 1), 240, "west's masked reply of round 1")
+        signal_to(deployment, "west", signal.SIGSTOP)
+    # Three of the four open the sum, and a fourth is waited for a moment alone: without west, north is needed.
+    deployment.wait(lambda: "reveal" in of_round(deployment, "north", 1), 240, "north's second message of round 1")
+    signal_to(deployment, "west", signal.SIGCONT)
     with held(deployment, 2, "south"):  # the executor does
         for pid in deployment.executor_pids():
             os.kill(pid, signal.SIGKILL)
@@ -158,18 +162,17 @@ class held:
         it, number = self._deployment, self._number
         it.wait(self._stop, 240, f"what comes before round {number} has left {', '.join(self._going)}", every_s=0.05)
         assert not any(of_round(it, name, number) for name in self._stopped), "one was quicker than this test"
-        it.wait(lambda: "train" in of_round(it, "north", number), 240, f"north's masked reply of round {number}")
-        it.wait(lambda: not (it.root / "north" / "inbox").is_file(), 60, "it has left")
+        it.wait(lambda: has_left(it, "north", number), 240, f"north's masked reply of round {number}")
 
     def __exit__(self, *_: object) -> None:
         for name in self._stopped:
-            self._signal(name, signal.SIGCONT)
+            signal_to(self._deployment, name, signal.SIGCONT)
 
     def _stop(self) -> bool:
         """Stop each site once it has answered all that comes before the round; return whether all are stopped."""
         for name in list(self._going):
             if self._is_through(name):
-                self._signal(name, signal.SIGSTOP)
+                signal_to(self._deployment, name, signal.SIGSTOP)
                 self._going.remove(name)
                 self._stopped.append(name)
         return not self._going
@@ -180,9 +183,16 @@ class held:
         done = "reveal" in answered if before else answered.count("greet") > 1
         return done and not (it.root / name / "inbox").is_file()
 
-    def _signal(self, name: str, number: int) -> None:
-        for pid in (*self._deployment.worker_pids(name), *self._deployment.node_pids(name)):
-            os.kill(pid, number)
+
+def signal_to(deployment: Deployment, site: str, number: int) -> None:
+    """Send a site's processes a signal."""
+    for pid in (*deployment.worker_pids(site), *deployment.node_pids(site)):
+        os.kill(pid, number)
+
+
+def has_left(deployment: Deployment, site: str, number: int) -> bool:
+    """Return whether a site's masked reply of a round is on its way."""
+    return "train" in of_round(deployment, site, number) and not (deployment.root / site / "inbox").is_file()
 
 
 def of_round(deployment: Deployment, site: str, number: int) -> list[str]:

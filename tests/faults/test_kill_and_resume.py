@@ -58,7 +58,7 @@ CORE = "in the training of round 2"
 def test_a_killed_run_ends_as_if_nothing_had_been(moment, scenario, undisturbed, tmp_path):
     run = tmp_path / "run"
     with started("simulate", scenario, "--out", run) as process:
-        await_moment(process, lambda: MOMENTS[moment](run))
+        await_moment(process, lambda: MOMENTS[moment](run), every_s=0.001)  # some last a few milliseconds
         process.kill()
         assert process.wait() == -signal.SIGKILL
     assert not (run / "results.json").exists()
