@@ -24,7 +24,8 @@ from fedrag.errors import ConfigError
 LARGE_EPSILON = 50.0
 """Above it the looser bound is enough: it says that nothing is protected."""
 _LIBRARIES = ("dp_accounting", "opacus")
-_COARSE, _FINE = 1e-3, 1e-4  # widths of the cells that losses are put into: many small losses need the fine ones
+_COARSE, _FINE = 1e-3, 1e-4  # widths of the cells that losses are put into
+_MANY_STEPS = 100  # the errors of as many steps add up to more than the finer cells cost
 _LOG_NOISE_ERROR = 0.002
 _MOST_LOG_NOISE = 14.0
 
@@ -135,7 +136,8 @@ def _composed(history: tuple[tuple[float, float, int], ...], delta: float) -> fl
         bound = float(loose.get_epsilon(delta))
     if bound > LARGE_EPSILON:
         return bound
-    return min(bound, _by_loss_distribution(history, delta, _FINE if bound < 1 else _COARSE))
+    width = _FINE if bound < 1 or sum(steps for _, _, steps in history) > _MANY_STEPS else _COARSE
+    return min(bound, _by_loss_distribution(history, delta, width))
 
 
 def _by_loss_distribution(history: tuple[tuple[float, float, int], ...], delta: float, width: float) -> float:
