@@ -35,7 +35,8 @@ check: $(READY)
 # tests: what xdist begins in its place may wait for ever.
 SERVICES := tests/deployed tests/faults tests/coordinator
 FAST_AND_SLOW := -m "not acceptance and not faults" --durations=10
-TWO_AT_A_TIME := $(FAST_AND_SLOW) -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
+IN_TWO := -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
+TWO_AT_A_TIME := $(FAST_AND_SLOW) $(IN_TWO)
 test: $(READY)
 	$(MAKE) rooms
 	$(MAKE) services
@@ -57,10 +58,11 @@ grids: $(READY)
 faults: $(READY)
 	$(BIN)/pytest -m faults tests/faults tests/deployed --durations=10
 
+KILLED := tests/deployed/test_deployment.py tests/deployed/test_killed_processes.py
 # Every test that the table of threats in server/README.md names, and every process killed at some moment.
 attack: $(READY)
-	$(BIN)/pytest -m "not acceptance" -n 2 --max-worker-restart 0 --dist loadfile --durations=10 \
-		$$($(BIN)/python tests/attack/threats.py) tests/attack tests/faults tests/deployed/test_deployment.py
+	$(BIN)/pytest -m "not acceptance" $(IN_TWO) --durations=10 \
+		$$($(BIN)/python tests/attack/threats.py) tests/attack tests/faults $(KILLED)
 
 # The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of
 # the first: langchain-huggingface takes no huggingface_hub 2, which everything else runs with.

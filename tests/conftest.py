@@ -35,6 +35,8 @@ LONG_FILES = (
     *("tests/cli/test_readme_commands_run.py", "tests/zoo/", "tests/acceptance/test_real_models.py"),
     *("tests/attack/test_fuzzed_messages.py", "tests/attack/test_invented_messages.py"),
     *("tests/deployed/test_readme_deployment.py", "tests/deployed/test_deployed_secure_sum.py"),
+    *("tests/deployed/test_killed_processes.py", "tests/deployed/test_deployment.py"),
+    "tests/deployed/test_bad_sites.py",
 )
 """Begun first: two workers that each take a file at a time then end together."""
 

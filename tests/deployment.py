@@ -216,6 +216,11 @@ class Deployment:
         """Wait until a round is logged."""
         self.wait(lambda: any(line["round"] >= number for line in self.rounds(run)), timeout_s, f"round {number}")
 
+    def assert_all_took_part(self, run: RunFolder) -> None:
+        """Fail where a round of a run went on without a site."""
+        for line in run.rounds():
+            assert sorted(line["sites"]) == sorted(self.site_names), line["left_out"]
+
     def wait_until_online(self, names: Sequence[str], timeout_s: float = 60) -> None:
         """Wait until these sites, and no others, are online."""
 

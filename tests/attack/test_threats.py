@@ -19,6 +19,7 @@ def test_every_test_of_an_attack_has_a_row() -> None:
         "test_threats.py",
         "test_soak.py",
         "test_deployment.py",
+        "test_killed_processes.py",
         "test_readme_deployment.py",
         "test_other_models.py",
     }

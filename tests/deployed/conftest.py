@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 from deployment import Deployment
-from tiny_federation import write_small_sites
+from tiny_federation import federate, tiny_config, write_small_sites
+
+from fedrag.config.scenario import Config
+from fedrag.types import State
 
 
 @pytest.fixture(scope="module")
@@ -22,3 +25,20 @@ def deployment(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     sites = {name: data / name for name in ("north", "south")}
     with Deployment(tmp_path_factory.mktemp("deployment"), sites) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def two_rounds(data: Path) -> Config:
+    """Describe two rounds, each of which takes long enough to be hit in its middle."""
+    return tiny_config(
+        data,
+        generator={"epochs": 40},
+        federation={"rounds": 2, "deadline_s": 120.0, "quorum": 0.5, "greeting_timeout_s": 180.0},
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(two_rounds: Config, tmp_path_factory: pytest.TempPathFactory) -> State:
+    """Return what the same sites reach in one process."""
+    state, _ = federate(two_rounds, tmp_path_factory.mktemp("undisturbed") / "run")
+    return state

@@ -6,55 +6,25 @@ import os
 import signal
 import ssl
 import subprocess
-import time
 
 import pytest
 from deployment import FEDRAG
-from tiny_federation import assert_same_state, federate, tiny_config
+from tiny_federation import assert_same_state, tiny_config
 
-from fedrag.config.scenario import Config
 from fedrag.errors import ServiceError
-from fedrag.runs.run_folder import RunFolder
 from fedrag.site.egress import read_egress
-from fedrag.types import State
 
 pytestmark = pytest.mark.usefixtures("tiny_home")
 
 NAMES = ("north", "south")
 
 
-@pytest.fixture(scope="module")
-def config(data) -> Config:
-    """Two rounds, each of which takes long enough to be hit in its middle."""
-    return tiny_config(
-        data,
-        generator={"epochs": 40},
-        federation={"rounds": 2, "deadline_s": 120.0, "quorum": 0.5, "greeting_timeout_s": 180.0},
-    )
-
-
-@pytest.fixture(scope="module")
-def undisturbed(config, tmp_path_factory) -> State:
-    """The result of the same sites in one process."""
-    state, _ = federate(config, tmp_path_factory.mktemp("undisturbed") / "run")
-    return state
-
-
-def result(run: RunFolder) -> State:
-    return run.load_result()
-
-
-def assert_all_took_part(run: RunFolder) -> None:
-    for line in run.rounds():
-        assert sorted(line["sites"]) == list(NAMES), line["left_out"]
-
-
 @pytest.mark.slow
-def test_a_deployed_run_gives_the_bits_of_a_simulated_one_and_the_sites_get_them(deployment, config, undisturbed):
-    name = deployment.begin(config)
+def test_a_deployed_run_gives_the_bits_of_a_simulated_one_and_the_sites_get_them(deployment, two_rounds, undisturbed):
+    name = deployment.begin(two_rounds)
     run = deployment.wait_until_done(name)
-    assert_same_state(result(run), undisturbed)
-    assert_all_took_part(run)
+    assert_same_state(run.load_result(), undisturbed)
+    deployment.assert_all_took_part(run)
     for site in NAMES:
         delivered = deployment.root / site / "models" / name
         assert (delivered / "generator.safetensors").is_file()
@@ -72,72 +42,36 @@ def test_a_site_or_a_coordinator_is_not_started_twice(deployment):
 
 
 @pytest.mark.faults
-def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, config):
-    name = deployment.begin(config)
+def test_a_second_run_is_refused_with_the_name_of_the_first(deployment, two_rounds):
+    name = deployment.begin(two_rounds)
     with pytest.raises(ServiceError, match=f"{name} is running"):
-        deployment.begin(config)
+        deployment.begin(two_rounds)
     deployment.stop()
     deployment.wait(lambda: not deployment.server.current(), 30, "the run stopped")
     assert deployment.outcome(name).state == "stopped"
 
 
 @pytest.mark.faults
-@pytest.mark.parametrize("victim", ["worker", "node", "executor", "superlink", "proxy"])
-def test_a_process_killed_in_mid_training_costs_nothing(deployment, config, undisturbed, victim):
-    name = deployment.begin(config)
-    deployment.wait_for_round(name, 1)
-    time.sleep(2.0)  # now round 2 trains
-    pids = {
-        "worker": lambda: deployment.worker_pids("north"),
-        "node": lambda: deployment.node_pids("north"),
-        "executor": deployment.executor_pids,
-        "superlink": deployment.superlink_pids,
-        "proxy": deployment.proxy_pids,
-    }[victim]()
-    assert pids
-    for pid in pids:
-        os.kill(pid, signal.SIGKILL)
-    run = deployment.wait_until_done(name)
-    assert_all_took_part(run)
-    assert_same_state(result(run), undisturbed)
-
-
-@pytest.mark.faults
-def test_the_whole_coordinator_killed_and_away_for_more_than_a_minute_goes_on(deployment, config, undisturbed):
-    name = deployment.begin(config)
-    deployment.wait_for_round(name, 1)
-    deployment.kill_service("server")
-    deployment.wait(lambda: not deployment.executor_pids() + deployment.superlink_pids(), 30, "all of it dead")
-    deployment.wait(lambda: not deployment.proxy_pids(), 30, "the reverse proxy too")
-    time.sleep(65.0)
-    deployment.start_server()
-    deployment.resume(name)  # it goes on by itself; to say so once more does no harm
-    run = deployment.wait_until_done(name)
-    assert_all_took_part(run)
-    assert_same_state(result(run), undisturbed)
-
-
-@pytest.mark.faults
 def test_a_certificate_that_is_renewed_in_mid_training_is_in_use_at_once_and_costs_nothing(
-    deployment, config, undisturbed
+    deployment, two_rounds, undisturbed
 ):
     def shown() -> str:
         return ssl.get_server_certificate(("127.0.0.1", deployment.server.config.port))
 
     before = shown()
-    name = deployment.begin(config)
+    name = deployment.begin(two_rounds)
     deployment.wait_for_round(name, 1)
     deployment.server.renew_certificate()
     deployment.wait(lambda: "the renewed certificate is in use" in deployment.log("server"), 30, "told")
     deployment.wait(lambda: shown() != before, 30, "the reverse proxy shows it")
     run = deployment.wait_until_done(name)
-    assert_all_took_part(run)
-    assert_same_state(result(run), undisturbed)
+    deployment.assert_all_took_part(run)
+    assert_same_state(run.load_result(), undisturbed)
     assert shown().strip() == (deployment.server.path / "server.crt").read_text().strip()
 
 
 @pytest.mark.faults
-def test_a_site_that_was_away_gets_the_result_when_it_comes_back(deployment, config, data):
+def test_a_site_that_was_away_gets_the_result_when_it_comes_back(deployment, data):
     deployment.end("south")
     deployment.wait_until_online(["north"])
     name = deployment.begin(tiny_config(data, federation={"rounds": 1, "greeting_timeout_s": 40.0}))
