@@ -35,8 +35,8 @@ check: $(READY)
 # tests: what xdist begins in its place may wait for ever.
 SERVICES := tests/deployed tests/faults tests/coordinator
 FAST_AND_SLOW := -m "not acceptance and not faults" --durations=10
-IN_TWO := -n 2 --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
-TWO_AT_A_TIME := $(FAST_AND_SLOW) $(IN_TWO)
+A_FILE_EACH := --max-worker-restart 0 --dist loadfile --no-loadscope-reorder
+TWO_AT_A_TIME := $(FAST_AND_SLOW) $(A_FILE_EACH) -n 2
 test: $(READY)
 	$(MAKE) rooms
 	$(MAKE) services
@@ -61,7 +61,7 @@ faults: $(READY)
 KILLED := tests/deployed/test_deployment.py tests/deployed/test_killed_processes.py
 # Every test that the table of threats in server/README.md names, and every process killed at some moment.
 attack: $(READY)
-	$(BIN)/pytest -m "not acceptance" $(IN_TWO) --durations=10 \
+	$(BIN)/pytest -m "not acceptance" $(A_FILE_EACH) -n 2 --durations=10 \
 		$$($(BIN)/python tests/attack/threats.py) tests/attack tests/faults $(KILLED)
 
 # The libraries that load exported models or are bridged to, and those that show runs, 400 MB in an environment on top of

@@ -36,7 +36,7 @@ LONG_FILES = (
     *("tests/attack/test_fuzzed_messages.py", "tests/attack/test_invented_messages.py"),
     *("tests/deployed/test_readme_deployment.py", "tests/deployed/test_deployed_secure_sum.py"),
     *("tests/deployed/test_killed_processes.py", "tests/deployed/test_deployment.py"),
-    "tests/deployed/test_bad_sites.py",
+    *("tests/deployed/test_bad_sites.py", "tests/faults/"),
 )
 """Begun first: two workers that each take a file at a time then end together."""
 
