@@ -26,6 +26,9 @@ from fedrag.types import Component, ModelIdentity
 def greet_sites(federation: Federation) -> list[KnownSite]:
     """Greet every node until enough have answered, and return the sites that can take part, by name.
 
+    A run that goes on waits for the sites that it had before, too: after a restart of the server they come back one by
+    one.
+
     Raises:
         QuorumError: Fewer than `min_sites` can take part before the time is up.
     """
@@ -34,6 +37,7 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
     end = time.monotonic() + settings.greeting_timeout_s
     content = request_content(Request(config.to_toml()))  # one for all: a grid keeps it once
     known: dict[int, KnownSite | None] = {}
+    told_of: set[str] = set()
     while True:
         new = [node_id for node_id in grid.get_node_ids() if node_id not in known]
         messages = [grid.create_message(content, GREET, node, "0") for node in new]
@@ -41,8 +45,12 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
             known[node_id] = _open_greeting(grid, message, node_id, len(known), display)
         sites = sorted((site for site in known.values() if site), key=lambda site: (site.name, site.node_id))
         enough = len(known) >= len(list(grid.get_node_ids())) and len(sites) >= federation.fewest_sites
-        if enough or time.monotonic() > end:
+        away = _away(federation, known)
+        if (enough and not away) or time.monotonic() > end:
             break
+        if enough and away != told_of:
+            display.say(f"waiting for {', '.join(sorted(away))}, which took part before")
+            told_of = away
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
     able = _who_takes_part(sites, federation)
     if len(able) < federation.fewest_sites:
@@ -51,6 +59,15 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
             f"the longest wait is {settings.greeting_timeout_s:g} s"
         )
     return able
+
+
+def _away(federation: Federation, known: Mapping[int, KnownSite | None]) -> set[str]:
+    """Return the sites that the run had before it was interrupted and that have not answered."""
+    registered: Mapping[int, str] = getattr(federation.grid, "registered_names", {})
+    names = {node_id: site.name if site else registered.get(node_id) for node_id, site in known.items()}
+    away = set(federation.run.told_by_sites) - set(names.values())
+    unreadable = list(names.values()).count(None)
+    return away if len(away) > unreadable else set()
 
 
 def choose_sites(sites: Sequence[KnownSite], count: int, seed: int) -> list[KnownSite]:

@@ -71,13 +71,18 @@ class SilentGrid(InProcessGrid):
 
 
 class GrowingGrid(InProcessGrid):
-    """One more node is online each time somebody looks."""
+    """One more node is online each time somebody looks, or every second time."""
 
     seen = 0
+    looks_for_one = 1
 
     def get_node_ids(self):
         self.seen += 1
-        return super().get_node_ids()[: self.seen]
+        return super().get_node_ids()[: -(-self.seen // self.looks_for_one)]
+
+
+class SlowlyGrowingGrid(GrowingGrid):
+    looks_for_one = 2
 
 
 def test_sites_come_in_order_of_name_whatever_their_nodes():
@@ -198,6 +203,35 @@ def test_sites_that_come_online_one_by_one_are_waited_for():
     config = tiny_config(federation={"min_sites": 2, "greeting_timeout_s": 20.0})
     grid = grid_of({"1": greeting("a"), "2": greeting("b")}, GrowingGrid)
     assert [site.name for site in greet(grid, config, Lines())] == ["a", "b"]
+
+
+def go_on(told, before, folder, kind=InProcessGrid, **settings):
+    """Greet in a run that had sites before; return who is there, and what was said."""
+    config = tiny_config(federation={"min_sites": 1, "greeting_timeout_s": 20.0, **settings})
+    run, display = RunFolder(folder, config), Lines()
+    run.record_sites({name: {} for name in before})
+    sites = greet_sites(Federation(grid_of(told, kind), run, display=display))
+    return [site.name for site in sites], display.said
+
+
+def test_a_run_that_goes_on_waits_for_the_sites_that_it_had(tmp_path):
+    told = {"1": greeting("a"), "2": greeting("b")}
+    assert go_on(told, ["a", "b"], tmp_path, SlowlyGrowingGrid) == (
+        ["a", "b"],
+        ["waiting for b, which took part before"],
+    )
+
+
+def test_a_run_that_goes_on_does_so_without_a_site_that_never_comes_back(tmp_path):
+    sites, said = go_on({"1": greeting("a")}, ["a", "b", "c"], tmp_path, greeting_timeout_s=1.5)
+    assert (sites, said) == (["a"], ["waiting for b, c, which took part before"])
+
+
+def test_a_run_that_goes_on_does_not_wait_for_a_site_that_now_refuses(tmp_path):
+    started = time.monotonic()
+    sites, _ = go_on({"1": greeting("a"), "2": None}, ["a", "b"], tmp_path)
+    assert sites == ["a"]
+    assert time.monotonic() - started < 15
 
 
 def test_replies_that_never_come_do_not_hold_up_the_others():
