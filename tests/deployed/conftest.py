@@ -21,9 +21,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deployment(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Run a coordinator and both sites."""
+    """Run a coordinator and both sites, which use what they get unmeasured: their worker is free for the next run."""
     sites = {name: data / name for name in ("north", "south")}
-    with Deployment(tmp_path_factory.mktemp("deployment"), sites) as running:
+    running = Deployment(tmp_path_factory.mktemp("deployment"), sites)
+    for name in sites:
+        running.set_setting(name, "adopt", "always")
+    with running:
         yield running
 
 
