@@ -15,6 +15,9 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 
 Chance = random.Random
 
+MOST_BESIDE = 400_000
+"""Bytes that Python's own objects may take beside twice a message's size, however small the message is."""
+
 TEXTS = (
     *("", "\0", "../../etc/passwd", "a" * 5000, "\x1b]0;x\x07", "\u202e"),
     *("[" * 4000, "nan", "1e999", "-1", "é" * 300),

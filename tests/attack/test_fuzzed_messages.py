@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from mutations import mutated, mutated_bytes, numpy_file_of
+from mutations import MOST_BESIDE, mutated, mutated_bytes, numpy_file_of
 
 from fedrag.config.scenario import Config
 from fedrag.errors import FedragError, MessageError, SignatureError
@@ -61,7 +61,6 @@ GREETING = greeting_content(
     Greeting("north", "0.2.0", {"train_questions": 4}, {"generator": ModelIdentity("a" * 64)}, {"min_examples": 1.0})
 )
 REFUSAL = reply_content(Reply(refusal="bad-data", error_id="0" * 8), {}, "float32")
-MOST_BESIDE = 400_000  # bytes: what Python's own objects take, however small a message is
 
 
 @pytest.fixture(autouse=True)

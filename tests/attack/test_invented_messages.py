@@ -15,6 +15,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutations import MOST_BESIDE
 
 from fedrag.errors import MessageError, SignatureError
 from fedrag.federation.codec import WIRES, byte_count, decode
@@ -29,7 +30,6 @@ pytestmark = pytest.mark.slow
 quarter_of_a_minute = settings(max_examples=5_000, suppress_health_check=list(HealthCheck))
 """Each test, on one core."""
 
-MOST_BESIDE = 400_000  # bytes: what Python's own objects take, however small a message is
 
 KEY = ec.generate_private_key(ec.SECP384R1())
 SLIP = Slip("reply", "run-1", "0" * 32, "north", GREET, "0.2.0", 1.0)
