@@ -21,11 +21,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def deployment(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Run a coordinator and both sites, which use what they get unmeasured: their worker is free for the next run."""
+    """Run a coordinator and both sites, which measure nothing of what they get: they are free for the next run."""
     sites = {name: data / name for name in ("north", "south")}
     running = Deployment(tmp_path_factory.mktemp("deployment"), sites)
     for name in sites:
         running.set_setting(name, "adopt", "always")
+        running.set_setting(name, "evaluate", False)
     with running:
         yield running
 
@@ -35,7 +36,7 @@ def two_rounds(data: Path) -> Config:
     """Describe two rounds, each of which takes long enough to be hit in its middle."""
     return tiny_config(
         data,
-        generator={"epochs": 40},
+        generator={"epochs": 80},
         federation={"rounds": 2, "deadline_s": 120.0, "quorum": 0.5, "greeting_timeout_s": 180.0},
     )
 

@@ -15,8 +15,8 @@ pytestmark = [pytest.mark.faults, pytest.mark.usefixtures("tiny_home")]
 @pytest.mark.parametrize("victim", ["worker", "node", "executor", "superlink", "proxy"])
 def test_a_process_killed_in_mid_training_costs_nothing(deployment, two_rounds, undisturbed, victim):
     name = deployment.begin(two_rounds)
-    deployment.wait_for_round(name, 1)
-    time.sleep(2.0)  # now round 2 trains
+    begun = f"{name}, train.round, round 2"
+    deployment.wait(lambda: begun in deployment.node_log("north"), 120, "round 2 trains", every_s=0.02)
     pids = {
         "worker": lambda: deployment.worker_pids("north"),
         "node": lambda: deployment.node_pids("north"),
@@ -27,6 +27,7 @@ def test_a_process_killed_in_mid_training_costs_nothing(deployment, two_rounds, 
     assert pids
     for pid in pids:
         os.kill(pid, signal.SIGKILL)
+    assert len(deployment.rounds(name)) == 1, "round 2 was quicker than this test"
     run = deployment.wait_until_done(name)
     deployment.assert_all_took_part(run)
     assert_same_state(run.load_result(), undisturbed)
