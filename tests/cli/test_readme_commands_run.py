@@ -54,6 +54,7 @@ TRIED = {
     ],
     "a dry run: two questions a file leave no hard negative; tests/simulation/test_private.py runs such ones",
 )
+TRIED["fedrag simulate simulations/scenarios/iterate.toml --set data.sites=data/policyqa-tenth"] = "a dry run: as above"
 TRIED["fedrag simulate simulations/scenarios/tiny.toml --set federation.personalise=1"] = (
     "a dry run: tests/simulation/test_personalise.py runs such ones"
 )
