@@ -37,6 +37,7 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
     end = time.monotonic() + settings.greeting_timeout_s
     content = request_content(Request(config.to_toml()))  # one for all: a grid keeps it once
     known: dict[int, KnownSite | None] = {}
+    before = set(federation.run.told_by_sites)
     told_of: set[str] = set()
     while True:
         new = [node_id for node_id in grid.get_node_ids() if node_id not in known]
@@ -45,7 +46,7 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
             known[node_id] = _open_greeting(grid, message, node_id, len(known), display)
         sites = sorted((site for site in known.values() if site), key=lambda site: (site.name, site.node_id))
         enough = len(known) >= len(list(grid.get_node_ids())) and len(sites) >= federation.fewest_sites
-        away = _away(federation, known)
+        away = _away(grid, before, known)
         if (enough and not away) or time.monotonic() > end:
             break
         if enough and away != told_of:
@@ -58,14 +59,16 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
             f"{len(able)} sites can take part, at least {federation.fewest_sites} are needed; "
             f"the longest wait is {settings.greeting_timeout_s:g} s"
         )
+    if away:
+        display.say(f"going on without {', '.join(sorted(away))}: not back within {settings.greeting_timeout_s:g} s")
     return able
 
 
-def _away(federation: Federation, known: Mapping[int, KnownSite | None]) -> set[str]:
-    """Return the sites that the run had before it was interrupted and that have not answered."""
-    registered: Mapping[int, str] = getattr(federation.grid, "registered_names", {})
+def _away(grid: Grid, before: set[str], known: Mapping[int, KnownSite | None]) -> set[str]:
+    """Return which of the sites that the run had before it was interrupted have not answered."""
+    registered: Mapping[int, str] = getattr(grid, "registered_names", {})
     names = {node_id: site.name if site else registered.get(node_id) for node_id, site in known.items()}
-    away = set(federation.run.told_by_sites) - set(names.values())
+    away = before - set(names.values())
     unreadable = list(names.values()).count(None)
     return away if len(away) > unreadable else set()
 
