@@ -62,6 +62,7 @@ def test_a_certificate_that_is_renewed_in_mid_training_is_in_use_at_once_and_cos
     name = deployment.begin(two_rounds)
     deployment.wait_for_round(name, 1)
     deployment.server.renew_certificate()
+    assert len(deployment.rounds(name)) == 1, "round 2 was quicker than this test"
     deployment.wait(lambda: "the renewed certificate is in use" in deployment.log("server"), 30, "told")
     deployment.wait(lambda: shown() != before, 30, "the reverse proxy shows it")
     run = deployment.wait_until_done(name)
