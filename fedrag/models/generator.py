@@ -105,6 +105,7 @@ class Generator:
         else:
             model.to(device)
         use_cpu_attention(model)
+        _spare_copies_of_the_head(model)
         generator = cls(model, tokenizer, fetched, targets)
         generator.set_adapter(generator.initial_state(seed=0))
         return generator
@@ -239,6 +240,21 @@ def longest_text(fetched: FetchedModel) -> int | None:
     limits = (getattr(config, name, None) for name in ("max_position_embeddings", "max_seq_len"))
     # XLNet and others write -1 where there is none.
     return next((limit for limit in limits if isinstance(limit, int) and limit > 0), None)
+
+
+def _spare_copies_of_the_head(model: PreTrainedModel) -> None:
+    """Give the output head its inputs contiguous.
+
+    `generate` asks for the last position of each prompt alone, a slice. For a batch of slices torch copies the head's
+    weights once for each row: 7 of 15 seconds for 32 prompts of 270 tokens.
+    """
+    head = model.get_output_embeddings()  # type: ignore[no-untyped-call]  # transformers gives it no types
+    if head is not None:
+        head.register_forward_pre_hook(_contiguous)
+
+
+def _contiguous(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return (inputs[0].contiguous(), *inputs[1:])
 
 
 def _neutral(settings: GenerationConfig) -> GenerationConfig:

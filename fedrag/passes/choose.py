@@ -66,6 +66,11 @@ class Traits:
     packed: bool = False
     experts: bool = False
 
+    @property
+    def keeps_all(self) -> bool:
+        """Whether it is a causal model that keeps the keys and values of all tokens."""
+        return not (self.seq2seq or self.windowed)
+
 
 @dataclass(frozen=True, slots=True)
 class ReadingPath:

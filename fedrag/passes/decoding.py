@@ -18,6 +18,7 @@ from fedrag.models.generator import Generator
 from fedrag.passes.batches import padded, plan_prefix_batches
 from fedrag.passes.prefix import KeysAndValues, filled_cache, read_first_prefixes, share_a_prefix
 from fedrag.passes.reading import reader_of
+from fedrag.passes.roomy_cache import RoomyCache
 from fedrag.passes.threads import thread_pool
 from fedrag.types import Example
 
@@ -72,7 +73,27 @@ def decode(
     Returns:
         The new token ids of each prompt, end and padding tokens included.
     """
-    cache, cached = _read_beginnings(generator, batch)
+    return generate(generator, batch, answer_tokens, *_read_beginnings(generator, batch, answer_tokens), leads)
+
+
+def generate(
+    generator: Generator,
+    batch: Sequence[Example],
+    answer_tokens: int,
+    cache: DynamicCache | None,
+    cached: Sequence[Sequence[int]],
+    observer: LogitsProcessor | None,
+) -> list[list[int]]:
+    """Decode prompts of which the first tokens may have been read, as `decode` describes it.
+
+    Args:
+        generator: Decodes with its current adapter.
+        batch: Prompts.
+        answer_tokens: Longest answer.
+        cache: Keys and values of the first tokens of each prompt; None: the model makes its own.
+        cached: The mask of each prompt's places in the cache: 1 for its own first tokens, 0 for padding.
+        observer: Is shown the scores of each step.
+    """
     prompts = [example.prompt[sum(mask) :] for example, mask in zip(batch, cached, strict=True)]
     pad, left, device = generator.pad_id, not generator.seq2seq, generator.model.device
     width = max(map(len, prompts))
@@ -80,7 +101,7 @@ def decode(
     masks = [padded([1] * len(prompt), width, 0, left=left) for prompt in prompts]
     # The model does not read again what is in the cache, but settings against repetition look at its tokens.
     rows = [_tokens_of(mask, example.prompt, pad) + row for mask, example, row in zip(cached, batch, rows, strict=True)]
-    masks = [before + mask for before, mask in zip(cached, masks, strict=True)]
+    masks = [[*before, *mask] for before, mask in zip(cached, masks, strict=True)]
     with torch.inference_mode():
         output = generator.model.generate(  # type: ignore[operator]  # the mixin that brings it is not typed
             input_ids=torch.tensor(rows, device=device),
@@ -93,7 +114,7 @@ def decode(
             cache_implementation=None,
             pad_token_id=pad,
             eos_token_id=generator.end_ids,
-            logits_processor=LogitsProcessorList([] if leads is None else [leads]),
+            logits_processor=LogitsProcessorList([] if observer is None else [observer]),
             **({} if cache is None else {CACHE: cache}),
         )
     start = 1 if generator.seq2seq else len(rows[0])
@@ -119,31 +140,41 @@ def _tokens_of(mask: Sequence[int], prompt: Sequence[int], pad: int) -> list[int
     return [next(tokens) if place else pad for place in mask]
 
 
-def _read_beginnings(generator: Generator, batch: Sequence[Example]) -> tuple[DynamicCache | None, list[list[int]]]:
+def _read_beginnings(
+    generator: Generator, batch: Sequence[Example], answer_tokens: int
+) -> tuple[DynamicCache | None, list[list[int]]]:
     """Read the beginnings of prompts, where the path has a faster way than `generate`.
 
     Returns:
-        A cache, or None; and the mask of each prompt's places in it, 1 for its own first tokens and 0 for padding.
+        A cache with room for the rest, or None; and the mask of each prompt's places in it, 1 for its own first tokens
+        and 0 for padding.
     """
     reader = reader_of(generator)
     path = reader.paths.decoding
     if reader.prefixes is not None:
-        cache, mask = reader.prefixes.read(batch)
-    elif path.name == "shared":
+        room = answer_tokens + max(example.length - example.shared for example in batch)
+        cache, mask = reader.prefixes.read(batch, room)
+        return cache, mask.tolist()
+    if path.name == "shared":
         prompts = [replace(example, prompt=example.prompt[:-1], answer=[]) for example in batch]
-        cache, mask = read_prompts(generator.model, prompts, path.threads)
-    else:
-        return None, [[] for _ in batch]
-    return cache, mask.tolist()
+        cache, mask = read_prompts(generator.model, prompts, path.threads, answer_tokens + 1)
+        return cache, mask.tolist()
+    nothing: list[list[int]] = [[] for _ in batch]
+    if reader.traits.keeps_all:
+        return RoomyCache(answer_tokens + max(example.length for example in batch)), nothing
+    return None, nothing
 
 
-def read_prompts(model: PreTrainedModel, prompts: Sequence[Example], threads: int) -> tuple[DynamicCache, torch.Tensor]:
+def read_prompts(
+    model: PreTrainedModel, prompts: Sequence[Example], threads: int, room: int = 0
+) -> tuple[DynamicCache, torch.Tensor]:
     """Read prompts in several threads; a first passage that several prompts have in common is read once.
 
     Args:
         model: A causal model; its logits are not computed.
         prompts: Examples without answers.
         threads: Passes at a time.
+        room: Tokens that decoding will add.
 
     Returns:
         Their keys and values, padded on the left, and which places are no padding (prompts, width).
@@ -154,7 +185,7 @@ def read_prompts(model: PreTrainedModel, prompts: Sequence[Example], threads: in
     by_row: dict[int, KeysAndValues] = {}
     for rows, part in zip(plans, parts, strict=True):
         by_row |= zip(rows, part, strict=True)
-    return filled_cache([[by_row[row]] for row in range(len(prompts))])
+    return filled_cache([[by_row[row]] for row in range(len(prompts))], room)
 
 
 def _read(model: PreTrainedModel, batch: Sequence[Example]) -> list[KeysAndValues]:

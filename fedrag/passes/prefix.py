@@ -23,6 +23,7 @@ from fedrag.models.adapters import adapter_disabled
 from fedrag.models.attention_window import window_of
 from fedrag.models.cache_keyword import CACHE
 from fedrag.passes.batches import padded
+from fedrag.passes.roomy_cache import RoomyCache
 from fedrag.passes.threads import has_dynamic_rope, passes_at_a_time, thread_pool
 from fedrag.types import Example
 
@@ -56,11 +57,12 @@ class PrefixReader:
         self._known: dict[_Prefix, KeysAndValues] = {}
         self._chance = random.Random(0)
 
-    def read(self, batch: Sequence[Example]) -> tuple[DynamicCache, torch.Tensor]:
+    def read(self, batch: Sequence[Example], room: int = 0) -> tuple[DynamicCache, torch.Tensor]:
         """Return the keys and values of the prefixes of a batch.
 
         Args:
             batch: Examples with prefixes of at least one token.
+            room: Tokens that decoding will add; 0: what is added may need a gradient.
 
         Returns:
             A cache (batch, heads, width, dim) for each layer, padded on the left, which the caller may change; and a
@@ -76,7 +78,7 @@ class PrefixReader:
             for row, read in zip(missing, new, strict=True):
                 found[row[-1]] = read
                 self._remember(row[-1], read)
-        return filled_cache([[found[prefix] for prefix in row] for row in rows])
+        return filled_cache([[found[prefix] for prefix in row] for row in rows], room)
 
     @property
     def _layers(self) -> int:
@@ -137,15 +139,22 @@ def _joined(parts: Sequence[torch.Tensor], width: int = 0) -> torch.Tensor:
     return pad(joined, (0, 0, max(width - joined.shape[1], 0), 0))
 
 
-def filled_cache(rows: Sequence[Sequence[KeysAndValues]]) -> tuple[DynamicCache, torch.Tensor]:
+def filled_cache(
+    rows: Sequence[Sequence[KeysAndValues]], room: int = 0, width: int = 0
+) -> tuple[DynamicCache, torch.Tensor]:
     """Return a cache that holds the parts of each row, one after the other, padded on the left.
+
+    Args:
+        rows: The parts of each row.
+        room: Tokens that decoding will add; 0: what is added may need a gradient.
+        width: Least width to which rows are padded.
 
     Returns:
         The cache, and which of its places are no padding (rows, width).
     """
-    cache = DynamicCache()
     lengths = [sum(read[0][0].shape[1] for read in row) for row in rows]
-    width = max(lengths)
+    width = max(width, *lengths)
+    cache = RoomyCache(width + room) if room else DynamicCache()
     for layer in range(len(rows[0][0])):
         keys, values = (
             torch.stack([_joined([read[layer][part] for read in row], width) for row in rows]) for part in (0, 1)

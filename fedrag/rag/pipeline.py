@@ -12,6 +12,7 @@ import numpy as np
 from fedrag.config.rag_settings import RagConfig, Search
 from fedrag.models.generator import Generator
 from fedrag.models.retriever import Retriever
+from fedrag.passes.batch_invariant import decode_invariant, invariant_batches
 from fedrag.passes.batches import plan_batches
 from fedrag.passes.decoding import Leads, answer_length, decode
 from fedrag.passes.memory_estimate import tokens_at_a_time
@@ -24,6 +25,8 @@ from fedrag.types import Array, Example, Hit, Passage, Question
 OnProgress = Callable[[int, int], None]
 OnText = Callable[[int, str, float], None]
 """Takes the number of a question, its answer so far, and the smallest lead so far."""
+OnTokens = Callable[[int, list[int], float], None]
+"""Takes the number of a prompt, the tokens of its answer so far, and the smallest lead so far."""
 
 _BATCH_TOKENS = 16_384
 
@@ -111,6 +114,7 @@ def generate_answers(
     on_progress: OnProgress | None = None,
     *,
     watch: OnText | None = None,
+    batch_invariant: bool = False,
 ) -> list[Answered]:
     """Return the generator's answer to each question, decoded greedily in batches of similar length.
 
@@ -126,6 +130,8 @@ def generate_answers(
         on_progress: Called after each batch with (prompts done, prompts in all).
         watch: Called for each question after each token of its answer, where each has one prompt; with it,
             `Answered.lead` is noted.
+        batch_invariant: Decode so that no answer depends on the other questions; every lead is then infinite. For
+            questions with one prompt each, and a generator that `can_be_batch_invariant`.
     """
     builder = prompt_builder(generator, config)
     owners: list[int] = []
@@ -144,7 +150,10 @@ def generate_answers(
             watch(row, builder.text(ids), lead)
 
     watched = on_tokens if watch is not None else None
-    decoded, leads = _decode_all(generator, prompts, config.answer_tokens, most, on_progress, watched)
+    if batch_invariant:
+        decoded, leads = _decode_invariant(generator, prompts, config.answer_tokens, watched)
+    else:
+        decoded, leads = _decode_all(generator, prompts, config.answer_tokens, most, on_progress, watched)
     texts = [builder.text(ids[: config.answer_tokens]) for ids in decoded]
     ended = [builder.is_whole(ids, generator.end_ids) for ids in decoded]
     best = list(range(len(asked)))
@@ -222,13 +231,36 @@ def prompt_groups(passages: Sequence[Shown], config: RagConfig) -> list[tuple[in
     return [(start, passages[start : start + size]) for start in range(0, max(len(passages), 1), size)]
 
 
+def _decode_invariant(
+    generator: Generator,
+    prompts: Sequence[Example],
+    answer_tokens: int,
+    on_tokens: OnTokens | None,
+) -> tuple[list[list[int]], list[float]]:
+    """Return what `_decode_all` does, none of which depends on the other prompts."""
+    answers: list[list[int]] = [[] for _ in prompts]
+    for rows in invariant_batches(prompts):
+
+        def tell(so_far: list[list[int]], rows: list[int] = rows) -> None:
+            for row, ids in zip(rows, so_far, strict=True):
+                if on_tokens is not None:
+                    on_tokens(row, ids, math.inf)
+
+        watched = tell if on_tokens is not None else None
+        with generator.at_rest():
+            output = decode_invariant(generator, [prompts[i] for i in rows], answer_tokens + 1, watched)
+        for i, ids in zip(rows, output, strict=True):
+            answers[i] = ids
+    return answers, [math.inf] * len(prompts)
+
+
 def _decode_all(
     generator: Generator,
     prompts: Sequence[Example],
     answer_tokens: int,
     batch_tokens: int,
     on_progress: OnProgress | None,
-    on_tokens: Callable[[int, list[int], float], None] | None,
+    on_tokens: OnTokens | None,
 ) -> tuple[list[list[int]], list[float]]:
     """Return at most one token more than an answer may have for each prompt, and the smallest lead of each.
 

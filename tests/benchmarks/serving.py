@@ -2,7 +2,8 @@
 
 Each client sends its next question when the answer to the last one is there. The models are the real ones, untouched:
 their answers are long, which is the service's worst case. Whether a question's answer is the same however many ask is
-counted too; it must be, since a batch's answers are decoded again alone where a batch could change them.
+counted too; it must be: in bfloat16 decoding is batch-invariant, in float32 an answer that a batch could change is
+decoded again alone.
 """
 
 from __future__ import annotations

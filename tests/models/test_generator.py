@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
+from torch.profiler import profile
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, PreTrainedModel
 
 from fedrag.config.training_settings import LoraSection
@@ -208,3 +209,14 @@ def test_an_adapter_that_changes_nothing_is_left_out_at_rest(load_generator, ran
         with generator.at_rest():
             assert not any(layer.disable_adapters for layer in layers)
             assert not torch.equal(answer_logits(generator, examples_of(generator))[0], plain)
+
+
+def test_decoding_copies_no_weights_of_the_head(load_generator):
+    """torch would, once for each row: the last position of each prompt is a slice of what was read."""
+    generator = load_generator()
+    vocabulary, dim = generator.model.get_output_embeddings().weight.shape
+    with profile(record_shapes=True) as seen:
+        decode(generator, [Example([5, 6, 7, 8]), Example([5, 6, 7, 9])], 1)
+    shapes = [shape for event in seen.events() for shape in event.input_shapes]
+    assert [vocabulary, dim] in shapes
+    assert [2, dim, vocabulary] not in shapes

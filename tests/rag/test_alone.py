@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import torch
@@ -11,15 +12,17 @@ from tiny_federation import SHIPPED, tiny_config
 from fedrag.data.site_folder import load_site
 from fedrag.models.resident import RoundModels
 from fedrag.passes import decoding
+from fedrag.passes.batch_invariant import ROWS, decode_invariant, invariant_batches
 from fedrag.passes.decoding import Leads
 from fedrag.rag import alone
-from fedrag.rag.alone import SURE_LEADS, answer_as_if_alone
+from fedrag.rag.alone import SURE_LEAD, answer_as_if_alone
 from fedrag.rag.indexing import build_index
 from fedrag.rag.pipeline import Retrieved, generate_answers, prompt_builder, retrieve
 from fedrag.types import Example
 
 SITE = load_site(SHIPPED / "north")
 QUESTIONS = [question.question for question in SITE.questions]
+REAL = {"generator": "HuggingFaceTB/SmolLM2-135M-Instruct", "retriever": "sentence-transformers/all-MiniLM-L6-v2"}
 
 
 def ask_all(config, count: int):
@@ -56,7 +59,7 @@ def test_what_a_batch_could_turn_round_is_decoded_again_alone(tiny_home: Path, m
     leads = [reply.lead for reply in generate_answers(model, asked, *settings, watch=lambda *_: None)]
     assert all(0 < lead < 2 for lead in leads)
     calls = counted(monkeypatch)
-    monkeypatch.setitem(SURE_LEADS, torch.float32, sorted(leads)[2])  # the third smallest is not sure either
+    monkeypatch.setattr(alone, "SURE_LEAD", sorted(leads)[2])  # the third smallest is not sure either
     answer_as_if_alone(model, asked, *settings)
     assert calls == [6, 1, 1, 1]
 
@@ -80,7 +83,7 @@ def test_what_is_told_of_an_answer_begins_it_and_never_changes(tiny_home: Path, 
     """Also where an answer is in doubt, and is decoded again alone."""
     model, asked, *settings = ask_all(tiny_config(), 6)
     leads = sorted(reply.lead for reply in generate_answers(model, asked, *settings, watch=lambda *_: None))
-    monkeypatch.setitem(SURE_LEADS, torch.float32, leads[2])
+    monkeypatch.setattr(alone, "SURE_LEAD", leads[2])
     told: dict[int, list[str]] = {row: [] for row in range(6)}
     replies = answer_as_if_alone(model, asked, *settings, lambda row, text: told[row].append(text))
     for row, reply in enumerate(replies):
@@ -88,12 +91,62 @@ def test_what_is_told_of_an_answer_begins_it_and_never_changes(tiny_home: Path, 
         assert all(reply.text.startswith(text) for text in told[row])
 
 
+@pytest.mark.parametrize("adapter_from", ["start", "question"])
+def test_in_bfloat16_nothing_is_decoded_twice(
+    tiny_home: Path, monkeypatch: pytest.MonkeyPatch, adapter_from: Literal["start", "question"]
+):
+    config = tiny_config(models={"generator_dtype": "bfloat16"}, generator={"adapter_from": adapter_from})
+    model, asked, *settings = ask_all(config, 2 * ROWS + 1)
+    expected = [answer_as_if_alone(model, [one], *settings)[0].text for one in asked]
+    calls = counted(monkeypatch)
+    told: dict[int, list[str]] = {row: [] for row in range(len(asked))}
+    replies = answer_as_if_alone(model, asked, *settings, lambda row, text: told[row].append(text))
+    assert [reply.text for reply in replies] == expected
+    assert calls == [len(asked)]
+    for row, text in enumerate(expected):
+        assert len(told[row]) >= settings[0].answer_tokens - 1
+        assert all(text.startswith(begun) for begun in told[row])
+
+
+def test_in_bfloat16_a_model_that_keeps_no_keys_answers_one_by_one(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
+    config = tiny_config(models={"generator": "fedrag/tiny-seq2seq", "generator_dtype": "bfloat16"})
+    model, asked, *settings = ask_all(config, 3)
+    calls = counted(monkeypatch)
+    answer_as_if_alone(model, asked, *settings)
+    assert calls == [1, 1, 1]
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("real_models")
-def test_a_batch_moves_no_score_of_the_real_models_by_half_of_a_sure_lead(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_scores_of_the_real_models_are_the_same_bits_however_many_ask(dtype: Literal["bfloat16", "float32"]):
+    """By batch-invariant decoding, of a prompt that stands at different places in the batch."""
+    config = tiny_config(models=REAL | {"generator_dtype": dtype}, rag={"prompt_tokens": 1024})
+    model, asked, rag, *_ = ask_all(config, 12)
+    builder = prompt_builder(model, rag)
+    prompts = [builder.fitted_example(builder.fit(one.question, one.passages)) for one in asked]
+    [wide, *_] = sorted(invariant_batches(prompts), key=len, reverse=True)
+    seen: list[torch.Tensor] = []
+    handle = model.model.get_output_embeddings().register_forward_hook(lambda *each: seen.append(each[2].clone()))
+
+    def scores(rows: list[int], place: int) -> torch.Tensor:
+        """Return the scores (steps, vocabulary) at one place of a batch."""
+        seen.clear()
+        decode_invariant(model, [prompts[row] for row in rows], 5)
+        return torch.stack([step[place, -1] for step in seen])
+
+    for place, row in enumerate(wide):
+        assert torch.equal(scores([row], 0), scores(wide, place))
+        assert torch.equal(scores(wide[::-1], len(wide) - 1 - place), scores(wide, place))
+    handle.remove()
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("real_models")
+def test_a_batch_moves_no_score_of_the_real_models_by_half_of_a_sure_lead():
     """Then the token of a sure lead is the best one alone too."""
-    real = {"generator": "HuggingFaceTB/SmolLM2-135M-Instruct", "retriever": "sentence-transformers/all-MiniLM-L6-v2"}
-    model, asked, rag, *_ = ask_all(tiny_config(models=real, rag={"prompt_tokens": 1024}), 8)
+    config = tiny_config(models=REAL | {"generator_dtype": "float32"}, rag={"prompt_tokens": 1024})
+    model, asked, rag, *_ = ask_all(config, 8)
     builder = prompt_builder(model, rag)
     prompts = [builder.fitted_example(builder.fit(one.question, one.passages)) for one in asked]
 
@@ -112,7 +165,7 @@ def test_a_batch_moves_no_score_of_the_real_models_by_half_of_a_sure_lead(monkey
 
     together, apart = scores(prompts), torch.cat([scores([prompt]) for prompt in prompts])
     moved = (together - apart).abs().amax(dim=-1) / apart.abs().amax(dim=-1)
-    assert 0 < moved.max().item() < SURE_LEADS[model.dtype] / 2
+    assert 0 < moved.max().item() < SURE_LEAD / 2
 
 
 def test_the_padding_of_a_batch_is_no_part_of_an_answer(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
