@@ -20,7 +20,6 @@ from fedrag.rag.pipeline import (
     Answered,
     Retrieved,
     answer_temperature,
-    generate_answers,
     prompt_builder,
     retrieve,
 )
@@ -173,7 +172,7 @@ class Answerer:
             raise ConfigError(f"the message is longer than the {rag.prompt_tokens} tokens of rag.prompt_tokens")
         asked = Retrieved(question, self._shown(question, passages), ())
         rag = rag.model_copy(update={"passages_per_prompt": 0})
-        [answered] = generate_answers(generator, [asked], rag, self._config.evaluation.batch_tokens, 1.0)
+        [answered] = answer_as_if_alone(generator, [asked], rag, self._config.evaluation.batch_tokens, 1.0)
         return answered.text
 
     def _shown(self, question: str, texts: Sequence[str]) -> tuple[Shown, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 from tiny_federation import SHIPPED, tiny_config
@@ -37,14 +38,18 @@ def test_a_message_of_another_form_is_told_from_them(message: str):
         assert parse_message(wording_of(RagConfig(**rag)), message) is None
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("rag", [RAGS[0], RAGS[2], RAGS[3]])
-def test_a_message_gets_the_answer_that_its_question_gets(rag: dict[str, str], tiny_home: Path):
+def test_a_message_gets_the_answer_that_its_question_gets(
+    rag: dict[str, str], dtype: Literal["float32", "bfloat16"], tiny_home: Path
+):
     site = load_site(SHIPPED / "north")
-    answerer = Answerer(tiny_config(rag={"prompt_tokens": 320, **rag}), {}, site)
-    question = site.test[0].question
-    [expected] = answerer.answer([question])
-    texts = [one.passage.full_text for one in expected.found]
-    assert answerer.complete(message_text(wording_of(answerer.config.rag), question, texts)) == expected.answer
+    config = tiny_config(rag={"prompt_tokens": 320, **rag}, models={"generator_dtype": dtype})
+    answerer = Answerer(config, {}, site)
+    questions = [question.question for question in site.test]
+    for question, expected in zip(questions, answerer.answer(questions), strict=True):
+        texts = [one.passage.full_text for one in expected.found]
+        assert answerer.complete(message_text(wording_of(answerer.config.rag), question, texts)) == expected.answer
 
 
 def test_another_message_is_the_users_own(tiny_home: Path, monkeypatch: pytest.MonkeyPatch):
