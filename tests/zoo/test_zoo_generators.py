@@ -13,7 +13,10 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
 from fedrag.config.scenario import Config
+from fedrag.models.generator import Generator
 from fedrag.models.resident import RoundModels
+from fedrag.passes.batch_invariant import can_be_batch_invariant, decode_invariant, invariant_batches
+from fedrag.passes.decoding import decode
 from fedrag.passes.reading import answer_logits
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.types import Example, State
@@ -40,6 +43,25 @@ def test_a_generator_computes_in_peft_as_it_was_trained(zoo_home, sites, tmp_pat
     theirs, untouched = stock_logits(exported(tmp_path), model, examples)
     assert (theirs - untouched).abs().max() > 0.01
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+    check_answers(RoundModels(config, state).generator, config)
+
+
+def check_answers(generator: Generator, config: Config) -> None:
+    """Prompts of different lengths get, on each way to decode them together, what transformers gives to each alone."""
+    builder = prompt_builder(generator, config.rag)
+    prompts = [builder.example(TEXTS[0], texts) for texts in (TEXTS[1:], [], TEXTS[1:2])]
+    expected = []
+    for prompt in prompts:
+        ids = torch.tensor([prompt.prompt])
+        given = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 4, "do_sample": False}
+        alone = generator.model.generate(input_ids=ids, **given, pad_token_id=generator.pad_id)[0].tolist()
+        expected.append(alone[1 if generator.seq2seq else prompt.length :])
+    answers = decode(generator, prompts, 4)
+    assert [ids[: len(known)] for ids, known in zip(answers, expected, strict=True)] == expected
+    if can_be_batch_invariant(generator):
+        for rows in invariant_batches(prompts):
+            for row, ids in zip(rows, decode_invariant(generator, [prompts[row] for row in rows], 4), strict=True):
+                assert ids[: len(expected[row])] == expected[row]
 
 
 def our_logits(config: Config, state: State) -> tuple[list[Example], torch.Tensor]:
