@@ -8,6 +8,7 @@ are decoded again, alone. In bfloat16 they would be nearly all, so there decodin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -51,12 +52,14 @@ def answer_as_if_alone(
     exact = generator.dtype == torch.float32
     invariant = not exact and not several and can_be_batch_invariant(generator)
 
-    def answer(rows: Sequence[int], sure: float) -> list[Answered]:
+    def answer(rows: Sequence[int], sure: float = -math.inf) -> list[Answered]:
+        """Answer questions in one call; tell what leads by more than is sure."""
+
         def tell(place: int, text: str, lead: float) -> None:
             if on_text is not None and lead > sure:
                 on_text(rows[place], text)
 
-        watch = tell if on_text is not None or sure > 0 else None
+        watch = tell if on_text is not None or sure > -math.inf else None
         some = [asked[row] for row in rows]
         return generate_answers(
             generator, some, config, batch_tokens, temperature, watch=watch, batch_invariant=invariant
@@ -64,8 +67,8 @@ def answer_as_if_alone(
 
     every = range(len(asked))
     if invariant:
-        return answer(every, 0.0)
+        return answer(every)
     if len(asked) < 2 or several or not exact or has_dynamic_rope(generator.model.config):
-        return [answer([row], -1.0)[0] for row in every]
+        return [answer([row])[0] for row in every]
     together = answer(every, SURE_LEAD)
-    return [reply if reply.lead > SURE_LEAD else answer([row], -1.0)[0] for row, reply in enumerate(together)]
+    return [reply if reply.lead > SURE_LEAD else answer([row])[0] for row, reply in enumerate(together)]
