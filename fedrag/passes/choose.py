@@ -145,7 +145,7 @@ def _choose(traits: Traits, threads: int) -> ReadingPaths:
     else:
         training = "cuda graph" if traits.on_gpu and not no_graph else "plain" if no_tree else "tree"
         scoring = "tree" if not no_tree else "plain" if no_cache else "shared"
-        decoding = "shared" if not no_cache and not no_threads and threads > 1 else "plain"
+        decoding = "plain" if traits.on_gpu or no_cache or no_threads else "shared"
     return ReadingPaths(
         training=_path(
             training, threads, no_threads or dropout, {"cuda graph": no_graph} if traits.on_gpu else {"tree": no_tree}

@@ -20,7 +20,7 @@ from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.plan import plan_lines
 from fedrag.text import plural, size_text
 
-PASSES = "passes: training, scoring tree, 1 at a time; decoding plain, 1 at a time"
+PASSES = "passes: training, scoring tree, 1 at a time; decoding shared, 1 at a time"
 ROOT = Path(__file__).parents[2]
 SCENARIO = "simulations/scenarios/tiny.toml"
 SHORT = ["rag.prompt_tokens=192", "rag.answer_tokens=4"]

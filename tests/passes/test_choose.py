@@ -88,11 +88,12 @@ def test_on_a_gpu(trait, training):
     assert told(traits)[0] == training
     others = {"from_question": "prefix", "windowed": "plain"}
     assert paths_of(traits).scoring.name == others.get(trait, "shared")
+    assert paths_of(traits).decoding.name == ("prefix" if trait == "from_question" else "plain")
 
 
 def test_one_thread_gives_no_reason_for_having_no_second():
     assert torch.get_num_threads() == 1
-    assert told(Traits()) == ("tree, 1 at a time", "tree, 1 at a time", "plain, 1 at a time")
+    assert told(Traits()) == ("tree, 1 at a time", "tree, 1 at a time", "shared, 1 at a time")
 
 
 def test_each_path_that_a_trait_rules_out_has_a_reason():
@@ -113,12 +114,12 @@ def test_the_paths_of_a_generator_are_logged_once(load_generator, caplog):
     with caplog.at_level(logging.INFO, "fedrag.passes"):
         for _ in range(2):
             reader_of(generator).paths  # noqa: B018  # asking is what logs
-    assert caplog.messages == ["passes: training, scoring tree, 1 at a time; decoding plain, 1 at a time"]
+    assert caplog.messages == ["passes: training, scoring tree, 1 at a time; decoding shared, 1 at a time"]
 
 
 def test_the_facts_of_a_run_are_plain_data():
     assert paths_of(Traits(dropout=True)).facts() == {
         "training": {"path": "plain", "at_a_time": 1, "not_taken": {"tree": "dropout"}},
         "scoring": {"path": "shared", "at_a_time": 1, "not_taken": {"tree": "dropout"}},
-        "decoding": {"path": "plain", "at_a_time": 1, "not_taken": {}},
+        "decoding": {"path": "shared", "at_a_time": 1, "not_taken": {}},
     }
