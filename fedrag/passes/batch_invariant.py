@@ -20,6 +20,7 @@ from fedrag.models.generator import Generator
 from fedrag.passes.decoding import generate
 from fedrag.passes.prefix import KeysAndValues, filled_cache
 from fedrag.passes.reading import reader_of
+from fedrag.passes.roomy_cache import RoomyCache
 from fedrag.types import Example
 
 ROWS = 8
@@ -61,13 +62,16 @@ def decode_invariant(
     Returns:
         The new token ids of each prompt, end and padding tokens included.
     """
-    parts = [_read_alone(generator, example) for example in batch]
-    idle = ROWS - len(batch)
-    room = answer_tokens + 1
-    cache, mask = filled_cache([[part] for part in parts + parts[:1] * idle], room, _width(batch[0]))
+    idle, room, width = ROWS - len(batch), answer_tokens + 1, _width(batch[0])
+    cache: DynamicCache = RoomyCache(room)
+    cached: list[list[int]] = [[] for _ in range(ROWS)]
+    if width:  # else each prompt is a single token, which the first step reads
+        parts = [_read_alone(generator, example) for example in batch]
+        cache, mask = filled_cache([[part] for part in parts + parts[:1] * idle], room, width)
+        cached = mask.tolist()
     rows = [*batch, *[batch[0]] * idle]
     told = None if on_tokens is None else _Told(lambda ids: on_tokens(ids[: len(batch)]))
-    return generate(generator, rows, answer_tokens, cache, mask.tolist(), told)[: len(batch)]
+    return generate(generator, rows, answer_tokens, cache, cached, told)[: len(batch)]
 
 
 class _Told(LogitsProcessor):

@@ -155,7 +155,7 @@ def _read_beginnings(
         room = answer_tokens + max(example.length - example.shared for example in batch)
         cache, mask = reader.prefixes.read(batch, room)
         return cache, mask.tolist()
-    if path.name == "shared":
+    if path.name == "shared" and all(example.length > 1 for example in batch):
         prompts = [replace(example, prompt=example.prompt[:-1], answer=[]) for example in batch]
         cache, mask = read_prompts(generator.model, prompts, path.threads, answer_tokens + 1)
         return cache, mask.tolist()

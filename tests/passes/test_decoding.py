@@ -13,6 +13,7 @@ from fedrag.config.rag_settings import RagConfig
 from fedrag.config.training_settings import LoraSection
 from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
+from fedrag.passes.batch_invariant import decode_invariant, invariant_batches
 from fedrag.passes.decoding import decode, read_prompts
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.types import Example
@@ -109,3 +110,29 @@ def test_settings_against_repetition_see_the_whole_prompt_on_every_path(load_gen
             pad_token_id=generator.tokenizer.pad_token_id,
         )[0, prompt.length :].tolist()
         assert ids[: len(expected)] == expected
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_prompt_of_one_token_is_answered_too(load_generator, monkeypatch, threads: int):
+    """Nothing of it is left to be read before the first step."""
+    generator = load_generator()
+    prompts = [Example([5]), Example([6]), Example([5, 6, 7])]
+    alone = [
+        generator.model.generate(
+            input_ids=torch.tensor([prompt.prompt]),
+            attention_mask=torch.ones(1, prompt.length, dtype=torch.long),
+            max_new_tokens=3,
+            do_sample=False,
+            pad_token_id=generator.pad_id,
+        )[0, prompt.length :].tolist()
+        for prompt in prompts
+    ]
+    monkeypatch.setattr("fedrag.passes.choose.passes_at_a_time", lambda **_: threads)
+    for answers in (decode(generator, prompts, 3), decode(generator, prompts[:2], 3)):
+        assert answers == alone[: len(answers)]
+    invariant = {
+        row: ids
+        for rows in invariant_batches(prompts)
+        for row, ids in zip(rows, decode_invariant(generator, [prompts[row] for row in rows], 3), strict=True)
+    }
+    assert [invariant[row] for row in range(3)] == alone
