@@ -71,6 +71,6 @@ def test_policyqa_reaches_nine_tenths_of_the_pooled_gain(weights: list[str], tmp
     assert gain >= 0.9 * (overall["pooled"]["mrr"] - overall["untouched"]["mrr"])
 
 
-def test_policyqa_without_labels_gains_four_points_of_mrr(tmp_path: Path) -> None:
+def test_policyqa_without_labels_gains_nine_points_of_mrr(tmp_path: Path) -> None:
     overall = run("policyqa-lsr", ON_HELD_OUT, tmp_path / "run")
-    assert overall["federated"]["mrr"] >= overall["untouched"]["mrr"] + 0.04
+    assert overall["federated"]["mrr"] >= overall["untouched"]["mrr"] + 0.09

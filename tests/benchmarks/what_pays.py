@@ -14,18 +14,23 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import random
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from fedrag.config.scenario import Config
+from fedrag.data.site_folder import load_sites
+from fedrag.data.writing import write_sites
 from fedrag.errors import FedragError
 from fedrag.evaluation.compare import Comparison, compare_scores
 from fedrag.evaluation.records import read_measured, scores_by_question
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.simulate import resume, simulate
 from fedrag.training.losses import ContrastiveLoss, Losses, contrastive_loss
+from fedrag.types import Question, Site
 
 ROOT = Path(__file__).parents[2]
 SCENARIO = ROOT / "simulations" / "scenarios" / "policyqa.toml"
@@ -34,6 +39,8 @@ MEASURED = (
     *("adweek.com", "buffalowildwings.com", "cariboucoffee.com", "mlb.mlb.com", "post-gazette.com", "ted.com"),
     "theatlantic.com",
 )
+SHARED = ("internetbrands.com", "kaleidahealth.org", "ticketmaster.com")
+"""Stand for a corpus that all sites hold and none keeps to itself: they train nothing and are not measured."""
 PLAIN = (
     f"data.only={json.dumps([*TRAINED, *MEASURED])}",
     f"data.hold_out={json.dumps(MEASURED)}",
@@ -45,6 +52,9 @@ TRIES: dict[str, tuple[str, ...]] = {
     "batches of 32": ("retriever.batch_size=32", 'evaluation.baselines=["pooled"]'),
     "one hard negative": ("retriever.contrastive.hard_negatives=1",),
     "three hard negatives": ("retriever.contrastive.hard_negatives=3",),
+    "three shared negatives": ("retriever.contrastive.hard_negatives=3",),
+    "LSR beside it": ("retriever.loss=both", "retriever.lsr.candidates=8"),
+    "LSR beside it by rank": ("retriever.loss=both", "retriever.lsr.candidates=8", "retriever.lsr.target=rank"),
     "warm-up over a fifth": ("retriever.warmup=0.2",),
     "cosine": ("retriever.schedule=cosine",),
     "constant rate": ("retriever.schedule=constant",),
@@ -80,6 +90,25 @@ def learned_scale(rate: float = 0.02, most: float = 10.0) -> ContrastiveLoss:
     return loss
 
 
+def with_shared_negatives(sites: Path, folder: Path, named: int = 12, seed: int = 0) -> Path:
+    """Return a folder of the sites whose training questions name passages of the shared corpus as negatives."""
+    if not folder.is_dir():
+        known = {site.name: site for site in load_sites(sites)}
+        shared = [
+            replace(passage, id=f"{name}/{passage.id}") for name in SHARED for passage in known.pop(name).passages
+        ]
+        chance = random.Random(seed)
+
+        def told(question: Question) -> Question:
+            return replace(question, hard_negative_ids=tuple(one.id for one in chance.sample(shared, named)))
+
+        def told_all(site: Site) -> Site:
+            return replace(site, passages=(*site.passages, *shared), train=tuple(told(one) for one in site.train))
+
+        write_sites(folder, [told_all(site) if name in TRAINED else site for name, site in known.items()])
+    return folder
+
+
 def trained(name: str, sites: Path, out: Path) -> RunFolder:
     """Return the finished run of a try."""
     path = out / name.replace(" ", "-")
@@ -88,6 +117,8 @@ def trained(name: str, sites: Path, out: Path) -> RunFolder:
         return RunFolder.open(path)
     if (path / "run.json").is_file():
         return resume(path, losses=losses)
+    if name == "three shared negatives":
+        sites = with_shared_negatives(sites, out / "sites-with-shared-negatives")
     settings = [f"data.sites={sites.resolve()}", *PLAIN, *TRIES[name]]
     return simulate(Config.from_file(SCENARIO, settings), out=path, losses=losses)
 
@@ -131,6 +162,8 @@ def main() -> None:
     parser.add_argument("--tries", type=lambda text: text.split(","), default=[*TRIES], help="lines of the table")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "what-pays", help="the folder of the runs")
     options = parser.parse_args()
+    if unknown := set(options.tries) - TRIES.keys():
+        parser.error(f"--tries {', '.join(sorted(unknown))}: there is no such try; there are {', '.join(TRIES)}")
     try:
         for line in lines(options.tries, options.sites, options.out):
             print(line, flush=True)

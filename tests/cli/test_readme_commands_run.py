@@ -62,6 +62,16 @@ TRIED[
     "fedrag simulate simulations/scenarios/xquad.toml --set data.sites=data/xquad-wide --set federation.rounds=2 "
     "--set federation.secure=true"
 ] = "a dry run: of so few questions some sites have none that train the retriever; tests/federation runs such ones"
+TRIED["fedrag simulate simulations/scenarios/demo.toml --set 'evaluation.rates=[2.5e-4, 5e-4, 1e-3, 2e-3, 4e-3]'"] = (
+    "a dry run: three arms of five rates; simulations/README.md shows two with tiny.toml, which run"
+)
+TRIED[
+    "fedrag simulate simulations/scenarios/xquad.toml --set federation.rounds=4 --set retriever.learning_rate=1e-3 "
+    '--set \'evaluation.baselines=["local", "pooled"]\' --set evaluation.arms.local.generator.learning_rate=5e-4 '
+    "--set evaluation.arms.local.retriever.learning_rate=5e-4 "
+    "--set evaluation.arms.pooled.generator.learning_rate=2.5e-4 "
+    "--set evaluation.arms.pooled.retriever.learning_rate=2.5e-4"
+] = "a dry run: three arms of four rounds; demo.toml, which runs, has such arms"
 TRIED["fedrag simulate simulations/scenarios/medquad.toml"] = "a dry run: random models answer to the last token"
 LEAVES = {
     "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
