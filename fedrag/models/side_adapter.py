@@ -7,7 +7,7 @@ merges it as it does any active adapter.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -15,10 +15,36 @@ from peft.tuners.lora.layer import LoraLayer
 from torch import nn
 
 from fedrag.config.training_settings import LoraSection
+from fedrag.federation.lora_error import lora_pairs
 from fedrag.federation.lora_factors import SIDE
+from fedrag.federation.update import manifest_of
 from fedrag.types import Array, Tensors
 
 _TRAINED, _SIDE = "default", "side"
+
+
+def belongs_beside(side: Tensors, factors: Tensors) -> bool:
+    """Tell whether tensors are a side adapter of layers that an adapter has: factors B and A of a rank that fits.
+
+    >>> factors = {"q.lora_A.weight": np.ones((2, 8)), "q.lora_B.weight": np.ones((4, 2))}
+    >>> belongs_beside({"q.lora_side_A.weight": np.ones((3, 8)), "q.lora_side_B.weight": np.ones((4, 3))}, factors)
+    True
+    >>> belongs_beside({"q.lora_side_A.weight": np.ones((3, 8))}, factors)
+    False
+    """
+    pairs = {tuple(name.replace(".lora_", SIDE) for name in pair): pair for pair in lora_pairs(manifest_of(factors))}
+    present = [names for names in pairs if any(name in side for name in names)]
+    if set(side) != {name for names in present for name in names}:
+        return False
+    return all(_fits([side[name] for name in names], [factors[name] for name in pairs[names]]) for names in present)
+
+
+def _fits(side: Sequence[Array], factors: Sequence[Array]) -> bool:
+    (b, a), (like_b, like_a) = side, factors
+    if b.ndim != 2 or a.ndim != 2:
+        return False
+    most = min(len(like_b), like_a.shape[1])
+    return len(b) == len(like_b) and a.shape[1] == like_a.shape[1] and 0 < b.shape[1] == len(a) <= most
 
 
 def set_side(model: nn.Module, tensors: Tensors) -> None:

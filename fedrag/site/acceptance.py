@@ -11,7 +11,9 @@ from fedrag.components.state import initial_state
 from fedrag.components.work import Workbench
 from fedrag.config.scenario import Config
 from fedrag.config.schedule import trained_components
+from fedrag.federation.lora_factors import trained_part
 from fedrag.federation.messages import Reply, Request
+from fedrag.models.side_adapter import belongs_beside
 from fedrag.runs.facts import model_facts
 from fedrag.site.delivery import save_delivery
 from fedrag.site.refusal import DeliveryRefused
@@ -48,8 +50,11 @@ def _check(state: State, config: Config, components: Components) -> None:
 
 
 def _check_component(component: Component, tensors: Tensors, expected: Tensors) -> None:
-    shapes, wanted = ({name: tensor.shape for name, tensor in one.items()} for one in (tensors, expected))
-    if shapes != wanted:
+    """Require the names and shapes that the scenario trains; a side adapter of the same layers may come beside."""
+    factors = trained_part(tensors, "")
+    shapes, wanted = ({name: tensor.shape for name, tensor in one.items()} for one in (factors, expected))
+    beside = {name: tensor for name, tensor in tensors.items() if name not in factors}
+    if shapes != wanted or not belongs_beside(beside, factors):
         raise DeliveryRefused(
             "bad-delivery", f"the names and shapes of its {component}'s tensors are not those that the scenario trains"
         )

@@ -199,7 +199,7 @@ def test_a_run_whose_result_is_not_all_that_a_checkpoint_holds_names_the_other_w
     assert RunFolder.open(copy).is_finished
 
 
-def test_a_run_that_starts_from_one_with_a_side_adapter_keeps_it_whatever_its_rule(sites, tmp_path):
+def test_a_run_that_starts_from_one_with_a_side_adapter_keeps_it_whatever_its_rule_and_sites_take_both(sites, tmp_path):
     learning = {**CONSTANT, "epochs": 4}
     federation = {"schedule": "generator", "rounds": 1}
     exact = tiny_config(sites, federation={**federation, "rule": "exact"}, generator=learning)
@@ -210,3 +210,5 @@ def test_a_run_that_starts_from_one_with_a_side_adapter_keeps_it_whatever_its_ru
     after = simulate(later, out=tmp_path / "svd").load_result()["generator"]
     assert {name: after[name].tobytes() for name in sides} == {name: t.tobytes() for name, t in sides.items()}
     assert any((after[name] != tensor).any() for name, tensor in before.items() if name not in sides)
+    everybody = sorted(site.name for site in sites.iterdir())
+    assert [RunFolder.open(tmp_path / rule).delivered_to for rule in ("exact", "svd")] == [everybody] * 2

@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from flwr.app import Context, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
+from safetensors.numpy import load_file
 from tiny_federation import tiny_config, write_small_sites
 
 from fedrag.components.state import initial_state
+from fedrag.federation.lora_error import lora_pairs
+from fedrag.federation.lora_factors import SIDE
 from fedrag.federation.messages import DELIVER, Request, request_content
 from fedrag.federation.refusal_codes import REFUSALS
+from fedrag.federation.update import manifest_of
 from fedrag.site import delivery
 from fedrag.site.client_app import make_client_app
 from fedrag.site.delivery import current_delivery, deliveries, roll_back
@@ -85,6 +89,47 @@ def test_the_models_of_the_scenario_are_taken(deliver, state, tmp_path):
     assert deliver(state) == ""
     [taken] = deliveries(tmp_path)
     assert (taken.run, taken.components) == ("tiny-1", ("generator", "retriever"))
+
+
+def with_side(state, rank=3):
+    """Put a side adapter beside the retriever's first pair of factors, as the rule "exact" does."""
+    b, a = lora_pairs(manifest_of(state["retriever"]))[0]
+    chance = np.random.default_rng(0)
+    state["retriever"] |= {
+        name.replace(".lora_", SIDE): chance.normal(size=shape).astype(np.float32)
+        for name, shape in ((b, (len(state["retriever"][b]), rank)), (a, (rank, state["retriever"][a].shape[1])))
+    }
+    return [name for name in state["retriever"] if SIDE in name]
+
+
+def test_a_side_adapter_of_the_scenario_s_layers_is_taken_with_the_factors(deliver, state, tmp_path):
+    """Every site refused the result of the rule "exact"."""
+    with_side(state)
+    assert deliver(state) == ""
+    saved = load_file(tmp_path / "models" / "tiny-1" / "retriever.safetensors")
+    assert saved.keys() == state["retriever"].keys()
+
+
+SPOILT_SIDES = {
+    "half a pair": lambda tensors, b, a: tensors.pop(b),
+    "ranks that differ": lambda tensors, b, a: tensors.update({b: tensors[b][:, :2]}),
+    "another layer's width": lambda tensors, b, a: tensors.update({a: tensors[a][:, :-1]}),
+    "no rank": lambda tensors, b, a: tensors.update({b: tensors[b][:, :0], a: tensors[a][:0]}),
+    "a rank above the layer's": lambda tensors, b, a: tensors.update(
+        {b: np.tile(tensors[b], (1, 99)), a: np.tile(tensors[a], (99, 1))}
+    ),
+    "one dimension": lambda tensors, b, a: tensors.update({b: tensors[b].reshape(-1)}),
+    "NaN": lambda tensors, b, a: tensors[a].fill(np.nan),
+    "a layer that is not trained": lambda tensors, b, a: tensors.update({f"x.{a}": tensors[a], f"x.{b}": tensors[b]}),
+}
+
+
+@pytest.mark.parametrize("what", SPOILT_SIDES)
+def test_a_side_adapter_that_fits_no_layer_is_refused(deliver, state, tmp_path, what):
+    b, a = with_side(state)
+    SPOILT_SIDES[what](state["retriever"], b, a)
+    assert deliver(state) == "bad-delivery"
+    assert not (tmp_path / "models").exists()
 
 
 def test_a_run_that_started_from_another_may_hand_on_what_it_did_not_train(deliver, state, tmp_path):
