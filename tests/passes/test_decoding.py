@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fedrag.config.rag_settings import RagConfig
 from fedrag.config.training_settings import LoraSection
@@ -15,6 +16,7 @@ from fedrag.models.cache_keyword import CACHE
 from fedrag.models.generator import Generator
 from fedrag.passes.batch_invariant import decode_invariant, invariant_batches
 from fedrag.passes.decoding import decode, read_prompts
+from fedrag.passes.reading import reader_of
 from fedrag.rag.pipeline import prompt_builder
 from fedrag.types import Example
 from fedrag.weights.store import find_model
@@ -136,3 +138,39 @@ def test_a_prompt_of_one_token_is_answered_too(load_generator, monkeypatch, thre
         for row, ids in zip(rows, decode_invariant(generator, [prompts[row] for row in rows], 3), strict=True)
     }
     assert [invariant[row] for row in range(3)] == alone
+
+
+class Joined(TorchDispatchMode):
+    """Counts how often keys or values (rows, heads, tokens, dim) of so many tokens are joined with others."""
+
+    def __init__(self, tokens: int) -> None:
+        super().__init__()
+        self.tokens, self.count = tokens, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.cat.default:
+            self.count += any(part.ndim == 4 and part.shape[2] >= self.tokens for part in args[0])
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("way", ["plain", "shared", "from the question", "batch-invariant"])
+def test_no_step_copies_the_keys_and_values_of_the_prompts(load_generator, monkeypatch, way: str):
+    """The cache of transformers joins them with the new token's in new memory, at each step and in each layer."""
+    generator = load_generator(prefix_bytes=1e9 if way == "from the question" else None)
+    prompts = prompts_of(generator)
+    paths = reader_of(generator).paths
+    if way == "batch-invariant":
+        prompts = [prompts[row] for row in invariant_batches(prompts)[0]]
+    elif way == "plain":
+        plain = replace(paths, decoding=replace(paths.decoding, name=way))
+        monkeypatch.setattr("fedrag.passes.reading.paths_of", lambda _: plain)
+    elif way == "shared":
+        assert paths.decoding.name == way
+
+    def joined(tokens: int) -> int:
+        with Joined(min(prompt.length for prompt in prompts)) as seen:
+            (decode_invariant if way == "batch-invariant" else decode)(generator, prompts, tokens)
+        return seen.count
+
+    joined(1)  # what is kept of the prompts is kept now
+    assert joined(8) == joined(2)
