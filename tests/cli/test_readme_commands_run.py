@@ -72,6 +72,12 @@ TRIED[
     "--set evaluation.arms.pooled.generator.learning_rate=2.5e-4 "
     "--set evaluation.arms.pooled.retriever.learning_rate=2.5e-4"
 ] = "a dry run: three arms of four rounds; demo.toml, which runs, has such arms"
+TRIED[
+    "fedrag simulate simulations/scenarios/policyqa.toml --set data.sites=data/policyqa-rates "
+    '--set \'data.hold_out=["adweek.com","fool.com","ted.com","walmart.com","yahoo.com"]\' '
+    "--set evaluation.sites=held-out --set evaluation.split=all --set federation.rule=ffa "
+    "--set retriever.learning_rate=4e-3 --set federation.rounds=8 --set retriever.contrastive.hard_negatives=1"
+] = "a dry run: eight rounds; shorter ones of this scenario run"
 TRIED["fedrag simulate simulations/scenarios/medquad.toml"] = "a dry run: random models answer to the last token"
 LEAVES = {
     "README.md": ("my-federation/scenario.toml", "runs/libraries-1/report.html", "libraries-models/README.md"),
