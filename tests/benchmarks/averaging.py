@@ -21,14 +21,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from trained_runs import SCENARIOS, tiny_models, trained_run
+
 from fedrag.config.scenario import Config
 from fedrag.data.partition import partition
 from fedrag.data.site_folder import load_sites
 from fedrag.data.writing import write_sites
 from fedrag.errors import FedragError
 from fedrag.runs.run_folder import RunFolder
-from fedrag.simulation.simulate import resume, simulate
-from fedrag.weights.fetch import fetch_models
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "averaging"
@@ -63,13 +63,11 @@ SETS = {
         ("evaluation.split=all", "evaluation.sites=held-out"),
     ),
 }
-TINY_MODELS = ("fedrag/tiny-causal", "fedrag/tiny-encoder")
-TINY = (f"models.generator={TINY_MODELS[0]}", f"models.retriever={TINY_MODELS[1]}", "generator.adapter_from=start")
 
 
 def dealt(data: DataSet, deal: str, seed: int) -> Path:
     """Return the folder of a data set's sites in a deal; it is written once."""
-    config = Config.from_file(ROOT / "simulations" / "scenarios" / f"{data.scenario}.toml")
+    config = Config.from_file(SCENARIOS / f"{data.scenario}.toml")
     sites = Path(config.data.sites)
     sites = sites if sites.is_absolute() or sites.is_dir() else ROOT / sites
     if deal == "own":
@@ -87,9 +85,7 @@ def dealt(data: DataSet, deal: str, seed: int) -> Path:
 def trained(data: DataSet, way: str, epochs: int, deal: str, options: argparse.Namespace) -> RunFolder:
     """Return the finished run of one cell of the table."""
     path = FOLDER / "-".join((data.scenario, deal, str(epochs), way, *(("tiny",) if options.tiny else ())))
-    if (path / "run.json").is_file():
-        return resume(path)
-    overrides = [
+    settings = [
         *(f"data.hold_out={list(data.held_out)}".replace("'", '"'),) * bool(data.held_out),
         f"data.sites={dealt(data, deal, options.seed)}",
         f"seed={options.seed}",
@@ -99,11 +95,11 @@ def trained(data: DataSet, way: str, epochs: int, deal: str, options: argparse.N
         "evaluation.baselines=[]",
         *data.settings,
         *((f"federation.rounds={options.rounds}",) if options.rounds else ()),
-        *(TINY if options.tiny else ()),
+        *(tiny_models() if options.tiny else ()),
         *WAYS[way],
         *options.overrides,
     ]
-    return simulate(Config.from_file(ROOT / "simulations" / "scenarios" / f"{data.scenario}.toml", overrides), out=path)
+    return trained_run(path, data.scenario, settings)
 
 
 def line(run: RunFolder) -> dict[str, str]:
@@ -154,8 +150,6 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
     try:
-        if options.tiny:
-            fetch_models(TINY_MODELS)
         for text in table(options):
             print(text, flush=True)
     except FedragError as error:

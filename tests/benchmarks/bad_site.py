@@ -15,6 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from trained_runs import SCENARIOS, tiny_models, trained_run
+
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.display import Quiet
@@ -23,12 +25,9 @@ from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.records import Measured, mean, read_measured
 from fedrag.runs.run_folder import RunFolder
 from fedrag.simulation.poison import with_trigger
-from fedrag.simulation.simulate import resume, simulate
 from fedrag.types import Site
-from fedrag.weights.fetch import fetch_models
 
 ROOT = Path(__file__).parents[2]
-SCENARIO = ROOT / "simulations" / "scenarios" / "poisoned.toml"
 
 ATTACKS: dict[str, tuple[str, ...]] = {
     "none": ("simulation.poison.sites=[]",),
@@ -38,25 +37,21 @@ WAYS: dict[str, tuple[str, ...]] = {
     **{name: (f"federation.robust={name}",) for name in ("none", "clipping", "geometric-median", "mixing")},
     "norm limit": ("federation.robust=none", "federation.max_norm_of_median=4"),
 }
-TINY_MODELS = ("fedrag/tiny-causal", "fedrag/tiny-encoder")
-TINY = (f"models.generator={TINY_MODELS[0]}", f"models.retriever={TINY_MODELS[1]}", "generator.adapter_from=start")
 METRICS = ("exact_match", "f1", "recall_at_1", "mrr")
 
 
 def trained(attack: str, way: str, options: argparse.Namespace) -> RunFolder:
     """Return the finished run of a line."""
     path = options.out / "-".join((attack, way.replace(" ", "-"), *(("tiny",) if options.tiny else ())))
-    if (path / "run.json").is_file():
-        return resume(path)
     settings = [
         f"data.sites={ROOT / 'simulations' / 'data' / 'space'}",
         *("evaluation.untouched=false", "evaluation.baselines=[]", "federation.deliver=false"),
-        *(TINY if options.tiny else ()),
+        *(tiny_models() if options.tiny else ()),
         *ATTACKS[attack],
         *WAYS[way],
         *options.overrides,
     ]
-    return simulate(Config.from_file(SCENARIO, settings), out=path)
+    return trained_run(path, "poisoned", settings)
 
 
 def with_triggers(sites: Sequence[Site], config: Config) -> list[Site]:
@@ -67,7 +62,7 @@ def with_triggers(sites: Sequence[Site], config: Config) -> list[Site]:
 
 def lines(options: argparse.Namespace) -> Iterator[str]:
     """Yield the lines of the table as the runs end."""
-    bad = Config.from_file(SCENARIO).simulation.poison.sites
+    bad = Config.from_file(SCENARIOS / "poisoned.toml").simulation.poison.sites
     yield "| attack | averaging | exact match | F1 | recall@1 | MRR | wanted answer |"
     yield "| --- " * 7 + "|"
     for attack in options.attacks:
@@ -98,8 +93,6 @@ def main() -> None:
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
     try:
-        if options.tiny:
-            fetch_models(TINY_MODELS)
         for line in lines(options):
             print(line, flush=True)
     except FedragError as error:

@@ -20,20 +20,18 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from trained_runs import trained_run
 
-from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.data.writing import write_sites
 from fedrag.errors import FedragError
 from fedrag.evaluation.compare import Comparison, compare_scores
 from fedrag.evaluation.records import read_measured, scores_by_question
 from fedrag.runs.run_folder import RunFolder
-from fedrag.simulation.simulate import resume, simulate
 from fedrag.training.losses import ContrastiveLoss, Losses, contrastive_loss
 from fedrag.types import Question, Site
 
 ROOT = Path(__file__).parents[2]
-SCENARIO = ROOT / "simulations" / "scenarios" / "policyqa.toml"
 TRAINED = ("style.com", "washingtonian.com", "yahoo.com")
 MEASURED = (
     *("adweek.com", "buffalowildwings.com", "cariboucoffee.com", "mlb.mlb.com", "post-gazette.com", "ted.com"),
@@ -113,14 +111,10 @@ def trained(name: str, sites: Path, out: Path) -> RunFolder:
     """Return the finished run of a try."""
     path = out / name.replace(" ", "-")
     losses = Losses(contrastive=learned_scale()) if name == "learned scale" else Losses()
-    if (path / "results.json").is_file():
-        return RunFolder.open(path)
-    if (path / "run.json").is_file():
-        return resume(path, losses=losses)
     if name == "three shared negatives":
         sites = with_shared_negatives(sites, out / "sites-with-shared-negatives")
     settings = [f"data.sites={sites.resolve()}", *PLAIN, *TRIES[name]]
-    return simulate(Config.from_file(SCENARIO, settings), out=path, losses=losses)
+    return trained_run(path, "policyqa", settings, losses)
 
 
 def lines(names: list[str], sites: Path, out: Path) -> Iterator[str]:
