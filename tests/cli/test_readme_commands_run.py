@@ -243,6 +243,7 @@ def clone(tmp_path: Path, tiny_home: Path, one_cpu: None, monkeypatch: pytest.Mo
     shutil.copytree(causal, tmp_path / "path" / "to" / "my-model")
     for folder, name in (
         (causal, "HuggingFaceTB/SmolLM2-135M-Instruct"),
+        (causal, "google/gemma-3-270m"),
         (encoder, "sentence-transformers/all-MiniLM-L6-v2"),
         (encoder, "intfloat/multilingual-e5-small"),
     ):
