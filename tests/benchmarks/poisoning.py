@@ -1,6 +1,6 @@
 """What one bad site of six does to the others, by its attack and by how the server averages.
 
-    python tests/benchmarks/bad_site.py [--attacks none,labels,reversed,trigger] [--ways none,clipping] [--out FOLDER]
+    python tests/benchmarks/poisoning.py [--attacks none,labels,reversed,trigger] [--ways none,clipping] [--out FOLDER]
         [--tiny] [--set SECTION.KEY=VALUE]
 
 Each pair is a run of its own of `poisoned.toml`, measured on the test questions of the sites that are honest. With the
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, known in (("attacks", ATTACKS), ("ways", WAYS)):
         parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=[*known])
-    parser.add_argument("--out", type=Path, default=ROOT / "build" / "bad-site", help="the folder of the runs")
+    parser.add_argument("--out", type=Path, default=ROOT / "build" / "poisoning", help="the folder of the runs")
     parser.add_argument("--tiny", action="store_true", help="random models: the figures mean nothing")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
