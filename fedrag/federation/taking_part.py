@@ -53,6 +53,10 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
             display.say(f"waiting for {', '.join(sorted(away))}, which took part before")
             told_of = away
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+    nodes = set(grid.get_node_ids())
+    if silent := len(nodes - known.keys()):
+        wait = f"{settings.greeting_timeout_s:g} s"
+        display.say(f"going on without {silent} of {len(nodes)} clients: no answer within {wait}")
     able = _who_takes_part(sites, federation)
     if len(able) < federation.fewest_sites:
         raise QuorumError(

@@ -15,6 +15,7 @@ import uuid
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
+from functools import cached_property
 from typing import Any
 
 from flwr.app import Context, Error, Message, RecordDict
@@ -105,9 +106,12 @@ class LocalGrid(Grid):
         withdrawn = set(message_ids)
         self._waiting = {key: message for key, message in self._waiting.items() if key not in withdrawn}
 
-    @property
+    @cached_property
     def members(self) -> dict[int, Member]:
-        """Return the agreement keys of the nodes that have one; who simulates all sites signs none."""
+        """The agreement keys of the nodes that have one; who simulates all sites signs none.
+
+        Found once: each greeting asks for them.
+        """
         keys = {node_id: config.get("agreement-key", "") for node_id, config in self._node_configs.items()}
         return {
             node_id: Member(self._node_configs[node_id]["site-name"], agreement_public(bytes.fromhex(key)))

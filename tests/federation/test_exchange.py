@@ -185,10 +185,11 @@ def test_a_site_without_answers_sits_out_a_run_of_the_generator_alone():
 
 def test_the_wait_for_silent_nodes_ends():
     grid = grid_of({"1": greeting("a"), "2": greeting("b")}, SilentGrid)
-    started = time.monotonic()
-    sites = greet(grid, CONFIG, Lines())
+    started, display = time.monotonic(), Lines()
+    sites = greet(grid, CONFIG, display)
     assert [site.name for site in sites] == ["a"]
     assert 0.5 <= time.monotonic() - started < 5
+    assert display.said == ["going on without 1 of 2 clients: no answer within 0.5 s"]
 
 
 def test_too_few_sites_stop_the_run_after_the_wait():
