@@ -53,18 +53,18 @@ def greet_sites(federation: Federation) -> list[KnownSite]:
             display.say(f"waiting for {', '.join(sorted(away))}, which took part before")
             told_of = away
         time.sleep(min(1.0, max(0.0, end - time.monotonic())))
+    wait = f"{settings.greeting_timeout_s:g} s"
     nodes = set(grid.get_node_ids())
-    if silent := len(nodes - known.keys()):
-        wait = f"{settings.greeting_timeout_s:g} s"
+    if time.monotonic() > end and (silent := len(nodes - known.keys())):
         display.say(f"going on without {silent} of {len(nodes)} clients: no answer within {wait}")
     able = _who_takes_part(sites, federation)
     if len(able) < federation.fewest_sites:
         raise QuorumError(
             f"{len(able)} sites can take part, at least {federation.fewest_sites} are needed; "
-            f"the longest wait is {settings.greeting_timeout_s:g} s"
+            f"the longest wait is {wait}"
         )
     if away:
-        display.say(f"going on without {', '.join(sorted(away))}: not back within {settings.greeting_timeout_s:g} s")
+        display.say(f"going on without {', '.join(sorted(away))}: not back within {wait}")
     return able
 
 

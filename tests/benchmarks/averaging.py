@@ -21,17 +21,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from trained_runs import SCENARIOS, tiny_models, trained_run
+from trained_runs import SCENARIOS, print_table, some_of, tiny_models, trained_run
 
 from fedrag.config.scenario import Config
 from fedrag.data.partition import partition
 from fedrag.data.site_folder import load_sites
 from fedrag.data.writing import write_sites
-from fedrag.errors import FedragError
 from fedrag.runs.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "averaging"
+DEALS = ("own", "iid", "dirichlet")
 ALPHA = 0.1
 
 WAYS: dict[str, tuple[str, ...]] = {
@@ -125,8 +125,8 @@ def table(options: argparse.Namespace) -> Iterator[str]:
     header: list[str] = []
     cells = itertools.product(options.sets, options.deals, options.epochs, options.ways)
     for name, deal, epochs, way in cells:
-        figures = {"data": name, "deal": deal, "passes": epochs, "way": way}
-        figures |= line(trained(SETS[name], way, int(epochs), deal, options))
+        figures = {"data": name, "deal": deal, "passes": str(epochs), "way": way}
+        figures |= line(trained(SETS[name], way, epochs, deal, options))
         if list(figures) != header:
             header = list(figures)
             yield "\n| " + " | ".join(header) + " |\n| " + " | ".join(["---"] * len(header)) + " |"
@@ -136,24 +136,15 @@ def table(options: argparse.Namespace) -> Iterator[str]:
 def main() -> None:
     """Train what is not there yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def several(name: str, known: str) -> None:
-        parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=known.split(","))
-
-    several("sets", ",".join(SETS))
-    several("ways", ",".join(WAYS))
-    several("epochs", "1,4")
-    several("deals", "own,iid,dirichlet")
+    for name, known in (("sets", SETS), ("ways", WAYS), ("deals", DEALS)):
+        parser.add_argument(f"--{name}", type=some_of(known), default=[*known])
+    parser.add_argument("--epochs", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4])
     parser.add_argument("--rounds", type=int, default=0, help="0: those of the scenario")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tiny", action="store_true", help="random models: the figures mean nothing")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
-    try:
-        for text in table(options):
-            print(text, flush=True)
-    except FedragError as error:
-        raise SystemExit(str(error)) from None
+    print_table(table(options))
 
 
 if __name__ == "__main__":

@@ -19,17 +19,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from trained_runs import SCENARIOS, print_table, trained_run
+
 from fedrag.config.scenario import Config
-from fedrag.errors import FedragError
 from fedrag.privacy.audit import FOLDER as AUDIT
 from fedrag.privacy.audit import RESULT, audit_run
 from fedrag.runs.run_folder import RunFolder
-from fedrag.simulation.simulate import resume, simulate
 from fedrag.types import COMPONENTS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "epsilon"
-SCENARIO = ROOT / "simulations" / "scenarios" / "private.toml"
 METRICS = {"exact_match": "EM", "f1": "F1", "mrr": "MRR"}
 
 
@@ -43,13 +42,11 @@ def audited(run: RunFolder) -> dict[str, Any]:
 def trained(sites: Path, epsilon: float, overrides: list[str]) -> RunFolder:
     """Return the finished run of one epsilon."""
     path = FOLDER / f"{sites.name}-{epsilon:g}"
-    if (path / "run.json").is_file():
-        return resume(path)
-    privacy = Config.from_file(SCENARIO, overrides).privacy
+    privacy = Config.from_file(SCENARIOS / "private.toml", overrides).privacy
     passes = max(1, round(privacy.steps * privacy.sample_rate))
     epochs = [f"generator.epochs={passes}", f"retriever.epochs={passes}"]
     settings = [f"data.sites={sites.resolve()}", f"privacy.epsilon={epsilon}", *epochs, *overrides]
-    return simulate(Config.from_file(SCENARIO, settings), out=path)
+    return trained_run(path, "private", settings)
 
 
 def lines(options: argparse.Namespace) -> Iterator[str]:
@@ -91,11 +88,7 @@ def main() -> None:
     parser.add_argument("--audit", action="store_true", help="tell what was learnt from, too")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
-    try:
-        for line in lines(options):
-            print(line, flush=True)
-    except FedragError as error:
-        raise SystemExit(str(error)) from None
+    print_table(lines(options))
 
 
 if __name__ == "__main__":

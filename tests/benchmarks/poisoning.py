@@ -15,12 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from trained_runs import SCENARIOS, tiny_models, trained_run
+from trained_runs import SCENARIOS, print_table, some_of, tiny_models, trained_run
 
 from fedrag.config.scenario import Config
 from fedrag.data.site_folder import load_sites
 from fedrag.display import Quiet
-from fedrag.errors import FedragError
 from fedrag.evaluation.evaluate import measure_sites
 from fedrag.evaluation.records import Measured, mean, read_measured
 from fedrag.runs.run_folder import RunFolder
@@ -87,16 +86,12 @@ def main() -> None:
     """Train what is not there yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name, known in (("attacks", ATTACKS), ("ways", WAYS)):
-        parser.add_argument(f"--{name}", type=lambda text: text.split(","), default=[*known])
+        parser.add_argument(f"--{name}", type=some_of(known), default=[*known])
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "poisoning", help="the folder of the runs")
     parser.add_argument("--tiny", action="store_true", help="random models: the figures mean nothing")
     parser.add_argument("--set", dest="overrides", action="append", default=[])
     options = parser.parse_args()
-    try:
-        for line in lines(options):
-            print(line, flush=True)
-    except FedragError as error:
-        raise SystemExit(str(error)) from None
+    print_table(lines(options))
 
 
 if __name__ == "__main__":

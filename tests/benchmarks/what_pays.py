@@ -1,7 +1,7 @@
 """What holds a federated retriever back: one change at a time, each a short run, measured on the same new sites.
 
     fedrag data import squad dev.json data/policyqa-dev --site-by title --split 0.7/0.3/0
-    python tests/benchmarks/what_pays.py data/policyqa-dev [--tries plain,momentum] [--out build/what-pays]
+    python tests/benchmarks/what_pays.py data/policyqa-dev [--tries "plain,server momentum"] [--out build/what-pays]
 
 Three websites train the side of the questions, so that passages are encoded once for all runs. The validation questions
 of seven others are measured: no website trains on their texts, and their passages are new as well. Each line is
@@ -20,11 +20,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from trained_runs import trained_run
+from trained_runs import print_table, some_of, trained_run
 
 from fedrag.data.site_folder import load_sites
 from fedrag.data.writing import write_sites
-from fedrag.errors import FedragError
 from fedrag.evaluation.compare import Comparison, compare_scores
 from fedrag.evaluation.records import read_measured, scores_by_question
 from fedrag.runs.run_folder import RunFolder
@@ -90,20 +89,18 @@ def learned_scale(rate: float = 0.02, most: float = 10.0) -> ContrastiveLoss:
 
 def with_shared_negatives(sites: Path, folder: Path, named: int = 12, seed: int = 0) -> Path:
     """Return a folder of the sites whose training questions name passages of the shared corpus as negatives."""
-    if not folder.is_dir():
-        known = {site.name: site for site in load_sites(sites)}
-        shared = [
-            replace(passage, id=f"{name}/{passage.id}") for name in SHARED for passage in known.pop(name).passages
-        ]
-        chance = random.Random(seed)
+    if folder.is_dir():
+        return folder
+    chance, known = random.Random(seed), {site.name: site for site in load_sites(sites)}
+    shared = [replace(passage, id=f"{name}/{passage.id}") for name in SHARED for passage in known[name].passages]
 
-        def told(question: Question) -> Question:
-            return replace(question, hard_negative_ids=tuple(one.id for one in chance.sample(shared, named)))
+    def named_negatives(question: Question) -> Question:
+        return replace(question, hard_negative_ids=tuple(one.id for one in chance.sample(shared, named)))
 
-        def told_all(site: Site) -> Site:
-            return replace(site, passages=(*site.passages, *shared), train=tuple(told(one) for one in site.train))
+    def with_corpus(site: Site) -> Site:
+        return replace(site, passages=(*site.passages, *shared), train=tuple(map(named_negatives, site.train)))
 
-        write_sites(folder, [told_all(site) if name in TRAINED else site for name, site in known.items()])
+    write_sites(folder, [*(with_corpus(known[name]) for name in TRAINED), *(known[name] for name in MEASURED)])
     return folder
 
 
@@ -153,16 +150,10 @@ def main() -> None:
     """Train what is not there yet, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sites", type=Path, help="a folder of sites")
-    parser.add_argument("--tries", type=lambda text: text.split(","), default=[*TRIES], help="lines of the table")
+    parser.add_argument("--tries", type=some_of(TRIES), default=[*TRIES], help="lines of the table")
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "what-pays", help="the folder of the runs")
     options = parser.parse_args()
-    if unknown := set(options.tries) - TRIES.keys():
-        parser.error(f"--tries {', '.join(sorted(unknown))}: there is no such try; there are {', '.join(TRIES)}")
-    try:
-        for line in lines(options.tries, options.sites, options.out):
-            print(line, flush=True)
-    except FedragError as error:
-        raise SystemExit(str(error)) from None
+    print_table(lines(options.tries, options.sites, options.out))
 
 
 if __name__ == "__main__":
